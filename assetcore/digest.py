@@ -1,0 +1,88 @@
+"""Digests: how do many values become one identity?
+
+Every digest is SHA-256 over a tag and the canonical encoding of its values. The encoding is injective: each value carries its
+type and its length, so no two different inputs encode alike (`["ab", "c"]` and `["a", "bc"]`, `1` and `True` and `"1"`, an
+empty list and nothing). It depends on values alone: not on the platform, the Python version or the order of a dict or set.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Iterable, Mapping
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum
+from pathlib import PurePath
+from typing import Any
+from uuid import UUID
+
+__all__ = ["SIZE", "canonical", "digest", "sequence_digest", "short_digest"]
+
+SIZE = 32
+"""Bytes of a digest."""
+
+
+def digest(tag: str, *values: object) -> bytes:
+    """SHA-256 of `tag` and the canonical encoding of `values`: 32 bytes.
+
+    Raises TypeError for a value that has no canonical encoding (an arbitrary object).
+    """
+    return hashlib.sha256(_frame(b"T", tag.encode()) + b"".join(map(canonical, values))).digest()
+
+
+def short_digest(tag: str, *values: object) -> bytes:
+    """The first 16 bytes of `digest`: for addresses, which name a place and never prove a content."""
+    return digest(tag, *values)[:16]
+
+
+def sequence_digest(tag: str, digests: Iterable[bytes]) -> bytes:
+    """The digest of an ordered sequence of 32-byte digests; fixed width, so that concatenation is unambiguous."""
+    joined = b"".join(digests)
+    if len(joined) % SIZE:
+        raise ValueError(f"{tag}: every member of a sequence digest is {SIZE} bytes")
+    return hashlib.sha256(_frame(b"T", tag.encode()) + _frame(b"Q", joined)).digest()
+
+
+def canonical(value: Any) -> bytes:
+    """The canonical, self-delimiting encoding of a plain value. Dicts and sets are ordered by their encoded members."""
+    match value:
+        case None:
+            return _frame(b"N", b"")
+        case Enum():
+            return _frame(b"E", canonical(type(value).__qualname__) + canonical(value.name))
+        case bool():
+            return _frame(b"B", b"\x01" if value else b"\x00")
+        case int():
+            return _frame(b"I", str(value).encode())
+        case float():
+            return _frame(b"F", struct.pack(">d", value))
+        case complex():
+            return _frame(b"J", struct.pack(">dd", value.real, value.imag))
+        case str():
+            return _frame(b"S", value.encode("utf-8", "surrogatepass"))
+        case bytes() | bytearray() | memoryview():
+            return _frame(b"Y", bytes(value))
+        case datetime() | date() | time():
+            return _frame(b"D", canonical(type(value).__name__) + canonical(value.isoformat()))
+        case timedelta():
+            return _frame(b"d", canonical([value.days, value.seconds, value.microseconds]))
+        case Decimal() | UUID() | PurePath():
+            return _frame(b"X", canonical(_kind(value)) + canonical(str(value)))
+        case list() | tuple():
+            kind = b"L" if isinstance(value, list) else b"U"
+            return _frame(kind, b"".join(map(canonical, value)))
+        case set() | frozenset():
+            return _frame(b"M", b"".join(sorted(map(canonical, value))))
+        case Mapping():
+            return _frame(b"K", b"".join(sorted(canonical(k) + canonical(v) for k, v in value.items())))
+        case _:
+            raise TypeError(f"no canonical encoding for {type(value).__module__}.{type(value).__qualname__}")
+
+
+def _kind(value: object) -> str:
+    return "path" if isinstance(value, PurePath) else type(value).__name__
+
+
+def _frame(kind: bytes, payload: bytes) -> bytes:
+    return kind + len(payload).to_bytes(8, "big") + payload
