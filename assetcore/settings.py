@@ -1,0 +1,311 @@
+"""Settings: which addresses, limits and models does this installation use, and who said so?
+
+Values come in layers, the first that speaks wins: arguments, environment variables, `.env`, `assetcore.toml`, `[tool.assetcore]` in
+pyproject.toml, defaults. Each layer is read by itself, so that `origins()` can say where every value came from. A setting that
+nobody knows, or that has the wrong form, is an error: a typo that silently becomes a default costs hours.
+
+    environment variable    ASSETCORE_<NAME>, and DATABASE_URL, REDIS_URL, PREFECT_API_URL as everybody calls them
+    nested                  ASSETCORE_MODELS__EMBEDDER=text-embedding-3-large, or ASSETCORE_MODELS='{"embedder": "..."}'
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Self
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from dotenv import dotenv_values
+from pydantic import BeforeValidator, Field, PrivateAttr, SecretStr, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+from pydantic_settings import SettingsError as UnreadableValueError
+
+from assetcore.errors import SettingsError
+
+PREFIX = "ASSETCORE_"
+CONVENTIONAL = {"DATABASE_URL": "database_url", "REDIS_URL": "redis_url", "PREFECT_API_URL": "prefect_api_url"}
+
+
+def _database_url(value: object) -> object:
+    """The address in the form that SQLAlchemy's asyncpg driver reads; `sslmode=` is libpq's word for what asyncpg calls `ssl=`."""
+    if not isinstance(value, str):
+        return value
+    scheme, separator, rest = value.partition("://")
+    if not separator or scheme not in {"postgres", "postgresql", "postgresql+asyncpg"}:
+        raise ValueError("the scheme is not postgresql")
+    address, _, query = rest.partition("?")
+    pairs = [("ssl" if key == "sslmode" else key, text) for key, text in parse_qsl(query, keep_blank_values=True)]
+    return f"postgresql+asyncpg://{address}" + (f"?{urlencode(pairs)}" if pairs else "")
+
+
+def _redis_url(value: object) -> object:
+    if isinstance(value, str) and value.partition("://")[0] not in {"redis", "rediss", "unix"}:
+        raise ValueError("the scheme is not redis")
+    return value
+
+
+def _storage_url(value: object) -> object:
+    if isinstance(value, Path) or (isinstance(value, str) and value.startswith(("/", "~"))):
+        return f"file://{Path(value).expanduser()}"
+    if isinstance(value, str) and "://" not in value:
+        raise ValueError("there is no scheme")
+    return value.rstrip("/") if isinstance(value, str) else value
+
+
+def _http_url(value: object) -> object:
+    if isinstance(value, str) and not value.startswith(("http://", "https://")):
+        raise ValueError("the scheme is not http")
+    return value.rstrip("/") if isinstance(value, str) else value
+
+
+class Settings(BaseSettings):
+    """Everything that differs between a laptop, a CI job and a server. Load it with `Settings.load(root)`."""
+
+    model_config = SettingsConfigDict(extra="forbid", frozen=True, validate_default=False)
+
+    root: Path = Field(description="the folder that holds projects/")
+    home: Path = Field(description="the folder for the embedded services, their data and their logs")
+    projects: tuple[str, ...] = Field(
+        default=(), description="a list of package names that hold projects, besides projects/*"
+    )
+    environment: str = Field(
+        default="prod",
+        pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$",
+        description="a name of lowercase letters, digits, '.', '_' and '-'",
+    )
+
+    database_url: Annotated[str, BeforeValidator(_database_url)] | None = Field(
+        default=None, repr=False, description="a Postgres address such as postgresql://user:password@host:5432/database"
+    )
+    redis_url: Annotated[str, BeforeValidator(_redis_url)] | None = Field(
+        default=None, repr=False, description="a Redis address such as redis://:password@host:6379/0"
+    )
+    storage_url: Annotated[str, BeforeValidator(_storage_url)] = Field(
+        description="a bucket or folder such as s3://bucket/prefix or file:///data/store"
+    )
+    storage_endpoint: Annotated[str, BeforeValidator(_http_url)] | None = Field(
+        default=None, description="the address of an S3 server other than AWS, such as http://127.0.0.1:9000"
+    )
+    storage_region: str | None = Field(default=None, description="an S3 region such as eu-central-1")
+    storage_key: SecretStr | None = Field(default=None, description="the S3 access key")
+    storage_secret: SecretStr | None = Field(default=None, description="the S3 secret key")
+    prefect_api_url: Annotated[str, BeforeValidator(_http_url)] | None = Field(
+        default=None, description="the address of a Prefect API such as http://host:4200/api"
+    )
+
+    concurrency: int = Field(default=16, ge=1, description="a whole number from 1: how many async units run at once")
+    processes: int = Field(
+        default_factory=lambda: (
+            len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        ),
+        ge=1,
+        description="a whole number from 1: how many processes run CPU-bound units",
+    )
+    batch_seconds: float = Field(
+        default=0.5, gt=0, le=3600, description="a number of seconds above 0: how much work one batch holds"
+    )
+    models: dict[str, str] = Field(default_factory=dict, description="a table of model aliases: alias = 'model name'")
+    strict: bool = Field(default=False, description="true or false: whether warnings about a project are errors")
+
+    _origins: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what is handed over: `load` reads the layers itself, to know the origin of each value."""
+        return (init_settings,)
+
+    @classmethod
+    def load(cls, root: Path, **overrides: Any) -> Self:
+        """The settings of the folder `root`; `overrides` that are None are left out. Raises SettingsError."""
+        root = Path(root).absolute()
+        values: dict[str, Any] = {}
+        origins: dict[str, str] = {}
+        for layer in _layers(cls, root, {name: value for name, value in overrides.items() if value is not None}):
+            for name, (value, origin) in layer.items():
+                if name not in cls.model_fields or name == "root":
+                    raise _unknown(name, origin, cls)
+                if name not in values:
+                    values[name], origins[name] = value, origin
+                elif isinstance(values[name], dict) and isinstance(value, dict):
+                    values[name] = value | values[name]
+        try:
+            home = Path(values.get("home", ".assetcore")).expanduser()
+        except (TypeError, RuntimeError) as error:
+            raise SettingsError(
+                f"Setting 'home' from {origins.get('home')} is {values.get('home')!r}: {error}."
+            ) from error
+        home = root / home
+        settings = cls._checked(
+            {"storage_url": f"file://{home}/store"} | values | {"root": root, "home": home}, origins
+        )
+        settings._origins.update(origins)
+        return settings
+
+    def using(self, origin: str, **values: Any) -> Self:
+        """These settings with some values from one more origin, such as the addresses of the embedded stack."""
+        given = {name: getattr(self, name) for name in type(self).model_fields}
+        settings = self._checked(given | values, dict.fromkeys(values, origin))
+        settings._origins.update(self._origins | dict.fromkeys(values, origin))
+        return settings
+
+    def origins(self) -> list[tuple[str, str, str]]:
+        """(name, value with passwords masked, where it came from), one for each setting, in the order of declaration."""
+        return [
+            (name, _shown(getattr(self, name)), self._origins.get(name, "default")) for name in type(self).model_fields
+        ]
+
+    def storage_options(self) -> dict[str, Any]:
+        """What fsspec needs beside `storage_url` to open the store."""
+        if not self.storage_url.startswith(("s3://", "s3a://")):
+            return {}
+        options: dict[str, Any] = {"use_listings_cache": False}
+        if self.storage_endpoint:
+            options["endpoint_url"] = self.storage_endpoint
+        if self.storage_region:
+            options["client_kwargs"] = {"region_name": self.storage_region}
+        if self.storage_key and self.storage_secret:
+            options |= {"key": self.storage_key.get_secret_value(), "secret": self.storage_secret.get_secret_value()}
+        return options
+
+    @classmethod
+    def _checked(cls, values: dict[str, Any], origins: Mapping[str, str]) -> Self:
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            raise _wrong(error, origins, cls) from None
+
+
+def masked(url: str) -> str:
+    """A URL without its password."""
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    return urlunsplit(parts._replace(netloc=parts.netloc.replace(f":{parts.password}@", ":***@", 1)))
+
+
+Layer = dict[str, tuple[Any, str]]
+
+
+def _layers(cls: type[Settings], root: Path, arguments: dict[str, Any]) -> list[Layer]:
+    """The layers, strongest first: setting -> (value, origin). Prefect variables join between the first two with the platform."""
+    return [
+        {name: (value, "argument") for name, value in arguments.items()},
+        _from_environment(cls),
+        _from_dotenv(cls, root / ".env"),
+        _from_toml(root / "assetcore.toml", ()),
+        _from_toml(root / "pyproject.toml", ("tool", "assetcore")),
+    ]
+
+
+def _from_environment(cls: type[Settings]) -> Layer:
+    source = _parsed(
+        lambda: EnvSettingsSource(cls, env_prefix=PREFIX, env_ignore_empty=True, env_nested_delimiter="__")()
+    )
+    return _variables(cls, source, os.environ, "environment variable {}")
+
+
+def _from_dotenv(cls: type[Settings], file: Path) -> Layer:
+    if not file.is_file():
+        return {}
+    try:
+        variables = dotenv_values(file)
+        source = _parsed(
+            lambda: DotEnvSettingsSource(
+                cls, env_file=file, env_prefix=PREFIX, env_ignore_empty=True, env_nested_delimiter="__"
+            )()
+        )
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(
+            f"{file} cannot be read: {error}.", hint="Make it readable UTF-8 text, or remove it."
+        ) from error
+    return _variables(cls, source, variables, f"{{}} in {file}")
+
+
+def _parsed(read: Any) -> dict[str, Any]:
+    try:
+        return read()
+    except UnreadableValueError as error:
+        setting = re.sub(r'.*field "(\w+)".*', r"\1", str(error))
+        raise SettingsError(
+            f"Setting '{setting}' from {PREFIX}{setting.upper()} is not JSON.",
+            hint="""A table is written {"alias": "model"} and a list ["a", "b"].""",
+        ) from error
+
+
+def _variables(cls: type[Settings], parsed: dict[str, Any], variables: Mapping[str, str | None], origin: str) -> Layer:
+    layer: Layer = {}
+    for variable, text in variables.items():
+        upper = variable.upper()
+        if upper.startswith(PREFIX):
+            name = upper.removeprefix(PREFIX).partition("__")[0].lower()
+            if text:
+                layer[name] = (parsed.get(name, text), origin.format(variable))
+    for variable, name in CONVENTIONAL.items():
+        if text := variables.get(variable):
+            layer.setdefault(name, (text, origin.format(variable)))
+    return layer
+
+
+def _from_toml(file: Path, table: tuple[str, ...]) -> Layer:
+    try:
+        content: Any = tomllib.loads(file.read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(
+            f"{file} cannot be read: {error}.", hint="Correct it; the settings in it are unknown until then."
+        ) from error
+    for key in table:
+        content = content.get(key, {})
+    where = f"[{'.'.join(table)}] in {file}" if table else str(file)
+    return {name: (value, where) for name, value in content.items()}
+
+
+def _unknown(name: str, origin: str, cls: type[Settings]) -> SettingsError:
+    known = [field for field in cls.model_fields if field != "root"]
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"Did you mean '{near[0]}'?" if near else f"Known settings: {', '.join(sorted(known))}."
+    return SettingsError(f"Setting '{name}' from {origin} is not known.", hint=hint)
+
+
+def _wrong(error: ValidationError, origins: Mapping[str, str], cls: type[Settings]) -> SettingsError:
+    sentences: list[str] = []
+    for problem in error.errors():
+        name = str(problem["loc"][0])
+        field = cls.model_fields[name]
+        value = _shown(problem["input"]) if "SecretStr" not in str(field.annotation) else "***"
+        reason = re.sub(r"^Value error, ", "", problem["msg"])
+        sentence = f"Setting '{name}' from {origins.get(name, 'default')} is {value}: {reason}. It should be {field.description}."
+        if sentence not in sentences:
+            sentences.append(sentence)
+    return SettingsError("\n".join(sentences))
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, str):
+        return masked(value)
+    if isinstance(value, SecretStr):
+        return "***"
+    if isinstance(value, Path):
+        return str(value)
+    if value is None:
+        return "-"
+    return json.dumps(value, default=str)
