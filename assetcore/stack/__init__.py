@@ -1,0 +1,293 @@
+"""The stack: which services run for this home, and are they well?
+
+    up      start what the settings give no address for; returns the addresses
+    down    stop what was started
+    check   ask every service: address, version, latency, or what is wrong and what to do
+    clean   stop, and remove the home with all data
+
+A service whose address is in the settings is used and never started. `up` costs a few milliseconds when all runs: it reads
+services.json, looks at the processes, and knocks at their ports. Only then does it take the lock and start what is missing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Protocol, TypeVar
+from urllib.parse import urlsplit
+
+from assetcore.errors import ServiceError
+from assetcore.settings import Settings, masked
+from assetcore.stack import postgres, prefect, redis, store
+from assetcore.stack.home import Home, Service, unusable
+from assetcore.stack.process import alive, did_not_start, listens
+from assetcore.stack.trouble import Trouble, connection_trouble
+
+ALL = frozenset({"postgres", "redis", "store", "prefect"})
+
+OUR_NAMES = (".gitignore", "services.json", "secrets.json", "lock", "logs", "postgres", "redis", "prefect", "store")
+
+Progress = Callable[[str], None]
+T = TypeVar("T")
+
+
+class Server(Protocol):
+    """What the modules `postgres`, `redis` and `prefect` offer."""
+
+    @property
+    def SETTING(self) -> str: ...
+    @property
+    def START_SECONDS(self) -> float: ...
+
+    def start(self, home: Home, remembered: Service) -> Service: ...
+    def stop(self, home: Home, service: Service) -> None: ...
+    def reset_password(self, home: Home, service: Service) -> Service: ...
+    def address(self, home: Home, service: Service) -> str: ...
+    async def probe(self, url: str) -> str: ...
+
+
+SERVERS: dict[str, Server] = {"postgres": postgres, "redis": redis, "prefect": prefect}
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where the services are. An address is empty when that service was not asked for and does not run."""
+
+    database_url: str
+    redis_url: str
+    storage_url: str
+    prefect_api_url: str
+
+    def applied_to(self, settings: Settings) -> Settings:
+        """The settings with these addresses: what every other room works with."""
+        known = {name: getattr(self, name) for name in self.__slots__ if getattr(self, name)}
+        return settings.using("embedded stack", **{k: v for k, v in known.items() if getattr(settings, k) != v})
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceStatus:
+    """What `check` learned of one service; `problem` and `remedy` are empty when it is well."""
+
+    name: str
+    ok: bool
+    address: str
+    version: str = ""
+    latency_ms: float | None = None
+    problem: str = ""
+    remedy: str = ""
+
+
+async def up(
+    settings: Settings,
+    services: Iterable[str] = ALL,
+    on_progress: Progress | None = None,
+    *,
+    ahead: Iterable[str] = (),
+) -> Addresses:
+    """Start what is asked for and does not run, wait until it answers, and return the addresses.
+
+    `ahead` names services to start without waiting for them, so that a later `up` finds them ready. Raises ServiceError.
+    """
+    home = Home(settings.home)
+    say = on_progress or (lambda _: None)
+    needed, sooner = set(services), set(ahead) - set(services)
+    if unknown := (needed | sooner) - ALL:
+        raise ValueError(f"unknown services {sorted(unknown)}; known: {sorted(ALL)}")
+    await _each(_knock_at_given(settings, name) for name in needed)
+    needed, sooner = _embedded(settings, needed), _embedded(settings, sooner)
+    remembered = home.services()
+    if not all(_runs(home, name, remembered, name in needed) for name in needed | sooner):
+        home.prepare()
+        async with home.lock(lambda: say("waiting for another command that starts or stops the services")):
+            await _unbroken(_each(asyncio.to_thread(_start, home, name) for name in sorted(needed | sooner)))
+        await _each(_ready(home, name, say) for name in sorted(needed))
+    return _addresses(settings, home)
+
+
+async def down(settings: Settings, on_progress: Progress | None = None) -> None:
+    """Stop every service that was started for this home; their data stays."""
+    home = Home(settings.home)
+    say = on_progress or (lambda _: None)
+    if not home.services():
+        return
+    async with home.lock():
+        running = [name for name, service in home.services().items() if name in SERVERS and alive(service)]
+        await _unbroken(_each(asyncio.to_thread(_stop, home, name) for name in running))
+    for name in running:
+        say(f"{name} stopped")
+
+
+async def clean(settings: Settings, on_progress: Progress | None = None) -> None:
+    """Stop everything and remove the home; from a folder that we did not make, only what is ours."""
+    home = Home(settings.home)
+    if not home.path.exists():
+        return
+    await down(settings, on_progress)
+    outside = postgres.outside_folder(home, home.services().get("postgres", Service()))
+    ours = [home.path] if home.made_by_us() else [home.path / name for name in OUR_NAMES]
+    for path in ours if outside is None else [outside, *ours]:
+        try:
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        except OSError as error:
+            raise unusable(home.path, error) from error
+
+
+async def check(settings: Settings) -> list[ServiceStatus]:
+    """Ask every service how it is, all at once; starts nothing."""
+    home = Home(settings.home)
+    services = home.services()
+    return list(
+        await asyncio.gather(
+            _server_status(settings, home, services, "postgres"),
+            _server_status(settings, home, services, "redis"),
+            _store_status(settings),
+            _server_status(settings, home, services, "prefect"),
+        )
+    )
+
+
+def _embedded(settings: Settings, names: set[str]) -> set[str]:
+    """The servers to start here: those that the settings give no address for."""
+    return {name for name in names & SERVERS.keys() if getattr(settings, SERVERS[name].SETTING) is None}
+
+
+async def _knock_at_given(settings: Settings, name: str) -> None:
+    """A service that somebody else runs must at least listen; what it says is for `check`."""
+    url = (getattr(settings, SERVERS[name].SETTING) if name in SERVERS else None) or ""
+    parts = urlsplit(url)
+    if not parts.hostname or "," in parts.netloc:
+        return
+    port = parts.port or {"http": 80, "https": 443, "redis": 6379, "rediss": 6379}.get(parts.scheme, 5432)
+    try:
+        async with asyncio.timeout(5):
+            _, writer = await asyncio.open_connection(parts.hostname, port)
+        writer.close()
+    except (OSError, TimeoutError) as error:
+        trouble = connection_trouble(error, SERVERS[name].SETTING)
+        raise ServiceError(
+            f"{name} at {masked(url)} cannot be used: {trouble.problem}.", hint=trouble.remedy
+        ) from error
+
+
+def _runs(home: Home, name: str, services: dict[str, Service], ready: bool) -> bool:
+    """Whether nothing is to be done for a service: it runs, and when it must be ready it has answered and still listens."""
+    service = services.get(name, Service())
+    if not alive(service) or (name != "prefect" and not home.has_secret(name)):
+        return False
+    return not ready or (service.ready and listens(service.port))
+
+
+def _start(home: Home, name: str) -> None:
+    """Start one service unless it runs; what is hung or cannot be spoken to is stopped first. Runs in a thread, under the lock."""
+    server, service = SERVERS[name], home.services().get(name, Service())
+    if alive(service):
+        if _runs(home, name, {name: service}, service.ready):
+            return
+        server.stop(home, service)
+    home.remember(name, server.start(home, service))
+
+
+def _stop(home: Home, name: str) -> None:
+    service = home.services()[name]
+    SERVERS[name].stop(home, service)
+    home.remember(name, service.stopped())
+
+
+async def _ready(home: Home, name: str, say: Progress) -> None:
+    """Wait until a service answers with our password, and remember that it did."""
+    server = SERVERS[name]
+    service = home.services()[name]
+    if service.ready and alive(service):
+        return
+    begun = time.monotonic()
+    say(f"{name} is starting")
+    mended = False
+    while True:
+        trouble = None
+        if listens(service.port):
+            try:
+                version = await server.probe(server.address(home, service))
+                break
+            except Trouble as error:
+                trouble = error
+        if not alive(service):
+            raise did_not_start(name, home, "ended while it was starting")
+        if trouble is not None and trouble.kind == "password" and not mended:
+            mended = True
+            async with home.lock():
+                service = await _unbroken(asyncio.to_thread(_reset_password, home, name))
+        if time.monotonic() - begun > server.START_SECONDS:
+            why = f": {trouble.problem}" if trouble else ""
+            raise did_not_start(name, home, f"does not answer after {server.START_SECONDS:.0f} s{why}")
+        await asyncio.sleep(0.02)
+    async with home.lock():
+        if home.services().get(name) == service:
+            home.remember(name, replace(service, ready=True))
+    say(f"{name} is ready: {version} on port {service.port} ({time.monotonic() - begun:.1f} s)")
+
+
+def _reset_password(home: Home, name: str) -> Service:
+    return home.remember(name, SERVERS[name].reset_password(home, home.services()[name]))
+
+
+def _addresses(settings: Settings, home: Home) -> Addresses:
+    found = {"storage_url": settings.storage_url}
+    services = home.services()
+    for name, server in SERVERS.items():
+        service = services.get(name, Service())
+        given = getattr(settings, server.SETTING)
+        found[server.SETTING] = given or (server.address(home, service) if service.pid else "")
+    return Addresses(**found)
+
+
+async def _server_status(settings: Settings, home: Home, services: dict[str, Service], name: str) -> ServiceStatus:
+    server, service = SERVERS[name], services.get(name, Service())
+    url = getattr(settings, server.SETTING)
+    if url is None:
+        if not alive(service):
+            problem = "it ended by itself" if service.pid else "it is not running"
+            return ServiceStatus(name, False, "", problem=problem, remedy="aipctl up")
+        url = server.address(home, service)
+        if not service.ready and not listens(service.port):
+            return ServiceStatus(name, False, masked(url), problem="it is still starting", remedy="Wait a moment.")
+        if name != "prefect":
+            return await _asked(name, masked(url), lambda: server.probe(url), remedy="aipctl down && aipctl up")
+    return await _asked(name, masked(url), lambda: server.probe(url))
+
+
+async def _store_status(settings: Settings) -> ServiceStatus:
+    return await _asked("store", masked(settings.storage_url), lambda: store.probe(settings))
+
+
+async def _asked(name: str, address: str, probe: Callable[[], Awaitable[str]], remedy: str = "") -> ServiceStatus:
+    begun = time.perf_counter()
+    try:
+        async with asyncio.timeout(15):
+            version = await probe()
+    except TimeoutError:
+        return ServiceStatus(
+            name, False, address, problem="it does not answer within 15 s", remedy=remedy or "See its log."
+        )
+    except Trouble as trouble:
+        return ServiceStatus(name, False, address, problem=trouble.problem, remedy=remedy or trouble.remedy)
+    return ServiceStatus(name, True, address, version, round((time.perf_counter() - begun) * 1000, 1))
+
+
+async def _each(works: Iterable[Awaitable[None]]) -> None:
+    """Do all of it side by side, to the end, and then raise the first error."""
+    for result in await asyncio.gather(*works, return_exceptions=True):
+        if isinstance(result, BaseException):
+            raise result
+
+
+async def _unbroken(work: Awaitable[T]) -> T:
+    """Finish a step before a Ctrl-C takes effect: a service that was started is always remembered."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise

@@ -1,0 +1,82 @@
+"""Prefect: how does the embedded server start, and does a Prefect API answer?
+
+One server on SQLite, with a PREFECT_HOME below our home: the user's own profiles and settings neither change it nor are changed.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+from assetcore.stack.home import Home, Service
+from assetcore.stack.process import end, free_port, launch
+from assetcore.stack.trouble import Trouble, connection_trouble
+
+SETTING = "prefect_api_url"
+START_SECONDS = 180.0
+SERVER = {
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+    "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
+    "DO_NOT_TRACK": "1",
+    # Task runs are recorded in batches: 1,000 of them took 25 s to be stored one by one, 0.7 s so.
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "100",
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE": "100",
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
+}
+
+
+def start(home: Home, remembered: Service) -> Service:
+    """Start the server; it answers some seconds later."""
+    folder = home.path / "prefect"
+    with home.writing():
+        folder.mkdir(mode=0o700, exist_ok=True)
+    port = free_port(remembered.port)
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")}
+    environment |= SERVER | {
+        "PREFECT_HOME": str(folder),
+        "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
+        "PREFECT_UI_STATIC_DIRECTORY": str(folder / "ui"),
+    }
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    pid, started = launch("prefect", command, home, cwd=folder, env=environment)
+    return Service(port=port, pid=pid, started=started)
+
+
+def stop(home: Home, service: Service) -> None:
+    end(service, signal.SIGTERM)
+
+
+def reset_password(home: Home, service: Service) -> Service:
+    """There is no password: nothing to reset."""
+    return service
+
+
+def address(home: Home, service: Service) -> str:
+    return f"http://127.0.0.1:{service.port}/api"
+
+
+async def probe(url: str) -> str:
+    """The server's version. Raises Trouble."""
+    import httpx  # 0.1 s, and only needed when a service was just started, or is checked
+
+    try:
+        async with httpx.AsyncClient(timeout=5, trust_env=not url.startswith("http://127.0.0.1:")) as client:
+            (await client.get(f"{url}/health")).raise_for_status()
+            answer = await client.get(f"{url}/admin/version")
+            version = answer.raise_for_status().json()
+    except httpx.HTTPStatusError as error:
+        status = error.response.status_code
+        if status in {401, 403}:
+            raise Trouble(
+                "password", f"it refuses access ({status})", "Set PREFECT_API_AUTH_STRING or PREFECT_API_KEY."
+            ) from error
+        raise Trouble(
+            "other", f"it answers {status} to {error.request.url.path}", f"Correct {SETTING}: it ends in /api."
+        ) from error
+    except ValueError as error:
+        raise Trouble("other", "its answer is not Prefect's", f"Correct {SETTING}: it ends in /api.") from error
+    except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+        raise connection_trouble(error, SETTING) from error
+    return f"Prefect {version}"

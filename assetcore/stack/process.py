@@ -1,0 +1,149 @@
+"""Processes: is the service that we started still running, and how is one started that outlives the command?"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from assetcore.errors import ServiceError
+from assetcore.stack.home import Home, Service
+
+LOG_BYTES = 10_000_000
+# The shell forks the command and ends: the service becomes a child of init, belongs to no terminal, and leaves no zombie here.
+DETACHED = '"$@" </dev/null 1>&2 & echo $!'
+
+
+def launch(
+    name: str,
+    command: Sequence[str | Path],
+    home: Home,
+    *,
+    cwd: Path,
+    env: Mapping[str, str],
+    account: Mapping[str, Any] | None = None,
+) -> tuple[int, float]:
+    """Start a command that outlives us, its output in the log of the home; returns pid and start time of the process."""
+    with home.writing():
+        log = home.log(name)
+        if log.exists() and log.stat().st_size > LOG_BYTES:
+            log.replace(log.with_suffix(".old.log"))
+        with log.open("ab") as output:
+            shell = subprocess.run(
+                ["/bin/sh", "-c", DETACHED, "sh", *map(str, command)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=output,
+                cwd=cwd,
+                env=dict(env),
+                start_new_session=True,
+                check=True,
+                **(account or {}),
+            )
+    pid = int(shell.stdout)
+    return pid, started_at(pid)
+
+
+def started_at(pid: int) -> float:
+    """When the process started, 0.0 when there is none: a number that tells it from a later process with the same pid."""
+    try:
+        return psutil.Process(pid).create_time()
+    except psutil.Error:
+        return 0.0
+
+
+def alive(service: Service) -> bool:
+    """Whether the remembered process still runs, and is not another one that got its number after a reboot."""
+    if not service.pid:
+        return False
+    try:
+        process = psutil.Process(service.pid)
+        return abs(process.create_time() - service.started) < 2 and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def runs_with(pid: int, text: str) -> bool:
+    """Whether `pid` runs and has `text` on its command line: recognises a service of ours whose record was lost."""
+    try:
+        process = psutil.Process(pid)
+        return process.status() != psutil.STATUS_ZOMBIE and any(text in word for word in process.cmdline())
+    except psutil.Error:
+        return False
+
+
+def end(service: Service, signal: int, seconds: float = 20) -> None:
+    """End the process and its children: politely, and with SIGKILL when that takes too long."""
+    if not alive(service):
+        return
+    try:
+        process = psutil.Process(service.pid)
+        family = [process, *process.children(recursive=True)]
+        process.send_signal(signal)
+    except psutil.NoSuchProcess:
+        return
+    except psutil.AccessDenied as error:
+        raise ServiceError(
+            f"Process {service.pid} belongs to user '{error.name or 'another'}' and cannot be stopped by you.",
+            hint="Stop it as the user who started it.",
+        ) from error
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and any(map(_running, family)):
+        time.sleep(0.02)
+    for member in family:
+        if _running(member):
+            member.kill()
+    while any(map(_running, family)) and time.monotonic() < deadline + 5:
+        time.sleep(0.02)
+
+
+def _running(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def free_port(preferred: int = 0) -> int:
+    """The preferred port if nobody has it, else one that the system gives."""
+    for port in (preferred, 0) if preferred else (0,):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return probe.getsockname()[1]
+    raise ServiceError("There is no free port on 127.0.0.1.", hint="Close programs that listen there.")
+
+
+def listens(port: int) -> bool:
+    """Whether somebody accepts connections on this port of 127.0.0.1."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def did_not_start(name: str, home: Home, what: str) -> ServiceError:
+    """The sentence for a service that ended or hangs, with what it said last."""
+    return ServiceError(
+        f"{name} {what}. Its last words:\n{tail(home.log(name))}", hint=f"The whole log is {home.log(name)}"
+    )
+
+
+def tail(file: Path, lines: int = 8) -> str:
+    try:
+        with file.open("rb") as content:
+            content.seek(max(0, os.fstat(content.fileno()).st_size - 8000))
+            last = content.read().decode("utf-8", "replace").splitlines()[-lines:]
+    except OSError:
+        last = []
+    return "\n".join(f"    {line[:300]}" for line in last if line.strip()) or "    (nothing)"

@@ -1,0 +1,48 @@
+"""Store: can the bucket or folder of artifacts be used?"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from pathlib import Path
+
+from assetcore.settings import Settings
+from assetcore.stack.trouble import Trouble, connection_trouble
+
+SETTING = "storage_url"
+
+
+async def probe(settings: Settings) -> str:
+    """What kind of store it is. Raises Trouble."""
+    url = settings.storage_url
+    if url.startswith("file://"):
+        return await asyncio.to_thread(_folder, Path(url.removeprefix("file://")))
+    return await asyncio.to_thread(_bucket, settings)
+
+
+def _folder(folder: Path) -> str:
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent  # made when something is stored
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise Trouble("other", f"{folder} cannot be written to", f"Change its permissions, or correct {SETTING}.")
+    free = shutil.disk_usage(folder).free
+    if free < 100 * 2**20:
+        raise Trouble("other", f"only {free // 2**20} MB are free", "Make room on its disk.")
+    return f"folder, {free / 2**30:.0f} GB free"
+
+
+def _bucket(settings: Settings) -> str:
+    from fsspec.core import url_to_fs  # heavy, and only a check needs it here
+
+    try:
+        files, path = url_to_fs(settings.storage_url, skip_instance_cache=True, **settings.storage_options())
+        files.ls(path.partition("/")[0], detail=False)
+    except FileNotFoundError as error:
+        raise Trouble("other", "it does not exist", f"Create it, or correct {SETTING}.") from error
+    except PermissionError as error:
+        raise Trouble("password", f"it refuses access ({error})", "Correct storage_key and storage_secret.") from error
+    except Exception as error:  # each fsspec implementation has errors of its own
+        raise connection_trouble(error, SETTING) from error
+    protocol = files.protocol if isinstance(files.protocol, str) else files.protocol[0]
+    return f"{protocol} bucket"
