@@ -1,0 +1,631 @@
+"""Assets: what does a user declare?
+
+An asset is a named set of documents and the function that makes it. Its dependencies stand in the default values of its
+parameters, so the declaration is the signature:
+
+    @asset
+    async def chunks(topic: Topic = each(topics)) -> list[Chunk]: ...
+
+Declaring imports nothing heavy and registers nothing anywhere: `project.load` collects the assets of a project's modules and
+calls `resolve` on each, which reads the annotations and finds every mistake that can be found without running anything.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import functools
+import inspect
+import sys
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, ParamSpec, TypeVar, get_args, get_origin, overload
+
+from pydantic import BaseModel
+
+from assetcore.documents import BUILT_IN, Document
+from assetcore.errors import DeclarationError
+
+__all__ = ["Asset", "Collect", "Config", "Dependency", "Each", "Output", "Source", "asset", "collect", "each", "source"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+Form = Literal[
+    "document", "model", "list", "iterator", "polars-lazy", "polars", "pandas", "arrow"
+]
+"""How a parameter wants its documents handed over; what its annotation asks for."""
+
+FRAMES: Mapping[tuple[str, str], Form] = {
+    ("polars", "LazyFrame"): "polars-lazy",
+    ("polars", "DataFrame"): "polars",
+    ("pandas", "DataFrame"): "pandas",
+    ("pyarrow", "Table"): "arrow",
+}
+Layout = Literal["packs", "files"]
+
+
+class Table(Document):
+    """The document that a frame becomes: Parquet bytes."""
+
+
+class Model(Document):
+    """The document that a pydantic model becomes: its JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class Each:
+    """Once for each document of `upstream`; made by `each`."""
+
+    upstream: Any
+    fields: tuple[str, ...] | None = None
+    cross: bool = False
+    __assetcore_dependency__ = True
+
+
+@dataclass(frozen=True, slots=True)
+class Collect:
+    """All documents of `upstream`, of one document of `per`, or of one value of a field; made by `collect`."""
+
+    upstream: Any
+    per: Any = None
+    by: str | None = None
+    __assetcore_dependency__ = True
+
+
+def each(upstream: Any, *, fields: Sequence[str] | None = None, cross: bool = False) -> Any:
+    """Depend on every document of `upstream`, one at a time: the function is called once for each.
+
+    `fields` hands over only these parts (`"name"`, `"text"`, `"media_type"` or typed fields): a change of any other part makes
+    nothing stale, and touching another part raises. `cross=True` allows a second, unrelated `each`: once for each pair.
+    """
+    return Each(upstream, tuple(fields) if fields is not None else None, cross)
+
+
+def collect(upstream: Any, *, per: Any = None, by: str | None = None) -> Any:
+    """Depend on all documents of `upstream` at once, in the form that the annotation asks for.
+
+    `list[Chunk]`, `AsyncIterator[Chunk]`, `polars.LazyFrame`, `polars.DataFrame`, `pandas.DataFrame` or `pyarrow.Table`. `per=b`, beside
+    `each(b)`: those that descend from this document of `b`. `by="field"`: one call for each value of that field.
+    """
+    return Collect(upstream, per, by)
+
+
+@dataclass(frozen=True, slots=True)
+class Dependency:
+    """One parameter of an asset's function and the documents that it is given."""
+
+    parameter: str
+    kind: Literal["each", "collect"]
+    upstream: Asset[..., Any]
+    form: Form
+    type: type[Document] | None
+    fields: frozenset[str] | None = None
+    per: Asset[..., Any] | None = None
+    by: str | None = None
+    cross: bool = False
+
+    @property
+    def shape(self) -> tuple[Any, ...]:
+        """What of the dependency the function can see; part of the recipe. Not the upstream's name: only what it hands over."""
+        return (self.parameter, self.kind, self.form, sorted(self.fields) if self.fields else None, self.per is not None, self.by)
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """One parameter that takes configuration: a pydantic model, filled from the project's config file and the command line."""
+
+    parameter: str
+    model: type[BaseModel]
+    default: BaseModel | None
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What an asset's function returns."""
+
+    form: Literal["document", "model", "table"]
+    type: type[Document] | type[BaseModel]
+    many: bool = False
+    optional: bool = False
+    stream: bool = False
+
+    @property
+    def document_type(self) -> type[Document]:
+        """The Document class under which the result is stored."""
+        if self.form == "table":
+            return Table
+        if self.form == "model":
+            return Model
+        return typing.cast("type[Document]", self.type)
+
+    @property
+    def type_name(self) -> str:
+        """The name that stands for the type in identities and tables."""
+        return self.type.__name__
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What `@asset(...)` was given."""
+
+    name: str | None = None
+    tags: tuple[str, ...] = ()
+    group: str = "main"
+    owner: str | None = None
+    description: str | None = None
+    sensitivity: str | None = None
+    models: tuple[str, ...] = ()
+    version: str | None = None
+    retries: int = 0
+    timeout: float | None = None
+    concurrency: int | None = None
+    layout: Layout = "packs"
+    renamed_from: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where something is declared."""
+
+    file: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """What the annotations of an asset's function say, once all of them can be evaluated."""
+
+    dependencies: tuple[Dependency, ...]
+    configs: tuple[Config, ...]
+    output: Output
+
+
+class Asset(Generic[P, R]):
+    """A named set of documents and the function that makes it. Calling it calls the function; `@asset` makes it."""
+
+    kind: Literal["asset", "source"] = "asset"
+
+    def __init__(self, function: Callable[P, R], options: Options, names: Mapping[str, Any] | None = None) -> None:
+        self.function = function
+        self.options = options
+        self.name: str = options.name or function.__name__
+        self.place = _place(function)
+        self._names = names
+        self._resolved: Resolved | None = None
+        functools.update_wrapper(self, function)
+
+    @property
+    def __assetcore_key__(self) -> str:
+        return self.name
+
+    @property
+    def group(self) -> str:
+        return self.options.group
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        return self.options.tags
+
+    @property
+    def description(self) -> str:
+        """The description given, or the first paragraph of the docstring."""
+        return self.options.description or (inspect.getdoc(self.function) or "").split("\n\n")[0].replace("\n", " ")
+
+    @property
+    def asynchronous(self) -> bool:
+        """Whether the function runs on the event loop."""
+        return inspect.iscoroutinefunction(self.function) or inspect.isasyncgenfunction(self.function)
+
+    @property
+    def dependencies(self) -> tuple[Dependency, ...]:
+        return self.resolve().dependencies
+
+    @property
+    def configs(self) -> tuple[Config, ...]:
+        return self.resolve().configs
+
+    @property
+    def output(self) -> Output:
+        return self.resolve().output
+
+    @property
+    def upstreams(self) -> tuple[Asset[..., Any], ...]:
+        """The assets that the dependencies name, each once, in the order of the parameters."""
+        return tuple(dict.fromkeys(d.upstream for d in self.dependencies))
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        if problem := _unfilled(self, args, kwargs):
+            raise TypeError(problem)
+        return self.function(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<{self.kind} {self.name} at {self.place}>"
+
+    def resolve(self) -> Resolved:
+        """Read the annotations. Raises DeclarationError naming the asset, the parameter, what was found and what was expected."""
+        if self._resolved is None:
+            self._resolved = _resolve(self)
+        return self._resolved
+
+    def fail(self, problem: str, fix: str) -> DeclarationError:
+        """The error for a mistake in this declaration."""
+        return DeclarationError(f"{self.place}: {self.name} {problem}", hint=fix)
+
+
+class Source(Asset[[], Any]):
+    """An asset that is observed, not made; `source` makes it."""
+
+    kind = "source"
+
+    def __init__(self, name: str, type_: type[Document], where: Any, options: Options, place: Place) -> None:
+        self.where = where
+        self.type = type_
+        self.options = options
+        self.name = name
+        self.place = place
+        self._names = None
+        self._resolved = Resolved((), (), Output("document", type_, many=True))
+
+    @property
+    def description(self) -> str:
+        return self.options.description or (self.type.__doc__ or "").split("\n\n")[0].replace("\n", " ")
+
+    @property
+    def asynchronous(self) -> bool:
+        return True
+
+    def __call__(self) -> Any:
+        raise TypeError(f"{self.name} is a source: it is observed, not called")
+
+
+@overload
+def asset(function: Callable[P, R], /) -> Asset[P, R]: ...
+@overload
+def asset(
+    *,
+    name: str | None = None,
+    tags: Sequence[str] = (),
+    group: str = "main",
+    owner: str | None = None,
+    description: str | None = None,
+    sensitivity: str | None = None,
+    models: Sequence[str] = (),
+    version: str | None = None,
+    retries: int = 0,
+    timeout: float | None = None,
+    concurrency: int | None = None,
+    layout: Layout = "packs",
+    renamed_from: str | None = None,
+) -> Callable[[Callable[P, R]], Asset[P, R]]: ...
+def asset(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+    """Declare the documents that a function makes.
+
+    name          the asset's name; the function's own by default
+    tags, group, owner, description, sensitivity
+                  for people and selections; never part of the recipe. `group` is the second part of the storage key
+    models        aliases of models that the function uses: pointing an alias elsewhere makes the asset stale
+    version       replaces the automatic fingerprint of the function: only a new version makes it stale
+    retries       how often a failed unit is tried again, with exponential backoff and jitter; 0 unless declared
+    timeout       seconds that one unit may take (async functions)
+    concurrency   how many units run at once (async functions); the setting `concurrency` by default
+    layout        "packs": many small documents in one object; "files": one object each
+    renamed_from  the asset's earlier name: its history and content are kept
+
+    Raises DeclarationError for what cannot be an asset, at once or when the project is loaded.
+    """
+    if function is not None:
+        return _declare(function, Options(), sys._getframe(1))
+
+    def decorate(function: Callable[..., Any]) -> Asset[..., Any]:
+        unknown = set(options) - set(Options.__dataclass_fields__)
+        if unknown:
+            known = ", ".join(Options.__dataclass_fields__)
+            raise DeclarationError(f"{_place(function)}: @asset has no option {sorted(unknown)[0]!r}.", hint=f"It has: {known}.")
+        for plural in ("tags", "models"):
+            value = options.get(plural, ())
+            if isinstance(value, str):
+                raise DeclarationError(
+                    f"{_place(function)}: {plural}= takes a list, found the text {value!r}.", hint=f"Write {plural}=[{value!r}]."
+                )
+            options[plural] = tuple(value)
+        return _declare(function, Options(**options), sys._getframe(1))
+
+    return decorate
+
+
+def source(name: str, type: type[Document], where: Any, *, tags: Sequence[str] = (), group: str = "main",
+           owner: str | None = None, description: str | None = None, renamed_from: str | None = None) -> Source:  # fmt: skip
+    """Declare documents that are observed, not made.
+
+    `where` says where they come from: `folder("data/topics", pattern="*.txt")`, or an async generator function without
+    parameters that yields documents of `type`. Their bytes are kept when they are materialized, so that what was made of them
+    stays explainable after they have changed.
+    """
+    place = _caller(sys._getframe(1))
+    if not (isinstance(type, type_) and issubclass(type, Document)):
+        raise DeclarationError(f"{place}: source {name!r} needs a Document subclass, found {type!r}.", hint="class Topic(Document): ...")
+    generator = inspect.isasyncgenfunction(where)
+    if not generator and not hasattr(where, "observe"):
+        raise DeclarationError(
+            f"{place}: source {name!r} cannot be observed: {where!r} is neither a folder(...) nor an async generator function.",
+            hint='Write source("topics", Topic, folder("data/topics", pattern="*.txt")).',
+        )
+    missing = [n for n in type.field_names() if type.model_fields[n].is_required()]
+    if missing and not generator:
+        raise DeclarationError(
+            f"{place}: source {name!r} reads files, which cannot fill the required field {missing[0]!r} of {type.__name__}.",
+            hint=f"Give {missing[0]} a default, or yield the documents from an async generator function.",
+        )
+    options = Options(name=name, tags=tuple(tags), group=group, owner=owner, description=description, renamed_from=renamed_from)
+    _check_name(name, place)
+    return Source(name, type, where, options, place)
+
+
+type_ = type
+"""The built-in, which the parameter of `source` hides."""
+
+
+def _declare(function: Any, options: Options, frame: types.FrameType) -> Asset[..., Any]:
+    if not inspect.isfunction(function):
+        what = f"an asset ({function!r})" if isinstance(function, Asset) else f"{function!r}"
+        raise DeclarationError(f"{_caller(frame)}: @asset goes on a function, found {what}.", hint="async def name(...) -> Type: ...")
+    if function.__name__ == "<lambda>":
+        raise DeclarationError(
+            f"{_place(function)}: a lambda cannot be an asset: it has no name and no annotations.", hint="Use def or async def."
+        )
+    strings = any(isinstance(a, str) for a in function.__annotations__.values())
+    names = dict(frame.f_locals) if strings and frame.f_code.co_name != "<module>" else None
+    declared = Asset(function, options, names)
+    _check_name(declared.name, declared.place)
+    if options.layout not in get_args(Layout):
+        raise declared.fail(f"has layout={options.layout!r}.", 'layout= is "packs" or "files".')
+    if options.timeout is not None and not declared.asynchronous:
+        raise declared.fail("has a timeout, but is not async: a running sync function cannot be stopped.", "Make it async def.")
+    if options.retries < 0:
+        raise declared.fail(f"has retries={options.retries}.", "retries= is 0 or more.")
+    return declared
+
+
+def _check_name(name: str, place: Place) -> None:
+    if not name.isidentifier() or len(name) > 100:
+        raise DeclarationError(
+            f"{place}: {name!r} cannot be the name of an asset.", hint="Names are Python identifiers of at most 100 characters."
+        )
+
+
+def _unfilled(declared: Asset[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
+    signature = inspect.signature(declared.function)
+    try:
+        given = signature.bind_partial(*args, **kwargs).arguments
+    except TypeError:
+        return None  # the function's own error says it best
+    for parameter in signature.parameters.values():
+        if isinstance(parameter.default, Each | Collect) and parameter.name not in given:
+            return f"{declared.name}() needs a value for {parameter.name!r} when it is called as a function"
+    return None
+
+
+def _resolve(declared: Asset[..., Any]) -> Resolved:
+    hints = _hints(declared)
+    dependencies: list[Dependency] = []
+    configs: list[Config] = []
+    for parameter in inspect.signature(declared.function).parameters.values():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
+            raise declared.fail(f"takes {parameter}, which nothing can fill.", "Give each input a parameter with a name of its own.")
+        annotation = hints.get(parameter.name)
+        match parameter.default:
+            case Each():
+                dependencies.append(_each(declared, parameter.name, annotation, parameter.default))
+            case Collect():
+                dependencies.append(_collect(declared, parameter.name, annotation, parameter.default))
+            case Asset():
+                upstream = parameter.default.name
+                raise declared.fail(
+                    f"has the asset {upstream} itself as the default of {parameter.name!r}.",
+                    f"Write {parameter.name}: ... = each({upstream}) or collect({upstream}).",
+                )
+            case default:
+                configs.append(_config(declared, parameter.name, annotation, default))
+    output = _output(declared, hints.get("return", inspect.Parameter.empty))
+    _check_together(declared, dependencies)
+    return Resolved(tuple(dependencies), tuple(configs), output)
+
+
+def _hints(declared: Asset[..., Any]) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(declared.function, localns=dict(declared._names) if declared._names else None)
+    except Exception as error:
+        raise declared.fail(
+            f"has an annotation that cannot be evaluated: {error}.", "Import or define the name at the top of the module."
+        ) from None
+
+
+def _each(declared: Asset[..., Any], name: str, annotation: Any, default: Each) -> Dependency:
+    upstream = _upstream(declared, name, "each", default.upstream)
+    output = upstream.output
+    form, found = _single_form(annotation)
+    if output.form == "document":
+        _check_type(declared, name, annotation, f"each({upstream.name})", found if form == "document" else None, output.type)
+    elif output.form == "model" and not (form == "model" and issubclass(output.type, typing.cast("type", found))):
+        raise _mismatch(declared, name, annotation, f"each({upstream.name})", output.type.__name__)
+    elif output.form == "table" and form not in FRAMES.values():
+        raise _mismatch(declared, name, annotation, f"each({upstream.name})", "a frame, such as polars.DataFrame")
+    fields = _fields(declared, name, default.fields, upstream)
+    return Dependency(name, "each", upstream, form, typing.cast("Any", found), fields, cross=default.cross)
+
+
+def _collect(declared: Asset[..., Any], name: str, annotation: Any, default: Collect) -> Dependency:
+    upstream = _upstream(declared, name, "collect", default.upstream)
+    per = _upstream(declared, name, "per=", default.per) if default.per is not None else None
+    output = upstream.output
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    form: Form | None = FRAMES.get(_class_key(annotation))
+    found: Any = None
+    if form is None and origin is list and arguments:
+        form, found = "list", arguments[0]
+    elif form is None and origin in (collections.abc.AsyncIterator, collections.abc.AsyncIterable) and arguments:
+        form, found = "iterator", arguments[0]
+    expected = f"list[{output.type.__name__}], AsyncIterator[{output.type.__name__}] or a frame"
+    if form is None:
+        raise _mismatch(declared, name, annotation, f"collect({upstream.name})", expected)
+    if found is not None and output.form != "table":
+        _check_type(declared, name, annotation, f"collect({upstream.name})", found, output.type, expected)
+    if found is not None and output.form == "table":
+        raise _mismatch(declared, name, annotation, f"collect({upstream.name})", "a frame")
+    if form == "iterator" and not declared.asynchronous:
+        raise declared.fail(f"takes an AsyncIterator in {name!r}, but is not async.", "Make it async def, or ask for a list.")
+    if default.by is not None:
+        if per is not None:
+            raise declared.fail(f"gives {name!r} both per= and by=.", "Choose one: per= groups by ancestor, by= by a field.")
+        known = typing.cast("type[Document]", output.type).field_names() if output.form == "document" else ()
+        if default.by not in known:
+            raise declared.fail(
+                f"groups {name!r} by {default.by!r}, but {output.type.__name__} has no such typed field.",
+                f"It has: {', '.join(known) or 'none'}.",
+            )
+    return Dependency(name, "collect", upstream, form, found if found is not None else None, per=per, by=default.by)
+
+
+def _check_together(declared: Asset[..., Any], dependencies: Sequence[Dependency]) -> None:
+    eaches = [d for d in dependencies if d.kind == "each"]
+    groups = [d for d in dependencies if d.by is not None]
+    if groups and eaches:
+        raise declared.fail(
+            f"mixes collect(by={groups[0].by!r}) in {groups[0].parameter!r} with each() in {eaches[0].parameter!r}.",
+            "Group in one asset, and use each() of it in another.",
+        )
+    if len(groups) > 1:
+        raise declared.fail("has two parameters with by=.", "Group by one field, in one parameter.")
+    for dependency in dependencies:
+        if dependency.per is not None and dependency.per not in [d.upstream for d in eaches]:
+            per = dependency.per.name
+            raise declared.fail(
+                f"takes collect({dependency.upstream.name}, per={per}) in {dependency.parameter!r} without each({per}) beside it.",
+                f"Add a parameter with each({per}).",
+            )
+
+
+def _upstream(declared: Asset[..., Any], name: str, verb: str, found: Any) -> Asset[..., Any]:
+    if isinstance(found, Asset):
+        return found
+    hint = f"Declare it first, with @asset or source(...), and pass it by its name: {verb}(name)."
+    if isinstance(found, str):
+        hint = f"Pass the asset itself, not its name: {verb}({found})."
+    raise declared.fail(f"asks {verb}({found!r}) for {name!r}, which is not an asset or source.", hint)
+
+
+def _single_form(annotation: Any) -> tuple[Form, Any]:
+    form = FRAMES.get(_class_key(annotation))
+    if form is not None:
+        return form, None
+    if isinstance(annotation, type) and issubclass(annotation, Document):
+        return "document", annotation
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return "model", annotation
+    return "document", None
+
+
+def _check_type(
+    declared: Asset[..., Any], name: str, annotation: Any, asked: str, found: Any, made: type, expected: str | None = None
+) -> None:
+    if not (isinstance(found, type) and issubclass(made, found) and issubclass(found, BaseModel) and found is not BaseModel):
+        raise _mismatch(declared, name, annotation, asked, expected or made.__name__)
+
+
+def _mismatch(declared: Asset[..., Any], name: str, annotation: Any, asked: str, expected: str) -> DeclarationError:
+    found = "no annotation" if annotation is None else f"the annotation {_show(annotation)}"
+    return declared.fail(f"has {found} on {name!r}, but {asked} hands over {expected}.", f"Write {name}: {expected.split(',')[0]} = ...")
+
+
+def _fields(
+    declared: Asset[..., Any], name: str, fields: tuple[str, ...] | None, upstream: Asset[..., Any]
+) -> frozenset[str] | None:
+    if fields is None:
+        return None
+    if upstream.output.form != "document":
+        raise declared.fail(f"has fields= on {name!r}, but {upstream.name} makes no documents with fields.", "Leave fields= out.")
+    known = (*BUILT_IN, *upstream.output.document_type.field_names())
+    chosen = ["content" if f == "text" else f for f in fields]
+    for wanted in chosen:
+        if wanted not in known:
+            raise declared.fail(
+                f"asks for the field {wanted!r} of {upstream.name} in {name!r}, which {upstream.output.type.__name__} does not have.",
+                f"It has: text, {', '.join(known)}.",
+            )
+    return frozenset(chosen)
+
+
+def _config(declared: Asset[..., Any], name: str, annotation: Any, default: Any) -> Config:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel) and not issubclass(annotation, Document):
+        if default is inspect.Parameter.empty:
+            return Config(name, annotation, None)
+        if isinstance(default, annotation):
+            return Config(name, annotation, default)
+    if isinstance(annotation, type) and issubclass(annotation, Document):
+        raise declared.fail(
+            f"does not say where the {annotation.__name__} in {name!r} comes from.", f"Write {name}: {annotation.__name__} = each(...)."
+        )
+    found = "no annotation" if annotation is None else _show(annotation)
+    raise declared.fail(
+        f"takes {name!r} ({found}), which is neither a dependency nor config.",
+        "Give it each(...) or collect(...) as default, or annotate it with a pydantic BaseModel.",
+    )
+
+
+def _output(declared: Asset[..., Any], annotation: Any) -> Output:
+    fix = "Return a Document subclass, list[...] or AsyncIterator[...] of one, a frame, or a pydantic model."
+    if annotation is inspect.Parameter.empty or annotation is None or annotation is type(None):
+        raise declared.fail("does not say what it returns.", fix)
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin in (typing.Union, types.UnionType):
+        inner = [a for a in arguments if a is not type(None)]
+        if len(inner) == 1 and isinstance(inner[0], type) and issubclass(inner[0], Document) and len(arguments) == 2:
+            return Output("document", inner[0], optional=True)
+        raise declared.fail(f"returns {_show(annotation)}.", f"{fix} A union is allowed only with None.")
+    streams = (collections.abc.AsyncIterator, collections.abc.AsyncGenerator, collections.abc.AsyncIterable,
+               collections.abc.Iterator, collections.abc.Generator, collections.abc.Iterable)  # fmt: skip
+    if origin is list or origin in streams:
+        inner = arguments[0] if arguments else None
+        if not (isinstance(inner, type) and issubclass(inner, Document)):
+            raise declared.fail(f"returns {_show(annotation)}: its members are not documents.", f"{fix} Name what they are.")
+        generator = inspect.isasyncgenfunction(declared.function) or inspect.isgeneratorfunction(declared.function)
+        if generator != (origin in streams):
+            raise declared.fail(
+                f"is annotated with {_show(annotation)}, but {'yields' if generator else 'does not yield'}.",
+                "Annotate a function that yields with (Async)Iterator[...], one that returns with list[...].",
+            )
+        if generator and inspect.isasyncgenfunction(declared.function) != (origin in streams[:3]):
+            raise declared.fail(f"is annotated with {_show(annotation)}.", "async def yields AsyncIterator[...], def yields Iterator[...].")
+        return Output("document", inner, many=True, stream=generator)
+    form = FRAMES.get(_class_key(annotation))
+    if form is not None:
+        return Output("table", Table)
+    if isinstance(annotation, type) and issubclass(annotation, Document):
+        if annotation is Document:
+            raise declared.fail("returns Document itself.", "Subclass it to name what it is: class Report(Document): ...")
+        return Output("document", annotation)
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel) and annotation is not BaseModel:
+        return Output("model", annotation)
+    raise declared.fail(f"returns {_show(annotation)}.", f"{fix} Loose text or bytes have no name: wrap them in a Document.")
+
+
+def _class_key(annotation: Any) -> tuple[str, str]:
+    return (str(getattr(annotation, "__module__", "")).split(".")[0], getattr(annotation, "__name__", ""))
+
+
+def _show(annotation: Any) -> str:
+    return annotation.__name__ if isinstance(annotation, type) and not get_args(annotation) else str(annotation).replace("typing.", "")
+
+
+def _place(function: Any) -> Place:
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    return Place(code.co_filename, code.co_firstlineno) if code else Place("?", 0)
+
+
+def _caller(frame: types.FrameType) -> Place:
+    return Place(frame.f_code.co_filename, frame.f_lineno)

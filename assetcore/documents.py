@@ -1,0 +1,231 @@
+"""Documents: what is one, and when are two the same?
+
+A document is an immutable typed value: a name, bytes, a media type and typed fields. Its *content* is the SHA-256 of its bytes;
+its *identity* is everything that a function can see of it (type, name, media type, fields, content) and nothing of where it came
+from: an upstream that is made again with the same result therefore stops there.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import unicodedata
+from collections.abc import Iterable, Mapping
+from functools import cached_property, lru_cache
+from pathlib import PurePosixPath
+from typing import Any, ClassVar, Self, cast
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from assetcore.digest import digest, short_digest
+from assetcore.errors import AssetcoreError
+
+__all__ = ["Document", "document_id", "field_digests", "identity", "projected_identity", "restrict"]
+
+TEXT = "text/plain"
+JSON = "application/json"
+PARQUET = "application/vnd.apache.parquet"
+NAME_LIMIT = 1024
+BUILT_IN = ("name", "media_type", "content")
+"""What every document has, beside its typed fields."""
+
+
+class Document(BaseModel):
+    """An immutable typed value: `name`, `content` (bytes), `media_type`, and the typed fields of the subclass.
+
+    Subclass it to name what a thing is, and annotate its fields; they become Parquet columns:
+
+        class Chunk(Document):
+            ordinal: int
+
+        Chunk(name="with-0", text="The with statement ...", ordinal=0)
+
+    Give exactly one of `text` (stored as UTF-8), `data` (anything JSON can hold, stored as JSON with sorted keys) or `content`
+    (bytes). The media type is `text/plain`, `application/json` or `application/octet-stream` accordingly, unless it is given or
+    the class fixes it: `class Page(Document, media_type="text/html")`.
+
+    Raises AssetcoreError for a name or a field that does not fit; the message names the class, the field and the value.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=False, protected_namespaces=())
+    fixed_media_type: ClassVar[str | None] = None
+
+    name: str
+    content: bytes
+    media_type: str
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        text: str | None = None,
+        data: Any = None,
+        content: bytes | None = None,
+        media_type: str | None = None,
+        **fields: Any,
+    ) -> None:
+        cls = type(self)
+        given = (text is not None) + (data is not None) + (content is not None)
+        if given != 1:
+            raise AssetcoreError(
+                f"{cls.__name__}({name!r}) was given {given} of text=, data= and content=.", hint="Give exactly one of them."
+            )
+        if text is not None:
+            content, kind = text.encode(), TEXT
+        elif data is not None:
+            content, kind = json.dumps(data, sort_keys=True, ensure_ascii=False, indent=1).encode(), JSON
+        else:
+            kind = "application/octet-stream"
+        check_name(name, cls.__name__)
+        try:
+            super().__init__(
+                name=name, content=content, media_type=media_type or cls.fixed_media_type or kind, **fields
+            )
+        except ValidationError as error:
+            problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}, got {e.get('input')!r:.80}" for e in error.errors())
+            raise AssetcoreError(f"{cls.__name__}({name!r}) does not fit its declaration: {problems}.") from None
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, media_type: str | None = None, **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        if media_type is not None:
+            cls.fixed_media_type = media_type
+
+    @classmethod
+    def stored(cls, name: str, content: bytes, media_type: str, fields: Mapping[str, Any]) -> Self:
+        """The document that was stored with these values; fields are validated, so a stored type comes back as declared."""
+        return cls(name, content=content, media_type=media_type, **fields)
+
+    @classmethod
+    def field_names(cls) -> tuple[str, ...]:
+        """The typed fields that the subclass adds, in the order of their declaration."""
+        return _field_names(cls)
+
+    @property
+    def text(self) -> str:
+        """The content as UTF-8 text; AssetcoreError if it is not."""
+        try:
+            return self.content.decode()
+        except UnicodeDecodeError as error:
+            raise AssetcoreError(
+                f"{type(self).__name__} {self.name!r} is not UTF-8 text: byte {error.object[error.start]:#04x} at {error.start}.",
+                hint="Use .content for its bytes.",
+            ) from None
+
+    @property
+    def data(self) -> Any:
+        """The content read as JSON; AssetcoreError if it is not."""
+        try:
+            return json.loads(self.content)
+        except ValueError as error:
+            raise AssetcoreError(f"{type(self).__name__} {self.name!r} is not JSON: {error}.") from None
+
+    @property
+    def stem(self) -> str:
+        """The last part of the name, without its suffix: `with` for `reference/with.txt`."""
+        return PurePosixPath(self.name).stem
+
+    @property
+    def suffix(self) -> str:
+        """The suffix of the name with its dot, or an empty string."""
+        return PurePosixPath(self.name).suffix
+
+    @cached_property
+    def sha256(self) -> bytes:
+        """SHA-256 of the content: 32 bytes."""
+        return hashlib.sha256(self.content).digest()
+
+    @property
+    def id(self) -> str:
+        """The first 6 characters of the base32 SHA-256: a label for people, never a key (30 bits collide)."""
+        return document_id(self.sha256)
+
+    def field_values(self) -> dict[str, Any]:
+        """The typed fields, nested models as plain dictionaries."""
+        return {name: _plain(getattr(self, name)) for name in _field_names(type(self))}
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r}, {len(self.content)} bytes, {self.media_type})"
+
+    __str__ = __repr__
+
+    def __hash__(self) -> int:
+        return hash((type(self), self.name, self.sha256))
+
+
+def document_id(sha256: bytes, length: int = 6) -> str:
+    """The label for people: `length` characters of the lower-case base32 of a content's SHA-256."""
+    return base64.b32encode(sha256).decode().lower()[:length]
+
+
+def check_name(name: str, what: str) -> None:
+    """Raise AssetcoreError unless `name` can be a document's name: any printable text of 1 to 1024 bytes."""
+    problem = None
+    if not isinstance(name, str) or not name:
+        problem = "is empty or not text"
+    elif any(unicodedata.category(c) in ("Cc", "Cs") for c in name) if not name.isascii() else not name.isprintable():
+        problem = "has control characters or bytes that are not UTF-8"
+    elif len(name.encode()) > NAME_LIMIT:
+        problem = f"is longer than {NAME_LIMIT} bytes"
+    if problem:
+        raise AssetcoreError(f"The name {name!r:.100} of a {what} {problem}.", hint="Give it another name.")
+
+
+def field_digests(fields: Mapping[str, Any]) -> bytes:
+    """16 bytes for each typed field, in the order given; what `identity` and `projected_identity` are made of."""
+    return b"".join(short_digest("field", name, value) for name, value in fields.items())
+
+
+def identity(type_name: str, name: str, media_type: str, sha256: bytes, fields: bytes) -> bytes:
+    """A document's identity as an input: 32 bytes over all that a function can see of it. `fields` is `field_digests(...)`."""
+    return digest("document", type_name, name, media_type, sha256, fields)
+
+
+def projected_identity(
+    type_name: str, name: str, media_type: str, sha256: bytes, fields: bytes, names: Iterable[str], chosen: frozenset[str]
+) -> bytes:
+    """The identity of what `each(..., fields=chosen)` hands over: only the chosen parts count.
+
+    `names` are the typed fields in the order in which `fields` holds their 16-byte digests.
+    """
+    parts: dict[str, bytes | str] = {"name": name, "media_type": media_type, "content": sha256}
+    parts.update((field, fields[16 * i : 16 * i + 16]) for i, field in enumerate(names))
+    return digest("projected", type_name, {key: value for key, value in parts.items() if key in chosen})
+
+
+def restrict(document: Document, chosen: frozenset[str]) -> Document:
+    """The same document with only the chosen parts; touching another raises AttributeError."""
+    parts = {name: getattr(document, name) for name in (*BUILT_IN, *document.field_names()) if name in chosen}
+    return _restricted(type(document), chosen).model_construct(**parts)
+
+
+@lru_cache(maxsize=256)
+def _restricted(cls: type[Document], chosen: frozenset[str]) -> type[Document]:
+    hidden = {*BUILT_IN, *cls.field_names()} - chosen
+    allowed = ", ".join(sorted(chosen))
+
+    def __getattribute__(self: Document, name: str) -> Any:  # noqa: N807 - it becomes the method of that name
+        if name in hidden:
+            raise AssetcoreError(
+                f"{cls.__name__}.{name} is not handed over: fields= names only {allowed}.", hint=f"Add {name!r} to fields=."
+            )
+        return object.__getattribute__(self, name)
+
+    namespace = {"__getattribute__": __getattribute__, "__module__": cls.__module__, "__doc__": cls.__doc__}
+    return cast("type[Document]", type(cls.__name__, (cls,), namespace))
+
+
+@lru_cache(maxsize=4096)
+def _field_names(cls: type[Document]) -> tuple[str, ...]:
+    return tuple(name for name in cls.model_fields if name not in BUILT_IN)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return value.model_dump()
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return value

@@ -1,0 +1,164 @@
+"""Graph: who is made out of whom?
+
+A graph is built from the declarations of one project and never changes. Beside order and ancestry it answers what the units
+of an asset are keyed by: the asset's *driver*, the one `each` whose documents are the finest, and the *chain* of drivers above it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from typing import Any
+
+import networkx as nx
+
+from assetcore.assets import Asset, Dependency, Source
+from assetcore.errors import DeclarationError, SelectionError
+
+__all__ = ["Graph"]
+
+AnyAsset = Asset[..., Any]
+
+
+class Graph:
+    """The assets of one project, in an order in which each comes after those it is made of.
+
+    Raises DeclarationError naming every mistake of every asset: annotations, unknown dependencies, two assets of one name,
+    `each` parameters that are not related.
+    """
+
+    def __init__(self, project: str, declared: Iterable[AnyAsset]) -> None:
+        self.project = project
+        named = _by_name(declared)
+        _resolve_all(named.values())
+        graph: nx.DiGraph[str] = nx.DiGraph()
+        graph.add_nodes_from(named)
+        graph.add_edges_from((up.name, name) for name, asset in named.items() for up in asset.upstreams)
+        line = {name: (asset.place.file, asset.place.line) for name, asset in named.items()}
+        order = nx.lexicographical_topological_sort(graph, key=lambda name: (*line[name], name))
+        self.assets: Mapping[str, AnyAsset] = {name: named[name] for name in order}
+        self._digraph = graph
+        _raise_all([problem for asset in self.assets.values() if (problem := self._misaligned(asset))])
+
+    @cached_property
+    def sources(self) -> tuple[str, ...]:
+        """The names of the sources, in order."""
+        return tuple(name for name, asset in self.assets.items() if isinstance(asset, Source))
+
+    def __getitem__(self, name: str) -> AnyAsset:
+        try:
+            return self.assets[name]
+        except KeyError:
+            raise SelectionError(
+                f"{self.project} has no asset or source {name!r}.", hint=f"It has: {', '.join(self.assets)}."
+            ) from None
+
+    def upstream(self, name: str) -> tuple[str, ...]:
+        """The assets that `name` is made of directly."""
+        return tuple(asset.name for asset in self.assets[name].upstreams)
+
+    def downstream(self, name: str) -> tuple[str, ...]:
+        """The assets that are made of `name` directly."""
+        return tuple(sorted(self._digraph.successors(name), key=self._rank.__getitem__))
+
+    def ancestors(self, names: Iterable[str]) -> frozenset[str]:
+        """All assets that these are made of, however far up; without themselves unless one is above another."""
+        return frozenset().union(*(nx.ancestors(self._digraph, name) for name in names))
+
+    def descendants(self, names: Iterable[str]) -> frozenset[str]:
+        """All assets made of these, however far down."""
+        return frozenset().union(*(nx.descendants(self._digraph, name) for name in names))
+
+    def ordered(self, names: Iterable[str]) -> tuple[str, ...]:
+        """These names in the graph's order."""
+        return tuple(sorted(set(names), key=self._rank.__getitem__))
+
+    def driver(self, name: str) -> Dependency | None:
+        """The `each` whose documents the units of `name` are: the one that descends from all the others."""
+        eaches = [d for d in self.assets[name].dependencies if d.kind == "each" and not d.cross]
+        for candidate in eaches:
+            chain = self.chain(candidate.upstream.name)
+            if all(other.upstream.name in chain for other in eaches):
+                return candidate
+        return None
+
+    def chain(self, name: str) -> tuple[str, ...]:
+        """`name`, the asset whose documents are its units, the one whose documents are that one's units, and so on."""
+        chain = [name]
+        while (driver := self.driver(chain[-1])) and not any(d.cross for d in self.assets[chain[-1]].dependencies):
+            chain.append(driver.upstream.name)
+        return tuple(chain)
+
+    def consumers_of_fields(self, name: str) -> frozenset[str]:
+        """The typed fields by which some asset groups the documents of `name`."""
+        downstream = (d for n in self.downstream(name) for d in self.assets[n].dependencies)
+        return frozenset(d.by for d in downstream if d.by is not None and d.upstream.name == name)
+
+    @cached_property
+    def _rank(self) -> dict[str, int]:
+        return {name: index for index, name in enumerate(self.assets)}
+
+    def _misaligned(self, asset: AnyAsset) -> DeclarationError | None:
+        eaches = [d for d in asset.dependencies if d.kind == "each" and not d.cross]
+        if eaches and self.driver(asset.name) is None:
+            pair = " and ".join(f"each({d.upstream.name})" for d in eaches)
+            return asset.fail(
+                f"asks {pair}, but neither descends from the other, so nothing says which belong together.",
+                "Give one of them cross=True for every pair, or collect() one of them.",
+            )
+        for dependency in asset.dependencies:
+            if dependency.cross and not eaches:
+                return asset.fail(
+                    f"has only {dependency.parameter!r} as each(), with cross=True.", "cross=True goes on the second each()."
+                )
+            if dependency.per is not None and dependency.per.name not in self.chain(dependency.upstream.name)[1:]:
+                return asset.fail(
+                    f"takes collect({dependency.upstream.name}, per={dependency.per.name}) in {dependency.parameter!r}, "
+                    f"but {dependency.upstream.name} does not descend from {dependency.per.name} through each().",
+                    f"Documents of {dependency.upstream.name} descend from: "
+                    f"{', '.join(self.chain(dependency.upstream.name)[1:]) or 'nothing'}.",
+                )
+        return None
+
+
+def _by_name(declared: Iterable[AnyAsset]) -> dict[str, AnyAsset]:
+    """Every declared asset and everything above it, by name; two of one name are an error that names both places."""
+    named: dict[str, AnyAsset] = {}
+    problems: list[DeclarationError] = []
+    waiting = list(declared)[::-1]
+    while waiting:
+        asset = waiting.pop()
+        known = named.get(asset.name)
+        if known is asset:
+            continue
+        if known is not None:
+            problems.append(
+                DeclarationError(
+                    f"{asset.place}: {asset.name} is declared twice; the other is at {known.place}.", hint="Rename one of them."
+                )
+            )
+            continue
+        named[asset.name] = asset
+        try:
+            waiting.extend(asset.upstreams)
+        except DeclarationError:
+            continue  # reported by _resolve_all, with all the others
+    _raise_all(problems)
+    return named
+
+
+def _resolve_all(assets: Iterable[AnyAsset]) -> None:
+    problems: list[DeclarationError] = []
+    for asset in assets:
+        try:
+            asset.resolve()
+        except DeclarationError as error:
+            problems.append(error)
+    _raise_all(list({str(p): p for p in problems}.values()))
+
+
+def _raise_all(problems: list[DeclarationError]) -> None:
+    if len(problems) == 1:
+        raise problems[0]
+    if problems:
+        raise DeclarationError("\n".join(map(str, problems)), hint=f"{len(problems)} mistakes in the declarations.")

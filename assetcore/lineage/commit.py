@@ -1,0 +1,287 @@
+"""Commit: how does what was made become what an asset is?
+
+The order of a commit is bytes, manifest, one transaction: a crash in between leaves bytes that nobody knows, never lineage without
+bytes. The transactions of one project follow each other (they hold the project's row), so commit numbers grow in the order in
+which readers see them. A commit compares what it started from: where another run has made one of its units meanwhile, nothing of
+it is written and `Overtaken` is raised; the caller judges again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import polars as pl
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import BYTEA, insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from assetcore.fingerprint import Part
+from assetcore.lineage import tables as t
+from assetcore.lineage.read import among
+from assetcore.staleness import Definition
+
+__all__ = ["Batch", "Failed", "Made", "NewDocument", "NewObject", "Overtaken", "Reused", "allocate", "commit", "keep_definition",
+           "keep_observation", "settle"]  # fmt: skip
+
+
+class Overtaken(Exception):  # noqa: N818 - not an error: the caller judges again
+    """Another run has made some of these units since they were judged."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewObject:
+    """An object that was written to the bucket for this commit."""
+
+    id: int
+    key: str
+    size: int
+    rows: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class NewDocument:
+    """A version of a document that was not there before."""
+
+    id: int
+    address: bytes
+    name: str
+    type: str
+    media_type: str
+    size: int
+    sha256: bytes
+    field_digests: bytes
+    identity: bytes
+    object: int
+    row: int | None
+    fields: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A unit that was executed (or taken in, for a source). `documents` are all it made, old versions and new ones, in order."""
+
+    id: int
+    unit: bytes
+    label: str
+    parent: str | None
+    inputs: bytes
+    documents: tuple[int, ...]
+    new: tuple[NewDocument, ...]
+    edges: tuple[tuple[int, int], ...]
+    collected: tuple[tuple[int, int, int], ...]
+    seconds: float
+    was: int | None
+    changed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Reused:
+    """A unit that becomes what an earlier materialization with the same recipe was."""
+
+    unit: bytes
+    label: str
+    materialization: int
+    was: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A unit whose attempt failed."""
+
+    unit: bytes
+    label: str
+    inputs: bytes
+    error: str
+    traceback: str
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One commit: what changes of one asset in one environment."""
+
+    project: int
+    environment: int
+    asset: int
+    definition: int
+    run: str
+    manifest: str
+    made: tuple[Made, ...] = ()
+    reused: tuple[Reused, ...] = ()
+    removed: tuple[tuple[bytes, int | None], ...] = ()
+    failed: tuple[Failed, ...] = ()
+    objects: tuple[NewObject, ...] = ()
+    at: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    @property
+    def changes(self) -> bool:
+        """Whether the asset's documents change."""
+        return bool(self.removed or self.reused or any(m.changed for m in self.made))
+
+
+async def allocate(connection: AsyncConnection) -> int:
+    """The first of a block of 2**20 identifiers."""
+    return int((await connection.execute(sa.select(t.block.next_value()))).scalar_one()) << 20
+
+
+async def keep_definition(
+    connection: AsyncConnection, asset: int, definition: Definition, parts: Collection[Part]
+) -> int:
+    """The identifier of a definition, which is written when it is new, with the sources of its parts."""
+    facts = {n: {"digest": c.digest.hex(), "detail": c.detail} for n, c in definition.components.items()}
+    known = sa.select(t.definition.c.id).where(t.definition.c.asset_id == asset, t.definition.c.digest == definition.digest)
+    found = (await connection.execute(known)).scalar_one_or_none()
+    if found is None:
+        await connection.execute(
+            insert(t.definition).values(asset_id=asset, digest=definition.digest, facts=facts).on_conflict_do_nothing()
+        )
+        if parts:
+            rows = [{"digest": p.digest, "source": p.source} for p in {p.digest: p for p in parts}.values()]
+            await connection.execute(insert(t.part).values(rows).on_conflict_do_nothing())
+        found = (await connection.execute(known)).scalar_one()
+    return int(found)
+
+
+async def commit(connection: AsyncConnection, batch: Batch) -> int:
+    """Write one batch; returns the commit's number. The caller's transaction is committed by the caller."""
+    await connection.execute(sa.select(t.project.c.id).where(t.project.c.id == batch.project).with_for_update())
+    await _compare(connection, batch)
+    row = await connection.execute(
+        sa.insert(t.commit)
+        .values(
+            project_id=batch.project, environment_id=batch.environment, asset_id=batch.asset, run_id=batch.run,
+            manifest=batch.manifest, at=batch.at,
+        )
+        .returning(t.commit.c.id)
+    )  # fmt: skip
+    number = int(row.scalar_one())
+    await _copy(connection, t.object_, [(o.id, batch.asset, o.key, o.size, o.rows) for o in batch.objects])
+    documents = [(d, m) for m in batch.made for d in m.new]
+    await _copy(
+        connection, t.document,
+        [(d.id, batch.asset, m.id, d.address, d.name, d.type, d.media_type, d.size, d.sha256, d.field_digests, d.identity, d.object,
+          d.row, None if d.fields is None else json.dumps(d.fields)) for d, m in documents],
+    )  # fmt: skip
+    await _copy(
+        connection, t.materialization,
+        [(m.id, batch.asset, batch.definition, m.unit, m.label, m.parent, m.inputs, list(m.documents), batch.run, m.seconds, batch.at)
+         for m in batch.made],
+    )  # fmt: skip
+    await _copy(connection, t.edge, [(m.id, parameter, document) for m in batch.made for parameter, document in dict.fromkeys(m.edges)])
+    await _copy(
+        connection, t.collected,
+        [(m.id, parameter, asset, batch.environment, at) for m in batch.made for parameter, asset, at in m.collected],
+    )  # fmt: skip
+    heads = [(m.unit, m.id) for m in batch.made] + [(r.unit, r.materialization) for r in batch.reused]
+    ended = [m.unit for m in batch.made if m.was] + [r.unit for r in batch.reused if r.was] + [unit for unit, _ in batch.removed]
+    await _supersede(connection, batch, ended, number)
+    await _copy(connection, t.head, [(batch.environment, batch.asset, unit, m, number, None) for unit, m in heads])
+    await _note_failures(connection, batch, [unit for unit, _ in heads] + [unit for unit, _ in batch.removed])
+    await _move_watermark(connection, batch, number)
+    return number
+
+
+async def settle(
+    connection: AsyncConnection, environment: int, asset: int, settled: Mapping[str, Any], *, units: int, documents: int, last: int
+) -> None:
+    """Note that every unit of an asset was found fresh under these conditions, unless it was committed to after `last`."""
+    w = t.watermark
+    values = {"settled": dict(settled), "units": units, "documents": documents}
+    statement = insert(w).values(environment_id=environment, asset_id=asset, changed_commit=0, last_commit=0, **values)
+    await connection.execute(
+        statement.on_conflict_do_update(
+            index_elements=["environment_id", "asset_id"], set_=values, where=w.c.last_commit == last
+        )
+    )
+
+
+async def keep_observation(connection: AsyncConnection, asset: int, known: pl.DataFrame, observed: pl.DataFrame) -> None:
+    """Remember the last look at a source: only rows that differ are written."""
+    o = t.observation
+    changed = observed.join(known, on=observed.columns, how="anti", nulls_equal=True)
+    gone = known.join(observed, on="name", how="anti")["name"].to_list() + changed["name"].to_list()
+    if gone:
+        await connection.execute(
+            sa.delete(o).where(o.c.asset_id == asset, among(o.c.name, gone, sa.Text))
+        )
+    await _copy(connection, o, [(asset, *row) for row in changed.select(known.columns).iter_rows()])
+
+
+async def _compare(connection: AsyncConnection, batch: Batch) -> None:
+    """Raise Overtaken unless every unit is still what it was when it was judged."""
+    expected: dict[bytes, int | None] = {m.unit: m.was for m in batch.made}
+    expected.update({r.unit: r.was for r in batch.reused})
+    expected.update(dict(batch.removed))
+    h = t.head.c
+    rows = await connection.execute(
+        sa.select(h.unit, h.materialization_id).where(
+            h.environment_id == batch.environment, h.asset_id == batch.asset, h.until_commit.is_(None),
+            among(h.unit, expected, BYTEA),
+        )
+    )  # fmt: skip
+    found = {unit: materialization for unit, materialization in rows}
+    if any(found.get(unit) != was for unit, was in expected.items()):
+        raise Overtaken
+
+
+async def _supersede(connection: AsyncConnection, batch: Batch, units: Sequence[bytes], number: int) -> None:
+    if units:
+        h = t.head.c
+        await connection.execute(
+            sa.update(t.head)
+            .where(
+                h.environment_id == batch.environment, h.asset_id == batch.asset, h.until_commit.is_(None),
+                among(h.unit, units, BYTEA),
+            )
+            .values(until_commit=number)
+        )  # fmt: skip
+
+
+async def _note_failures(connection: AsyncConnection, batch: Batch, mended: Sequence[bytes]) -> None:
+    f = t.failure.c
+    again = [*mended, *(x.unit for x in batch.failed)]
+    if again:
+        await connection.execute(
+            sa.delete(t.failure).where(
+                f.environment_id == batch.environment, f.asset_id == batch.asset,
+                among(f.unit, again, BYTEA),
+            )
+        )  # fmt: skip
+    await _copy(
+        connection, t.failure,
+        [(batch.environment, batch.asset, x.unit, x.label, batch.definition, x.inputs, x.error, x.traceback, batch.run, batch.at)
+         for x in batch.failed],
+    )  # fmt: skip
+
+
+async def _move_watermark(connection: AsyncConnection, batch: Batch, number: int) -> None:
+    w = t.watermark
+    changed = number if batch.changes else 0
+    statement = insert(w).values(
+        environment_id=batch.environment, asset_id=batch.asset, changed_commit=changed, last_commit=number, settled=None,
+        units=0, documents=0, made_at=batch.at,
+    )  # fmt: skip
+    await connection.execute(
+        statement.on_conflict_do_update(
+            index_elements=["environment_id", "asset_id"],
+            set_={
+                "changed_commit": sa.func.greatest(w.c.changed_commit, changed), "last_commit": number, "settled": sa.null(),
+                "made_at": batch.at,
+            },
+        )
+    )  # fmt: skip
+
+
+async def _copy(connection: AsyncConnection, table: sa.Table, rows: Sequence[tuple[Any, ...]]) -> None:
+    """COPY rows in the columns' order, inside the connection's transaction."""
+    if not rows:
+        return
+    raw = await connection.get_raw_connection()
+    driver: Any = raw.driver_connection
+    columns = [column.name for column in table.columns]
+    await driver.copy_records_to_table(table.name, records=rows, columns=columns)
+
+

@@ -1,0 +1,219 @@
+"""Reading: what is every asset now, and what was it?
+
+Each function is a fixed number of statements, whatever the number of units: frames for those who decide (`units`, `staleness`),
+rows for those who fetch bytes. A current document is one that the current head of its unit points to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import polars as pl
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY, BYTEA
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from assetcore.lineage import tables as t
+from assetcore.staleness import MADE, Component, Definition
+from assetcore.storage import Key, Location, Stored
+from assetcore.units import DOCUMENTS, sort_documents
+
+__all__ = [
+    "Watermark", "current_documents", "definitions", "made_units", "members", "observations", "reusable", "seconds_per_unit",
+    "sources_of_parts", "stored", "watermarks",
+]  # fmt: skip
+
+OBSERVED = {
+    "name": pl.String, "size": pl.Int64, "mtime_ns": pl.Int64, "inode": pl.Int64, "media_type": pl.String, "sha256": pl.Binary,
+    "field_digests": pl.Binary, "identity": pl.Binary,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Watermark:
+    """What is known of an asset without reading its units."""
+
+    changed: int
+    last: int
+    settled: Mapping[str, Any] | None
+    units: int
+    documents: int
+    made_at: datetime | None
+
+
+def frame(rows: Sequence[Any], schema: Mapping[str, Any]) -> pl.DataFrame:
+    """Rows as columns; much faster than handing rows to polars one at a time."""
+    columns = zip(*rows, strict=True) if rows else ([] for _ in schema)
+    return pl.DataFrame(
+        [pl.Series(name, column, dtype, strict=False) for (name, dtype), column in zip(schema.items(), columns, strict=True)]
+    )
+
+
+def as_of(commit: int | None) -> sa.ColumnElement[bool]:
+    """Heads that are current, or were at a commit."""
+    if commit is None:
+        return t.head.c.until_commit.is_(None)
+    still = sa.or_(t.head.c.until_commit.is_(None), t.head.c.until_commit > commit)
+    return sa.and_(t.head.c.since_commit <= commit, still)
+
+
+_listed = sa.func.unnest(t.materialization.c.documents).table_valued("id", with_ordinality="position").lateral("listed")
+position = _listed.c.position
+"""Where a document stands among those that its unit made; beside `current`."""
+current = (
+    t.head.join(t.materialization, t.materialization.c.id == t.head.c.materialization_id)
+    .join(_listed, sa.true())
+    .join(t.document, t.document.c.id == _listed.c.id)
+)
+"""Heads with their materializations and documents."""
+
+
+def among(column: sa.ColumnElement[Any], values: Iterable[Any], kind: Any) -> sa.ColumnElement[bool]:
+    """`column = ANY(array)`: one parameter and one statement text, however many values."""
+    return column == sa.any_(sa.cast(list(values), ARRAY(kind)))
+
+
+async def watermarks(connection: AsyncConnection, environment: int) -> dict[int, Watermark]:
+    """The watermark of every asset of an environment, by the asset's identifier."""
+    w = t.watermark.c
+    rows = await connection.execute(
+        sa.select(w.asset_id, w.changed_commit, w.last_commit, w.settled, w.units, w.documents, w.made_at).where(w.environment_id == environment)
+    )
+    return {row[0]: Watermark(*row[1:]) for row in rows}
+
+
+async def current_documents(
+    connection: AsyncConnection, environment: int, assets: Collection[int], commit: int | None = None
+) -> dict[int, pl.DataFrame]:
+    """The documents of these assets (`units.DOCUMENTS`), now or as of a commit, each in the order of handing over."""
+    d, h, m = t.document.c, t.head.c, t.materialization.c
+    rows = await connection.execute(
+        sa.select(
+            h.asset_id, d.id, d.address, h.unit, m.label, d.name, position, d.identity,
+            d.media_type, d.sha256, d.field_digests,
+        )
+        .select_from(current)
+        .where(h.environment_id == environment, h.asset_id.in_(list(assets)), as_of(commit))
+    )  # fmt: skip
+    schema = {"asset": pl.Int64} | {name: kind for name, kind in DOCUMENTS.items() if name != "pending"}
+    found = frame(rows.all(), schema).with_columns(pl.lit(value=False).alias("pending"))
+    by_asset = found.partition_by("asset", as_dict=True, include_key=False)
+    empty = pl.DataFrame(schema=DOCUMENTS)
+    return {a: sort_documents(by_asset.get((a,), empty).select(list(DOCUMENTS))) for a in assets}
+
+
+async def made_units(connection: AsyncConnection, environment: int, assets: Collection[int]) -> dict[int, pl.DataFrame]:
+    """The units of these assets (`staleness.MADE`): what each currently is, and the recipe of its last attempt if it failed."""
+    h, m, f = t.head.c, t.materialization.c, t.failure.c
+    heads = await connection.execute(
+        sa.select(h.asset_id, h.unit, m.label, m.parent, m.definition_id, m.inputs, m.id)
+        .select_from(t.head.join(t.materialization, m.id == h.materialization_id))
+        .where(h.environment_id == environment, h.asset_id.in_(list(assets)), h.until_commit.is_(None))
+    )
+    failed = await connection.execute(
+        sa.select(f.asset_id, f.unit, f.label, f.definition_id, f.inputs).where(
+            f.environment_id == environment, f.asset_id.in_(list(assets))
+        )
+    )
+    schema = {"asset": pl.Int64} | {name: MADE[name] for name in ("unit", "label", "parent", "definition", "inputs", "materialization")}
+    units = frame(heads.all(), schema)
+    failures = frame(
+        failed.all(),
+        {"asset": pl.Int64, "unit": pl.Binary, "label": pl.String, "failed_definition": pl.Int64, "failed_inputs": pl.Binary},
+    )
+    merged = units.join(failures, on=["asset", "unit"], how="full", coalesce=True, suffix="_failed")
+    merged = merged.with_columns(pl.coalesce("label", "label_failed").alias("label"))
+    by_asset = merged.partition_by("asset", as_dict=True, include_key=False)
+    empty = pl.DataFrame(schema=MADE)
+    return {a: by_asset[(a,)].select(list(MADE)) if (a,) in by_asset else empty for a in assets}
+
+
+async def definitions(connection: AsyncConnection, assets: Collection[int]) -> dict[int, dict[int, Definition]]:
+    """Every definition that these assets were ever made with, by asset and identifier."""
+    c = t.definition.c
+    rows = await connection.execute(sa.select(c.asset_id, c.id, c.facts).where(c.asset_id.in_(list(assets))))
+    found: dict[int, dict[int, Definition]] = {a: {} for a in assets}
+    for asset, identifier, facts in rows:
+        components = {n: Component(bytes.fromhex(f["digest"]), f.get("detail")) for n, f in facts.items()}
+        found[asset][identifier] = Definition(components)
+    return found
+
+
+async def members(connection: AsyncConnection, materializations: Collection[int]) -> pl.DataFrame:
+    """The addresses of what these materializations were given: materialization, parameter, address, name, document, sha256."""
+    schema = {"materialization": pl.Int64, "parameter": pl.Int64, "address": pl.Binary, "name": pl.String,
+              "document": pl.Int64, "sha256": pl.Binary}  # fmt: skip
+    e, d, c = t.edge.c, t.document.c, t.collected.c
+    rows = await connection.execute(
+        sa.select(e.materialization_id, e.parameter, d.address, d.name, d.id, d.sha256)
+        .join_from(t.edge, t.document, d.id == e.document_id)
+        .where(among(e.materialization_id, materializations, sa.BigInteger))
+    )
+    found = [frame(rows.all(), schema)]
+    whole = await connection.execute(
+        sa.select(c.materialization_id, c.parameter, c.asset_id, c.environment_id, c.commit_id).where(
+            among(c.materialization_id, materializations, sa.BigInteger)
+        )
+    )
+    for materialization, parameter, asset, environment, commit in whole.all():
+        documents = (await current_documents(connection, environment, [asset], commit))[asset]
+        found.append(
+            documents.select(
+                pl.lit(materialization, pl.Int64).alias("materialization"), pl.lit(parameter, pl.Int64).alias("parameter"),
+                "address", "name", "document", "sha256",
+            )
+        )  # fmt: skip
+    return pl.concat(found)
+
+
+async def reusable(
+    connection: AsyncConnection, asset: int, definition: int, inputs: Collection[bytes]
+) -> dict[bytes, list[tuple[bytes, int]]]:
+    """For each of these inputs, the units and materializations of the asset that have the same recipe, newest first."""
+    m = t.materialization.c
+    rows = await connection.execute(
+        sa.select(m.inputs, m.unit, m.id)
+        .where(m.asset_id == asset, m.definition_id == definition, among(m.inputs, inputs, BYTEA))
+        .order_by(m.id.desc())
+    )
+    found: dict[bytes, list[tuple[bytes, int]]] = {}
+    for key, unit, materialization in rows:
+        found.setdefault(key, []).append((unit, materialization))
+    return found
+
+
+async def stored(connection: AsyncConnection, documents: Iterable[int]) -> dict[int, Stored]:
+    """Where the bytes of these documents are."""
+    d, o = t.document.c, t.object_.c
+    rows = await connection.execute(
+        sa.select(d.id, o.key, d.row, d.name, d.media_type, d.sha256, d.size, d.fields)
+        .join_from(t.document, t.object_, o.id == d.object_id)
+        .where(among(d.id, documents, sa.BigInteger))
+    )
+    return {row[0]: Stored(Location(Key(row[1]), row[2]), row[3], row[4], row[5], row[6], row[7]) for row in rows}
+
+
+async def observations(connection: AsyncConnection, asset: int) -> pl.DataFrame:
+    """The last look at a source."""
+    o = t.observation.c
+    columns = (o.name, o.size, o.mtime_ns, o.inode, o.media_type, o.sha256, o.field_digests, o.identity)
+    rows = await connection.execute(sa.select(*columns).where(o.asset_id == asset))
+    return frame(rows.all(), OBSERVED).sort("name")
+
+
+async def seconds_per_unit(connection: AsyncConnection, assets: Collection[int]) -> dict[int, float]:
+    """The mean time that a unit of these assets has taken."""
+    m = t.materialization.c
+    rows = await connection.execute(
+        sa.select(m.asset_id, sa.func.avg(m.seconds)).where(m.asset_id.in_(list(assets)), m.definition_id > 0).group_by(m.asset_id)
+    )
+    return {asset: float(seconds) for asset, seconds in rows}
+
+
+async def sources_of_parts(connection: AsyncConnection, digests: Collection[bytes]) -> dict[bytes, str]:
+    """The normalised source of these parts of fingerprints."""
+    rows = await connection.execute(sa.select(t.part.c.digest, t.part.c.source).where(among(t.part.c.digest, digests, BYTEA)))
+    return {digest: source for digest, source in rows}

@@ -1,0 +1,239 @@
+"""Tables: what does Postgres hold of assets, documents and runs?
+
+    project --< environment --< head >-- materialization --< edge >-- document >-- object
+           \\--< asset --< definition           \\--< collected (a whole asset, as of a commit)
+
+Facts (`materialization`, `document`, `edge`, `definition`, `object`) are written once. What an asset currently *is* in an
+environment is the set of its heads whose `until_commit` is null; a head is superseded, never updated, so the asset as of any
+commit can be read. `watermark` is derived: it says at which commit an asset last changed and whether it was found settled, so
+that a plan in which nothing changed reads a row an asset instead of a row a unit. `failure` and `observation` are the last
+attempt and the last look at the outer world; both can be lost without losing a fact.
+
+Identifiers of facts are given by the writer in blocks, so that the manifest in the bucket can name them before Postgres is told.
+The large tables carry no foreign keys: rows arrive by COPY within one transaction, and nothing deletes what they point to.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSONB
+
+__all__ = [
+    "asset", "block", "collected", "commit", "definition", "document", "edge", "environment", "failure", "head",
+    "materialization", "metadata", "object_", "observation", "part", "project", "run", "run_asset", "watermark",
+]  # fmt: skip
+
+metadata = sa.MetaData(
+    naming_convention={"ix": "ix_%(table_name)s_%(column_0_N_name)s", "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+                       "fk": "fk_%(table_name)s_%(column_0_N_name)s", "pk": "pk_%(table_name)s"}
+)  # fmt: skip
+
+block = sa.Sequence("block", metadata=metadata, data_type=sa.BigInteger)
+"""Identifiers come in blocks of 2**20: one value of the sequence for each commit, whatever the number of rows."""
+
+
+def _now() -> sa.Column[object]:
+    return sa.Column("at", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now())
+
+
+project = sa.Table(
+    "project", metadata,
+    sa.Column("id", sa.Integer, sa.Identity(), primary_key=True),
+    sa.Column("name", sa.Text, nullable=False, unique=True),
+)  # fmt: skip
+
+environment = sa.Table(
+    "environment", metadata,
+    sa.Column("id", sa.Integer, sa.Identity(), primary_key=True),
+    sa.Column("project_id", sa.ForeignKey("project.id"), nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.UniqueConstraint("project_id", "name"),
+)  # fmt: skip
+
+asset = sa.Table(
+    "asset", metadata,
+    sa.Column("id", sa.Integer, sa.Identity(), primary_key=True),
+    sa.Column("project_id", sa.ForeignKey("project.id"), nullable=False),
+    sa.Column("name", sa.Text, nullable=False, comment="its name now; earlier ones are in the journal of commits"),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("flow", sa.Text, nullable=False, comment="the asset's group: second part of its keys"),
+    sa.UniqueConstraint("project_id", "name"),
+)  # fmt: skip
+
+definition = sa.Table(
+    "definition", metadata,
+    sa.Column("id", sa.Integer, sa.Identity(), primary_key=True),
+    sa.Column("asset_id", sa.ForeignKey("asset.id"), nullable=False),
+    sa.Column("digest", BYTEA, nullable=False),
+    sa.Column("facts", JSONB, nullable=False, comment="each component with its digest and what it was made of"),
+    _now(),
+    sa.UniqueConstraint("asset_id", "digest"),
+    comment="the part of a recipe that all units of an asset share",
+)  # fmt: skip
+
+part = sa.Table(
+    "part", metadata,
+    sa.Column("digest", BYTEA, primary_key=True),
+    sa.Column("source", sa.Text, nullable=False),
+    comment="the normalised source of each part of a fingerprint, once for each digest",
+)  # fmt: skip
+
+run = sa.Table(
+    "run", metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("project_id", sa.ForeignKey("project.id"), nullable=False),
+    sa.Column("environment_id", sa.ForeignKey("environment.id"), nullable=False),
+    sa.Column("selection", sa.Text, nullable=False),
+    sa.Column("plan", JSONB, nullable=False),
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("flow_run", sa.Text),
+    sa.Column("actor", sa.Text, nullable=False),
+    sa.Column("started_at", sa.DateTime(timezone=True), nullable=False),
+    sa.Column("finished_at", sa.DateTime(timezone=True)),
+    sa.Index(None, "project_id", "started_at"),
+)  # fmt: skip
+
+run_asset = sa.Table(
+    "run_asset", metadata,
+    sa.Column("run_id", sa.ForeignKey("run.id"), primary_key=True),
+    sa.Column("asset", sa.Text, primary_key=True),
+    sa.Column("counts", JSONB, nullable=False),
+    sa.Column("seconds", sa.Double, nullable=False),
+)  # fmt: skip
+
+commit = sa.Table(
+    "commit", metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),
+    sa.Column("project_id", sa.Integer, nullable=False),
+    sa.Column("environment_id", sa.Integer, nullable=False),
+    sa.Column("asset_id", sa.Integer, nullable=False),
+    sa.Column("run_id", sa.Text, nullable=False),
+    sa.Column("manifest", sa.Text, nullable=False),
+    _now(),
+    sa.Index(None, "environment_id", "at"),
+    comment="one transaction that changed what an asset is; ids grow in the order of a project's commits",
+)  # fmt: skip
+
+object_ = sa.Table(
+    "object", metadata,
+    sa.Column("id", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("asset_id", sa.Integer, nullable=False),
+    sa.Column("key", sa.Text, nullable=False, unique=True),
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("rows", sa.Integer, comment="documents of a pack; null where the object is the document"),
+)  # fmt: skip
+
+materialization = sa.Table(
+    "materialization", metadata,
+    sa.Column("id", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("asset_id", sa.Integer, nullable=False),
+    sa.Column("definition_id", sa.Integer, nullable=False, comment="0 for sources"),
+    sa.Column("unit", BYTEA, nullable=False, comment="16 bytes: the address of the input document, or the group"),
+    sa.Column("label", sa.Text, nullable=False, comment="the unit for people: the input document's name"),
+    sa.Column("parent", sa.Text, comment="the input document's unit, where names repeat"),
+    sa.Column("inputs", BYTEA, nullable=False, comment="32 bytes over the identities of the inputs in order"),
+    sa.Column("documents", ARRAY(sa.BigInteger), nullable=False, comment="what was made, in order"),
+    sa.Column("run_id", sa.Text, nullable=False),
+    sa.Column("seconds", sa.REAL, nullable=False),
+    sa.Column("made_at", sa.DateTime(timezone=True), nullable=False),
+    sa.Index("ix_materialization_recipe", "asset_id", "inputs"),
+    comment="the fact that a unit, with a recipe (definition and inputs), produced these documents",
+)  # fmt: skip
+
+document = sa.Table(
+    "document", metadata,
+    sa.Column("id", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("asset_id", sa.Integer, nullable=False),
+    sa.Column("materialization_id", sa.BigInteger, nullable=False, comment="the one that made it first"),
+    sa.Column("address", BYTEA, nullable=False, comment="16 bytes: unit and name; equal for all versions of a document"),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("type", sa.Text, nullable=False),
+    sa.Column("media_type", sa.Text, nullable=False),
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("sha256", BYTEA, nullable=False),
+    sa.Column("field_digests", BYTEA, nullable=False, comment="16 bytes for each typed field"),
+    sa.Column("identity", BYTEA, nullable=False),
+    sa.Column("object_id", sa.BigInteger, nullable=False),
+    sa.Column("row", sa.Integer, comment="row of the pack; null where the object is the document"),
+    sa.Column("fields", JSONB(none_as_null=True), comment="typed fields, where no pack holds them"),
+    sa.Index(None, "sha256"),
+    comment="one version of a document",
+)  # fmt: skip
+
+edge = sa.Table(
+    "edge", metadata,
+    sa.Column("materialization_id", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("parameter", sa.SmallInteger, primary_key=True, autoincrement=False),
+    sa.Column("document_id", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Index(None, "document_id"),
+    comment="a document that a unit was given",
+)  # fmt: skip
+
+collected = sa.Table(
+    "collected", metadata,
+    sa.Column("materialization_id", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("parameter", sa.SmallInteger, primary_key=True, autoincrement=False),
+    sa.Column("asset_id", sa.Integer, nullable=False),
+    sa.Column("environment_id", sa.Integer, nullable=False),
+    sa.Column("commit_id", sa.BigInteger, nullable=False),
+    sa.Index(None, "asset_id"),
+    comment="a whole asset that a unit was given, as it was at a commit: one row instead of one for each document",
+)  # fmt: skip
+
+head = sa.Table(
+    "head", metadata,
+    sa.Column("environment_id", sa.Integer, nullable=False),
+    sa.Column("asset_id", sa.Integer, nullable=False),
+    sa.Column("unit", BYTEA, nullable=False),
+    sa.Column("materialization_id", sa.BigInteger, nullable=False),
+    sa.Column("since_commit", sa.BigInteger, nullable=False),
+    sa.Column("until_commit", sa.BigInteger),
+    sa.Index(None, "materialization_id"),
+    comment="which materialization a unit is, in an environment, from one commit until another",
+)  # fmt: skip
+sa.Index("uq_head_current", head.c.environment_id, head.c.asset_id, head.c.unit, unique=True,
+         postgresql_where=head.c.until_commit.is_(None))  # fmt: skip
+sa.Index("ix_head_past", head.c.environment_id, head.c.asset_id, head.c.until_commit,
+         postgresql_where=head.c.until_commit.is_not(None))  # fmt: skip
+
+failure = sa.Table(
+    "failure", metadata,
+    sa.Column("environment_id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("asset_id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("unit", BYTEA, primary_key=True),
+    sa.Column("label", sa.Text, nullable=False),
+    sa.Column("definition_id", sa.Integer, nullable=False),
+    sa.Column("inputs", BYTEA, nullable=False),
+    sa.Column("error", sa.Text, nullable=False),
+    sa.Column("traceback", sa.Text, nullable=False),
+    sa.Column("run_id", sa.Text, nullable=False),
+    _now(),
+    comment="units whose last attempt failed, with the recipe that failed",
+)  # fmt: skip
+
+watermark = sa.Table(
+    "watermark", metadata,
+    sa.Column("environment_id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("asset_id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("changed_commit", sa.BigInteger, nullable=False, comment="the last commit that changed its documents"),
+    sa.Column("last_commit", sa.BigInteger, nullable=False, comment="the last commit, whether it changed documents or not"),
+    sa.Column("settled", JSONB(none_as_null=True), comment="definition and upstream commits with which every unit was found fresh"),
+    sa.Column("units", sa.Integer, nullable=False),
+    sa.Column("documents", sa.Integer, nullable=False),
+    sa.Column("made_at", sa.DateTime(timezone=True)),
+    comment="derived: what is known of an asset without reading its units",
+)  # fmt: skip
+
+observation = sa.Table(
+    "observation", metadata,
+    sa.Column("asset_id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("mtime_ns", sa.BigInteger, nullable=False),
+    sa.Column("inode", sa.BigInteger, nullable=False),
+    sa.Column("media_type", sa.Text, nullable=False),
+    sa.Column("sha256", BYTEA, nullable=False),
+    sa.Column("field_digests", BYTEA, nullable=False),
+    sa.Column("identity", BYTEA, nullable=False),
+    comment="the last look at a source: what need not be hashed again",
+)  # fmt: skip

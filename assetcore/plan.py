@@ -1,0 +1,312 @@
+"""Plan: which units must be made, in which order, and why?
+
+A plan is a pure function of a graph, a snapshot of lineage and a selection. It walks the graph once, from the sources down: the
+units of an asset follow from the documents above it, `staleness.judge` says which are stale, and what they will leave open is
+handed down as a `View` whose documents are pending. The run walks the same way, with the documents as they then are.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import polars as pl
+
+from assetcore.assets import Asset, Source
+from assetcore.digest import digest
+from assetcore.errors import StaleInputError
+from assetcore.fingerprint import Fingerprint
+from assetcore.graph import Graph
+from assetcore.staleness import CAUSES, Component, Definition, definition_causes, judge
+from assetcore.units import View, Wanted, wanted_units
+
+__all__ = [
+    "AssetPlan", "AssetState", "Choice", "Judgement", "Plan", "Snapshot", "SourcePlan", "UnitPlan", "define", "judge_asset",
+    "make_plan", "source_changes", "unsettled", "view_below",
+]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class AssetState:
+    """What lineage knows of one asset: its units (`staleness.MADE`), its current documents, the definitions they were made with."""
+
+    made: pl.DataFrame
+    documents: pl.DataFrame
+    definition: int | None = None
+    definitions: Mapping[int, Definition] = field(default_factory=dict)
+    members_gone: pl.Series | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What a plan is made from: current definitions, the state of the assets that need a look, counts of those that do not."""
+
+    definitions: Mapping[str, Definition]
+    states: Mapping[str, AssetState]
+    settled: Mapping[str, int]
+    observed: Mapping[str, pl.DataFrame]
+    seconds_per_unit: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What was selected: assets, for some of them only certain units (by label), and whether to make them regardless."""
+
+    assets: frozenset[str]
+    units: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    force: bool = False
+
+    def narrow(self, name: str, judged: pl.DataFrame) -> pl.DataFrame:
+        """The rows that were selected."""
+        if name not in self.assets:
+            return judged.clear()
+        if labels := self.units.get(name):
+            qualified = pl.col("parent") + "/" + pl.col("label")
+            return judged.filter(pl.col("label").is_in(labels) | qualified.is_in(labels))
+        return judged
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """The units of one asset, judged (`staleness.JUDGED`), and what each is given."""
+
+    judged: pl.DataFrame
+    wanted: Wanted
+
+
+@dataclass(frozen=True, slots=True)
+class UnitPlan:
+    """One unit that is not fresh."""
+
+    label: str
+    status: str
+    causes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"unit": self.label, "status": self.status, "causes": list(self.causes)}
+
+
+@dataclass(frozen=True, slots=True)
+class AssetPlan:
+    """What a run would do to one asset. `causes` counts each stale unit once, under the first of its causes."""
+
+    asset: str
+    units: int
+    fresh: int
+    stale: int = 0
+    pending: int = 0
+    removed: int = 0
+    causes: Mapping[str, int] = field(default_factory=dict)
+    details: tuple[UnitPlan, ...] = ()
+
+    @property
+    def idle(self) -> bool:
+        return not (self.stale or self.pending or self.removed)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "asset": self.asset, "units": self.units, "fresh": self.fresh, "stale": self.stale, "pending": self.pending,
+            "removed": self.removed, "causes": dict(self.causes),
+        }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class SourcePlan:
+    """What was observed of a source, against what lineage has of it."""
+
+    source: str
+    documents: int
+    new: int = 0
+    changed: int = 0
+    removed: int = 0
+
+    @property
+    def idle(self) -> bool:
+        return not (self.new or self.changed or self.removed)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"source": self.source, "documents": self.documents, "new": self.new, "changed": self.changed, "removed": self.removed}
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Which units are stale and why, for each selected asset in the order in which they would be made."""
+
+    project: str
+    environment: str
+    assets: tuple[AssetPlan, ...]
+    sources: tuple[SourcePlan, ...]
+    choice: Choice
+    stale_inputs: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+    @property
+    def stale(self) -> int:
+        return sum(a.stale for a in self.assets)
+
+    @property
+    def up_to_date(self) -> bool:
+        """Whether a run would do nothing at all."""
+        return all(a.idle for a in self.assets) and all(s.idle for s in self.sources)
+
+    def check(self) -> None:
+        """Raise StaleInputError when a selected asset has a stale input that is not selected (P15)."""
+        if self.stale_inputs:
+            selected = [a.asset for a in self.assets]
+            one = len(self.stale_inputs) == 1
+            suggestion = " or ".join(f"+{name}" for name in selected) if len(selected) < 4 else "--upstream"
+            raise StaleInputError(
+                f"{', '.join(self.stale_inputs)} {'is' if one else 'are'} stale and not selected, but the selected assets "
+                f"({', '.join(selected[:3])}{', ...' if len(selected) > 3 else ''}) are made of {'it' if one else 'them'}.",
+                hint=f"Select {suggestion}, or add --upstream.",
+            )
+
+    def to_json(self, *, units: bool = False) -> dict[str, Any]:
+        assets = [a.to_json() | ({"details": [d.to_json() for d in a.details]} if units else {}) for a in self.assets]
+        return {
+            "project": self.project, "environment": self.environment, "stale": self.stale, "assets": assets,
+            "sources": [s.to_json() for s in self.sources], "up_to_date": self.up_to_date,
+            "stale_inputs": list(self.stale_inputs),
+            "estimate": {"seconds": round(self.seconds, 1), "tokens": None, "usd": None},
+        }  # fmt: skip
+
+
+def define(
+    asset: Asset[..., Any], fingerprint: Fingerprint, config: Mapping[str, Any], models: Mapping[str, str | None]
+) -> Definition:
+    """The current definition of an asset. `config` holds its parameters' values, `models` what its aliases point to."""
+    output = asset.output
+    schema = {"form": output.form, "type": output.type_name, "many": output.many, "fields": _schema(output.type)}
+    version = asset.options.version
+    return Definition(
+        {
+            "shape": Component(digest("shape", [d.shape for d in asset.dependencies])),
+            "schema": Component(digest("schema", schema), schema),
+            "version": Component(digest("version", version), version),
+            "code": Component(fingerprint.digest, {part.name: part.digest.hex() for part in fingerprint.parts}),
+            "config": Component(digest("config", config), dict(config)),
+            "models": Component(digest("models", models), dict(models)),
+        }
+    )
+
+
+def _schema(cls: type[Any]) -> Any:
+    """The JSON schema of the typed fields without what only people read."""
+
+    def strip(value: Any) -> Any:
+        if isinstance(value, dict):
+            labels = ("title", "description")
+            return {k: strip(v) for k, v in value.items() if not (k in labels and isinstance(v, str))}
+        return [strip(item) for item in value] if isinstance(value, list) else value
+
+    schema = strip(cls.model_json_schema())
+    for built_in in ("name", "content", "media_type"):
+        schema.get("properties", {}).pop(built_in, None)
+    return schema
+
+
+def unsettled(
+    graph: Graph, chosen: Collection[str], settled: Collection[str], changed_sources: Collection[str], *, force: bool = False
+) -> frozenset[str]:
+    """The assets whose units must be looked at: not known to be settled, or below one that is not, or below a changed source."""
+    scope = set(chosen) | graph.ancestors(chosen)
+    roots = {n for n in scope if n not in settled and n not in graph.sources} | set(changed_sources)
+    if force:
+        roots |= set(chosen) - set(graph.sources)
+    return frozenset((roots | graph.descendants(roots)) & scope)
+
+
+def source_changes(source: str, observed: pl.DataFrame, known: pl.DataFrame) -> tuple[SourcePlan, pl.DataFrame, pl.DataFrame]:
+    """What is new, changed and gone: the plan, the observed rows to take in, and the known documents that are gone."""
+    differing = observed.join(known.select("name", pl.col("identity").alias("was")), on="name", how="left", maintain_order="left")
+    fresh = differing.filter(pl.col("was").is_null() | (pl.col("was") != pl.col("identity")))
+    gone = known.join(observed.select("name"), on="name", how="anti")
+    new = fresh["was"].null_count()
+    return SourcePlan(source, observed.height, new, fresh.height - new, gone.height), fresh.drop("was"), gone
+
+
+def judge_asset(
+    asset: Asset[..., Any], graph: Graph, views: Mapping[str, View], definition: Definition, state: AssetState, *, force: bool = False
+) -> Judgement:
+    """Judge the units of one asset against the documents above it."""
+    wanted = wanted_units(asset, graph, views)
+    causes = {i: definition_causes(old, definition) for i, old in state.definitions.items() if i != state.definition}
+    judged = judge(
+        wanted.units, state.made, definition=state.definition, definitions=causes, removed_inputs=state.members_gone, force=force
+    )
+    return Judgement(judged, wanted)
+
+
+def view_below(judged: pl.DataFrame, documents: pl.DataFrame) -> View:
+    """What assets below may count on: documents of fresh units stand, those of others are pending, those of removed units are gone."""
+    status = judged.select("unit", pl.col("status").is_in(["stale", "pending"]).alias("again"), "status")
+    marked = documents.join(status, on="unit", how="left", maintain_order="left").filter(pl.col("status").ne_missing("removed"))
+    marked = marked.with_columns(pl.col("again").fill_null(value=True).alias("pending")).drop("again", "status")
+    return View(marked, open=bool(status["again"].any()))
+
+
+def make_plan(graph: Graph, environment: str, snapshot: Snapshot, choice: Choice, *, details: bool = True) -> Plan:
+    """Walk the graph from the sources down and judge every asset that needs a look."""
+    scope = choice.assets | graph.ancestors(choice.assets)
+    views: dict[str, View] = {}
+    plans: list[AssetPlan] = []
+    sources: list[SourcePlan] = []
+    open_assets: dict[str, frozenset[str]] = {}
+    blocking: set[str] = set()
+    seconds = 0.0
+    for name in graph.ordered(scope):
+        asset = graph.assets[name]
+        state = snapshot.states.get(name)
+        if isinstance(asset, Source):
+            observed = snapshot.observed[name]
+            known = state.documents if state else None
+            sources.append(
+                source_changes(name, observed, known)[0] if known is not None else SourcePlan(name, observed.height)
+            )
+            views[name] = View(observed)
+            continue
+        above = frozenset().union(*(open_assets.get(up, frozenset()) for up in graph.upstream(name)))
+        if state is None or name not in snapshot.definitions or name in snapshot.settled:
+            if name in choice.assets:
+                count = snapshot.settled.get(name, 0)
+                plans.append(AssetPlan(name, count, count))
+            if state is not None:
+                views[name] = View(state.documents)
+            continue
+        force = choice.force and name in choice.assets
+        judgement = judge_asset(asset, graph, views, snapshot.definitions[name], state, force=force)
+        judged = judgement.judged
+        views[name] = view_below(judged, state.documents)
+        is_open = judged.filter(pl.col("status") != "fresh").height > 0
+        chosen = choice.narrow(name, judged)
+        if name in choice.assets:
+            plans.append(_asset_plan(name, chosen, details=details))
+            seconds += plans[-1].stale * snapshot.seconds_per_unit.get(name, 0.0)
+            if chosen["blocked"].any():
+                blocking |= above - choice.assets
+        if is_open or above:
+            open_assets[name] = above | ({name} if is_open else frozenset())
+    return Plan(graph.project, environment, tuple(plans), tuple(sources), choice, graph.ordered(blocking), seconds)
+
+
+def _asset_plan(name: str, judged: pl.DataFrame, *, details: bool) -> AssetPlan:
+    statuses = Counter(judged["status"].to_list())
+    stale = judged.filter(pl.col("status") == "stale")
+    first = Counter(stale["causes"].list.first().to_list())
+    causes: dict[str, int] = {cause: first[cause] for cause in CAUSES if first[cause]}
+    units: tuple[UnitPlan, ...] = ()
+    if details:
+        repeated = judged["label"].is_duplicated()
+        rows = judged.with_columns(repeated.alias("repeated")).filter(pl.col("status") != "fresh")
+        units = tuple(
+            UnitPlan(f"{parent}/{label}" if twice and parent else label, status, tuple(found))
+            for label, parent, status, found, twice in rows.select("label", "parent", "status", "causes", "repeated").iter_rows()
+        )
+    return AssetPlan(
+        name, judged.height - statuses["removed"], statuses["fresh"], statuses["stale"], statuses["pending"], statuses["removed"],
+        causes, units,
+    )  # fmt: skip
+
+

@@ -1,0 +1,146 @@
+"""Staleness: must this unit be made again, and why?
+
+A unit is fresh exactly when the recipe it would have now is the recipe it was made with. A recipe has two halves: the
+*definition*, which all units of an asset share (code, version, config, models, output schema, shape of the dependencies), and
+the unit's *inputs*. `judge` compares both over columns; the plan, the run and `why` all ask it, so they cannot disagree.
+
+Truth table (DESIGN section 4): P1 P12 missing, P3 P22 P24 input-changed, P6 code-changed, P7 version-changed, P9 model-changed,
+P13 input-removed, P14 failed, P18 inputs-changed, P19 schema-changed; P2, P5, P8, P21, P23 follow from what a recipe contains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import polars as pl
+
+from assetcore.digest import digest
+
+__all__ = ["CAUSES", "JUDGED", "MADE", "Cause", "Component", "Definition", "definition_causes", "judge"]
+
+Cause = Literal[
+    "forced", "missing", "failed", "inputs-changed", "schema-changed", "version-changed", "code-changed", "config-changed",
+    "model-changed", "input-removed", "input-changed",
+]  # fmt: skip
+CAUSES: tuple[Cause, ...] = Cause.__args__  # type: ignore[attr-defined]  # typing keeps them there, untyped
+"""Every cause, the one that is named first coming first."""
+
+COMPONENTS: Mapping[str, Cause] = {
+    "shape": "inputs-changed",
+    "schema": "schema-changed",
+    "version": "version-changed",
+    "code": "code-changed",
+    "config": "config-changed",
+    "models": "model-changed",
+}
+"""The components of a definition, and the cause that a difference in each is."""
+
+MADE = {
+    "unit": pl.Binary, "label": pl.String, "parent": pl.String, "definition": pl.Int64, "inputs": pl.Binary,
+    "materialization": pl.Int64, "failed_definition": pl.Int64, "failed_inputs": pl.Binary,
+}  # fmt: skip
+"""What is known of each unit: what it currently is (null where it never was made), and the recipe of its last attempt if it failed."""
+
+JUDGED = {
+    "unit": pl.Binary, "label": pl.String, "parent": pl.String, "inputs": pl.Binary, "status": pl.String,
+    "causes": pl.List(pl.String), "blocked": pl.Boolean, "materialization": pl.Int64,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """One component of a definition: its digest, and what a person can read of it."""
+
+    digest: bytes
+    detail: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """The half of a recipe that all units of an asset share."""
+
+    components: Mapping[str, Component]
+
+    @property
+    def digest(self) -> bytes:
+        """32 bytes over the components. The asset's name is not among them: a renamed asset keeps what it has (P25)."""
+        return digest("definition", {name: component.digest for name, component in self.components.items()})
+
+
+def definition_causes(old: Definition, new: Definition) -> tuple[Cause, ...]:
+    """Which components differ. A version, on either side, stands for the code: then the code says nothing."""
+
+    def differs(name: str) -> bool:
+        before, after = old.components.get(name), new.components.get(name)
+        return (before and before.digest) != (after and after.digest)
+
+    changed = [name for name in COMPONENTS if differs(name)]
+    if "version" in changed and "code" in changed:
+        changed.remove("code")
+    return tuple(COMPONENTS[name] for name in changed)
+
+
+def judge(
+    wanted: pl.DataFrame,
+    made: pl.DataFrame,
+    *,
+    definition: int | None,
+    definitions: Mapping[int, tuple[Cause, ...]],
+    removed_inputs: pl.Series | None = None,
+    force: bool = False,
+) -> pl.DataFrame:
+    """The status of every unit, wanted or made, with its causes.
+
+    `definition` is the identifier of the current definition (None: no unit was ever made with it); `definitions` gives, for every
+    other identifier in `made`, the causes that it differs by. `removed_inputs` are the units some of whose members are gone.
+    Statuses: fresh; stale (must be made again); pending (its recipe is known only when an input has been made); removed (no longer
+    wanted). `blocked` marks units with an input that is itself to be made.
+    """
+    joined = wanted.with_columns(pl.lit(value=True).alias("is_wanted")).join(
+        made, on="unit", how="full", coalesce=True, suffix="_made"
+    )
+    is_made = pl.col("materialization").is_not_null()
+    is_wanted = pl.col("is_wanted").fill_null(value=False)
+    blocked = pl.col("pending").fill_null(value=False)
+    other = is_made & pl.col("definition").ne_missing(pl.lit(definition, pl.Int64))
+    changed = is_made & ~blocked & pl.col("inputs").ne_missing(pl.col("inputs_made"))
+    recipe_is_made = is_made & ~other & ~changed
+    failed = (
+        ~blocked & ~recipe_is_made & pl.col("failed_inputs").is_not_null()
+        & (pl.col("failed_inputs") == pl.col("inputs")) & pl.col("failed_definition").eq_missing(pl.lit(definition, pl.Int64))
+    )  # fmt: skip
+    gone = pl.col("unit").is_in(removed_inputs.implode()) if removed_inputs is not None and len(removed_inputs) else pl.lit(value=False)
+    causes: list[pl.Expr] = [
+        _when(pl.lit(force), "forced"),
+        _when(~is_made & ~failed, "missing"),
+        _when(failed, "failed"),
+    ]
+    for cause in COMPONENTS.values():
+        with_cause = [identifier for identifier, found in definitions.items() if cause in found]
+        causes.append(_when(other & pl.col("definition").is_in(with_cause), cause))
+    causes += [_when(changed & gone, "input-removed"), _when(changed & ~gone, "input-changed")]
+    found = pl.concat_list(causes).list.drop_nulls()
+    certain = found.list.len() > 0
+    status = (
+        pl.when(~is_wanted).then(pl.lit("removed"))
+        .when(certain).then(pl.lit("stale"))
+        .when(blocked).then(pl.lit("pending"))
+        .otherwise(pl.lit("fresh"))
+    )  # fmt: skip
+    judged = joined.with_columns(status.alias("status"), found.alias("causes"), blocked.alias("blocked"))
+    return judged.select(
+        "unit",
+        pl.coalesce("label", "label_made").alias("label"),
+        pl.coalesce("parent", "parent_made").alias("parent"),
+        "inputs",
+        "status",
+        pl.when(pl.col("status") == "stale").then("causes").otherwise(pl.lit([], pl.List(pl.String))).alias("causes"),
+        "blocked",
+        "materialization",
+    ).sort("label", "unit")
+
+
+def _when(condition: pl.Expr, cause: Cause) -> pl.Expr:
+    return pl.when(condition).then(pl.lit(cause)).otherwise(pl.lit(None, pl.String))

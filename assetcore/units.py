@@ -1,0 +1,226 @@
+"""Units: which calls does an asset consist of, and what is each given?
+
+A unit is one call of an asset's function. Its *address* (16 bytes) says which one it is over time: the address of the document
+it is called for, or the value of its group. Its *inputs* (32 bytes) say what it is given: the identities of its documents, in the
+order of the parameters. All of it is stated over columns, so that a million units cost seconds, not minutes.
+
+Columns, everywhere:
+    documents  document i64|null, address bin, unit bin, label str, name str, position i64, identity bin, pending bool
+               and media_type, sha256, field_digests (for `fields=`), value:<field> (for `by=`)
+    wanted     unit bin, label str, parent str|null, inputs bin, pending bool
+    given      unit bin, parameter i64, document i64          (what is not the whole of an asset)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from assetcore.assets import Asset, Dependency, Source
+from assetcore.digest import sequence_digest, short_digest
+from assetcore.documents import projected_identity
+from assetcore.graph import Graph
+
+__all__ = ["DOCUMENTS", "WANTED", "View", "Wanted", "document_address", "sort_documents", "wanted_units", "whole_unit"]
+
+DOCUMENTS = {
+    "document": pl.Int64, "address": pl.Binary, "unit": pl.Binary, "label": pl.String, "name": pl.String, "position": pl.Int64,
+    "identity": pl.Binary, "pending": pl.Boolean, "media_type": pl.String, "sha256": pl.Binary, "field_digests": pl.Binary,
+}  # fmt: skip
+WANTED = {"unit": pl.Binary, "label": pl.String, "parent": pl.String, "inputs": pl.Binary, "pending": pl.Boolean}
+GIVEN = {"unit": pl.Binary, "parameter": pl.Int64, "document": pl.Int64}
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What an asset's documents are, as far as is known.
+
+    `documents` holds the current ones; `pending` marks those that will be made again, whose identity is therefore open.
+    `open` says that documents may appear, change or vanish: some unit of the asset is yet to be made.
+    """
+
+    documents: pl.DataFrame
+    open: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The units that an asset should have now, and which documents each is given (beside whole assets)."""
+
+    units: pl.DataFrame
+    given: pl.DataFrame
+
+
+def document_address(unit: bytes, name: str) -> bytes:
+    """The address of a document: 16 bytes over the unit that makes it and its name."""
+    return short_digest("address", unit, name)
+
+
+def whole_unit() -> bytes:
+    """The address of the only unit of an asset that is made once, over everything."""
+    return short_digest("unit", "whole")
+
+
+def sort_documents(documents: pl.DataFrame) -> pl.DataFrame:
+    """The order in which documents are handed over: by unit, then as the unit returned them."""
+    return documents.sort("label", "position", "name", "address")
+
+
+def wanted_units(asset: Asset[..., Any], graph: Graph, views: Mapping[str, View]) -> Wanted:
+    """The units of an asset, given the views of all assets that its dependencies and their chains of drivers name."""
+    driver = graph.driver(asset.name)
+    grouped = next((d for d in asset.dependencies if d.by is not None), None)
+    if driver is not None:
+        base = _base(asset, driver, views)
+    elif grouped is not None:
+        base = _groups(grouped, views)
+    else:
+        base = pl.DataFrame(
+            {"unit": [whole_unit()], "label": [asset.name], "parent": [None]},
+            schema={"unit": pl.Binary, "label": pl.String, "parent": pl.String},
+        )
+    parts = [_part(index, d, driver, grouped, base, graph, views) for index, d in enumerate(asset.dependencies)]
+    units = base
+    for index, part in enumerate(parts):
+        units = units.join(
+            part.inputs.rename({"inputs": f"inputs{index}", "pending": f"pending{index}"}), on="unit", how="left"
+        ).with_columns(
+            pl.col(f"inputs{index}").fill_null(sequence_digest("inputs", [])), pl.col(f"pending{index}").fill_null(part.open)
+        )
+    return Wanted(_combine(units, len(parts)), pl.concat([p.given for p in parts] or [pl.DataFrame(schema=GIVEN)]))
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What one parameter contributes: unit, inputs, pending; and which documents, where it is not a whole asset."""
+
+    inputs: pl.DataFrame
+    given: pl.DataFrame
+    open: bool = False
+
+
+def _base(asset: Asset[..., Any], driver: Dependency, views: Mapping[str, View]) -> pl.DataFrame:
+    """A row a unit: the driver's documents, times those of each dependency with cross=True."""
+    upstream = driver.upstream
+    documents = views[upstream.name].documents
+    parent = pl.lit(None, pl.String) if isinstance(upstream, Source) else pl.col("label")
+    base = documents.select(
+        pl.col("address").alias("unit"), pl.col("name").alias("label"), parent.alias("parent"), pl.col("address").alias("driver")
+    )
+    for dependency in asset.dependencies:
+        if dependency.cross:
+            other = views[dependency.upstream.name].documents.select(
+                pl.col("address").alias(f"cross:{dependency.parameter}"), pl.col("name").alias("other")
+            )
+            base = base.join(other, how="cross").with_columns((pl.col("label") + " × " + pl.col("other")).alias("label")).drop("other")
+    crossed = [f"cross:{d.parameter}" for d in asset.dependencies if d.cross]
+    if crossed:
+        pairs = zip(base["driver"], *(base[c] for c in crossed), strict=True)
+        base = base.with_columns(pl.Series("unit", [short_digest("pair", *pair) for pair in pairs], pl.Binary))
+    return base
+
+
+def _groups(dependency: Dependency, views: Mapping[str, View]) -> pl.DataFrame:
+    """A row a value of the field by which documents are grouped."""
+    values = views[dependency.upstream.name].documents[f"value:{dependency.by}"].unique(maintain_order=True).to_list()
+    return pl.DataFrame(
+        {"unit": [_group_unit(v) for v in values], "label": [str(v) for v in values], "parent": [None] * len(values)},
+        schema={"unit": pl.Binary, "label": pl.String, "parent": pl.String},
+    )
+
+
+def _group_unit(value: object) -> bytes:
+    return short_digest("group", value)
+
+
+def _part(
+    index: int, dependency: Dependency, driver: Dependency | None, grouped: Dependency | None,
+    base: pl.DataFrame, graph: Graph, views: Mapping[str, View],
+) -> _Part:  # fmt: skip
+    view = views[dependency.upstream.name]
+    if dependency.kind == "each":
+        return _each_part(index, dependency, driver, base, graph, views)
+    if dependency.by is not None:
+        documents = view.documents.with_columns(
+            pl.Series("of", [_group_unit(v) for v in view.documents[f"value:{dependency.by}"]], pl.Binary)
+        )
+        return _members_part(index, documents, base.select("unit", pl.col("unit").alias("of")), view.open)
+    if dependency.per is not None and driver is not None:
+        below = _ancestor(dependency.upstream.name, dependency.per.name, graph, views)
+        documents = view.documents.join(below, on="address", how="inner", maintain_order="left")
+        above = _ancestor(driver.upstream.name, dependency.per.name, graph, views)
+        of = base.select("unit", pl.col("driver").alias("address")).join(above, on="address", how="left").select("unit", "of")
+        return _members_part(index, documents, of, view.open)
+    digest = sequence_digest("inputs", view.documents["identity"])
+    pending = view.open or bool(view.documents["pending"].any())
+    inputs = base.select("unit", pl.lit(digest).alias("inputs"), pl.lit(pending).alias("pending"))
+    return _Part(inputs, pl.DataFrame(schema=GIVEN))
+
+
+def _each_part(
+    index: int, dependency: Dependency, driver: Dependency | None, base: pl.DataFrame, graph: Graph, views: Mapping[str, View]
+) -> _Part:
+    documents = views[dependency.upstream.name].documents
+    if dependency.fields is not None:
+        documents = documents.with_columns(_projected(documents, dependency))
+    facts = documents.select(pl.col("address").alias("of"), "document", pl.col("identity").alias("inputs"), "pending")
+    if dependency.cross:
+        of = base.select("unit", pl.col(f"cross:{dependency.parameter}").alias("of"))
+    elif driver is None or driver.upstream is dependency.upstream:
+        of = base.select("unit", pl.col("driver").alias("of"))
+    else:
+        above = _ancestor(driver.upstream.name, dependency.upstream.name, graph, views)
+        of = base.select("unit", pl.col("driver").alias("address")).join(above, on="address", how="left").select("unit", "of")
+    joined = of.join(facts, on="of", how="inner", maintain_order="left")
+    return _Part(
+        joined.select("unit", "inputs", "pending"),
+        joined.select("unit", pl.lit(index, pl.Int64).alias("parameter"), "document"),
+    )
+
+
+def _members_part(index: int, documents: pl.DataFrame, of: pl.DataFrame, is_open: bool) -> _Part:
+    """Each unit is given several documents: those whose `of` is the unit's."""
+    joined = documents.select("of", "document", "identity", "pending").join(of, on="of", how="inner", maintain_order="left")
+    groups = joined.group_by("unit", maintain_order=True).agg("identity", pl.col("pending").any())
+    inputs = groups.select(
+        "unit",
+        pl.Series("inputs", [sequence_digest("inputs", members) for members in groups["identity"]], pl.Binary),
+        pl.col("pending") | pl.lit(is_open),
+    )
+    return _Part(inputs, joined.select("unit", pl.lit(index, pl.Int64).alias("parameter"), "document"), is_open)
+
+
+def _ancestor(name: str, above: str, graph: Graph, views: Mapping[str, View]) -> pl.DataFrame:
+    """For each document of `name` (address), the document of `above` that it descends from (of): one join a step."""
+    found = views[name].documents.select("address", pl.col("address").alias("of"))
+    for step in graph.chain(name):
+        if step == above:
+            return found
+        up = views[step].documents.select(pl.col("address").alias("of"), pl.col("unit").alias("up"))
+        found = found.join(up, on="of", how="inner", maintain_order="left").select("address", pl.col("up").alias("of"))
+    raise LookupError(f"{name} does not descend from {above}")
+
+
+def _projected(documents: pl.DataFrame, dependency: Dependency) -> pl.Series:
+    output = dependency.upstream.output
+    names = output.document_type.field_names()
+    chosen = dependency.fields or frozenset()
+    columns = documents.select("name", "media_type", "sha256", "field_digests").iter_rows()
+    return pl.Series(
+        "identity", [projected_identity(output.type_name, *row, names, chosen) for row in columns], pl.Binary
+    )
+
+
+def _combine(units: pl.DataFrame, parameters: int) -> pl.DataFrame:
+    """One `inputs` for each unit: the parameter's own where there is one, else the digest over all of them in order."""
+    if parameters == 1:
+        inputs = pl.col("inputs0").alias("inputs")
+    else:
+        columns = [units[f"inputs{i}"] for i in range(parameters)]
+        rows = zip(*columns, strict=True) if columns else [() for _ in range(units.height)]
+        inputs = pl.Series("inputs", [sequence_digest("inputs", row) for row in rows], pl.Binary)
+    pending = pl.any_horizontal([pl.col(f"pending{i}") for i in range(parameters)]) if parameters else pl.lit(value=False)
+    return units.select("unit", "label", "parent", inputs, pending.alias("pending")).sort("label", "unit")
