@@ -1,1 +1,25 @@
-"""Storage: where do the bytes lie? The only door to fsspec and S3."""
+"""Storage: where do the bytes lie, and how are they read again? The only door to fsspec and S3."""
+
+from assetcore.storage.buckets import Bucket, MissingObjectError, ObjectExistsError, ObjectInfo
+from assetcore.storage.formats import jsonable_fields, sorted_json
+from assetcore.storage.keys import Key, KeyParts, object_key, parse_key, run_timestamp
+from assetcore.storage.packs import CorruptObjectError, Location, Reader, Stored, encode_pack
+
+__all__ = [
+    "Bucket",
+    "CorruptObjectError",
+    "Key",
+    "KeyParts",
+    "Location",
+    "MissingObjectError",
+    "ObjectExistsError",
+    "ObjectInfo",
+    "Reader",
+    "Stored",
+    "encode_pack",
+    "jsonable_fields",
+    "object_key",
+    "parse_key",
+    "run_timestamp",
+    "sorted_json",
+]

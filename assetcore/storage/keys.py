@@ -54,8 +54,8 @@ def run_timestamp(at: datetime) -> str:
 def object_key(project: str, flow: str, run_ts: str, step: str, artifact_name: str) -> Key:
     """The key of an artifact.
 
-    `artifact_name` may be any text. It stays as it is where it is lower-case ASCII letters, digits, `.`, `_` and `-` (at
-    most 128); otherwise it is reduced to these, and a digest of the whole name keeps it apart from every other.
+    `artifact_name` may be any text. It stays as it is where it is lower-case ASCII letters, digits, `.`, `_` and `-`
+    (at most 128); otherwise it is reduced to these, and a digest of the whole name keeps it apart from every other.
     The other parts are identifiers already; one that could not be a single path segment is sanitised in the same way.
     """
     if not _TIMESTAMP.fullmatch(run_ts):

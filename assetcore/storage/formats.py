@@ -1,0 +1,190 @@
+"""Formats: which Arrow column holds a typed field, and which value comes back?
+
+Text, numbers, flags, bytes, dates and lists of them become columns of their own type, decided by the annotation alone, so that
+every pack of a class has the same columns. Anything else (nested models, dicts, unions) is JSON text with sorted keys. Where the
+values do not fit their column (an int beyond 64 bits, moments with and without a time zone), that pack holds the field as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum
+from functools import lru_cache
+from pathlib import PurePath
+from typing import Any
+from uuid import UUID
+
+import pyarrow as pa
+from pydantic import BaseModel
+from pydantic_core import to_jsonable_python
+
+from assetcore.digest import canonical
+from assetcore.documents import Document
+from assetcore.errors import StorageError
+
+__all__ = ["FieldColumn", "columns_of", "from_column", "jsonable_fields", "sorted_json", "to_column"]
+
+_SIMPLE: Mapping[Any, pa.DataType] = {
+    str: pa.string(),
+    int: pa.int64(),
+    float: pa.float64(),
+    bool: pa.bool_(),
+    bytes: pa.binary(),
+    date: pa.date32(),
+}
+_MOMENT = pa.timestamp("us", tz="UTC")
+_RESERVED = ("sha256", "text")
+"""Names that the columns of packs and tables have already."""
+
+
+@dataclass(frozen=True, slots=True)
+class FieldColumn:
+    """How one typed field is stored. `arrow` is None where it is JSON text whatever the values are."""
+
+    name: str
+    arrow: pa.DataType | None
+    plain: Callable[[Any], Any] | None = None
+
+    @property
+    def type(self) -> pa.DataType:
+        """The Arrow type of the column."""
+        return self.arrow if self.arrow is not None else pa.string()
+
+
+@lru_cache(maxsize=4096)
+def columns_of(cls: type[Document]) -> tuple[FieldColumn, ...]:
+    """The columns of a class's typed fields, in the order of their declaration."""
+    for name in cls.field_names():
+        if name in _RESERVED:
+            raise StorageError(
+                f"{cls.__name__} has a field {name!r}, which every document has already.", hint="Rename the field."
+            )
+    return tuple(FieldColumn(name, *_natural(cls.model_fields[name].annotation)) for name in cls.field_names())
+
+
+def to_column(column: FieldColumn, values: Sequence[Any]) -> tuple[pa.Array, bool]:
+    """The values as an Arrow array, and whether they had to become JSON text. Raises StorageError for what JSON cannot hold."""
+    if column.arrow is not None:
+        plain = values if column.plain is None else [None if v is None else column.plain(v) for v in values]
+        arrow = _moments(plain) if column.arrow == _MOMENT else column.arrow
+        if arrow is not None:
+            try:
+                return pa.array(plain, arrow), False
+            except (pa.ArrowException, OverflowError, UnicodeEncodeError):
+                pass
+    try:
+        return pa.array([None if v is None else sorted_json(v) for v in values], pa.string()), True
+    except (TypeError, ValueError) as error:
+        raise StorageError(f"The field {column.name!r} has a value that cannot be stored: {error}.") from None
+
+
+def from_column(array: pa.Array | pa.ChunkedArray, is_json: bool) -> list[Any]:
+    """The values of a column as plain Python values, which the class validates into what its annotation says."""
+    values = array.to_pylist()
+    return [None if v is None else json.loads(v) for v in values] if is_json else values
+
+
+def jsonable_fields(document: Document) -> dict[str, Any]:
+    """The typed fields as plain JSON values, for an object that stands alone; `Document.stored` takes them back."""
+    try:
+        return {name: json.loads(sorted_json(getattr(document, name))) for name in document.field_names()}
+    except (TypeError, ValueError) as error:
+        raise StorageError(f"{document!r} has a field that cannot be stored: {error}.") from None
+
+
+def sorted_json(value: Any, *, indent: int | None = None) -> str:
+    """JSON that is the same for the same value: keys of mappings and members of sets are sorted."""
+    return json.dumps(_jsonable(value), sort_keys=True, ensure_ascii=False, indent=indent)
+
+
+def _natural(annotation: Any) -> tuple[pa.DataType | None, Callable[[Any], Any] | None]:
+    """The Arrow type of an annotation and what makes a value fit it; None where it is JSON."""
+    annotation = _bare(annotation)
+    if annotation in _SIMPLE:
+        return _SIMPLE[annotation], None
+    if annotation is datetime:
+        return _MOMENT, None
+    if isinstance(annotation, type) and issubclass(annotation, Enum):
+        arrow = _of_values([member.value for member in annotation])
+        return arrow, (lambda member: member.value) if arrow is not None else None
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Literal:
+        return _of_values(arguments), None
+    if origin is list and arguments:
+        arrow, plain = _natural(arguments[0])
+        if arrow is None or arrow == _MOMENT:
+            return None, None
+        each = (lambda members: [None if m is None else plain(m) for m in members]) if plain is not None else None
+        return pa.list_(arrow), each
+    return None, None
+
+
+def _bare(annotation: Any) -> Any:
+    """The annotation without Annotated, NewType, type aliases and Optional."""
+    while True:
+        origin = typing.get_origin(annotation)
+        if origin is typing.Annotated:
+            annotation = typing.get_args(annotation)[0]
+        elif isinstance(annotation, typing.NewType):
+            annotation = annotation.__supertype__
+        elif hasattr(annotation, "__value__"):  # `type Name = ...` of Python 3.12
+            annotation = annotation.__value__
+        elif origin in (typing.Union, types.UnionType):
+            members = [a for a in typing.get_args(annotation) if a is not types.NoneType]
+            if len(members) != 1:
+                return annotation
+            annotation = members[0]
+        else:
+            return annotation
+
+
+def _of_values(values: Sequence[Any]) -> pa.DataType | None:
+    kinds = {type(value) for value in values}
+    return _SIMPLE.get(kinds.pop()) if len(kinds) == 1 else None
+
+
+def _moments(values: Sequence[datetime | None]) -> pa.DataType | None:
+    """With a time zone where all have one, without where none has; None where they are mixed."""
+    zoned = {value.tzinfo is not None for value in values if value is not None}
+    if len(zoned) == 2:
+        return None
+    return pa.timestamp("us") if zoned == {False} else _MOMENT
+
+
+def _jsonable(value: Any) -> Any:
+    match value:
+        case None | bool() | int() | float() | str() if not isinstance(value, Enum):
+            return value
+        case Enum():
+            return _jsonable(value.value)
+        case BaseModel():
+            return _jsonable(value.model_dump(round_trip=True))
+        case Mapping():
+            return {_key(key): _jsonable(member) for key, member in value.items()}
+        case list() | tuple():
+            return [_jsonable(member) for member in value]
+        case set() | frozenset():
+            return [_jsonable(member) for member in sorted(value, key=canonical)]
+        case datetime() | date() | time():
+            return value.isoformat()
+        case Decimal() | UUID() | PurePath():
+            return str(value)
+        case timedelta():
+            return value.total_seconds()
+        case bytes():
+            return value.decode()
+        case _:
+            return to_jsonable_python(value)
+
+
+def _key(key: Any) -> str | int | float | bool | None:
+    plain = _jsonable(key)
+    if isinstance(plain, list | dict):
+        raise TypeError(f"{key!r} cannot be a key in JSON")
+    return plain

@@ -1,0 +1,409 @@
+"""Packs: how do many small documents become one object, and how are they read again?
+
+A pack is a Parquet object with a row a document: name, media type, hash, content, and the typed fields as columns. Its bytes
+depend on its documents alone. Rows lie in groups of about one mebibyte, so that one document is read without the whole pack.
+Whatever is read is hashed again, and must be what lineage says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import bisect
+import hashlib
+import io
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any, Generic, TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from assetcore.documents import JSON, Document
+from assetcore.errors import StorageError
+from assetcore.storage.buckets import Bucket
+from assetcore.storage.formats import columns_of, from_column, to_column
+from assetcore.storage.keys import Key
+
+__all__ = ["CorruptObjectError", "Location", "Reader", "Stored", "encode_pack"]
+
+T = TypeVar("T")
+D = TypeVar("D", bound=Document)
+
+_GROUP_BYTES = 1 << 20
+_GROUP_ROWS = 1 << 16
+_AT_ONCE = 8
+_FOOTERS = 256
+_JSON_FIELDS = b"assetcore.json"
+"""Which columns of this pack hold JSON, in its metadata; names joined by a comma."""
+
+
+class CorruptObjectError(StorageError):
+    """The object is there, but it is not what lineage says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Where a document's bytes lie: a row of a pack, or (row None) an object that is the document itself."""
+
+    key: Key
+    row: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What lineage knows of a stored document. `fields` are given where no pack holds them: for objects of their own."""
+
+    location: Location
+    name: str
+    media_type: str
+    sha256: bytes
+    size: int
+    fields: Mapping[str, Any] | None = None
+
+
+def encode_pack(documents: Sequence[Document]) -> bytes:
+    """The documents, all of one class, as one Parquet object; the same documents give the same bytes."""
+    if not documents:
+        raise StorageError("A pack of no documents has no class and no columns.")
+    cls = type(documents[0])
+    for document in documents:
+        if type(document) is not cls:
+            raise StorageError(f"A pack holds documents of one class: {documents[0]!r} and {document!r} are of two.")
+    columns = columns_of(cls)
+    fields = [(column, *to_column(column, [getattr(d, column.name) for d in documents])) for column in columns]
+    schema = pa.schema(
+        [("name", pa.string()), ("media_type", pa.string()), ("sha256", pa.binary(32)), ("content", pa.binary())]
+        + [(column.name, array.type) for column, array, _ in fields]
+    )
+    plain = ["name", "media_type", *(c.name for c, array, _ in fields if not pa.types.is_nested(array.type))]
+    sink = io.BytesIO()
+    options: dict[str, Any] = {
+        "use_dictionary": plain[1:],
+        "write_statistics": plain,
+        "store_schema": False,
+        "write_page_checksum": True,
+    }
+    with pq.ParquetWriter(sink, schema, version="2.6", compression="zstd", compression_level=3, **options) as writer:
+        for start, stop in _groups(documents):
+            some = documents[start:stop]
+            arrays = [
+                pa.array([d.name for d in some], pa.string()),
+                pa.array([d.media_type for d in some], pa.string()),
+                pa.array([d.sha256 for d in some], pa.binary(32)),
+                pa.array([d.content for d in some], pa.binary()),
+                *(array.slice(start, stop - start) for _, array, _ in fields),
+            ]
+            writer.write_table(pa.Table.from_arrays(arrays, schema=schema), row_group_size=stop - start)
+        json_fields = ",".join(column.name for column, _, is_json in fields if is_json)
+        writer.add_key_value_metadata(
+            {"assetcore.pack": "1", "assetcore.class": cls.__name__, _JSON_FIELDS.decode(): json_fields}
+        )
+    return sink.getvalue()
+
+
+def _groups(documents: Sequence[Document]) -> Iterator[tuple[int, int]]:
+    start = size = 0
+    for index, document in enumerate(documents):
+        if index > start and (size + len(document.content) > _GROUP_BYTES or index - start >= _GROUP_ROWS):
+            yield start, index
+            start, size = index, 0
+        size += len(document.content)
+    yield start, len(documents)
+
+
+class Reader:
+    """Reads documents back from one bucket: several objects at once, and of a pack only the row groups that are needed.
+
+    Up to `cache_bytes` of row groups stay decoded, so that batches that walk through a pack do not read it again.
+    """
+
+    def __init__(self, bucket: Bucket, cache_bytes: int = 64 << 20) -> None:
+        self.bucket = bucket
+        self._groups: _Cache[pa.Table] = _Cache(cache_bytes, _table_bytes)
+        self._footers: _Cache[_Footer] = _Cache(_FOOTERS, lambda _: 1)
+
+    async def documents(self, stored: Sequence[Stored], type: type[D]) -> list[D]:
+        """The documents, in the order asked.
+
+        Raises MissingObjectError, CorruptObjectError (naming the object and both hashes), or what the class says to the fields.
+        """
+        found: dict[int, D] = {}
+
+        def build(piece: _Piece) -> None:
+            found.update(zip(piece.places, piece.documents(type), strict=True))
+
+        await self._each_piece(stored, build)
+        return [found[place] for place in range(len(stored))]
+
+    async def table(self, stored: Sequence[Stored], type: type[Document]) -> pa.Table:
+        """The documents as an Arrow table, in the order asked.
+
+        Columns: `name`, `media_type`, `text` (null unless the media type is text or JSON and the bytes are UTF-8), `content`
+        (null where `text` is given), then the typed fields; a field that has no Arrow type of its own is JSON text.
+        Raises as `documents` does.
+        """
+        built_in = [("name", pa.large_string()), ("media_type", pa.large_string())]
+        built_in += [("text", pa.large_string()), ("content", pa.large_binary())]
+        schema = pa.schema([*built_in, *((column.name, column.type) for column in columns_of(type))])
+        pieces: list[tuple[list[int], pa.Table]] = []
+
+        def build(piece: _Piece) -> None:
+            names = pa.array([one.name for one in piece.stored], pa.large_string())
+            media_types = pa.array([one.media_type for one in piece.stored], pa.large_string())
+            arrays = [names, media_types, *piece.text_and_content(), *piece.columns(type)]
+            pieces.append((piece.places, pa.table(arrays, schema.names)))
+
+        await self._each_piece(stored, build)
+        try:
+            table = pa.concat_tables(
+                [schema.empty_table(), *(part for _, part in pieces)], promote_options="permissive"
+            )
+        except pa.ArrowException as error:
+            raise StorageError(f"The documents of {type.__name__} do not fit into one table: {error}.") from None
+        places = [place for part, _ in pieces for place in part]
+        order = sorted(range(len(places)), key=places.__getitem__)
+        return table if order == list(range(len(places))) else table.take(pa.array(order))
+
+    async def column(self, stored: Sequence[Stored], field: str) -> list[Any]:
+        """One typed field of each document, as plain values, in the order asked; no content is read."""
+        found: dict[int, Any] = {}
+
+        def build(piece: _Piece) -> None:
+            found.update(zip(piece.places, piece.values(field), strict=True))
+
+        await self._each_piece(stored, build, only=field)
+        return [found[place] for place in range(len(stored))]
+
+    async def _each_piece(
+        self, stored: Sequence[Stored], build: Callable[[_Piece], None], only: str | None = None
+    ) -> None:
+        """Call `build`, in threads, for each object that the documents lie in; hashes are verified unless `only` one field is."""
+        by_key: defaultdict[Key, list[int]] = defaultdict(list)
+        for place, one in enumerate(stored):
+            by_key[one.location.key].append(place)
+        gate = asyncio.Semaphore(_AT_ONCE)
+
+        async def read(key: Key, places: list[int]) -> None:
+            some = [stored[place] for place in places]
+            where = f"{key} of the bucket {self.bucket.url}"
+            async with gate:
+                if some[0].location.row is None:
+                    contents = [] if only else [await self.bucket.read(key)] * len(some)
+                    await asyncio.to_thread(
+                        lambda: build(_Piece(where, places, some, _verified(where, some, contents)))
+                    )
+                else:
+                    table, json_fields = await self._rows(key, where, [one.location.row or 0 for one in some], only)
+
+                    def verify_and_build() -> None:
+                        contents = [] if only else table.column("content").to_pylist()
+                        build(_Piece(where, places, some, _verified(where, some, contents), table, json_fields))
+
+                    await asyncio.to_thread(verify_and_build)
+
+        tasks = [asyncio.ensure_future(read(key, places)) for key, places in by_key.items()]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def _rows(self, key: Key, where: str, rows: list[int], only: str | None) -> tuple[pa.Table, frozenset[str]]:
+        """The asked rows of a pack, in the order asked, and which of its columns are JSON."""
+        footer = self._footers.get(key)
+        tables: dict[int, pa.Table | None] = {}
+        if footer is not None:
+            tables = {group: self._groups.get((key, group, only)) for group in footer.groups_of(rows, where)}
+        if footer is None or None in tables.values():
+            source = await self.bucket.open_input(key)
+            footer, tables = await asyncio.to_thread(self._load, source, key, where, rows, only)
+        return await asyncio.to_thread(footer.pick, tables, rows), footer.json_fields
+
+    def _load(
+        self, source: pa.NativeFile, key: Key, where: str, rows: list[int], only: str | None
+    ) -> tuple[_Footer, dict[int, pa.Table | None]]:
+        tables: dict[int, pa.Table | None] = {}
+        footer = self._footers.get(key)
+        try:
+            with source:
+                file = pq.ParquetFile(
+                    source,
+                    metadata=footer.metadata if footer else None,
+                    pre_buffer=True,
+                    page_checksum_verification=True,
+                )
+                footer = footer or _Footer.of(file.metadata)
+                if "content" not in file.schema_arrow.names:
+                    raise CorruptObjectError(f"The object {where} is no pack: it has no column 'content'.")
+                self._footers.put(key, footer)
+                if only is not None and only not in file.schema_arrow.names:
+                    raise StorageError(f"The pack {where} has no field {only!r}.")
+                for group in footer.groups_of(rows, where):
+                    table = self._groups.get((key, group, only))
+                    if table is None:
+                        table = file.read_row_group(group, columns=[only] if only else None)
+                        self._groups.put((key, group, only), table)
+                    tables[group] = table
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise StorageError(f"The object {where} cannot be read: {error}.") from error
+            raise CorruptObjectError(f"The object {where} is not a pack, or a damaged one: {error}.") from None
+        return footer, tables
+
+
+@dataclass(frozen=True, slots=True)
+class _Footer:
+    """What the end of a pack says: how many rows each row group has, and which columns are JSON."""
+
+    metadata: pq.FileMetaData
+    starts: list[int]
+    json_fields: frozenset[str]
+
+    @classmethod
+    def of(cls, metadata: pq.FileMetaData) -> _Footer:
+        starts = [0]
+        for group in range(metadata.num_row_groups):
+            starts.append(starts[-1] + metadata.row_group(group).num_rows)
+        names = (metadata.metadata or {}).get(_JSON_FIELDS, b"").decode()
+        return cls(metadata, starts, frozenset(names.split(",")) - {""})
+
+    def groups_of(self, rows: list[int], where: str) -> list[int]:
+        """The row groups that hold these rows."""
+        if not 0 <= min(rows) <= max(rows) < self.starts[-1]:
+            raise CorruptObjectError(
+                f"Row {max(rows)} was asked of the pack {where}, which has {self.starts[-1]} rows."
+            )
+        return sorted({bisect.bisect_right(self.starts, row) - 1 for row in rows})
+
+    def pick(self, tables: Mapping[int, pa.Table | None], rows: list[int]) -> pa.Table:
+        """The rows out of the row groups, in the order asked."""
+        offsets: dict[int, int] = {}
+        total = 0
+        for group in sorted(tables):
+            offsets[group] = total - self.starts[group]
+            total += self.starts[group + 1] - self.starts[group]
+        table = pa.concat_tables([one for _, one in sorted(tables.items()) if one is not None])
+        indices = [row + offsets[bisect.bisect_right(self.starts, row) - 1] for row in rows]
+        return table if indices == list(range(total)) else table.take(pa.array(indices))
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Some documents out of one object: rows of a pack, or (table None) the object itself."""
+
+    where: str
+    places: list[int]
+    stored: list[Stored]
+    contents: list[bytes]
+    table: pa.Table | None = None
+    json_fields: frozenset[str] = frozenset()
+
+    def values(self, field: str) -> list[Any]:
+        """A typed field as plain values."""
+        if self.table is None:
+            return [(one.fields or {}).get(field) for one in self.stored]
+        return from_column(self.table.column(field), field in self.json_fields)
+
+    def documents(self, type: type[D]) -> list[D]:
+        """The documents, validated by their class."""
+        rows = zip(self.stored, self.contents, strict=True)
+        if self.table is None:
+            return [type.stored(one.name, content, one.media_type, one.fields or {}) for one, content in rows]
+        # A field that the class has got since is left to its default; one that it has lost is not read.
+        names = [name for name in type.field_names() if name in self.table.column_names]
+        fields = zip(*(self.values(name) for name in names), strict=True) if names else [()] * len(self.stored)
+        return [
+            type.stored(one.name, content, one.media_type, dict(zip(names, values, strict=True)))
+            for (one, content), values in zip(rows, fields, strict=True)
+        ]
+
+    def columns(self, type: type[Document]) -> list[pa.Array | pa.ChunkedArray]:
+        """The typed fields as Arrow columns."""
+        columns = columns_of(type)
+        if self.table is not None:
+            as_declared = {name: name in self.json_fields for name in self.table.column_names}
+            if all(as_declared.get(column.name) == (column.arrow is None) for column in columns):
+                return [self.table.column(column.name) for column in columns]
+        documents = self.documents(type)
+        arrays = []
+        for column in columns:
+            array, is_json = to_column(column, [getattr(document, column.name) for document in documents])
+            if is_json and column.arrow is not None:
+                raise StorageError(
+                    f"The field {column.name!r} of {type.__name__} has values in {self.where} that do not fit {column.type}.",
+                    hint="Ask for list[...] instead of a frame, or declare the field as text.",
+                )
+            arrays.append(array)
+        return arrays
+
+    def text_and_content(self) -> tuple[pa.Array | pa.ChunkedArray, pa.Array]:
+        """The columns `text` and `content` of which each row has one."""
+        is_text = [_is_text(one.media_type) for one in self.stored]
+        if all(is_text):
+            try:
+                whole = pa.array(self.contents, pa.binary()) if self.table is None else self.table.column("content")
+                return whole.cast(pa.large_binary()).cast(pa.large_string()), pa.nulls(
+                    len(self.stored), pa.large_binary()
+                )
+            except pa.ArrowInvalid:
+                pass  # some of it is not UTF-8
+        texts = [_decoded(content) if text else None for content, text in zip(self.contents, is_text, strict=True)]
+        contents = [None if text is not None else content for content, text in zip(self.contents, texts, strict=True)]
+        return pa.array(texts, pa.large_string()), pa.array(contents, pa.large_binary())
+
+
+class _Cache(Generic[T]):
+    """The values used last, up to a weight; safe between threads."""
+
+    def __init__(self, limit: int, weigh: Callable[[T], int]) -> None:
+        self._limit = limit
+        self._weigh = weigh
+        self._weight = 0
+        self._values: OrderedDict[Hashable, T] = OrderedDict()
+        self._lock = Lock()
+
+    def get(self, key: Hashable) -> T | None:
+        with self._lock:
+            if key in self._values:
+                self._values.move_to_end(key)
+            return self._values.get(key)
+
+    def put(self, key: Hashable, value: T) -> None:
+        weight = self._weigh(value)
+        with self._lock:
+            if key in self._values or weight > self._limit:
+                return
+            self._values[key] = value
+            self._weight += weight
+            while self._weight > self._limit:
+                self._weight -= self._weigh(self._values.popitem(last=False)[1])
+
+
+def _table_bytes(table: pa.Table) -> int:
+    return table.nbytes
+
+
+def _verified(where: str, stored: list[Stored], contents: list[bytes]) -> list[bytes]:
+    for one, content in zip(stored, contents, strict=False):
+        found = hashlib.sha256(content).digest()
+        if found != one.sha256:
+            row = "" if one.location.row is None else f"row {one.location.row} of "
+            raise CorruptObjectError(
+                f"The bytes of {one.name!r}, {row}{where}, hash to {found.hex()}; lineage says {one.sha256.hex()}.",
+                hint="The object was damaged or replaced: make its unit again.",
+            )
+    return contents
+
+
+def _is_text(media_type: str) -> bool:
+    kind = media_type.partition(";")[0].strip().lower()
+    return kind.startswith("text/") or kind == JSON or kind.endswith("+json")
+
+
+def _decoded(content: bytes) -> str | None:
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        return None
