@@ -322,7 +322,9 @@ class _Remote(Bucket):
         for path, info in sorted(found.items()):
             key = Key(path.lstrip("/").removeprefix(self._root + "/"))
             if key.startswith(prefix):
-                yield ObjectInfo(key, info["size"], info.get("LastModified") or info["created"])
+                modified = info.get("LastModified") or info["created"]
+                at = modified if isinstance(modified, datetime) else datetime.fromtimestamp(modified, UTC)
+                yield ObjectInfo(key, info["size"], at)
 
     async def delete(self, keys: Sequence[Key]) -> None:
         there = await self.exists(keys)
