@@ -255,7 +255,9 @@ class _Remote(Bucket):
         super().__init__(url)
         self._root = root
         self._endpoint = options.get("endpoint_url") or options.get("client_kwargs", {}).get("endpoint_url")
+        self._region: str | None = None
         if protocol in ("s3", "s3a"):
+            self._region = options.get("client_kwargs", {}).get("region_name") or "us-east-1"
             # Listings must show what others wrote, and checksum trailers are an extension that not every S3 server knows.
             defaults = {
                 "request_checksum_calculation": "when_required",
@@ -271,9 +273,16 @@ class _Remote(Bucket):
 
     async def ensure(self) -> None:
         top = self._root.split("/")[0]
-        if not await self._do("found", "", "exists", top):
-            with contextlib.suppress(FileExistsError):
-                await self._do("created", "", "mkdir", top)
+        if await self._do("found", "", "exists", top):
+            return
+        if self._region is None:
+            await self._do("created", "", "makedirs", top, exist_ok=True)
+            return
+        # s3fs's own mkdir names us-east-1 as a place, which S3 refuses: it is where a bucket lies when no place is named.
+        place = (
+            {"CreateBucketConfiguration": {"LocationConstraint": self._region}} if self._region != "us-east-1" else {}
+        )
+        await self._do("created", "", "call_s3", "create_bucket", Bucket=top, **place)
 
     async def write(self, key: Key, data: bytes) -> None:
         try:
@@ -312,9 +321,17 @@ class _Remote(Bucket):
         there: set[Key] = set()
         for start in range(0, len(keys), 4 * _AT_ONCE):
             some = keys[start : start + 4 * _AT_ONCE]
-            found = await asyncio.gather(*(self._do("found", key, "exists", self._path(key)) for key in some))
+            found = await asyncio.gather(*map(self._is_there, some))
             there.update(key for key, is_there in zip(some, found, strict=True) if is_there)
         return there
+
+    async def _is_there(self, key: Key) -> bool:
+        try:
+            return (await self._call("info", self._path(key)))["type"] == "file"
+        except FileNotFoundError:
+            return False
+        except Exception as error:
+            raise self._refused("found", key, error) from error
 
     async def list(self, prefix: str = "") -> AsyncIterator[ObjectInfo]:
         folder = prefix.rpartition("/")[0]
