@@ -1,0 +1,418 @@
+"""Definitions: to what does a piece of code refer?
+
+`read` turns the normal form of a definition into its canonical bytes, in which every free name ("helpers.clean", a dotted chain as
+far as it goes) is a placeholder, and the list of those names in the order of their places. What the names stand for is decided
+at run time: so `from helpers import clean` and `helpers.clean`, or an alias, come out alike.
+
+Names are free by Python's scopes: parameters, stores, comprehensions, `except` and `match` targets, `global`, `nonlocal` and
+imports inside functions are known; a class body is invisible to its methods, and executed in order.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+from assetcore.fingerprint.encoding import constant, encode, frame, node, plain, sequence, text
+from assetcore.fingerprint.normal import Normal, Variant, normalise, written
+
+__all__ = ["Definition", "Imported", "Mention", "ScopeParts", "Section", "imported_names", "read"]
+
+PLACEHOLDER = frame(b"r", b"")
+DATA_NAMES = {"__doc__": "docstrings", "__annotations__": "annotations"}
+"""Names whose presence says that the code reads docstrings or annotations: then they are data, in all of the closure."""
+
+READS = frozenset({"read_text", "read_bytes"})
+
+
+class Imported(NamedTuple):
+    """What an import statement binds: a module, or an attribute of one. `level` counts the dots in front."""
+
+    module: str
+    attribute: str | None
+    level: int = 0
+
+
+class Mention(NamedTuple):
+    """One place where a free name stands: `names` is the dotted chain; `imports` are set where a function imports it itself."""
+
+    names: tuple[str, ...]
+    line: int
+    imports: tuple[Imported, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """Canonical bytes with placeholders, and what stands in their places.
+
+    `head` is the mention that a decorator begins with; `handed` are pairs (argument, called), mentions by their index; `literals` are the
+    first arguments, None if not a literal, of calls of a mention that imports by name.
+    """
+
+    data: bytes = b""
+    mentions: tuple[Mention, ...] = ()
+    head: int | None = None
+    handed: tuple[tuple[int, int], ...] = ()
+    literals: tuple[tuple[int, str | None], ...] = ()
+    accessor: bool = False
+    """A decorator like `@x.setter`, of a property of the same class."""
+
+
+@dataclass(slots=True)
+class ScopeParts:
+    """What of a function or class counts or not, by what its decorators and bases turn out to be."""
+
+    is_class: bool
+    parent: int | None
+    decorators: list[Section] = field(default_factory=list)
+    annotations: Section = field(default_factory=Section)
+    defaults: dict[str, Section] = field(default_factory=dict)
+    bases: list[int] = field(default_factory=list)
+    """Of a class inside the definition: the mentions of the body that are its bases."""
+
+
+@dataclass(slots=True)
+class Definition:
+    """A definition, read: its body, its scopes (the definition's own first), and what can be said of it without running it."""
+
+    normal: Normal
+    body: Section
+    scopes: list[ScopeParts]
+    imports: tuple[Mention, ...]
+    reads_own_data: frozenset[str]
+    hazards: tuple[tuple[str, int, str], ...]
+    name: str = ""
+    _sources: dict[Variant, str] = field(default_factory=dict)
+
+    def source(self, variant: Variant) -> str:
+        """The source without what does not count; see `normal.written`."""
+        if variant not in self._sources:
+            self._sources[variant] = written(self.normal, variant)
+        return self._sources[variant]
+
+
+def read(nodes: Sequence[ast.AST], *, name: str = "") -> Definition:
+    """Read a definition: one function, class or lambda, or the module-level statements that bind a name."""
+    normal = normalise(list(nodes))
+    return _Reader(normal).definition(name)
+
+
+def imported_names(statement: ast.Import | ast.ImportFrom) -> Iterable[tuple[str, Imported]]:
+    """The names that an import statement binds, and to what."""
+    for alias in statement.names:
+        if isinstance(statement, ast.ImportFrom):
+            yield alias.asname or alias.name, Imported(statement.module or "", alias.name, statement.level)
+        elif alias.asname:
+            yield alias.asname, Imported(alias.name, None)
+        else:
+            yield alias.name.split(".")[0], Imported(alias.name.split(".")[0], None)
+
+
+@dataclass(slots=True)
+class _Scope:
+    kind: str
+    bound: set[str] = field(default_factory=set)
+    imports: dict[str, list[Imported]] = field(default_factory=dict)
+    outward: set[str] = field(default_factory=set)
+    """Names declared `global`."""
+    nonlocal_: set[str] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class _Open:
+    """A section while it is being read."""
+
+    mentions: list[Mention] = field(default_factory=list)
+    places: dict[ast.AST, int] = field(default_factory=dict)
+    handed: list[tuple[int, int]] = field(default_factory=list)
+    literals: list[tuple[int, str | None]] = field(default_factory=list)
+
+
+class _Reader:
+    def __init__(self, normal: Normal) -> None:
+        self.normal = normal
+        self.stack: list[_Scope] = []
+        self.open = _Open()
+        self.parts = [ScopeParts(isinstance(s, ast.ClassDef), p) for s, p in zip(normal.scopes, normal.parents, strict=True)]
+        self.imports: list[Mention] = []
+        self.data_names: set[str] = set()
+        self.hazards: list[tuple[str, int, str]] = []
+        self.special: dict[type[ast.AST], Callable[[Any], bytes | None]] = {
+            ast.Name: self.name, ast.Attribute: self.attribute, ast.Constant: self.constant, ast.Call: self.call,
+            ast.FunctionDef: self.function, ast.AsyncFunctionDef: self.function, ast.Lambda: self.lambda_,
+            ast.ClassDef: self.class_, ast.Import: self.import_, ast.ImportFrom: self.import_,
+            ast.ListComp: self.comprehension, ast.SetComp: self.comprehension, ast.GeneratorExp: self.comprehension,
+            ast.DictComp: self.comprehension, ast.Global: self.nothing, ast.Nonlocal: self.nothing,
+        }  # fmt: skip
+
+    def definition(self, name: str) -> Definition:
+        body = self.section(lambda: sequence([self.encode(n) for n in self.normal.body]))
+        return Definition(
+            self.normal, body, self.parts, tuple(self.imports), frozenset(self.data_names), tuple(self.hazards), name
+        )
+
+    def encode(self, tree: ast.AST) -> bytes:
+        return encode(tree, self.ask)
+
+    def ask(self, tree: ast.AST) -> bytes | None:
+        special = self.special.get(type(tree))
+        return None if special is None else special(tree)
+
+    def section(self, body: Callable[[], bytes], head: ast.AST | None = None) -> Section:
+        """Read something into a section of its own."""
+        outer, self.open = self.open, _Open()
+        try:
+            data = body()
+            done = self.open
+        finally:
+            self.open = outer
+        first = None if head is None else done.places.get(head)
+        return Section(data, tuple(done.mentions), first, tuple(done.handed), tuple(done.literals))
+
+    # Names
+
+    def name(self, tree: ast.Name) -> bytes | None:
+        if tree.id in DATA_NAMES:
+            self.data_names.add(DATA_NAMES[tree.id])
+        found = self.lookup(tree.id)
+        if found is None:
+            return None
+        if not isinstance(tree.ctx, ast.Load):
+            if not self.declared_global(tree.id):
+                return None
+            self.hazards.append(("AC111", tree.lineno, f"assigns to the global {tree.id}"))
+        return self.mention(tree, (tree.id,), found)
+
+    def attribute(self, tree: ast.Attribute) -> bytes | None:
+        if tree.attr in DATA_NAMES:
+            self.data_names.add(DATA_NAMES[tree.attr])
+        if tree.attr in READS:
+            self.hazards.append(("AC102", tree.lineno, f"reads a file ({tree.attr})"))
+        if tree.attr == "__subclasses__":
+            self.hazards.append(("AC108", tree.lineno, "asks for the subclasses that happen to be loaded"))
+        if not isinstance(tree.ctx, ast.Load):
+            return None
+        names: list[str] = []
+        root: ast.expr = tree
+        while isinstance(root, ast.Attribute):
+            names.append(root.attr)
+            root = root.value
+        if not isinstance(root, ast.Name) or (found := self.lookup(root.id)) is None:
+            return None
+        for inner in names:
+            if inner in DATA_NAMES:
+                self.data_names.add(DATA_NAMES[inner])
+        return self.mention(tree, (root.id, *reversed(names)), found)
+
+    def mention(self, tree: Any, names: tuple[str, ...], imports: tuple[Imported, ...]) -> bytes:
+        self.open.places[tree] = len(self.open.mentions)
+        self.open.mentions.append(Mention(names, tree.lineno, imports))
+        return PLACEHOLDER
+
+    def lookup(self, name: str) -> tuple[Imported, ...] | None:
+        """None: `name` is local here. Otherwise it is free, or bound by the imports returned."""
+        for i, scope in enumerate(reversed(self.stack)):
+            if scope.kind == "class" and i > 0:
+                continue
+            if name in scope.outward:
+                return ()
+            if name in scope.nonlocal_:
+                continue
+            if name in scope.imports:
+                return tuple(scope.imports[name])
+            if name in scope.bound:
+                return None
+        return ()
+
+    def declared_global(self, name: str) -> bool:
+        return bool(self.stack) and name in self.stack[-1].outward
+
+    # What is more than its fields
+
+    def constant(self, tree: ast.Constant) -> bytes | None:
+        if isinstance(tree.value, str) and tree.value in DATA_NAMES:  # getattr(f, "__doc__")
+            self.data_names.add(DATA_NAMES[tree.value])
+        return None
+
+    def nothing(self, tree: ast.AST) -> bytes:
+        """`global` and `nonlocal` count through the names that they make free."""
+        return b""
+
+    def call(self, tree: ast.Call) -> bytes:
+        data = plain(tree, self.ask)
+        called = self.open.places.get(tree.func)
+        if called is None:
+            return data
+        for argument in _flat([*tree.args, *(k.value for k in tree.keywords)]):
+            if (place := self.open.places.get(argument)) is not None:
+                self.open.handed.append((place, called))
+        if self.open.mentions[called].names[-1] in ("import_module", "__import__"):
+            first = tree.args[0] if tree.args else None
+            literal = first.value if isinstance(first, ast.Constant) and isinstance(first.value, str) else None
+            self.open.literals.append((called, literal))
+        return data
+
+    def import_(self, tree: ast.Import | ast.ImportFrom) -> bytes:
+        """An import inside a function counts through the names that it binds; the module is followed even if none is used."""
+        if self.stack:
+            self.imports += [Mention((name,), tree.lineno, (what,)) for name, what in imported_names(tree)]
+        return b""
+
+    def function(self, tree: ast.FunctionDef | ast.AsyncFunctionDef) -> bytes:
+        number = self.normal.numbers[tree]
+        parts = self.parts[number]
+        self.decorators(tree, parts)
+        fields = [("args", self.arguments(tree.args, parts, own=number == 0))]
+        self.stack.append(_Scope("function", {p.name for p in getattr(tree, "type_params", ())}))
+        parts.annotations = self.section(lambda: self.annotations(tree))
+        self.stack.append(_function_scope(tree))
+        fields.append(("body", sequence([self.encode(statement) for statement in tree.body])))
+        if number:
+            fields.append(("name", text(tree.name)))
+        self.stack.pop()
+        fields += self.type_parameters(tree)
+        self.stack.pop()
+        return node(type(tree).__name__, fields)
+
+    def lambda_(self, tree: ast.Lambda) -> bytes:
+        number = self.normal.numbers[tree]
+        fields = [("args", self.arguments(tree.args, self.parts[number], own=number == 0))]
+        self.stack.append(_function_scope(tree))
+        fields.append(("body", self.encode(tree.body)))
+        self.stack.pop()
+        return node("Lambda", fields)
+
+    def class_(self, tree: ast.ClassDef) -> bytes:
+        number = self.normal.numbers[tree]
+        parts = self.parts[number]
+        self.decorators(tree, parts)
+        bases = sequence([self.encode(base) for base in tree.bases])
+        parts.bases = [self.open.places[base] for base in tree.bases if base in self.open.places]
+        keywords = sequence([self.encode(keyword) for keyword in tree.keywords])
+        scope = _Scope("class")
+        _collect([s for s in tree.body if isinstance(s, ast.Global | ast.Nonlocal)], scope)
+        self.stack.append(scope)
+        body = []
+        for statement in tree.body:
+            body.append(self.encode(statement))
+            _collect([statement], scope)
+        fields = [("bases", bases), ("body", sequence(body)), ("keywords", keywords), ("name", text(tree.name))]
+        fields += self.type_parameters(tree)
+        self.stack.pop()
+        return node("ClassDef", fields)
+
+    def decorators(self, tree: Any, parts: ScopeParts) -> None:
+        for decorator in tree.decorator_list:
+            head = decorator
+            while isinstance(head, ast.Call):
+                head = head.func
+            section = self.section(lambda d=decorator: self.encode(d), head)
+            if section.head is None and isinstance(head, ast.Attribute) and head.attr in ("getter", "setter", "deleter"):
+                section = replace(section, accessor=True)
+            parts.decorators.append(section)
+
+    def arguments(self, arguments: ast.arguments, parts: ScopeParts, *, own: bool) -> bytes:
+        """The parameters' names and defaults; of the definition itself the defaults are sections, for they may be dependencies."""
+
+        def default(name: str, value: ast.expr | None) -> bytes:
+            if value is None:
+                return constant(None)
+            if own:
+                parts.defaults[name] = self.section(lambda: self.encode(value))
+                return constant(None)
+            return self.encode(value)
+
+        positional = [*arguments.posonlyargs, *arguments.args]
+        defaulted = positional[len(positional) - len(arguments.defaults) :]
+        defaults = [default(a.arg, d) for a, d in zip(defaulted, arguments.defaults, strict=True)]
+        keyword = [default(a.arg, d) for a, d in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)]
+        names = [sequence([text(a.arg) for a in group]) for group in (arguments.posonlyargs, arguments.args, arguments.kwonlyargs)]
+        starred = [constant(a.arg if a else None) for a in (arguments.vararg, arguments.kwarg)]
+        return sequence([*names, *starred, sequence([] if own else defaults), sequence([] if own else keyword)])
+
+    def annotations(self, tree: ast.FunctionDef | ast.AsyncFunctionDef) -> bytes:
+        arguments = tree.args
+        every = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, arguments.vararg, arguments.kwarg]
+        annotated = [(a.arg, a.annotation) for a in every if a is not None and a.annotation is not None]
+        if tree.returns is not None:
+            annotated.append(("return", tree.returns))
+        return sequence([text(name) + self.encode(annotation) for name, annotation in annotated])
+
+    def type_parameters(self, tree: Any) -> list[tuple[str, bytes]]:
+        parameters = getattr(tree, "type_params", None)
+        return [("type_params", sequence([self.encode(p) for p in parameters]))] if parameters else []
+
+    def comprehension(self, tree: Any) -> bytes:
+        """The first iterable is evaluated outside, everything else inside."""
+        first = self.encode(tree.generators[0].iter)
+        scope = _Scope("comprehension")
+        for generator in tree.generators:
+            _collect([generator.target], scope)
+        self.stack.append(scope)
+        generators = []
+        for i, generator in enumerate(tree.generators):
+            iterable = first if i == 0 else self.encode(generator.iter)
+            target = self.encode(generator.target)
+            conditions = sequence([self.encode(condition) for condition in generator.ifs])
+            generators.append(sequence([iterable, target, conditions, constant(generator.is_async)]))
+        held = [(name, self.encode(getattr(tree, name))) for name in ("elt", "key", "value") if name in tree._fields]
+        self.stack.pop()
+        return node(type(tree).__name__, [("generators", sequence(generators)), *held])
+
+
+def _flat(nodes: list[ast.expr]) -> Iterable[ast.expr]:
+    for item in nodes:
+        if isinstance(item, ast.List | ast.Tuple | ast.Set):
+            yield from _flat(item.elts)
+        elif isinstance(item, ast.Dict):
+            yield from _flat(item.values)
+        else:
+            yield item
+
+
+def _function_scope(tree: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) -> _Scope:
+    scope = _Scope("function")
+    arguments = tree.args
+    starred = [a for a in (arguments.vararg, arguments.kwarg) if a is not None]
+    every = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, *starred]
+    scope.bound.update(a.arg for a in every)
+    _collect(tree.body if isinstance(tree.body, list) else [tree.body], scope)
+    scope.bound -= scope.outward | scope.nonlocal_
+    return scope
+
+
+def _collect(nodes: Iterable[ast.AST], scope: _Scope, *, walrus_only: bool = False) -> None:
+    """Add to `scope` the names that `nodes` bind in it; not those bound in functions, classes and comprehensions inside."""
+    for tree in nodes:
+        match tree:
+            case ast.Name(ctx=ast.Store() | ast.Del()):
+                if not walrus_only:
+                    scope.bound.add(tree.id)
+                continue
+            case ast.NamedExpr(target=ast.Name(id=name)):
+                scope.bound.add(name)
+            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+                scope.bound.add(tree.name)
+                continue
+            case ast.Lambda():
+                continue
+            case ast.Import() | ast.ImportFrom():
+                for name, what in imported_names(tree):
+                    scope.imports.setdefault(name, []).append(what)
+                continue
+            case ast.ExceptHandler(name=str(name)) | ast.MatchAs(name=str(name)) | ast.MatchStar(name=str(name)):
+                scope.bound.add(name)
+            case ast.MatchMapping(rest=str(name)):
+                scope.bound.add(name)
+            case ast.Global():
+                scope.outward.update(tree.names)
+            case ast.Nonlocal():
+                scope.nonlocal_.update(tree.names)
+            case _:
+                pass
+        inside = walrus_only or isinstance(tree, ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp)
+        _collect(ast.iter_child_nodes(tree), scope, walrus_only=inside)
+
+

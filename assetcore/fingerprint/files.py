@@ -1,0 +1,237 @@
+"""Files: what does a source file define, and where?
+
+A file is parsed once per process for each content it has had. Definitions are found by the line on which their code begins, so
+that a redefinition is told from the first, and a lambda by the columns of its instructions, for several can stand on a line.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import linecache
+import os
+import types
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from assetcore.fingerprint.definitions import Definition, Imported, imported_names, read
+from assetcore.fingerprint.normal import FUNCTIONS, first_line
+
+__all__ = ["Site", "SourceFile", "source_file"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Site:
+    """Where a function or class is defined: its node, its qualified name, and the one around it."""
+
+    node: Any
+    qualname: str
+    parent: Site | None
+    line: int
+
+    @property
+    def outermost(self) -> Site:
+        site = self
+        while site.parent is not None:
+            site = site.parent
+        return site
+
+    @property
+    def nested(self) -> bool:
+        """Whether it is made anew by each call of a function around it."""
+        return "<locals>" in self.qualname
+
+
+@dataclass(slots=True)
+class SourceFile:
+    """One content of a source file, indexed."""
+
+    tree: ast.Module
+    at_line: dict[int, list[Site]] = field(default_factory=dict)
+    by_name: dict[str, list[Site]] = field(default_factory=dict)
+    bindings: dict[str, list[ast.stmt]] = field(default_factory=dict)
+    imports: dict[str, list[Imported]] = field(default_factory=dict)
+    star_imports: list[Imported] = field(default_factory=list)
+    _definitions: dict[Any, Definition] = field(default_factory=dict)
+
+    def function(self, code: types.CodeType) -> Site | None:
+        """The definition that `code` was compiled from; lambdas are `lambda_`."""
+        found = [s for s in self.at_line.get(code.co_firstlineno, ()) if getattr(s.node, "name", "") == code.co_name]
+        if not found:  # the file has been edited since it was loaded: what has the name now
+            found = self.by_name.get(code.co_qualname, [])
+        return found[-1] if found and isinstance(found[-1].node, FUNCTIONS) else None
+
+    def lambda_(self, code: types.CodeType) -> list[ast.Lambda]:
+        """The lambda that `code` was compiled from; several if this Python does not keep columns."""
+        candidates = [n for n in self._around(code.co_firstlineno) if isinstance(n, ast.Lambda) and n.lineno == code.co_firstlineno]
+        if len(candidates) < 2:
+            return candidates
+        spans = [s for s in code.co_positions() if None not in s and s[3] != 0]
+        if not spans:
+            return candidates
+        start = min((s[0], s[2]) for s in spans)
+        end = max((s[1], s[3]) for s in spans)
+        inside = [
+            n
+            for n in candidates
+            if (n.body.lineno, n.body.col_offset) <= start and end <= (n.body.end_lineno or 0, n.body.end_col_offset or 0)
+        ]
+        return [max(inside, key=lambda n: (n.body.lineno, n.body.col_offset))] if inside else candidates
+
+    def class_(self, cls: type) -> Site | None:
+        found = [s for s in self.by_name.get(cls.__qualname__, ()) if isinstance(s.node, ast.ClassDef)]
+        if len(found) < 2:
+            return found[0] if found else None
+        lines = [f.__code__.co_firstlineno for f in vars(cls).values() if isinstance(f, types.FunctionType)]
+        first = vars(cls).get("__firstlineno__")
+        for site in reversed(found):
+            end = site.node.end_lineno or site.line
+            if first == site.line or any(site.line <= line <= end for line in lines):
+                return site
+        return found[-1]
+
+    def define(self, node: Any) -> Definition:
+        """A function, class or lambda of this file, read once."""
+        definition = self._definitions.get(node)
+        if definition is None:
+            definition = self._definitions[node] = read([node], name=getattr(node, "name", ""))
+        return definition
+
+    def statements(self, name: str) -> Definition | None:
+        """The module-level statements that make or change the global `name`."""
+        if name not in self.bindings:
+            return None
+        definition = self._definitions.get(name)
+        if definition is None:
+            definition = self._definitions[name] = read(self.bindings[name])
+        return definition
+
+    def _around(self, line: int) -> Iterator[ast.AST]:
+        for statement in self.tree.body:
+            if first_line(statement) <= line <= (statement.end_lineno or 0):
+                yield from ast.walk(statement)
+
+
+_seen: dict[str, tuple[tuple[int, ...] | None, bytes, SourceFile | None]] = {}
+"""By path: the file's stamp, the hash of its content, and what it defines."""
+
+
+def source_file(path: str, variables: Mapping[str, Any] | None = None) -> SourceFile | None:
+    """The file, parsed; None if there is no source to read.
+
+    `variables` are the globals of its module: their loader gives the source of modules in a zip, and notebooks and doctests
+    keep theirs in `linecache`.
+    """
+    if not path or path == "<string>":
+        return None
+    known = _seen.get(path)
+    try:
+        status = os.stat(path)
+        stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
+        if known is not None and known[0] == stamp:
+            return known[2]
+        with open(path, "rb") as file:
+            content = file.read()
+    except OSError:
+        stamp = None
+        lines = linecache.getlines(path, dict(variables) if variables is not None else None)
+        if not lines:
+            return None
+        content = "".join(lines).encode("utf-8", "surrogatepass")
+    key = hashlib.sha256(content).digest()
+    parsed = known[2] if known is not None and known[1] == key else _parse(content)
+    _seen[path] = (stamp, key, parsed)
+    return parsed
+
+
+def _parse(content: bytes) -> SourceFile | None:
+    try:
+        return _index(ast.parse(content))
+    except (SyntaxError, ValueError):
+        return None
+
+
+def _index(tree: ast.Module) -> SourceFile:
+    file = SourceFile(tree)
+    for statement in tree.body:
+        for name in _bound(statement, file):
+            file.bindings.setdefault(name, []).append(statement)
+    _add_sites(file, tree.body, None, "")
+    return file
+
+
+def _add_sites(file: SourceFile, statements: list[Any], parent: Site | None, prefix: str) -> None:
+    for statement in statements:
+        if isinstance(statement, (*FUNCTIONS, ast.ClassDef)):
+            site = Site(statement, prefix + statement.name, parent, first_line(statement))
+            file.at_line.setdefault(site.line, []).append(site)
+            file.by_name.setdefault(site.qualname, []).append(site)
+            inner = "." if isinstance(statement, ast.ClassDef) else ".<locals>."
+            _add_sites(file, statement.body, site, site.qualname + inner)
+        else:
+            for block in _blocks(statement):
+                _add_sites(file, block, parent, prefix)
+
+
+def _blocks(statement: Any) -> Iterator[list[Any]]:
+    for name in ("body", "orelse", "finalbody"):
+        block = getattr(statement, name, None)
+        if isinstance(block, list):
+            yield block
+    for inner in [*getattr(statement, "handlers", ()), *getattr(statement, "cases", ())]:
+        yield inner.body
+
+
+def _bound(statement: ast.stmt, file: SourceFile) -> set[str]:
+    """The globals that a module-level statement makes or changes: `x = 1`, `x.append(1)`, `x.y = 1`, and all inside an `if` or `try`."""
+    names: set[str] = set()
+    pending: list[Any] = [statement]
+    while pending:
+        match pending.pop():
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+                names.add(name)
+            case ast.ImportFrom(names=[ast.alias(name="*")]) as star:
+                file.star_imports.append(Imported(star.module or "", None, star.level))
+            case ast.Import() | ast.ImportFrom() as imported:
+                for name, what in imported_names(imported):
+                    file.imports.setdefault(name, []).append(what)
+            case ast.Expr(value=expression):
+                while isinstance(expression, ast.Await):
+                    expression = expression.value
+                if isinstance(expression, ast.Call) and (root := _root(expression.func)):
+                    names.add(root)
+            case ast.Assign(targets=targets):
+                names.update(n for target in targets for n in _targets(target))
+            case ast.AugAssign(target=target) | ast.AnnAssign(target=target, value=ast.expr()):
+                names.update(_targets(target))
+            case ast.Delete(targets=targets):
+                names.update(n for target in targets for n in _targets(target) if not isinstance(target, ast.Name))
+            case compound:
+                if isinstance(compound, ast.For | ast.AsyncFor):
+                    names.update(_targets(compound.target))
+                for item in getattr(compound, "items", ()):
+                    names.update(_targets(item.optional_vars) if item.optional_vars is not None else ())
+                for block in _blocks(compound):
+                    pending.extend(block)
+    return names
+
+
+def _targets(target: ast.expr) -> set[str]:
+    if isinstance(target, ast.Tuple | ast.List):
+        return {name for inner in target.elts for name in _targets(inner)}
+    if isinstance(target, ast.Starred):
+        return _targets(target.value)
+    if isinstance(target, ast.Name):
+        return {target.id}
+    root = _root(target)
+    return {root} if root else set()
+
+
+def _root(expression: ast.expr) -> str:
+    """`x` of `x.y[0].z`; nothing for a plain name, which is not changed by calling it."""
+    if isinstance(expression, ast.Name):
+        return ""
+    while isinstance(expression, ast.Attribute | ast.Subscript | ast.Call):
+        expression = expression.func if isinstance(expression, ast.Call) else expression.value
+    return expression.id if isinstance(expression, ast.Name) else ""

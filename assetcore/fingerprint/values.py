@@ -1,0 +1,175 @@
+"""Values: which bytes stand for an object that code refers to?
+
+Plain data is encoded by value, typed and framed, in the order it has (sets in the order of their members' bytes): the same in every
+process. What has an identity of its own (functions, classes, modules, assets) is a reference. What is neither (clients, locks, compiled
+models) is its type alone, and `opaque`: then the statement that makes it is followed instead.
+"""
+
+from __future__ import annotations
+
+import array
+import collections
+import dataclasses
+import datetime
+import decimal
+import enum
+import fractions
+import pathlib
+import re
+import types
+import typing
+import uuid
+import zoneinfo
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from assetcore.fingerprint.encoding import constant, frame, sequence, text
+
+__all__ = ["Reference", "Value", "ValueWriter", "is_plain"]
+
+
+class Reference(NamedTuple):
+    """Something that a definition refers to: `kind` "part" is another part of the closure, everything else its `name` alone.
+
+    `short` is the name without its module: it stands for the part in digests unless two parts share it, so that moving a definition
+    to another module changes nothing. `rest` are the attributes taken of it.
+    """
+
+    kind: str
+    name: str
+    short: str = ""
+    rest: tuple[str, ...] = ()
+    origin: str = "user"
+
+
+class Value(NamedTuple):
+    data: bytes
+    references: tuple[tuple[Reference, ...], ...]
+    opaque: str
+    """What in it is opaque, by its type; empty if nothing is."""
+
+
+SCALARS = (bool, int, float, complex, str, bytes, type(None), type(Ellipsis))
+_TEXTS: tuple[type, ...] = (
+    datetime.date, datetime.time, datetime.timedelta, datetime.timezone, decimal.Decimal, fractions.Fraction, uuid.UUID, range,
+    zoneinfo.ZoneInfo, type(NotImplemented),
+)  # fmt: skip
+"""Types of the standard library whose `repr` is their value."""
+
+_PLACEHOLDER = frame(b"r", b"")
+
+
+class ValueWriter:
+    """Encodes one value; `refer` gives the references for what is not data, or None, and may write through this writer itself."""
+
+    def __init__(self, refer: Callable[[Any, ValueWriter], bytes | None], typed: Callable[[type], Reference]) -> None:
+        self._refer = refer
+        self._typed = typed
+        self._inside: list[int] = []
+        self.references: list[tuple[Reference, ...]] = []
+        self.opaque: list[str] = []
+
+    def value(self, value: Any) -> Value:
+        data = self.write(value)
+        return Value(data, tuple(self.references), ", ".join(dict.fromkeys(self.opaque)))
+
+    def reference(self, *references: Reference) -> bytes:
+        self.references.append(references)
+        return _PLACEHOLDER
+
+    def write(self, value: Any) -> bytes:
+        kind = type(value)
+        if kind in SCALARS:
+            return constant(value)
+        if id(value) in self._inside:  # a container that holds itself
+            return frame(b"c", constant(self._inside[::-1].index(id(value))))
+        self._inside.append(id(value))
+        try:
+            return self._write(value, kind)
+        finally:
+            self._inside.pop()
+
+    def _write(self, value: Any, kind: type) -> bytes:
+        if callable(own := getattr(kind, "__code_fingerprint__", None)):
+            return self._tagged("own", kind, self.write(own(value)))
+        if (referred := self._refer(value, self)) is not None:
+            return referred
+        if isinstance(value, enum.Enum):
+            return self._tagged("enum", kind, constant(value.name) if value.name else self.write(value.value))
+        if isinstance(value, re.Pattern):
+            return frame(b"p", self.write(value.pattern) + constant(value.flags))
+        if isinstance(value, pathlib.PurePath):
+            return frame(b"f", text(value.as_posix()))
+        if isinstance(value, slice):
+            return frame(b"i", self.write((value.start, value.stop, value.step)))
+        if isinstance(value, _TEXTS):
+            return self._tagged("text", kind, text(repr(value)))
+        if (held := self._fields(value, kind)) is not None:
+            return self._tagged("fields", kind, self._pairs(held.items()))
+        if (held := self._container(value, kind)) is not None:
+            return held
+        if (generic := typing.get_origin(value)) is not None:
+            return frame(b"g", self.write(generic) + self.write(typing.get_args(value)))
+        if kind.__module__ == "typing":  # Any, TypeVar: their repr is their name
+            return self._tagged("text", kind, text(repr(value)))
+        self.opaque.append(f"{kind.__module__}.{kind.__qualname__}")
+        return self._tagged("opaque", kind, b"")
+
+    def _fields(self, value: Any, kind: type) -> dict[str, Any] | None:
+        """The fields of a dataclass, a pydantic model, an attrs class or a plain namespace."""
+        if dataclasses.is_dataclass(kind):
+            return {f.name: getattr(value, f.name, None) for f in dataclasses.fields(value)}
+        if _is_model(kind):
+            return {**vars(value), **(getattr(value, "__pydantic_extra__", None) or {})}
+        if hasattr(kind, "__attrs_attrs__"):
+            return {a.name: getattr(value, a.name, None) for a in kind.__attrs_attrs__}
+        if kind is types.SimpleNamespace:
+            return vars(value)
+        return None
+
+    def _container(self, value: Any, kind: type) -> bytes | None:
+        match value:
+            case dict() | types.MappingProxyType():
+                extra = [value.default_factory] if isinstance(value, collections.defaultdict) else []
+                return self._typed_container("dict", kind, self._pairs(value.items()) + b"".join(map(self.write, extra)))
+            case list() | tuple() | collections.deque() | array.array():
+                return self._typed_container("list", kind, sequence([self.write(item) for item in value]))
+            case set() | frozenset():
+                return self._typed_container("set", kind, sequence([self.write(item) for item in self._sorted(value)]))
+            case bytearray() | memoryview():
+                return self._typed_container("bytes", kind, constant(bytes(value)))
+            case bool() | int() | float() | complex() | str() | bytes():
+                base = next(b for b in SCALARS if isinstance(value, b))
+                return self._typed_container("scalar", kind, constant(base(value)))
+            case _:
+                return None
+
+    def _pairs(self, items: Any) -> bytes:
+        return sequence([self.write(key) + self.write(value) for key, value in items])
+
+    def _sorted(self, members: Any) -> list[Any]:
+        """The members of a set by their own bytes and references, which do not depend on the process."""
+
+        def key(member: Any) -> tuple[bytes, list[tuple[Reference, ...]]]:
+            alone = ValueWriter(self._refer, self._typed)
+            return alone.write(member), alone.references
+
+        return sorted(members, key=key)
+
+    def _typed_container(self, tag: str, kind: type, data: bytes) -> bytes:
+        if kind.__module__ == "builtins":
+            return frame(b"v", text(tag) + text(kind.__name__) + data)
+        return self._tagged(tag, kind, data)
+
+    def _tagged(self, tag: str, kind: type, data: bytes) -> bytes:
+        return frame(b"t", text(tag) + self.reference(self._typed(kind)) + data)
+
+
+def is_plain(value: Any) -> bool:
+    return type(value) in SCALARS
+
+
+def _is_model(kind: type) -> bool:
+    """A pydantic model, but not one that reads its values from the environment."""
+    names = {c.__name__ for c in kind.__mro__ if c.__module__.partition(".")[0] in ("pydantic", "pydantic_settings")}
+    return "BaseModel" in names and "BaseSettings" not in names
