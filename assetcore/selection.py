@@ -24,11 +24,14 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Literal, NoReturn, TypeAlias, assert_never, cast
+from typing import TYPE_CHECKING, Literal, NoReturn, TypeAlias, assert_never, cast
 
 from lark import Lark, Token, Transformer, UnexpectedCharacters, UnexpectedInput, UnexpectedToken, v_args
 
 from assetcore.errors import NothingSelectedError, SelectionError
+
+if TYPE_CHECKING:
+    from assetcore.graph import Graph  # the grammar alone is read without pydantic and networkx
 
 __all__ = [
     "FIELDS",
@@ -37,6 +40,7 @@ __all__ = [
     "Ref",
     "Selected",
     "Selection",
+    "catalogue",
     "format_ref",
     "needs",
     "parse",
@@ -493,6 +497,27 @@ class Catalogue:
     statuses: Mapping[str, Collection[str]] | None = None
     causes: Mapping[str, Collection[str]] | None = None
     changed: Callable[[str], Collection[str]] | None = None
+
+
+def catalogue(
+    graph: Graph,
+    *,
+    statuses: Mapping[str, Collection[str]] | None = None,
+    causes: Mapping[str, Collection[str]] | None = None,
+    changed: Callable[[str], Collection[str]] | None = None,
+) -> Catalogue:
+    """The catalogue of a project's graph."""
+    return Catalogue(
+        {
+            name: AssetFacts(asset.tags, asset.group, asset.options.owner, asset.kind, graph.project)
+            for name, asset in graph.assets.items()
+        },
+        {name: graph.upstream(name) for name in graph.assets},
+        {name: graph.downstream(name) for name in graph.assets},
+        statuses,
+        causes,
+        changed,
+    )
 
 
 @dataclass(frozen=True, slots=True)

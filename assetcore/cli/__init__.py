@@ -1,0 +1,165 @@
+"""The command: which verbs are there, and how does each of them end?
+
+    assetcore.cli            this file: the table of verbs, exit codes, how errors are told
+    assetcore.cli.call       what was asked: project, environment, root; how a verb answers
+    assetcore.cli.ask        ls graph plan why lineage show diff runs search
+    assetcore.cli.make       materialize export gc
+    assetcore.cli.platform   up down check clean db config completion
+    assetcore.cli.scaffold   new
+    assetcore.cli.show       tables and trees for people, drawn from the JSON answers
+    assetcore.cli.progress   how far a run is
+
+`aipctl --help`, `aipctl VERB --help` and shell completion import click and nothing else that is heavy: a verb's module is imported
+when the verb is called, and the rooms behind it when it runs. A test holds this.
+
+Answers go to stdout, everything else to stderr. Exit codes: 0 done, 1 something failed, 2 `plan --exit-code` found something stale,
+4 the selection matched nothing, 64 wrong usage, 69 a service cannot be reached, 130 interrupted, 143 terminated.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import click
+
+from assetcore.errors import AssetcoreError
+
+__all__ = ["main"]
+
+USAGE = 64
+UNREACHABLE = 69
+INTERRUPTED = 130
+
+VERBS: Mapping[str, Mapping[str, tuple[str, str]]] = {
+    "Ask": {
+        "ls": ("ask", "List assets: counts, when they were made, what is stale."),
+        "graph": ("ask", "Draw who is made out of whom."),
+        "plan": ("ask", "Show what is stale, and why."),
+        "why": ("ask", "Explain why one unit is stale, down to the change."),
+        "lineage": ("ask", "Trace where something came from, or what came of it."),
+        "show": ("ask", "Print a document, or list those of a unit or an asset."),
+        "diff": ("ask", "Compare two documents."),
+        "search": ("ask", "Find documents by their words."),
+        "runs": ("ask", "List what ran, or show one run."),
+    },
+    "Make": {
+        "materialize": ("make", "Make what is stale, and only that."),
+        "export": ("make", "Write documents into a folder."),
+        "gc": ("make", "Remove objects that nothing refers to."),
+        "new": ("scaffold", "Start a project from a small working example."),
+    },
+    "Platform": {
+        "up": ("platform", "Start the services that the settings give no address for."),
+        "down": ("platform", "Stop the services that were started."),
+        "check": ("platform", "Ask every service how it is."),
+        "clean": ("platform", "Stop the services and remove their data."),
+        "db": ("platform", "Look after the database's schema."),
+        "config": ("platform", "Show the settings, and where each came from."),
+        "completion": ("platform", "Print the completion script for a shell."),
+    },
+}
+_PLACES = {verb: place for section in VERBS.values() for verb, place in section.items()}
+
+
+class Verbs(click.Group):
+    """The group of all verbs; their modules are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_PLACES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _PLACES:
+            return None
+        module = importlib.import_module(f"assetcore.cli.{_PLACES[cmd_name][0]}")
+        return cast(click.Command, getattr(module, cmd_name))
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in _PLACES and not args[0].startswith("-"):
+            raise click.exceptions.NoSuchCommand(args[0], possibilities=list(_PLACES), ctx=ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for section, verbs in VERBS.items():
+            with formatter.section(section):
+                formatter.write_dl([(verb, line) for verb, (_, line) in verbs.items()])
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run a verb; every way in which it can end becomes an exit code and, if need be, a sentence on stderr."""
+        given = list(sys.argv[1:] if args is None else args)
+        try:
+            code = super().main(given, prog_name, complete_var or "_AIPCTL_COMPLETE", standalone_mode=False, **extra)
+        except (Exception, KeyboardInterrupt) as error:
+            code = _tell(error, given)
+        code = code if isinstance(code, int) else 0
+        if standalone_mode:
+            sys.exit(code)
+        return code
+
+
+@click.command(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True)
+@click.option("--version", is_flag=True, help="Print the version.")
+@click.pass_context
+def main(context: click.Context, version: bool) -> None:
+    """Keep documents up to date: what is stale, why, and make only that.
+
+    \b
+    An asset is a set of documents and the function that makes it.
+    SELECT chooses assets:  chunks   +chunks   tag:report and not status:stale
+    REF names one thing:    chunks   chunks[unit]   chunks[unit]/document   an id
+    """
+    if version:
+        from importlib.metadata import version as installed  # 20 ms, for this flag only
+
+        click.echo(f"assetcore {installed('assetcore')}")
+    elif context.invoked_subcommand is None:
+        click.echo(context.get_help())
+
+
+def _tell(error: BaseException, given: Sequence[str]) -> int:
+    """Say what went wrong, on stderr and with --json also as an object on stdout; returns the exit code."""
+    if "--debug" in given:
+        import traceback  # only where it is asked for
+
+        traceback.print_exception(error, file=sys.stderr)
+    kind, message, hint, code = _sentence(error)
+    click.echo(f"error: {message}" + (f"\n  {hint}" if hint else ""), err=True)
+    if "--json" in given:
+        click.echo(json.dumps({"error": {"kind": kind, "message": message, "hint": hint, "exit_code": code}}))
+    return code
+
+
+def _sentence(error: BaseException) -> tuple[str, str, str | None, int]:
+    """What kind of error it is, the message, the hint and the exit code."""
+    kind = type(error).__name__
+    match error:
+        case AssetcoreError():
+            return kind, error.message, error.hint, error.exit_code
+        case click.Abort() | KeyboardInterrupt():
+            return "Interrupted", "Interrupted.", None, INTERRUPTED
+        case click.UsageError():
+            hint = f"See: {error.ctx.command_path} --help" if error.ctx else None
+            return "UsageError", error.format_message(), hint, USAGE
+        case click.ClickException():
+            return "UsageError", error.format_message(), None, USAGE
+        case ConnectionError():
+            return kind, f"A service cannot be reached: {error}.", "Look at: aipctl check", UNREACHABLE
+        case OSError():
+            place = f": {error.filename}" if error.filename else ""
+            return kind, f"{error.strerror or error}{place}.", None, 1
+        case _:
+            what = str(error).partition("\n")[0][:300]
+            sentence = f"This is a bug in assetcore: {kind}" + (f": {what}" if what else "")
+            return kind, sentence, "Add --debug to see where, and please report it.", 1

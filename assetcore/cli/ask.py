@@ -1,0 +1,244 @@
+"""Ask: what is there, what is stale and why, where did it come from, what ran?"""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from assetcore.cli.call import Call, as_json, checked, selection_argument, verb
+from assetcore.errors import UsageError
+
+if TYPE_CHECKING:
+    from assetcore.graph import Graph
+
+STALE = 2
+EXPLAINED = 10
+"""How many units `plan --why` explains of each asset."""
+FORMATS = click.Choice(["tree", "dot", "mermaid", "json"])
+TABULAR = "application/vnd.apache.parquet"
+
+
+@verb()
+@selection_argument
+@click.option("--declared", is_flag=True, help="Only what is declared: needs no services.")
+async def ls(call: Call, select: str | None, declared: bool) -> None:
+    """List assets: counts, when they were made, what is stale."""
+    from assetcore.cli import show
+
+    checked(select)
+    if declared:
+        graph, chosen = _declared(call, select)
+        rows = [_facts(graph, name) for name in chosen]
+        call.answer({"project": graph.project, "environment": None, "assets": rows}, show.assets)
+        return
+    async with call.opened() as project:
+        rows = [info.to_json() for info in await project.ls(select)]
+        call.answer({"project": project.name, "environment": project.environment, "assets": rows}, show.assets)
+
+
+@verb()
+@selection_argument
+@click.option("--format", "form", type=FORMATS, default="tree", show_default=True, help="How to draw it.")
+def graph(call: Call, select: str | None, form: str) -> None:
+    """Draw who is made out of whom. Needs no services."""
+    from assetcore.cli import show
+
+    checked(select)
+    graph, chosen = _declared(call, select)
+    edges = [[up, name] for name in chosen for up in graph.upstream(name) if up in chosen]
+    nodes = [_facts(graph, name) for name in chosen]
+    _draw(call, {"project": graph.project, "nodes": nodes, "edges": edges}, form, show.graph)
+
+
+@verb()
+@selection_argument
+@click.option("--units", is_flag=True, help="List the units.")
+@click.option("--why", is_flag=True, help=f"Explain them: the first {EXPLAINED} of each asset.")
+@click.option("--force", is_flag=True, help="As `materialize --force` would: everything that is selected.")
+@click.option("--rehash", is_flag=True, help="Read every source file again, even if its time and size are the same.")
+@click.option("--exit-code", is_flag=True, help="End with 2 when something is stale, with 0 when nothing is.")
+async def plan(
+    call: Call, select: str | None, units: bool, why: bool, force: bool, rehash: bool, exit_code: bool
+) -> None:
+    """Show what is stale, and why."""
+    from assetcore.cli import show
+    from assetcore.selection import format_ref
+
+    checked(select)
+    async with call.opened(ahead=("prefect",)) as project:
+        planned = await project.plan(select, force=force, rehash=rehash)
+        answer: dict[str, Any] = planned.to_json(units=units or why)
+        if why:
+            stale = [
+                format_ref(row["asset"], unit["unit"])
+                for row in answer["assets"]
+                for unit in [unit for unit in row["details"] if unit["status"] == "stale"][:EXPLAINED]
+            ]
+            answer["why"] = [(await project.why(ref)).to_json() for ref in stale]
+    call.answer(answer, lambda answer: show.plan(answer, units=units))
+    if exit_code and not answer["up_to_date"]:
+        raise click.exceptions.Exit(STALE)
+
+
+@verb()
+@click.argument("ref")
+async def why(call: Call, ref: str) -> None:
+    """Explain why a unit is stale, down to the document, config value or line of code that changed.
+
+    REF is asset[unit], or an asset that has one unit.
+    """
+    from assetcore.cli import show
+    from assetcore.selection import parse_ref
+
+    parse_ref(ref)
+    async with call.opened() as project:
+        call.answer((await project.why(ref)).to_json(), show.why)
+
+
+@verb()
+@click.argument("ref")
+@click.option("--up/--down", default=True, help="Where it came from (default), or what came of it.")
+@click.option("--depth", type=click.IntRange(min=1), metavar="N", help="At most N steps away.")
+@click.option("--format", "form", type=FORMATS, default="tree", show_default=True, help="How to draw it.")
+async def lineage(call: Call, ref: str, up: bool, depth: int | None, form: str) -> None:
+    """Trace where a document came from, or what came of it.
+
+    REF is asset, asset[unit], asset[unit]/document, or the beginning of a document's id.
+    """
+    from assetcore.cli import show
+    from assetcore.selection import parse_ref
+
+    parse_ref(ref)
+    async with call.opened() as project:
+        traced = await project.lineage(ref, direction="up" if up else "down", depth=depth)
+    _draw(call, traced.to_json(), form, show.lineage)
+
+
+@verb()
+@click.argument("ref")
+async def show(call: Call, ref: str) -> None:
+    """Print a document as it is, or list those of a unit or an asset.
+
+    REF is asset, asset[unit], asset[unit]/document, or the beginning of a document's id.
+    """
+    from assetcore.cli import show
+    from assetcore.selection import parse_ref
+
+    parse_ref(ref)
+    async with call.opened() as project:
+        found = await project.show(ref)
+    if call.json:
+        documents = [document.to_json() | _content(document.content, document.media_type) for document in found]
+        call.answer({"ref": ref, "documents": documents}, show.documents)
+    elif len(found) != 1:
+        call.answer({"ref": ref, "documents": [document.to_json() for document in found]}, show.documents)
+    elif not call.out.isatty():
+        call.binary(found[0].content)
+    else:
+        _print_to_terminal(call, found[0].name, found[0].content, found[0].media_type)
+
+
+@verb()
+@click.argument("one", metavar="REF")
+@click.argument("other", metavar="REF")
+async def diff(call: Call, one: str, other: str) -> None:
+    """Compare two documents."""
+    from assetcore.cli import show
+    from assetcore.selection import parse_ref
+
+    parse_ref(one)
+    parse_ref(other)
+    async with call.opened() as project:
+        call.answer((await project.diff(one, other)).to_json(), show.comparison)
+
+
+@verb()
+@click.argument("words", nargs=-1, required=True, metavar="TEXT")
+@click.option("--limit", type=click.IntRange(min=1), default=10, show_default=True, help="At most so many.")
+async def search(call: Call, words: tuple[str, ...], limit: int) -> None:
+    """Find documents by their words, the best first. The project declares what is searched: an asset of SearchIndex."""
+    from assetcore.cli import show
+
+    text = " ".join(words)
+    async with call.opened() as project:
+        hits = [asdict(hit) for hit in await project.search(text, limit=limit)]
+    call.answer({"text": text, "hits": hits}, show.found)
+
+
+@verb()
+@click.argument("run", required=False)
+@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="At most so many.")
+async def runs(call: Call, run: str | None, limit: int) -> None:
+    """List what ran, the latest first, or show one RUN."""
+    from assetcore.cli import show
+
+    async with call.opened() as project:
+        found = [info.to_json() for info in await project.runs(run, limit=limit)]
+    if run is None:
+        call.answer({"runs": found}, show.runs)
+    else:
+        call.answer(found[0], show.run)
+
+
+def _declared(call: Call, select: str | None) -> tuple[Graph, tuple[str, ...]]:
+    """The graph of the project, and what is selected of it by declarations alone."""
+    from assetcore.project import load
+    from assetcore.selection import catalogue, parse
+    from assetcore.selection import select as selected
+
+    root = call.root()
+    graph = load(root, call.project(root))
+    chosen = tuple(graph.assets) if select is None else selected(parse(select), catalogue(graph)).assets
+    return graph, chosen
+
+
+def _facts(graph: Graph, name: str) -> dict[str, Any]:
+    asset = graph.assets[name]
+    return {
+        "asset": name, "kind": asset.kind, "group": asset.group, "tags": list(asset.tags), "owner": asset.options.owner,
+        "description": asset.description, "units": None, "documents": None, "stale": None, "failed": None, "made_at": None,
+    }  # fmt: skip
+
+
+def _draw(call: Call, answer: dict[str, Any], form: str, tree: Any) -> None:
+    """A graph in the form that was asked for."""
+    from assetcore.cli import show
+
+    if form == "json" or call.json:
+        call.text(as_json(answer))
+    elif form == "tree":
+        call.answer(answer, tree)
+    else:
+        call.text(show.dot(answer) if form == "dot" else show.mermaid(answer))
+
+
+def _content(content: bytes, media_type: str) -> dict[str, str]:
+    """The content as JSON can hold it: text where it is text, base64 otherwise."""
+    try:
+        return {"text": content.decode()} if media_type != TABULAR else {"base64": base64.b64encode(content).decode()}
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(content).decode()}
+
+
+def _print_to_terminal(call: Call, name: str, content: bytes, media_type: str) -> None:
+    """A document for eyes: text with control characters made harmless, a table as its first rows."""
+    if media_type == TABULAR:
+        import io
+
+        import polars as pl
+
+        with pl.Config(tbl_rows=40, tbl_cols=-1, tbl_hide_dataframe_shape=False, fmt_str_lengths=60):
+            call.text(f"{pl.read_parquet(io.BytesIO(content))}\n")
+        return
+    try:
+        text = content.decode()
+    except UnicodeDecodeError:
+        raise UsageError(
+            f"{name} is {media_type}, {len(content):,} bytes: nothing for a terminal.",
+            hint=f"Write it to a file: aipctl show ... > {name.rpartition('/')[2]}",
+        ) from None
+    visible = "".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in text)
+    call.text(visible if visible.endswith("\n") else visible + "\n")

@@ -1,0 +1,249 @@
+"""A call: what was asked, of which project, and how is it answered?
+
+`@verb()` turns a function into a command: it adds the options that verbs share, runs a coroutine, and keeps stdout for the answer.
+Whatever else writes to stdout meanwhile (a project's own print, a library, a worker process) goes to stderr.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import io
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, redirect_stdout, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
+
+import click
+
+from assetcore.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from assetcore.project import Project
+    from assetcore.settings import Settings
+
+BROKEN_PIPE = 141
+TERMINATED = 143
+DATA = frozenset({"postgres", "redis", "store"})
+"""The services that hold data; the fourth, Prefect, is needed only where something is made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What was asked, apart from the verb's own arguments."""
+
+    out: TextIO
+    json: bool
+    root_given: Path | None = None
+    project_given: str | None = None
+    environment: str | None = None
+    config: tuple[str, ...] = ()
+
+    def root(self) -> Path:
+        """The folder that holds projects/: --root, or the nearest one upwards."""
+        from assetcore.project import find_root
+
+        return find_root(self.root_given or Path.cwd())
+
+    def settings(self) -> Settings:
+        from assetcore.settings import Settings
+
+        return Settings.load(self.root(), environment=self.environment)
+
+    def project(self, root: Path) -> str:
+        """The name of the project: --project, PROJECT, or the only one there is. Raises UsageError."""
+        if self.project_given:
+            return self.project_given
+        from assetcore.project import project_names
+
+        names = project_names(root)
+        if len(names) == 1:
+            return names[0]
+        if not names:
+            raise UsageError(f"There is no project in {root / 'projects'}.", hint="Start one: aipctl new project NAME")
+        raise UsageError(
+            f"There are {len(names)} projects: {', '.join(names)}.",
+            hint="Say which: -p NAME, or PROJECT=NAME in the environment.",
+        )
+
+    @asynccontextmanager
+    async def opened(self, services: Collection[str] = DATA, ahead: Collection[str] = ()) -> AsyncIterator[Project]:
+        """The project, connected to these services; those without an address in the settings are started.
+
+        `ahead` names services that may be needed later: they are started without waiting for them.
+        """
+        from assetcore import stack
+        from assetcore.project import Project
+
+        settings = self.settings()
+        name = self.project(settings.root)
+        addresses = await stack.up(settings, services, self.say, ahead=ahead)
+        connected = addresses.applied_to(settings)
+        async with Project.open(
+            connected,
+            name,
+            environment=self.environment,
+            config=self.config,
+            automatic_schema=settings.database_url is None,
+        ) as project:
+            yield project
+
+    def say(self, line: str) -> None:
+        """Tell a person something that is not the answer."""
+        click.echo(line, err=True)
+
+    def answer(self, answer: Mapping[str, Any], draw: Callable[[Any], RenderableType]) -> None:
+        """Print the answer: as one JSON object, or as `draw` shows it to people."""
+        if self.json:
+            self.text(as_json(answer))
+        elif isinstance(drawn := draw(answer), str):
+            self.text(drawn + "\n")
+        else:
+            self.draw(drawn)
+
+    def draw(self, drawn: RenderableType) -> None:
+        """Print for people: as wide as the terminal, 80 columns elsewhere."""
+        from rich.console import Console
+
+        console = Console(file=self.out, highlight=False, markup=False, emoji=False)
+        if console.is_terminal:
+            console.print(drawn, crop=False)
+        else:
+            with console.capture() as capture:
+                console.print(drawn, crop=False)
+            self.text("".join(line.rstrip() + "\n" for line in capture.get().splitlines()))
+
+    def text(self, text: str) -> None:
+        self.out.write(text)
+        self.out.flush()
+
+    def binary(self, content: bytes) -> None:
+        """Print bytes as they are."""
+        stream: BinaryIO | None = getattr(self.out, "buffer", None)
+        if stream is None:
+            self.text(content.decode(errors="replace"))
+        else:
+            self.out.flush()
+            stream.write(content)
+            stream.flush()
+
+
+_PROJECT_OPTIONS = (
+    click.option("-p", "--project", "project_given", envvar="PROJECT", metavar="NAME", help="The project; or the only one."),
+    click.option("--env", "environment", metavar="NAME", help="The environment; by default the one in the settings."),
+    click.option("--set", "config", multiple=True, metavar="ASSET.FIELD=VALUE", help="A config value for this call."),
+)  # fmt: skip
+_OPTIONS = (
+    click.option("--root", "root_given", type=click.Path(path_type=Path), metavar="DIR", help="The folder that holds projects/."),
+    click.option("--json", "as_json", is_flag=True, help="Print one JSON object."),
+    click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error."),
+)  # fmt: skip
+
+
+def verb(
+    *, project: bool = True, group: click.Group | None = None, name: str | None = None
+) -> Callable[[Callable[..., Any]], click.Command]:
+    """Make a function (or coroutine function) that takes a Call first a command, with the options that verbs share."""
+
+    def decorate(function: Callable[..., Any]) -> click.Command:
+        @functools.wraps(function)
+        def run(*args: Any, as_json: bool, root_given: Path | None, **kwargs: Any) -> None:
+            shared = {key: kwargs.pop(key) for key in ("project_given", "environment", "config") if key in kwargs}
+            try:
+                with _answers_only() as out:
+                    result = function(Call(out=out, json=as_json, root_given=root_given, **shared), *args, **kwargs)
+                    if inspect.iscoroutine(result):
+                        _run(result)
+            except BrokenPipeError:  # the reader of our stdout (head, less) has seen enough
+                raise click.exceptions.Exit(BROKEN_PIPE) from None
+
+        command: Callable[..., Any] = run
+        for option in reversed((*(_PROJECT_OPTIONS if project else ()), *_OPTIONS)):
+            command = option(command)
+        make = group.command if group else click.command
+        return make(name or function.__name__.rstrip("_").replace("_", "-"))(command)
+
+    return decorate
+
+
+def as_json(answer: Mapping[str, Any]) -> str:
+    """The answer as one line of JSON."""
+    return json.dumps(answer, ensure_ascii=False, default=str) + "\n"
+
+
+def selection_argument(function: Callable[..., Any]) -> Callable[..., Any]:
+    """SELECT; words are put together again, so that a missing quote in the shell is told as what it is."""
+
+    def joined(context: click.Context, parameter: click.Parameter, words: tuple[str, ...]) -> str | None:
+        return " ".join(words) if words else None
+
+    return click.argument("select", metavar="[SELECT]", nargs=-1, callback=joined)(function)
+
+
+def checked(select: str | None) -> str | None:
+    """The selection, after its grammar was checked: before anything is started for it. Raises SelectionError."""
+    if select is not None:
+        from assetcore.selection import parse
+
+        parse(select)
+    return select
+
+
+def _run(work: Coroutine[Any, Any, None]) -> None:
+    """Run a coroutine to its end. Ctrl-C and SIGTERM cancel it, so that it can leave things in order."""
+    terminated = False
+
+    async def guarded() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+
+        def terminate() -> None:
+            nonlocal terminated
+            terminated = True
+            task.cancel()
+
+        with suppress(NotImplementedError, RuntimeError, ValueError):  # Windows, or not the main thread: it simply ends
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminate)
+        await work
+
+    try:
+        asyncio.run(guarded())
+    except asyncio.CancelledError:
+        if not terminated:
+            raise KeyboardInterrupt from None
+        click.echo("Terminated.", err=True)
+        raise click.exceptions.Exit(TERMINATED) from None
+
+
+@contextmanager
+def _answers_only() -> Iterator[TextIO]:
+    """Keep stdout for the answer: it is handed over, and whatever else is written to it goes to stderr."""
+    real = sys.stdout
+    try:
+        descriptor = real.fileno()
+    except (OSError, ValueError, io.UnsupportedOperation):
+        descriptor = None
+    if descriptor != 1:  # captured in this process: there is no file to protect
+        with redirect_stdout(sys.stderr):
+            yield real
+        return
+    real.flush()
+    saved = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with (
+            open(saved, "w", encoding=real.encoding, errors="replace", closefd=False) as out,
+            redirect_stdout(sys.stderr),
+        ):
+            yield out
+    finally:
+        os.dup2(saved, 1)
+        os.close(saved)

@@ -1,0 +1,60 @@
+"""Make: bring documents up to date, take them out, sweep what nobody needs."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+import click
+
+from assetcore.cli.call import DATA, Call, checked, selection_argument, verb
+
+FAILED = 1
+INTERRUPTED = 130
+
+
+@verb()
+@selection_argument
+@click.option("--force", is_flag=True, help="Make everything that is selected, stale or not.")
+@click.option("--upstream", is_flag=True, help="Also make what the selected assets are made of, where it is stale.")
+async def materialize(call: Call, select: str | None, force: bool, upstream: bool) -> None:
+    """Make what is stale, and only that. Ctrl-C stops it; the next run continues with what is missing."""
+    from assetcore.cli import show
+    from assetcore.cli.progress import reporting
+
+    checked(select)
+    try:
+        async with call.opened(ahead=("prefect",)) as project:
+            with reporting(sys.stderr) as report:
+                result = await project.materialize(select, force=force, upstream=upstream, on_event=report)
+    except asyncio.CancelledError:
+        call.say("Stopped. What was made is kept: the next run continues with what is missing.")
+        raise
+    call.answer(result.to_json(), show.outcome)
+    if result.status == "failed":
+        raise click.exceptions.Exit(FAILED)
+    if result.status == "cancelled":
+        raise click.exceptions.Exit(INTERRUPTED)
+
+
+@verb()
+@click.argument("select")
+@click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
+async def export(call: Call, select: str, directory: Path) -> None:
+    """Write the selected documents into DIRECTORY, each asset in a folder, under names that are safe for files."""
+    from assetcore.cli import show
+
+    checked(select)
+    async with call.opened() as project:
+        call.answer((await project.export(select, directory)).to_json(), show.exported)
+
+
+@verb()
+@click.option("--yes", is_flag=True, help="Remove them; without it, only say what would be removed.")
+async def gc(call: Call, yes: bool) -> None:
+    """Remove objects that nothing refers to: left by a crash, or of assets that are no longer declared."""
+    from assetcore.cli import show
+
+    async with call.opened(DATA) as project:
+        call.answer((await project.gc(dry_run=not yes)).to_json(), show.garbage)

@@ -1,0 +1,135 @@
+"""Platform: do the services run, with which schema and which settings?"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+from assetcore.cli.call import Call, verb
+from assetcore.errors import UsageError
+
+if TYPE_CHECKING:
+    from assetcore.settings import Settings
+
+UNREACHABLE = 69
+
+
+@verb(project=False)
+async def up(call: Call) -> None:
+    """Start the services that the settings give no address for, and wait until they answer."""
+    from assetcore import stack
+
+    settings = call.settings()
+    addresses = await stack.up(settings, on_progress=call.say)
+    await _tell_how_they_are(call, addresses.applied_to(settings))
+
+
+@verb(project=False)
+async def check(call: Call) -> None:
+    """Ask every service how it is: address, version and latency, or what is wrong and how to mend it."""
+    await _tell_how_they_are(call, call.settings())
+
+
+@verb(project=False)
+async def down(call: Call) -> None:
+    """Stop the services that were started; their data stays."""
+    from assetcore import stack
+
+    stopped: list[str] = []
+    await stack.down(call.settings(), stopped.append)
+    call.answer(
+        {"stopped": [line.removesuffix(" stopped") for line in stopped]},
+        lambda _: "\n".join(stopped) or "Nothing was running.",
+    )
+
+
+@verb(project=False)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+async def clean(call: Call, yes: bool) -> None:
+    """Stop the services and remove all their data: documents, lineage, runs."""
+    from assetcore import stack
+
+    settings = call.settings()
+    if settings.home.exists() and not yes:
+        question = f"Remove {settings.home} with everything that was made?"
+        if not (sys.stdin.isatty() and sys.stderr.isatty()):
+            raise UsageError(
+                f"clean removes {settings.home} with everything that was made.", hint="If so: aipctl clean --yes"
+            )
+        click.confirm(question, abort=True, err=True)
+    existed = settings.home.exists()
+    await stack.clean(settings, call.say)
+    call.answer(
+        {"removed": str(settings.home) if existed else None},
+        lambda answer: f"{answer['removed']} removed." if existed else "There is nothing to remove.",
+    )
+
+
+@click.group()
+def db() -> None:
+    """Look after the database's schema."""
+
+
+@verb(project=False, group=db)
+async def upgrade(call: Call) -> None:
+    """Bring the database's schema to the one that this version works with."""
+    from assetcore import stack
+    from assetcore.lineage import schema
+
+    settings = call.settings()
+    addresses = await stack.up(settings, ("postgres",), call.say)
+    before, after = await schema.upgrade(addresses.database_url)
+    answer = {"before": before, "after": after}
+    told = (
+        f"The schema is at {after} already."
+        if before == after
+        else f"The schema is at {after} now; it was {before or 'empty'}."
+    )
+    call.answer(answer, lambda _: told)
+
+
+@click.group()
+def config() -> None:
+    """Show the settings, and where each came from."""
+
+
+@verb(project=False, group=config, name="show")
+def config_show(call: Call) -> None:
+    """Show every setting, its value with passwords masked, and where it came from."""
+    from assetcore.cli import show
+
+    rows = [{"name": name, "value": value, "origin": origin} for name, value, origin in call.settings().origins()]
+    call.answer({"settings": rows}, show.settings)
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print the completion script for a shell.
+
+    \b
+    bash   eval "$(aipctl completion bash)"             in ~/.bashrc
+    zsh    eval "$(aipctl completion zsh)"              in ~/.zshrc
+    fish   aipctl completion fish > ~/.config/fish/completions/aipctl.fish
+    """
+    from click.shell_completion import get_completion_class
+
+    from assetcore.cli import main
+
+    kind = get_completion_class(shell)
+    if kind is None:
+        raise UsageError(f"There is no completion for {shell}.")
+    click.echo(kind(main, {}, "aipctl", "_AIPCTL_COMPLETE").source())
+
+
+async def _tell_how_they_are(call: Call, settings: Settings) -> None:
+    from assetcore import stack
+    from assetcore.cli import show
+
+    statuses = await stack.check(settings)
+    call.answer({"services": [asdict(status) for status in statuses]}, show.services)
+    if not all(status.ok for status in statuses):
+        raise click.exceptions.Exit(UNREACHABLE)

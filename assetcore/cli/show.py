@@ -1,0 +1,505 @@
+"""Show: how does an answer look to a person?
+
+Every function takes the JSON answer of a verb and returns something that rich can print, so that the two can never disagree.
+Tables fit 80 columns: names fold rather than being cut, columns of nothing but zeros are left out, numbers stand to the right.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from rich import box
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.table import Table
+from rich.text import Text
+
+from assetcore.selection import format_ref
+
+__all__ = [
+    "assets", "causes", "comparison", "documents", "dot", "exported", "found", "garbage", "graph", "lineage", "mermaid",
+    "outcome", "plan", "run", "runs", "services", "settings", "why",
+]  # fmt: skip
+
+Answer = Mapping[str, Any]
+CHILDREN_SHOWN = 20
+DEPTH_SHOWN = 50
+FAILURES_SHOWN = 10
+ROWS_SHOWN = 100
+UNBROKEN = 20
+"""Words of at most this length are never folded."""
+
+
+# --- ask --------------------------------------------------------------------------------------------------------------
+
+
+def assets(answer: Answer) -> RenderableType:
+    """`ls`: one line for each asset."""
+    rows = answer["assets"]
+    columns = [
+        words("asset"),
+        words("kind"),
+        words("group"),
+        count("units"),
+        count("documents"),
+        count("stale"),
+        count("failed"),
+        Column("made", lambda row: moment(row.get("made_at"))),
+        Column("tags", lambda row: ", ".join(row.get("tags") or ())),
+        words("owner"),
+    ]
+    if all(row["group"] == "main" for row in rows):
+        columns = [column for column in columns if column.title != "group"]
+    return table(columns, rows)
+
+
+def plan(answer: Answer, *, units: bool = False) -> RenderableType:
+    """`plan`: what is stale for each asset and why, what the sources brought, what it will take."""
+    parts: list[RenderableType] = [
+        Text(f"{source['source']}: {plural(source['documents'], 'document')}, {changes}")
+        for source in answer.get("sources", ())
+        if (changes := counted(source, ("new", "changed", "removed")))
+    ]
+    idle = [row for row in answer["assets"] if not _touched(row)]
+    busy = [row for row in answer["assets"] if _touched(row)]
+    if busy:
+        columns = [
+            words("asset"),
+            count("units"),
+            count("fresh"),
+            count("stale"),
+            Column("why", lambda row: causes(row.get("causes", {}))),
+            count("pending"),
+            count("removed"),
+        ]
+        parts.append(table(columns, busy))
+    for row in busy if units else ():
+        parts += _unit_lines(row)
+    if idle and busy:
+        parts.append(Text(f"Fresh: {', '.join(row['asset'] for row in idle)}", style="dim"))
+    if stale_inputs := answer.get("stale_inputs"):
+        parts.append(Text(f"Not selected, but stale above: {', '.join(stale_inputs)} (add --upstream)"))
+    parts.append(Text(_plan_sentence(answer, busy)))
+    return Group(*parts)
+
+
+def _plan_sentence(answer: Answer, busy: Sequence[Answer]) -> str:
+    """`16 stale (input-changed 16), 3 pending: about 12 s.`"""
+    if not busy and answer.get("up_to_date", True):
+        return "Everything is up to date."
+    reasons: Counter[str] = Counter()
+    for row in busy:
+        reasons.update(row.get("causes", {}))
+    totals = {key: sum(row[key] for row in busy) for key in ("stale", "pending", "removed")}
+    counts = counted(totals, ("pending", "removed"))
+    if totals["stale"]:
+        stale = f"{totals['stale']:,} stale" + (f" ({causes(reasons)})" if reasons else "")
+        counts = ", ".join(filter(None, (stale, counts)))
+    estimate = answer.get("estimate") or {}
+    costs = [f"about {duration(estimate['seconds'])}"] if estimate.get("seconds") else []
+    costs += [plural(estimate["tokens"], "token")] if estimate.get("tokens") else []
+    costs += [f"{estimate['usd']:,.2f} USD"] if estimate.get("usd") else []
+    return (counts or "No unit is stale") + (f": {', '.join(costs)}" if costs else "") + "."
+
+
+def _touched(row: Answer) -> bool:
+    return bool(row["stale"] or row["pending"] or row["removed"])
+
+
+def causes(counts: Mapping[str, int]) -> str:
+    """`input-changed 16, missing 2`, most first."""
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{code} {count:,}" for code, count in ordered if count)
+
+
+def _unit_lines(row: Answer) -> list[RenderableType]:
+    lines: list[RenderableType] = [Text(f"{row['asset']}:", style="bold")]
+    for unit in row.get("details", ()):
+        codes = f" ({', '.join(unit['causes'])})" if unit["causes"] else ""
+        lines.append(Text(f"  {unit['unit']}  {unit['status']}{codes}"))
+    return lines
+
+
+def why(answer: Answer) -> RenderableType:
+    """`why`: the causes, each with what it was before and what it is now."""
+    if answer.get("units"):
+        return Group(*(why(unit) for unit in answer["units"]))
+    if answer["fresh"]:
+        return Text(f"{answer['unit']} is fresh.")
+    parts: list[RenderableType] = [Text(f"{answer['unit']} is stale:")]
+    for cause in answer["causes"]:
+        parts.append(Text(f"  {cause['code']}: {cause['detail']}"))
+        before, after = cause.get("before"), cause.get("after")
+        if cause.get("diff"):
+            parts.append(indented(diff_text(cause["diff"]), 4))
+        elif before is not None or after is not None:
+            parts.append(Text(f"    {short(before)} -> {short(after)}"))
+    return Group(*parts)
+
+
+def lineage(answer: Answer) -> RenderableType:
+    """`lineage`: a tree from the root; what was shown above is not shown again."""
+    nodes = {node["id"]: node for node in answer["nodes"]}
+    up = answer["direction"] == "up"
+    beyond: dict[str, list[str]] = {}
+    for source, target in answer["edges"]:
+        beyond.setdefault(target if up else source, []).append(source if up else target)
+    inner = {child for children in beyond.values() for child in children}
+    roots = [answer["root"]] if answer["root"] in nodes else [node for node in nodes if node not in inner]
+    return _trees(roots, beyond, lambda node: Text(_node_label(nodes[node])))
+
+
+def graph(answer: Answer) -> RenderableType:
+    """`graph`: a tree from the sources down; what was shown above is not shown again."""
+    nodes = {node["asset"]: node for node in answer["nodes"]}
+    beyond: dict[str, list[str]] = {}
+    for source, target in answer["edges"]:
+        beyond.setdefault(source, []).append(target)
+    inner = {target for _, target in answer["edges"]}
+
+    def label(name: str) -> Text:
+        node = nodes[name]
+        notes = [node["kind"]] if node["kind"] != "asset" else []
+        notes += [node["group"]] if node["group"] != "main" else []
+        return Text(name).append("".join(f"  {note}" for note in notes), style="dim")
+
+    return _trees([name for name in nodes if name not in inner], beyond, label)
+
+
+def _trees(roots: Sequence[str], beyond: Mapping[str, Sequence[str]], label: Callable[[str], Text]) -> RenderableType:
+    """Trees over a graph without circles: a line for each node, never wrapped, drawn without recursion."""
+    lines: list[Text] = []
+    shown: set[str] = set()
+    waiting = [(root, "", "") for root in reversed(roots)]
+    while waiting:
+        node, head, below = waiting.pop()
+        line = Text(head).append_text(label(node)) if node else Text(head)
+        children = beyond.get(node, ())
+        if node in shown and children:
+            line.append("  (see above)", style="dim")
+            children = ()
+        elif len(below) >= 4 * DEPTH_SHOWN and children:
+            line.append("  ...", style="dim")
+            children = ()
+        shown.add(node)
+        lines.append(line)
+        listed = [(child, "") for child in children[:CHILDREN_SHOWN]]
+        if len(children) > CHILDREN_SHOWN:
+            listed.append(("", f"and {len(children) - CHILDREN_SHOWN:,} more"))
+        for child, note in reversed(listed):
+            last = (child, note) == listed[-1]
+            waiting.append((child, below + ("└── " if last else "├── ") + note, below + ("    " if last else "│   ")))
+    drawn = Text("\n").join(lines)
+    drawn.no_wrap, drawn.overflow = True, "ignore"
+    return drawn
+
+
+def dot(answer: Answer) -> str:
+    """A graph or a lineage for Graphviz."""
+    quoted = {identity: _dot_quoted(label) for identity, label in _labelled(answer).items()}
+    numbers = {identity: f"n{index}" for index, identity in enumerate(quoted)}
+    lines = ["digraph {", "  rankdir=LR; node [shape=box, fontname=sans-serif];"]
+    lines += [f"  {numbers[identity]} [label={label}];" for identity, label in quoted.items()]
+    lines += [f"  {numbers[source]} -> {numbers[target]};" for source, target in answer["edges"]]
+    return "\n".join([*lines, "}", ""])
+
+
+def mermaid(answer: Answer) -> str:
+    """A graph or a lineage for Mermaid."""
+    labels = _labelled(answer)
+    numbers = {identity: f"n{index}" for index, identity in enumerate(labels)}
+    lines = ["graph LR"]
+    lines += [f'  {numbers[identity]}["{_mermaid_quoted(label)}"]' for identity, label in labels.items()]
+    lines += [f"  {numbers[source]} --> {numbers[target]}" for source, target in answer["edges"]]
+    return "\n".join([*lines, ""])
+
+
+def _labelled(answer: Answer) -> dict[str, str]:
+    return {node.get("id", node["asset"]): _node_label(node) for node in answer["nodes"]}
+
+
+def _node_label(node: Answer) -> str:
+    return format_ref(node["asset"], node.get("unit"), node.get("document") if node.get("unit") is not None else None)
+
+
+def _dot_quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def _mermaid_quoted(text: str) -> str:
+    entities = {"&": "&amp;", '"': "&quot;", "<": "&lt;", ">": "&gt;", "#": "#35;"}
+    return "".join(entities.get(character, character) for character in text)
+
+
+def documents(answer: Answer) -> RenderableType:
+    """`show` of several documents: one line for each."""
+    rows = answer["documents"]
+    columns = [
+        words("document"),
+        words("id"),
+        Column("size", lambda row: size(row["size"]), numeric=True),
+        Column("media type", lambda row: row["media_type"]),
+        Column("unit", lambda row: row["unit"] if row.get("unit") not in (None, row["document"]) else ""),
+    ]
+    drawn: list[RenderableType] = [table(columns, rows[:ROWS_SHOWN])]
+    if len(rows) > ROWS_SHOWN:
+        drawn.append(Text(f"and {len(rows) - ROWS_SHOWN:,} more (all of them: --json)", style="dim"))
+    return Group(*drawn)
+
+
+def comparison(answer: Answer) -> RenderableType:
+    """`diff`: a unified diff, or what is to be said where there is none."""
+    return (
+        diff_text(answer["diff"])
+        if answer["diff"]
+        else Text("They are the same." if answer["same"] else "They differ.")
+    )
+
+
+def found(answer: Answer) -> RenderableType:
+    """`search`: the best documents first, each with the passage that answers."""
+    parts: list[RenderableType] = []
+    for hit in answer["hits"]:
+        head = Text(hit["name"], style="bold").append(f"  {hit['asset']}", style="dim")
+        parts.append(head if hit["title"] in ("", hit["name"]) else head.append(f"  {hit['title']}", style=""))
+        parts.append(indented(Text(" ".join(hit["snippet"].split())), 2))
+    return Group(*parts) if parts else Text("Nothing was found.")
+
+
+# --- make -------------------------------------------------------------------------------------------------------------
+
+
+def outcome(answer: Answer) -> RenderableType:
+    """`materialize`: what happened to each asset, the failures, one sentence."""
+    touched = ("made", "reused", "removed", "failed", "skipped")
+    busy = [row for row in answer["assets"] if any(row[key] for key in touched)]
+    parts: list[RenderableType] = []
+    if busy:
+        columns = [
+            words("asset"),
+            *map(count, ("made", "unchanged", "reused", "fresh", "removed", "failed", "skipped")),
+            Column("time", lambda row: took(row), numeric=True),
+        ]
+        parts.append(table(columns, busy, keep=("made",)))
+    failures = answer.get("failures", ())
+    for failure in failures[:FAILURES_SHOWN]:
+        parts.append(Text(f"{format_ref(failure['asset'], failure.get('unit'))} failed: {failure['error']}"))
+        if failure.get("traceback"):
+            parts.append(indented(Text(failure["traceback"].rstrip(), style="dim"), 2))
+    if len(failures) > FAILURES_SHOWN:
+        parts.append(Text(f"and {len(failures) - FAILURES_SHOWN:,} more failures: aipctl runs {answer['run']}"))
+    parts.append(Text(_outcome_sentence(answer, busy)))
+    return Group(*parts)
+
+
+def _outcome_sentence(answer: Answer, busy: Sequence[Answer]) -> str:
+    total = {key: sum(row[key] for row in busy) for key in ("made", "reused", "removed", "failed", "skipped")}
+    counts = counted(total, tuple(total)) or "nothing made"
+    within = f" in {took(answer)}" if took(answer) else ""
+    match answer["status"]:
+        case "nothing to do":
+            return "Everything is up to date: nothing was run."
+        case "failed":
+            return f"Run {answer['run']} failed{within}: {counts}. The next run makes what failed and what is missing."
+        case "cancelled":
+            return f"Run {answer['run']} was stopped{within}: {counts}. The next run continues with what is missing."
+        case _:
+            return f"Run {answer['run']} is done{within}: {counts}."
+
+
+def runs(answer: Answer) -> RenderableType:
+    """`runs`: one line for each run, the latest first."""
+    if not answer["runs"]:
+        return Text("Nothing has run yet.")
+    columns = [
+        words("run"),
+        Column("started", lambda row: moment(row["started_at"])),
+        words("status"),
+        *map(count, ("made", "unchanged", "reused", "removed", "failed", "skipped")),
+        Column("time", lambda row: took(row), numeric=True),
+    ]
+    return table(columns, answer["runs"], keep=("made",))
+
+
+def run(answer: Answer) -> RenderableType:
+    """`runs RUN`: when it was, and what it did to each asset."""
+    head = f"Run {answer['run']}: {answer['status']}, started {moment(answer['started_at'])}"
+    if answer.get("flow_run"):
+        head += f", flow run {answer['flow_run']}"
+    return Group(Text(head), outcome(answer)) if answer.get("assets") else Text(head)
+
+
+def exported(answer: Answer) -> RenderableType:
+    """`export`: how much was written where."""
+    written = answer["files"] if isinstance(answer["files"], int) else len(answer["files"])
+    return Text(f"{plural(written, 'document')} written to {answer['directory']}.")
+
+
+def garbage(answer: Answer) -> RenderableType:
+    """`gc`: what nothing refers to."""
+    parts = [f"{plural(answer['objects'], 'object')} ({size(answer['bytes'])})"]
+    if answer.get("orphans"):
+        parts.append(f"assets that are no longer declared: {', '.join(answer['orphans'])}")
+    if not answer["objects"] and not answer.get("orphans"):
+        return Text("There is nothing to remove.")
+    done = "Would remove: " if answer["dry_run"] else "Removed: "
+    return Text(done + "; ".join(parts) + (". To do it: aipctl gc --yes" if answer["dry_run"] else "."))
+
+
+# --- platform ---------------------------------------------------------------------------------------------------------
+
+
+def services(answer: Answer) -> RenderableType:
+    """`up`, `check`: one line for each service, with what is wrong and how to mend it."""
+    rows = answer["services"]
+    width = max((len(row["name"]) for row in rows), default=0)
+    return Group(*(_service(row, width) for row in rows))
+
+
+def _service(row: Answer, width: int) -> Text:
+    # One line, however long: it is read by eyes and by grep.
+    line = Text(f"{row['name']:<{width}}  ", no_wrap=True, overflow="ignore")
+    line.append("ok " if row["ok"] else "bad", style="green" if row["ok"] else "red")
+    latency = f"{row['latency_ms']:g} ms" if row.get("latency_ms") is not None else ""
+    remedy = f"({row['remedy']})" if row.get("remedy") else ""
+    for fact in filter(None, (row["address"], row["version"], latency, row.get("problem"), remedy)):
+        line.append(f"  {fact}")
+    return line
+
+
+def settings(answer: Answer) -> RenderableType:
+    """`config show`: every setting, its value, and who said so."""
+    columns = [words("name"), words("value"), words("origin")]
+    return table(columns, answer["settings"])
+
+
+# --- parts ------------------------------------------------------------------------------------------------------------
+
+
+class Column(NamedTuple):
+    """A column of a table: its title and what it says of a row. Numbers stand to the right and are never broken."""
+
+    title: str
+    text: Callable[[Answer], str]
+    numeric: bool = False
+
+
+def words(key: str) -> Column:
+    """The value of this key as it is."""
+    return Column(key, lambda row: "" if row.get(key) is None else str(row[key]))
+
+
+def count(key: str) -> Column:
+    """The number of this key."""
+    return Column(key, lambda row: number(row.get(key)), numeric=True)
+
+
+def table(columns: Sequence[Column], rows: Sequence[Answer], keep: Collection[str] = ()) -> RenderableType:
+    """A table of these rows. Columns that say nothing are left out, except the first and those to `keep`."""
+    chosen: list[tuple[Column, list[str]]] = []
+    for index, column in enumerate(columns):
+        cells = [column.text(row) for row in rows]
+        if index == 0 or column.title in keep or any(cell not in ("", "0") for cell in cells):
+            chosen.append((column, cells))
+    return Rows(chosen)
+
+
+class Rows:
+    """Columns side by side where they fit, otherwise each row as a paragraph: a number is never cut."""
+
+    def __init__(self, columns: Sequence[tuple[Column, list[str]]]) -> None:
+        self.columns = columns
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        widths = [max(map(len, (column.title, *cells))) for column, cells in self.columns]
+        least = [
+            width if column.numeric else min(width, UNBROKEN)
+            for (column, _), width in zip(self.columns, widths, strict=True)
+        ]
+        if sum(least) + 2 * (len(least) - 1) > options.max_width:
+            yield from self._paragraphs()
+            return
+        drawn = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+        for (column, _), width in zip(self.columns, least, strict=True):
+            drawn.add_column(
+                column.title, justify="right" if column.numeric else "left", overflow="fold", min_width=width
+            )
+        for cells in zip(*(cells for _, cells in self.columns), strict=True):
+            drawn.add_row(*map(Text, cells))
+        yield drawn
+
+    def _paragraphs(self) -> Iterator[Text]:
+        (_, heads), *others = self.columns
+        for row, head in enumerate(heads):
+            facts = [f"{column.title} {cells[row]}" for column, cells in others if cells[row] not in ("", "0")]
+            yield Text(head, style="bold", overflow="fold")
+            yield Text("  " + ", ".join(facts))
+
+
+def diff_text(unified: str) -> Text:
+    """A unified diff, coloured as everywhere."""
+    styles = {"+": "green", "-": "red", "@": "cyan"}
+    lines = [Text(line, style=styles.get(line[:1], "")) for line in unified.rstrip("\n").split("\n")]
+    return Text("\n").join(lines)
+
+
+def indented(text: Text, columns: int) -> Text:
+    """The text with every line moved to the right."""
+    return Text("\n").join(Text(" " * columns).append_text(line) for line in text.split("\n"))
+
+
+def number(value: int | None) -> str:
+    return "" if value is None else f"{value:,}"
+
+
+def plural(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def counted(counts: Mapping[str, int], keys: Sequence[str]) -> str:
+    """`3 new, 1 removed`: what is not zero."""
+    return ", ".join(f"{counts[key]:,} {key}" for key in keys if counts.get(key))
+
+
+def size(count: int) -> str:
+    """Bytes for people: `812 B`, `3.4 MB`."""
+    amount = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if amount < 1000:
+            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1000
+    return f"{amount:.1f} TB"
+
+
+def duration(seconds: float) -> str:
+    """`0.4 s`, `12 s`, `3 min 20 s`, `2 h 5 min`."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def took(answer: Answer) -> str:
+    seconds = answer.get("seconds")
+    return "" if seconds is None else duration(seconds)
+
+
+def moment(value: str | datetime | None) -> str:
+    """A point in time in the reader's own zone, to the second."""
+    if value is None:
+        return ""
+    at = datetime.fromisoformat(value) if isinstance(value, str) else value
+    return at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def short(value: Any) -> str:
+    """A value in one line of at most 60 characters."""
+    text = "nothing" if value is None else str(value).replace("\n", " ")
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,545 @@
+"""The command: which verbs are there, how are answers and errors told?"""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+from rich.console import Console, RenderableType
+
+from assetcore.cli import VERBS, _sentence, main, show
+from assetcore.cli.progress import Lines, reporting
+from assetcore.errors import NothingSelectedError, ServiceError
+
+EVERY_VERB = [verb for section in VERBS.values() for verb in section]
+HEAVY = [
+    "asyncpg",
+    "networkx",
+    "pandas",
+    "polars",
+    "prefect",
+    "pyarrow",
+    "pydantic",
+    "rich",
+    "sqlalchemy",
+    "yaml",
+    "lark",
+]
+
+PROJECT = '''
+import sys
+from assetcore.assets import asset, collect, each, source
+from assetcore.documents import Document
+from assetcore.sources import folder
+
+print("a project that prints")
+sys.stdout.write("in two ways\\n")
+
+class Page(Document):
+    """A page."""
+
+class Word(Document):
+    """A word."""
+
+pages = source("pages", Page, folder("data"), owner="Ada L")
+
+@asset(tags=["text"], group="parts")
+async def words(page: Page = each(pages)) -> list[Word]:
+    """The words of a page."""
+    return [Word(name=word, text=word) for word in page.text.split()]
+
+@asset(tags=["report"])
+async def index(words: list[Word] = collect(words)) -> Word:
+    return Word(name="index", text=" ".join(word.name for word in words))
+'''
+
+
+def aipctl(*arguments: str, **environment: str | None) -> Result:
+    cleared: dict[str, str | None] = {"PROJECT": None, "NO_COLOR": "1", "COLUMNS": "80"}
+    return CliRunner(env=cleared | environment).invoke(main, arguments)
+
+
+def drawn(renderable: RenderableType, width: int = 80) -> str:
+    console = Console(file=io.StringIO(), width=width, highlight=False, markup=False, emoji=False)
+    console.print(renderable, crop=False)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    package = tmp_path / "projects" / "notes"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    (package / "assets.py").write_text(PROJECT)
+    (tmp_path / "data").mkdir()
+    return tmp_path
+
+
+# --- verbs and help ---------------------------------------------------------------------------------------------------
+
+
+def test_help_lists_every_verb() -> None:
+    """`aipctl --help`, and `aipctl` alone, list every verb with what it does."""
+    for arguments in (["--help"], ["-h"], []):
+        result = aipctl(*arguments)
+        assert result.exit_code == 0
+        for verb in EVERY_VERB:
+            assert f"  {verb} " in result.stdout
+
+
+@pytest.mark.parametrize("verb", EVERY_VERB)
+def test_every_verb_has_help(verb: str) -> None:
+    """Every verb explains itself, in at most 80 columns."""
+    result = aipctl(verb, "--help")
+    assert result.exit_code == 0
+    assert result.stdout.startswith("Usage:")
+    assert max(map(len, result.stdout.splitlines())) <= 80
+
+
+def test_help_and_completion_import_nothing_heavy() -> None:
+    """Help of every verb, and completion in a shell, import click and the standard library only."""
+    program = f"""
+import contextlib, io, os, sys
+from assetcore.cli import VERBS, main
+with contextlib.redirect_stdout(io.TextIOWrapper(io.BytesIO())):
+    for arguments in [[], ["--help"], *([verb, "--help"] for section in VERBS.values() for verb in section)]:
+        assert main.main(arguments, "aipctl", standalone_mode=False) == 0, arguments
+    main.main(["completion", "bash"], "aipctl", standalone_mode=False)
+    for words, word in [("aipctl ", 1), ("aipctl ma", 1), ("aipctl plan --ex", 2), ("aipctl db ", 2)]:
+        os.environ.update(_AIPCTL_COMPLETE="bash_complete", COMP_WORDS=words, COMP_CWORD=str(word))
+        with contextlib.suppress(SystemExit):
+            main.main([], "aipctl")
+found = [name for name in {HEAVY!r} if name in sys.modules]
+sys.exit(", ".join(found))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_completion() -> None:
+    """A shell completes verbs and options."""
+    environment = os.environ | {"_AIPCTL_COMPLETE": "bash_complete", "COMP_WORDS": "aipctl ma", "COMP_CWORD": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "assetcore"], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    if done.stdout == "":  # the shell's function calls `aipctl`, whatever this process is called
+        pytest.fail(done.stderr)
+    assert "materialize" in done.stdout
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts(shell: str) -> None:
+    """A completion script calls aipctl."""
+    result = aipctl("completion", shell)
+    assert result.exit_code == 0
+    assert "_AIPCTL_COMPLETE" in result.stdout
+
+
+def test_version() -> None:
+    """`--version` prints the version, `python -m assetcore` is the same command."""
+    done = subprocess.run(
+        [sys.executable, "-m", "assetcore", "--version"], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == aipctl("--version").stdout
+    assert done.stdout.startswith("assetcore ")
+
+
+# --- errors -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (["nope"], 64, "No such command 'nope'"),
+        (["lineag"], 64, "lineage"),
+        (["ls", "--nope"], 64, "No such option '--nope'"),
+        (["why"], 64, "Missing argument 'REF'"),
+        (["lineage", "chunks", "--depth", "0"], 64, "--depth"),
+        (["graph", "a", "b"], 64, "two terms stand beside each other"),
+        (["plan", "a,b"], 64, "a comma does not combine terms"),
+        (["ls", "tga:x"], 64, "Did you mean tag?"),
+        (["why", "a/b"], 64, "is not a REF"),
+        (["completion", "csh"], 64, "csh"),
+        (["new", "project", "no-package"], 64, "cannot be the name of a project"),
+    ],
+)
+def test_wrong_usage(arguments: list[str], code: int, sentence: str) -> None:
+    """Wrong usage ends with 64 and a sentence on stderr; with --json also with an object on stdout, and nothing else there."""
+    result = aipctl(*arguments)
+    assert (result.exit_code, result.stdout) == (code, "")
+    assert result.stderr.startswith("error: ")
+    assert sentence in result.stderr
+    assert "Traceback" not in result.stderr
+    error = json.loads(aipctl(*arguments, "--json").stdout)["error"]
+    assert error.keys() == {"kind", "message", "hint", "exit_code"}
+    assert error["exit_code"] == code
+
+
+def test_no_project(tmp_path: Path, root: Path) -> None:
+    """Where there is no project, or more than one, the error says what there is."""
+    (tmp_path / "empty").mkdir()
+    (root / "projects" / "more").mkdir()
+    (root / "projects" / "more" / "__init__.py").write_text("")
+    result = aipctl("graph", "--root", str(root))
+    assert result.exit_code == 64
+    assert "There are 2 projects: more, notes." in result.stderr
+    result = aipctl("graph", "--root", str(root), "-p", "nites")
+    assert result.exit_code == 1
+    assert "notes" in result.stderr
+
+
+def test_sentences() -> None:
+    """Every way to fail has its exit code; what nobody foresaw is called a bug, in one sentence."""
+    assert _sentence(NothingSelectedError("Nothing.", hint="Look.")) == ("NothingSelectedError", "Nothing.", "Look.", 4)
+    assert _sentence(ServiceError("Down."))[3] == 69
+    assert _sentence(click.Abort())[3] == 130
+    assert _sentence(PermissionError(13, "Permission denied", "a.txt"))[1:] == ("Permission denied: a.txt.", None, 1)
+    kind, message, hint, code = _sentence(KeyError("x\ny"))
+    assert (kind, message, code) == ("KeyError", "This is a bug in assetcore: KeyError: 'x\\ny'", 1)
+    assert "--debug" in (hint or "")
+
+
+def test_debug_shows_the_traceback() -> None:
+    """Only --debug shows where an error was raised."""
+    assert "Traceback" in aipctl("plan", "a,b", "--debug").stderr
+
+
+# --- answers without services -----------------------------------------------------------------------------------------
+
+
+def test_graph(root: Path) -> None:
+    """`graph` draws the declarations in four forms; what the project prints is kept away from the answer."""
+    result = aipctl("graph", "--root", str(root))
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.split("\n")[0].startswith("pages  source")
+    assert "a project that prints" not in result.stdout
+    assert "a project that prints" in result.stderr
+    answer = json.loads(aipctl("graph", "--root", str(root), "--json").stdout)
+    assert [node["asset"] for node in answer["nodes"]] == ["pages", "words", "index"]
+    assert answer["edges"] == [["pages", "words"], ["words", "index"]]
+    assert json.loads(aipctl("graph", "--root", str(root), "--format", "json").stdout) == answer
+    assert "n0 -> n1" in aipctl("graph", "--root", str(root), "--format", "dot").stdout
+    assert "n0 --> n1" in aipctl("graph", "--root", str(root), "--format", "mermaid").stdout
+
+
+def test_graph_of_a_selection(root: Path) -> None:
+    """A selection narrows the graph; one that selects nothing ends with 4 and what was perhaps meant."""
+    answer = json.loads(aipctl("graph", "tag:text+", "--root", str(root), "--json").stdout)
+    assert ([node["asset"] for node in answer["nodes"]], answer["edges"]) == (["words", "index"], [["words", "index"]])
+    result = aipctl("graph", "word", "--root", str(root))
+    assert result.exit_code == 4
+    assert "Did you mean words?" in result.stderr
+    result = aipctl("graph", "status:stale", "--root", str(root))
+    assert result.exit_code == 64
+    assert "status:stale, which is not known here" in result.stderr
+
+
+def test_ls_declared(root: Path) -> None:
+    """`ls --declared` lists what is declared, with nothing running."""
+    answer = json.loads(aipctl("ls", "--declared", "--root", str(root), "--json").stdout)
+    assert answer["project"] == "notes"
+    assert [(row["asset"], row["kind"], row["tags"], row["owner"], row["units"]) for row in answer["assets"]] == [
+        ("pages", "source", [], "Ada L", None),
+        ("words", "asset", ["text"], None, None),
+        ("index", "asset", ["report"], None, None),
+    ]
+    assert "Ada L" in aipctl("ls", "--declared", "--root", str(root)).stdout
+
+
+def test_stdout_holds_the_answer_and_nothing_else(root: Path) -> None:
+    """Even a child process that writes to the inherited stdout does not reach the answer."""
+    assets = root / "projects" / "notes" / "assets.py"
+    assets.write_text("import os\nos.system('echo from a child')\n" + assets.read_text())
+    command = [sys.executable, "-m", "assetcore", "graph", "--root", str(root), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert len(json.loads(done.stdout)["nodes"]) == 3
+    assert "from a child" in done.stderr
+    assert "in two ways" in done.stderr
+
+
+def test_a_reader_that_goes_away(root: Path) -> None:
+    """`aipctl ... | head` ends quietly."""
+    command = f"{sys.executable} -m assetcore graph --root '{root}' 2>errors | true"
+    subprocess.run(command, shell=True, cwd=root, timeout=60, check=True)
+    assert "Traceback" not in (root / "errors").read_text()
+    assert "error" not in (root / "errors").read_text()
+
+
+# --- a new project ----------------------------------------------------------------------------------------------------
+
+
+def test_new_project(tmp_path: Path) -> None:
+    """A new project is a small example that loads; an existing one is never touched."""
+    result = aipctl("new", "project", "my_notes", "--root", str(tmp_path))
+    assert result.exit_code == 0, result.stderr
+    assert "aipctl materialize -p my_notes" in result.stdout
+    assert sorted(path.name for path in (tmp_path / "data" / "my_notes").iterdir()) == ["first.txt", "second.txt"]
+    again = aipctl("new", "project", "my_notes", "--root", str(tmp_path), "--json")
+    assert again.exit_code == 64
+    assert "already" in json.loads(again.stdout)["error"]["message"]
+    second = json.loads(aipctl("new", "project", "other", "--root", str(tmp_path), "--json").stdout)
+    assert "projects/other/assets.py" in second["files"]
+    answer = json.loads(aipctl("graph", "-p", "my_notes", "--root", str(tmp_path), "--json").stdout)
+    assert [node["asset"] for node in answer["nodes"]] == ["pages", "words", "frequencies"]
+
+
+async def test_new_project_works(tmp_path: Path) -> None:
+    """The functions of a new project can be called as they are."""
+    aipctl("new", "project", "my_notes", "--root", str(tmp_path))
+    spec = importlib.util.spec_from_file_location("scaffolded", tmp_path / "projects" / "my_notes" / "assets.py")
+    assert spec is not None
+    assert spec.loader is not None
+    assets = importlib.util.module_from_spec(spec)
+    sys.modules["scaffolded"] = assets
+    try:
+        spec.loader.exec_module(assets)
+        words = await assets.words(assets.Page(name="a.txt", text="to be or not to be"))
+    finally:
+        del sys.modules["scaffolded"]
+    assert [(word.text, word.count) for word in words] == [("be", 2), ("not", 1), ("or", 1), ("to", 2)]
+
+
+# --- for people -------------------------------------------------------------------------------------------------------
+
+LONG = "a_rather_long_name_of_an_asset_that_somebody_has_given_to_it"
+
+
+def asset_plan(asset: str, units: int, stale: int = 0, **more: Any) -> dict[str, Any]:
+    causes = {"input-changed": stale} if stale else {}
+    row = {
+        "asset": asset,
+        "units": units,
+        "fresh": units - stale,
+        "stale": stale,
+        "pending": 0,
+        "removed": 0,
+        "causes": causes,
+    }
+    return row | more
+
+
+def planned(*assets: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {
+        "project": "handbook",
+        "environment": "prod",
+        "stale": sum(row["stale"] for row in assets),
+        "assets": list(assets),
+        "sources": [{"source": "topics", "documents": 79, "new": 0, "changed": 2, "removed": 1}],
+        "up_to_date": not any(row["stale"] for row in assets),
+        "estimate": {"seconds": 12.3, "tokens": None, "usd": None},
+        **more,
+    }
+
+
+def test_plan_for_people() -> None:
+    """A plan says how many are stale and why, for each asset and in one sentence."""
+    text = drawn(show.plan(planned(asset_plan("chunks", 12345, 16), asset_plan("index", 1))))
+    assert "topics: 79 documents, 2 changed, 1 removed" in text
+    assert "12,345" in text
+    assert text.endswith("16 stale (input-changed 16): about 12 s.\n")
+    assert "Fresh: index" in text
+    assert "pending" not in text
+    assert "Everything is up to date." in drawn(show.plan(planned(asset_plan("index", 1), sources=[])))
+
+
+def test_plan_with_units() -> None:
+    """`plan --units` lists the units with their causes; a label is printed as it is, whatever it holds."""
+    details = [{"unit": "[red]a b", "status": "stale", "causes": ["missing"]}]
+    text = drawn(show.plan(planned(asset_plan("chunks", 1, 1, details=details)), units=True))
+    assert "  [red]a b  stale (missing)" in text
+
+
+@pytest.mark.parametrize("width", [80, 60])
+def test_tables_fit(width: int) -> None:
+    """No table is wider than the terminal, and no name is cut."""
+    rows = [asset_plan(LONG, 1_234_567, 1_000_000, pending=234, removed=5), asset_plan("b", 10**6)]
+    text = drawn(show.plan(planned(*rows)), width)
+    assert max(map(len, text.splitlines())) <= width
+    assert "1,234,567" in text
+    counts = dict.fromkeys(("made", "unchanged", "reused", "fresh", "removed", "failed", "skipped"), 123456)
+    result = {"run": "r1", "status": "failed", "assets": [{"asset": LONG, "seconds": 3723.0} | counts], "seconds": 1.0}
+    text = drawn(show.outcome(result), width)
+    assert max(map(len, text.splitlines())) <= width
+    assert "failed 123,456" in text or "   123,456" in text
+    assert "1 h 2 min" in text
+    assert LONG in text.replace("\n", "")
+
+
+def test_outcome_for_people() -> None:
+    """A result names what was made, each failure with the user's own traceback, and what the next run will do."""
+    row = {
+        "asset": "chunks",
+        "made": 5,
+        "unchanged": 1,
+        "reused": 0,
+        "fresh": 70,
+        "removed": 0,
+        "failed": 1,
+        "skipped": 0,
+        "seconds": 1.25,
+    }
+    failure = {
+        "asset": "chunks",
+        "unit": "with] [b]",
+        "error": "ValueError: no",
+        "traceback": "File x, line 3\n    raise ValueError",
+    }
+    answer = {
+        "run": "r7",
+        "flow_run": None,
+        "status": "failed",
+        "assets": [row],
+        "failures": [failure] * 12,
+        "seconds": 61.2,
+    }
+    text = drawn(show.outcome(answer))
+    assert "reused" not in text
+    assert 'chunks["with] [b]"] failed: ValueError: no' in text
+    assert "  File x, line 3" in text
+    assert "and 2 more failures: aipctl runs r7" in text
+    assert (
+        "Run r7 failed in 1 min 1 s: 5 made, 1 failed. The next run makes what failed and what is missing."
+        in " ".join(text.split())
+    )
+    idle = answer | {"status": "nothing to do", "assets": [], "failures": []}
+    assert drawn(show.outcome(idle)) == "Everything is up to date: nothing was run.\n"
+
+
+def test_why_for_people() -> None:
+    """The causes of a stale unit come with before and after, or with a diff."""
+    causes = [
+        {"code": "config-changed", "detail": "chunks.size", "before": 500, "after": None},
+        {"code": "code-changed", "detail": "split", "before": None, "after": None, "diff": "--- a\n+++ b\n-x\n+y\n"},
+    ]
+    text = drawn(show.why({"unit": "chunks[with]", "fresh": False, "causes": causes}))
+    assert "chunks[with] is stale:\n  config-changed: chunks.size\n    500 -> nothing\n" in text
+    assert "    -x\n    +y\n" in text
+    assert drawn(show.why({"unit": "chunks[with]", "fresh": True, "causes": []})) == "chunks[with] is fresh.\n"
+
+
+def node(identity: str, document: str) -> dict[str, Any]:
+    return {"id": identity, "asset": "chunks", "unit": "u", "document": document, "sha256": identity * 4}
+
+
+def test_lineage_for_people() -> None:
+    """Lineage is a tree from the root in the direction that was asked for; what was shown is not shown again."""
+    nodes = [node("a", "a"), node("b", "b"), node("c", 'c"<x>'), node("d", "d")]
+    edges = [["a", "b"], ["a", "c"], ["b", "d"], ["c", "d"]]
+    up = {"root": "d", "direction": "up", "nodes": nodes, "edges": edges}
+    lines = drawn(show.lineage(up)).splitlines()
+    assert lines[0] == "chunks[u]/d"
+    assert sum("chunks[u]/a" in line for line in lines) == 2
+    assert drawn(show.lineage(up | {"root": "a", "direction": "down"})).startswith("chunks[u]/a\n")
+    assert drawn(show.lineage(up | {"root": "chunks[u]"})).startswith("chunks[u]/d\n")
+    assert r'label="chunks[u]/c\"<x>"' in show.dot(up)
+    assert '["chunks[u]/c&quot;&lt;x&gt;"]' in show.mermaid(up)
+
+
+def test_long_lineage_is_drawn_without_recursion() -> None:
+    """A chain of thousands, and a node with thousands of children, are no problem."""
+    chain = [str(number) for number in range(5000)]
+    answer = {
+        "root": "0",
+        "direction": "down",
+        "nodes": [node(n, n) for n in chain],
+        "edges": [[n, str(int(n) + 1)] for n in chain[:-1]],
+    }
+    assert len(show.dot(answer)) > 5000
+    star = answer | {"edges": [["0", n] for n in chain[1:]]}
+    assert "and 4,979 more" in drawn(show.lineage(star))
+    assert "chunks[u]/50  ..." in drawn(show.lineage(answer))
+
+
+def test_services_for_people() -> None:
+    """Each service is one line: how it is, or what is wrong and how to mend it, however long."""
+    well = {
+        "name": "postgres",
+        "ok": True,
+        "address": "postgresql://h/db",
+        "version": "18.4",
+        "latency_ms": 1.2,
+        "problem": "",
+        "remedy": "",
+    }
+    ill = {
+        "name": "redis",
+        "ok": False,
+        "address": "",
+        "version": "",
+        "latency_ms": None,
+        "problem": "it is not running " * 9,
+        "remedy": "aipctl up",
+    }
+    first, second = drawn(show.services({"services": [well, ill]})).splitlines()
+    assert first == "postgres  ok   postgresql://h/db  18.4  1.2 ms"
+    assert second.startswith("redis     bad  it is not running")
+    assert second.endswith("(aipctl up)")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.04, "0.0 s"), (9.94, "9.9 s"), (9.96, "10 s"), (59.4, "59 s"), (200, "3 min 20 s"), (7500, "2 h 5 min")],
+)
+def test_durations(seconds: float, text: str) -> None:
+    """Durations are as exact as anybody needs."""
+    assert show.duration(seconds) == text
+
+
+# --- progress ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Told:
+    kind: str
+    asset: str | None = None
+    done: int | None = None
+    total: int | None = None
+    text: str | None = None
+
+
+def test_plain_progress() -> None:
+    """Without a terminal, progress is plain lines, and a long asset says how far it is every few seconds."""
+    now, stream = 0.0, io.StringIO()
+    report = Lines(stream, clock=lambda: now)
+    report(Told("observed", "topics", total=79))
+    report(Told("asset-started", "chunks", total=1200))
+    for done in range(0, 1200, 100):
+        now += 1.0
+        report(Told("progress", "chunks", done=done, total=1200))
+    report(Told("unit-failed", "chunks", text="with: ValueError: no"))
+    report(Told("asset-finished", "chunks", done=1200, total=1200))
+    report(Told("message"))
+    assert stream.getvalue().splitlines() == [
+        "topics: 79 documents",
+        "chunks: 1,200 units to make",
+        "chunks: 400 of 1,200",
+        "chunks: 900 of 1,200",
+        "chunks: with: ValueError: no",
+        "chunks: 1,200 done",
+    ]
+
+
+def test_bars_on_a_terminal() -> None:
+    """On a terminal there are bars while something runs, and lines for what is done."""
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    stream = Terminal()
+    with reporting(stream) as report:
+        report(Told("asset-started", "chunks", done=0, total=10))
+        report(Told("progress", "chunks", done=5, total=10))
+        report(Told("asset-finished", "chunks", done=10, total=10))
+    assert "chunks: 10 done" in stream.getvalue()
