@@ -19,6 +19,7 @@ from projects.handbook import code, prose
 
 HOME = Path(os.environ.get("PYTHON_HOME") or sysconfig.get_path("stdlib")).expanduser()
 LIBRARY = max(HOME.glob("lib/python3.*"), default=HOME)
+MARKDOWN = "text/markdown"
 
 
 class Topic(Document):
@@ -73,7 +74,7 @@ modules = source(
 async def clean(topic: Topic = each(topics)) -> Page:
     """Topics as Markdown: an edit of mere white space stops here."""
     text = prose.normalise(topic.text)
-    return Page(name=topic.name, text=text, title=prose.title(text))
+    return Page(name=topic.name, text=text, media_type=MARKDOWN, title=prose.title(text))
 
 
 @asset
@@ -95,7 +96,9 @@ def definitions(module: Module = each(modules)) -> list[Definition]:
 @asset
 async def inventory(definitions: pl.LazyFrame = collect(definitions)) -> pl.DataFrame:
     """What there is, without what it says: an edit of a docstring stops here."""
-    return definitions.select("name", "kind", "module", documented=pl.col("headline") != "").sort("name").collect()
+    return (
+        definitions.select("name", "kind", "module", documented=pl.col("headline") != "").sort("name", "kind").collect()
+    )
 
 
 @asset(tags=["report"])
@@ -119,9 +122,14 @@ async def module_summaries(
     definitions: list[Definition] = collect(definitions, per=modules),
 ) -> Page:
     """Modules, with their docstring, their classes and their functions."""
-    about, *defined = (definition for definition in definitions if definition.kind != "method")
-    lines = [f"* `{definition.signature}` {definition.headline}".rstrip() for definition in defined]
-    return Page(name=code.module_name(module.name), text="\n".join([f"# {about.text}\n", *lines]), title=about.headline)
+    about, *defined = definitions
+    lines = [
+        f"* `{found.signature}` {found.headline}".rstrip()
+        for found in defined
+        if code.is_public(found.name, found.kind)
+    ]
+    text = "\n".join([f"# {about.text}\n", *lines])
+    return Page(name=code.module_name(module.name), text=text, media_type=MARKDOWN, title=about.headline)
 
 
 @asset(tags=["report"])
@@ -141,18 +149,18 @@ async def index(
     lines = ["# Topics\n", *(f"* {page.name}: {page.title}" for page in topics)]
     lines += ["\n# Modules\n", *(f"* {page.name}: {page.title}".removesuffix(": ") for page in summaries)]
     return [
-        Page(name="handbook.md", text="\n".join(lines), title="Handbook"),
-        Page(name="handbook.json", data=data, title="Handbook", media_type="application/json"),
+        Page(name="handbook.md", text="\n".join(lines), media_type=MARKDOWN, title="Handbook"),
+        Page(name="handbook.json", data=data, title="Handbook"),
     ]
 
 
-@asset
+@asset(tags=["search"])
 async def search_topics(pages: pl.DataFrame = collect(clean)) -> SearchIndex:
     """Topics by their words; they come before definitions that answer as well."""
     return SearchIndex.build("topics", pages.select("name", "title", "text", asset=pl.lit("clean"), weight=pl.lit(1.5)))
 
 
-@asset
+@asset(tags=["search"])
 async def search_definitions(definitions: pl.DataFrame = collect(definitions)) -> SearchIndex:
     """Definitions by their words: an index of its own, so that an edited topic does not make it again."""
     return SearchIndex.build("definitions", definitions.select("name", "text", asset=pl.lit("definitions")))

@@ -27,6 +27,11 @@ def module_name(path: str) -> str:
     return path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
 
 
+def is_public(name: str, kind: Kind) -> bool:
+    """Whether a summary lists it: a class or a function whose name does not begin with an underscore."""
+    return kind in ("class", "function") and not name.rpartition(".")[2].startswith("_")
+
+
 def definitions(source: bytes, module: str) -> Iterator[Found]:
     """The module, then its classes, functions and methods. Where a name is defined twice, the second is `name-2`.
 
