@@ -74,7 +74,7 @@ def running_version() -> str:
 
 def make(home: Path, venv: Path) -> None:
     say(f"making the environment {venv} with Python {running_version()} (once; later calls take no time)")
-    uv, environment = find_uv(home), uv_environment(home)
+    uv, environment = find_uv(home, venv), uv_environment(home)
     (venv / "assetcore.stamp").unlink(missing_ok=True)
     if not usable(venv):
         if venv.is_dir():
@@ -117,9 +117,10 @@ def usable(venv: Path) -> bool:
     )
 
 
-def find_uv(home: Path) -> Path:
-    """uv on PATH, or the one that an earlier call fetched, or fetch it now."""
-    for candidate in (shutil.which("uv"), home / "bootstrap" / "bin" / "uv"):
+def find_uv(home: Path, venv: Path) -> Path:
+    """uv on PATH (but not the one in the environment that it is to change), or one fetched earlier, or fetch it now."""
+    path = os.pathsep.join(part for part in os.get_exec_path() if Path(part).resolve() != (venv / "bin").resolve())
+    for candidate in (shutil.which("uv", path=path), home / "bootstrap" / "bin" / "uv"):
         if candidate and works([candidate, "--version"]):
             return Path(candidate)
     requirement = re.search(r"^uv==.*(?:\n .*)*", LOCK.read_text(), re.MULTILINE)

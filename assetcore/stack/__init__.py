@@ -15,7 +15,7 @@ import asyncio
 import shutil
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 from urllib.parse import urlsplit
 
@@ -56,8 +56,8 @@ SERVERS: dict[str, Server] = {"postgres": postgres, "redis": redis, "prefect": p
 class Addresses:
     """Where the services are. An address is empty when that service was not asked for and does not run."""
 
-    database_url: str
-    redis_url: str
+    database_url: str = field(repr=False)
+    redis_url: str = field(repr=False)
     storage_url: str
     prefect_api_url: str
 
@@ -253,8 +253,7 @@ async def _server_status(settings: Settings, home: Home, services: dict[str, Ser
         url = server.address(home, service)
         if not service.ready and not listens(service.port):
             return ServiceStatus(name, False, masked(url), problem="it is still starting", remedy="Wait a moment.")
-        if name != "prefect":
-            return await _asked(name, masked(url), lambda: server.probe(url), remedy="aipctl down && aipctl up")
+        return await _asked(name, masked(url), lambda: server.probe(url), remedy="aipctl down && aipctl up")
     return await _asked(name, masked(url), lambda: server.probe(url))
 
 

@@ -34,16 +34,19 @@ MARK = "# Made by assetcore: the data of its embedded services. `make clean` rem
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What is remembered of one service; `pid` is 0 when it was stopped, and the port is kept for the next time."""
+    """What is remembered of one service; `pid` is 0 when it was stopped, and the port is kept for the next time.
+
+    `born` tells the process from any other that has, or will have, the same number (see `process.born`).
+    """
 
     port: int = 0
     pid: int = 0
-    started: float = 0.0
+    born: str = ""
     ready: bool = False
     folder: str = ""
 
     def stopped(self) -> Service:
-        return replace(self, pid=0, started=0.0, ready=False)
+        return replace(self, pid=0, born="", ready=False)
 
 
 @dataclass(frozen=True, slots=True)

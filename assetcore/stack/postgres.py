@@ -23,7 +23,7 @@ from typing import Any
 
 from assetcore.errors import ServiceError
 from assetcore.stack.home import Home, Service, unusable
-from assetcore.stack.process import alive, did_not_start, end, free_port, launch, runs_with, started_at
+from assetcore.stack.process import alive, born, did_not_start, end, free_port, launch, runs_with
 from assetcore.stack.trouble import Trouble, connection_trouble
 
 SETTING = "database_url"
@@ -78,7 +78,7 @@ def start(home: Home, remembered: Service) -> Service:
     settings = [
         part for key, value in (TUNING | _memory() | {"port": str(port)}).items() for part in ("-c", f"{key}={value}")
     ]
-    pid, started = launch(
+    pid, birth = launch(
         "postgres",
         [place.binaries / "postgres", "-D", place.data, *settings],
         home,
@@ -86,7 +86,7 @@ def start(home: Home, remembered: Service) -> Service:
         env=ENVIRONMENT,
         account=place.account,
     )
-    return Service(port=port, pid=pid, started=started, folder=str(place.folder))
+    return Service(port=port, pid=pid, born=birth, folder=str(place.folder))
 
 
 def stop(home: Home, service: Service) -> None:
@@ -311,7 +311,7 @@ def _running(place: Place) -> Service | None:
     except (ValueError, IndexError, OSError):
         pid, port = 0, 0
     if pid and runs_with(pid, str(place.data)):
-        service = Service(port=port, pid=pid, started=started_at(pid), folder=str(place.folder))
+        service = Service(port=port, pid=pid, born=born(pid), folder=str(place.folder))
         if alive(service):
             return service
     pid_file.unlink(missing_ok=True)

@@ -40,8 +40,8 @@ def start(home: Home, remembered: Service) -> Service:
         "PREFECT_UI_STATIC_DIRECTORY": str(folder / "ui"),
     }
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    pid, started = launch("prefect", command, home, cwd=folder, env=environment)
-    return Service(port=port, pid=pid, started=started)
+    pid, birth = launch("prefect", command, home, cwd=folder, env=environment)
+    return Service(port=port, pid=pid, born=birth)
 
 
 def stop(home: Home, service: Service) -> None:

@@ -28,8 +28,8 @@ def launch(
     cwd: Path,
     env: Mapping[str, str],
     account: Mapping[str, Any] | None = None,
-) -> tuple[int, float]:
-    """Start a command that outlives us, its output in the log of the home; returns pid and start time of the process."""
+) -> tuple[int, str]:
+    """Start a command that outlives us, its output in the log of the home; returns number and birth of the process."""
     with home.writing():
         log = home.log(name)
         if log.exists() and log.stat().st_size > LOG_BYTES:
@@ -47,26 +47,30 @@ def launch(
                 **(account or {}),
             )
     pid = int(shell.stdout)
-    return pid, started_at(pid)
+    return pid, born(pid)
 
 
-def started_at(pid: int) -> float:
-    """When the process started, 0.0 when there is none: a number that tells it from a later process with the same pid."""
+def born(pid: int) -> str:
+    """When the process started, empty when there is none: two processes with one number differ in it.
+
+    On Linux in ticks of a boot: clocks are set right, and laptops sleep, which moves a start time that is told in hours.
+    """
     try:
-        return psutil.Process(pid).create_time()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text()[:8]
+        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+        return "" if state in "ZX" else f"{boot}-{fields[18]}"
+    except (OSError, IndexError):
+        pass
+    try:
+        process = psutil.Process(pid)
+        return "" if process.status() == psutil.STATUS_ZOMBIE else str(round(process.create_time()))
     except psutil.Error:
-        return 0.0
+        return ""
 
 
 def alive(service: Service) -> bool:
     """Whether the remembered process still runs, and is not another one that got its number after a reboot."""
-    if not service.pid:
-        return False
-    try:
-        process = psutil.Process(service.pid)
-        return abs(process.create_time() - service.started) < 2 and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return False
+    return service.pid != 0 and service.born != "" and born(service.pid) == service.born
 
 
 def runs_with(pid: int, text: str) -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from assetcore.errors import ServiceError
 from assetcore.stack.home import Home, Service
-from assetcore.stack.process import end, free_port, launch, runs_with, started_at
+from assetcore.stack.process import born, end, free_port, launch, runs_with
 from assetcore.stack.trouble import Trouble, connection_trouble
 
 SETTING = "redis_url"
@@ -34,8 +34,8 @@ def start(home: Home, remembered: Service) -> Service:
         pid_file.unlink(missing_ok=True)
         port = free_port(remembered.port)
         _write_private(configuration, _configuration(port, home.secret("redis"), folder, pid_file))
-    pid, started = launch("redis", [_binary(), configuration], home, cwd=folder, env={"LC_ALL": "C"})
-    return Service(port=port, pid=pid, started=started)
+    pid, birth = launch("redis", [_binary(), configuration], home, cwd=folder, env={"LC_ALL": "C"})
+    return Service(port=port, pid=pid, born=birth)
 
 
 def stop(home: Home, service: Service) -> None:
@@ -78,7 +78,7 @@ def _running(pid_file: Path, configuration: Path) -> Service | None:
         pid = int(pid_file.read_text())
     except (OSError, ValueError):
         return None
-    return Service(pid=pid, started=started_at(pid)) if runs_with(pid, str(configuration)) else None
+    return Service(pid=pid, born=born(pid)) if runs_with(pid, str(configuration)) else None
 
 
 def _binary() -> Path:

@@ -112,7 +112,8 @@ async def test_a_recycled_pid_is_not_taken_for_the_service(own: Settings) -> Non
         for name in DATA:
             port = home.services()[name].port
             home.remember(
-                name, Service(port=port, pid=program.pid, started=1.0, ready=True, folder=folder_of(own, name))
+                name,
+                Service(port=port, pid=program.pid, born="another boot-1", ready=True, folder=folder_of(own, name)),
             )
         await stack.down(own)
         assert program.poll() is None
@@ -434,10 +435,10 @@ class other_program:
     """A program that has nothing to do with us, of a given user."""
 
     def __init__(self, uid: int | None = None) -> None:
-        self.user = {"user": uid} if ROOT and uid else {}
+        self.uid = uid if ROOT else None
 
     def __enter__(self) -> subprocess.Popen[bytes]:
-        self.process = subprocess.Popen(["sleep", "120"], cwd="/", **self.user)
+        self.process = subprocess.Popen(["sleep", "120"], cwd="/", user=self.uid)
         return self.process
 
     def __exit__(self, *_: object) -> None:
@@ -454,7 +455,7 @@ def up_script(settings: Settings) -> str:
         from assetcore.settings import Settings
         try:
             settings = Settings.load(Path({str(settings.root)!r}), home=Path({str(settings.home)!r}))
-            print(asyncio.run(stack.up(settings, {{"postgres", "redis"}})))
+            print(asyncio.run(stack.up(settings, {{"postgres", "redis"}})).database_url)
         except AssetcoreError as error:
             sys.stderr.write(str(error))
             sys.exit(error.exit_code)
