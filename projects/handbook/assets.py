@@ -96,9 +96,8 @@ def definitions(module: Module = each(modules)) -> list[Definition]:
 @asset
 async def inventory(definitions: pl.LazyFrame = collect(definitions)) -> pl.DataFrame:
     """What there is, without what it says: an edit of a docstring stops here."""
-    return (
-        definitions.select("name", "kind", "module", documented=pl.col("headline") != "").sort("name", "kind").collect()
-    )
+    names = definitions.select("name", "kind", "module", documented=pl.col("headline") != "")
+    return names.sort("name", "kind").collect()
 
 
 @asset(tags=["report"])

@@ -20,6 +20,7 @@ import pytest
 
 from assetcore.documents import Document
 from assetcore.search import SearchIndex, search
+from assetcore.sources import observe
 from projects.handbook import assets, code, prose
 from projects.handbook.assets import (
     Chunk,
@@ -195,6 +196,12 @@ async def test_chunks_know_their_heading_and_keep_to_the_size_that_is_configured
 
 
 # modules
+
+
+async def test_the_sources_are_what_the_library_holds() -> None:
+    """Every module of the standard library outside its tests and the installed packages, and the topics, are observed."""
+    assert (await observe(assets.modules, ROOT, None))["name"].to_list() == sorted(path for path, _ in sources())
+    assert (await observe(assets.topics, ROOT, None))["name"].to_list() == sorted(pydoc_data.topics.topics)
 
 
 def test_definitions_of_a_module() -> None:
