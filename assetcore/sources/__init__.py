@@ -1,0 +1,45 @@
+"""Sources: which documents are out there now, and what do they hold?
+
+`observe` looks without keeping: one row a document, with its hash and identity, in columns, so that a million files stay cheap.
+`documents` reads those that are wanted. Where they come from (a folder, a generator) is each source's own affair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection
+from pathlib import Path
+
+import polars as pl
+
+from assetcore.assets import Source
+from assetcore.documents import Document
+from assetcore.sources.folder import Folder, folder
+from assetcore.sources.generator import Generator
+from assetcore.sources.observed import OBSERVED
+
+__all__ = ["OBSERVED", "Folder", "documents", "folder", "observe"]
+
+
+async def observe(source: Source, root: Path, known: pl.DataFrame | None, *, rehash: bool = False) -> pl.DataFrame:
+    """The documents of a source as they are now: one row each, sorted by name, with the columns of `OBSERVED`.
+
+    `known` is what was observed last time: a file with the same size, modification time and inode is not read again, unless
+    `rehash`. `root` is the project's root, to which relative folders are relative.
+
+    Raises SourceError, naming the source and the file or the line of the user's generator.
+    """
+    return await _where(source).observe(source, root, known, rehash=rehash)
+
+
+async def documents(source: Source, root: Path, names: Collection[str]) -> AsyncIterator[Document]:
+    """Read these documents now, in the order of their names (a generator: in its own order), one at a time.
+
+    A document may differ from what was observed, if it was changed since: its `sha256` is that of the bytes handed over. Those that
+    are gone since are left out, and named in one SourceError after all others have been handed over.
+    """
+    async for document in _where(source).documents(source, root, names):
+        yield document
+
+
+def _where(source: Source) -> Folder | Generator:
+    return source.where if isinstance(source.where, Folder) else Generator(source.where)

@@ -1,0 +1,71 @@
+"""Observed: what is known of a source's documents, in columns?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import polars as pl
+
+from assetcore.assets import Source
+from assetcore.documents import identity
+
+__all__ = ["OBSERVED", "Rows"]
+
+OBSERVED = pl.Schema(
+    {
+        "name": pl.String(),
+        "size": pl.Int64(),
+        "mtime_ns": pl.Int64(),
+        "inode": pl.Int64(),
+        "media_type": pl.String(),
+        "sha256": pl.Binary(),
+        "fields": pl.Binary(),
+        "identity": pl.Binary(),
+    }
+)
+"""`mtime_ns` is 0 where the time of a file says nothing (it was just written), and for documents that are no files."""
+
+
+@dataclass(slots=True)
+class Rows:
+    """The columns of what is observed, while they are filled."""
+
+    name: list[str] = field(default_factory=list)
+    size: list[int] = field(default_factory=list)
+    mtime_ns: list[int] = field(default_factory=list)
+    inode: list[int] = field(default_factory=list)
+    media_type: list[str] = field(default_factory=list)
+    sha256: list[bytes] = field(default_factory=list)
+    fields: list[bytes] = field(default_factory=list)
+
+    def frame(self, source: Source, known: pl.DataFrame | None = None) -> pl.DataFrame:
+        """The rows sorted by name, with the identity of each document; identities in `known` are used where they still hold."""
+        columns = {name: getattr(self, name) for name in self.__slots__}
+        rows = pl.DataFrame(columns, schema={name: OBSERVED[name] for name in columns}).sort("name")
+        determining = ["name", "media_type", "sha256", "fields"]
+        if known is not None and known.height and _same_type(source, known):
+            rows = rows.join(known.select(*determining, "identity"), on=determining, how="left", maintain_order="left")
+        else:
+            rows = rows.with_columns(identity=pl.lit(None, pl.Binary()))
+        missing = rows["identity"].is_null()
+        if missing.any():
+            made = [
+                identity(source.output.type_name, *row) for row in rows.filter(missing).select(determining).iter_rows()
+            ]
+            rows = rows.with_columns(identity=_scatter(rows["identity"], missing, made))
+        return rows.select(OBSERVED.names())
+
+
+def _same_type(source: Source, known: pl.DataFrame) -> bool:
+    """Whether the identities of `known` are of documents of the same type name; one frame has one."""
+    row = known.row(0, named=True)
+    made = identity(source.output.type_name, row["name"], row["media_type"], row["sha256"], row["fields"])
+    return made == row["identity"]
+
+
+def _scatter(values: pl.Series, where: pl.Series, made: Sequence[bytes]) -> pl.Series:
+    filled = iter(made)
+    return pl.Series(
+        "identity", [next(filled) if take else value for value, take in zip(values, where, strict=True)], pl.Binary()
+    )
