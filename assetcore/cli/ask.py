@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from assetcore.cli.call import Call, as_json, checked, selection_argument, verb
+from assetcore.cli.call import Call, as_json, reference_argument, selection_argument, verb
+from assetcore.cli.names import remember
 from assetcore.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,31 +23,29 @@ TABULAR = "application/vnd.apache.parquet"
 
 
 @verb()
-@selection_argument
+@selection_argument()
 @click.option("--declared", is_flag=True, help="Only what is declared: needs no services.")
 async def ls(call: Call, select: str | None, declared: bool) -> None:
     """List assets: counts, when they were made, what is stale."""
     from assetcore.cli import show
 
-    checked(select)
     if declared:
         graph, chosen = _declared(call, select)
         rows = [_facts(graph, name) for name in chosen]
         call.answer({"project": graph.project, "environment": None, "assets": rows}, show.assets)
         return
-    async with call.opened() as project:
-        rows = [info.to_json() for info in await project.ls(select)]
-        call.answer({"project": project.name, "environment": project.environment, "assets": rows}, show.assets)
+    async with call.opened() as session:
+        rows = [info.to_json() for info in await session.ls(select)]
+        call.answer({"project": session.name, "environment": session.environment, "assets": rows}, show.assets)
 
 
 @verb()
-@selection_argument
+@selection_argument()
 @click.option("--format", "form", type=FORMATS, default="tree", show_default=True, help="How to draw it.")
 def graph(call: Call, select: str | None, form: str) -> None:
     """Draw who is made out of whom. Needs no services."""
     from assetcore.cli import show
 
-    checked(select)
     graph, chosen = _declared(call, select)
     edges = [[up, name] for name in chosen for up in graph.upstream(name) if up in chosen]
     nodes = [_facts(graph, name) for name in chosen]
@@ -54,7 +53,7 @@ def graph(call: Call, select: str | None, form: str) -> None:
 
 
 @verb()
-@selection_argument
+@selection_argument()
 @click.option("--units", is_flag=True, help="List the units.")
 @click.option("--why", is_flag=True, help=f"Explain them: the first {EXPLAINED} of each asset.")
 @click.option("--force", is_flag=True, help="As `materialize --force` would: everything that is selected.")
@@ -67,9 +66,8 @@ async def plan(
     from assetcore.cli import show
     from assetcore.selection import format_ref
 
-    checked(select)
-    async with call.opened(ahead=("prefect",)) as project:
-        planned = await project.plan(select, force=force, rehash=rehash)
+    async with call.opened() as session:
+        planned = await session.plan(select, force=force, rehash=rehash)
         answer: dict[str, Any] = planned.to_json(units=units or why)
         if why:
             stale = [
@@ -77,29 +75,27 @@ async def plan(
                 for row in answer["assets"]
                 for unit in [unit for unit in row["details"] if unit["status"] == "stale"][:EXPLAINED]
             ]
-            answer["why"] = [(await project.why(ref)).to_json() for ref in stale]
+            answer["why"] = [(await session.why(ref)).to_json() for ref in stale]
     call.answer(answer, lambda answer: show.plan(answer, units=units))
     if exit_code and not answer["up_to_date"]:
         raise click.exceptions.Exit(STALE)
 
 
 @verb()
-@click.argument("ref")
+@reference_argument()
 async def why(call: Call, ref: str) -> None:
     """Explain why a unit is stale, down to the document, config value or line of code that changed.
 
     REF is asset[unit], or an asset that has one unit.
     """
     from assetcore.cli import show
-    from assetcore.selection import parse_ref
 
-    parse_ref(ref)
-    async with call.opened() as project:
-        call.answer((await project.why(ref)).to_json(), show.why)
+    async with call.opened() as session:
+        call.answer((await session.why(ref)).to_json(), show.why)
 
 
 @verb()
-@click.argument("ref")
+@reference_argument()
 @click.option("--up/--down", default=True, help="Where it came from (default), or what came of it.")
 @click.option("--depth", type=click.IntRange(min=1), metavar="N", help="At most N steps away.")
 @click.option("--format", "form", type=FORMATS, default="tree", show_default=True, help="How to draw it.")
@@ -109,27 +105,23 @@ async def lineage(call: Call, ref: str, up: bool, depth: int | None, form: str) 
     REF is asset, asset[unit], asset[unit]/document, or the beginning of a document's id.
     """
     from assetcore.cli import show
-    from assetcore.selection import parse_ref
 
-    parse_ref(ref)
-    async with call.opened() as project:
-        traced = await project.lineage(ref, direction="up" if up else "down", depth=depth)
+    async with call.opened() as session:
+        traced = await session.lineage(ref, direction="up" if up else "down", depth=depth)
     _draw(call, traced.to_json(), form, show.lineage)
 
 
 @verb()
-@click.argument("ref")
+@reference_argument()
 async def show(call: Call, ref: str) -> None:
     """Print a document as it is, or list those of a unit or an asset.
 
     REF is asset, asset[unit], asset[unit]/document, or the beginning of a document's id.
     """
     from assetcore.cli import show
-    from assetcore.selection import parse_ref
 
-    parse_ref(ref)
-    async with call.opened() as project:
-        found = await project.show(ref)
+    async with call.opened() as session:
+        found = await session.show(ref)
     if call.json:
         documents = [document.to_json() | _content(document.content, document.media_type) for document in found]
         call.answer({"ref": ref, "documents": documents}, show.documents)
@@ -142,17 +134,14 @@ async def show(call: Call, ref: str) -> None:
 
 
 @verb()
-@click.argument("one", metavar="REF")
-@click.argument("other", metavar="REF")
+@reference_argument("one")
+@reference_argument("other")
 async def diff(call: Call, one: str, other: str) -> None:
     """Compare two documents."""
     from assetcore.cli import show
-    from assetcore.selection import parse_ref
 
-    parse_ref(one)
-    parse_ref(other)
-    async with call.opened() as project:
-        call.answer((await project.diff(one, other)).to_json(), show.comparison)
+    async with call.opened() as session:
+        call.answer((await session.diff(one, other)).to_json(), show.comparison)
 
 
 @verb()
@@ -163,8 +152,8 @@ async def search(call: Call, words: tuple[str, ...], limit: int) -> None:
     from assetcore.cli import show
 
     text = " ".join(words)
-    async with call.opened() as project:
-        hits = [asdict(hit) for hit in await project.search(text, limit=limit)]
+    async with call.opened() as session:
+        hits = [asdict(hit) for hit in await session.search(text, limit=limit)]
     call.answer({"text": text, "hits": hits}, show.found)
 
 
@@ -175,8 +164,8 @@ async def runs(call: Call, run: str | None, limit: int) -> None:
     """List what ran, the latest first, or show one RUN."""
     from assetcore.cli import show
 
-    async with call.opened() as project:
-        found = [info.to_json() for info in await project.runs(run, limit=limit)]
+    async with call.opened() as session:
+        found = [info.to_json() for info in await session.runs(run, limit=limit)]
     if run is None:
         call.answer({"runs": found}, show.runs)
     else:
@@ -189,8 +178,9 @@ def _declared(call: Call, select: str | None) -> tuple[Graph, tuple[str, ...]]:
     from assetcore.selection import catalogue, parse
     from assetcore.selection import select as selected
 
-    root = call.root()
-    graph = load(root, call.project(root))
+    settings = call.settings()
+    graph = load(settings.root, call.project(settings.root))
+    remember(settings.home, graph.project, graph.assets)
     chosen = tuple(graph.assets) if select is None else selected(parse(select), catalogue(graph)).assets
     return graph, chosen
 

@@ -22,18 +22,21 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
 import click
 
+from assetcore.cli.names import complete_asset, complete_project, remember
 from assetcore.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from assetcore.project import Project
+    from assetcore.session import Session
     from assetcore.settings import Settings
 
 BROKEN_PIPE = 141
 TERMINATED = 143
-DATA = frozenset({"postgres", "redis", "store"})
-"""The services that hold data; the fourth, Prefect, is needed only where something is made."""
+READING = frozenset({"postgres", "store"})
+"""The services that a question takes."""
+MAKING = frozenset({"postgres", "store", "redis", "prefect"})
+"""The services that a run takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,26 +78,20 @@ class Call:
         )
 
     @asynccontextmanager
-    async def opened(self, services: Collection[str] = DATA, ahead: Collection[str] = ()) -> AsyncIterator[Project]:
-        """The project, connected to these services; those without an address in the settings are started.
-
-        `ahead` names services that may be needed later: they are started without waiting for them.
-        """
+    async def opened(self, services: Collection[str] = READING) -> AsyncIterator[Session]:
+        """The project, connected to these services; those without an address in the settings are started."""
         from assetcore import stack
-        from assetcore.project import Project
+        from assetcore.session import Session
 
         settings = self.settings()
         name = self.project(settings.root)
-        addresses = await stack.up(settings, services, self.say, ahead=ahead)
-        connected = addresses.applied_to(settings)
-        async with Project.open(
-            connected,
-            name,
-            environment=self.environment,
-            config=self.config,
-            automatic_schema=settings.database_url is None,
-        ) as project:
-            yield project
+        addresses = await stack.up(settings, services, self.say)
+        connected, embedded = addresses.applied_to(settings), settings.database_url is None
+        async with Session.open(
+            connected, name, environment=self.environment, config=self.config, automatic_schema=embedded
+        ) as session:
+            remember(settings.home, name, session.graph.assets)
+            yield session
 
     def say(self, line: str) -> None:
         """Tell a person something that is not the answer."""
@@ -137,7 +134,8 @@ class Call:
 
 
 _PROJECT_OPTIONS = (
-    click.option("-p", "--project", "project_given", envvar="PROJECT", metavar="NAME", help="The project; or the only one."),
+    click.option("-p", "--project", "project_given", envvar="PROJECT", metavar="NAME", shell_complete=complete_project,
+                 help="The project; by default the only one there is."),
     click.option("--env", "environment", metavar="NAME", help="The environment; by default the one in the settings."),
     click.option("--set", "config", multiple=True, metavar="ASSET.FIELD=VALUE", help="A config value for this call."),
 )  # fmt: skip
@@ -179,22 +177,36 @@ def as_json(answer: Mapping[str, Any]) -> str:
     return json.dumps(answer, ensure_ascii=False, default=str) + "\n"
 
 
-def selection_argument(function: Callable[..., Any]) -> Callable[..., Any]:
-    """SELECT; words are put together again, so that a missing quote in the shell is told as what it is."""
+def selection_argument(*, required: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """SELECT, after its grammar was checked: before anything is started for it.
 
-    def joined(context: click.Context, parameter: click.Parameter, words: tuple[str, ...]) -> str | None:
-        return " ".join(words) if words else None
+    Where it may be left out, it may also be several words: they are put together again, so that quotes that are missing in the
+    shell are told as what they are, two terms beside each other.
+    """
 
-    return click.argument("select", metavar="[SELECT]", nargs=-1, callback=joined)(function)
+    def read(context: click.Context, parameter: click.Parameter, words: tuple[str, ...] | str) -> str | None:
+        select = words if isinstance(words, str) else " ".join(words) if words else None
+        if select is not None and not context.resilient_parsing:
+            from assetcore.selection import parse
+
+            parse(select)
+        return select
+
+    form: dict[str, Any] = {} if required else {"metavar": "[SELECT]", "nargs": -1}
+    return click.argument("select", callback=read, shell_complete=complete_asset, **form)
 
 
-def checked(select: str | None) -> str | None:
-    """The selection, after its grammar was checked: before anything is started for it. Raises SelectionError."""
-    if select is not None:
-        from assetcore.selection import parse
+def reference_argument(name: str = "ref") -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """A REF, after its form was checked."""
 
-        parse(select)
-    return select
+    def read(context: click.Context, parameter: click.Parameter, text: str) -> str:
+        if not context.resilient_parsing:
+            from assetcore.selection import parse_ref
+
+            parse_ref(text)
+        return text
+
+    return click.argument(name, metavar="REF", callback=read, shell_complete=complete_asset)
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:

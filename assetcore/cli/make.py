@@ -8,26 +8,28 @@ from pathlib import Path
 
 import click
 
-from assetcore.cli.call import DATA, Call, checked, selection_argument, verb
+from assetcore.cli.call import MAKING, Call, selection_argument, verb
 
 FAILED = 1
 INTERRUPTED = 130
 
 
 @verb()
-@selection_argument
+@selection_argument()
 @click.option("--force", is_flag=True, help="Make everything that is selected, stale or not.")
 @click.option("--upstream", is_flag=True, help="Also make what the selected assets are made of, where it is stale.")
-async def materialize(call: Call, select: str | None, force: bool, upstream: bool) -> None:
+@click.option("--rehash", is_flag=True, help="Read every source file again, even if its time and size are the same.")
+async def materialize(call: Call, select: str | None, force: bool, upstream: bool, rehash: bool) -> None:
     """Make what is stale, and only that. Ctrl-C stops it; the next run continues with what is missing."""
     from assetcore.cli import show
     from assetcore.cli.progress import reporting
 
-    checked(select)
     try:
-        async with call.opened(ahead=("prefect",)) as project:
+        async with call.opened(MAKING) as session:
             with reporting(sys.stderr) as report:
-                result = await project.materialize(select, force=force, upstream=upstream, on_event=report)
+                result = await session.materialize(
+                    select, force=force, upstream=upstream, rehash=rehash, on_event=report
+                )
     except asyncio.CancelledError:
         call.say("Stopped. What was made is kept: the next run continues with what is missing.")
         raise
@@ -39,15 +41,14 @@ async def materialize(call: Call, select: str | None, force: bool, upstream: boo
 
 
 @verb()
-@click.argument("select")
+@selection_argument(required=True)
 @click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
 async def export(call: Call, select: str, directory: Path) -> None:
     """Write the selected documents into DIRECTORY, each asset in a folder, under names that are safe for files."""
     from assetcore.cli import show
 
-    checked(select)
-    async with call.opened() as project:
-        call.answer((await project.export(select, directory)).to_json(), show.exported)
+    async with call.opened() as session:
+        call.answer((await session.export(select, directory)).to_json(), show.exported)
 
 
 @verb()
@@ -56,5 +57,5 @@ async def gc(call: Call, yes: bool) -> None:
     """Remove objects that nothing refers to: left by a crash, or of assets that are no longer declared."""
     from assetcore.cli import show
 
-    async with call.opened(DATA) as project:
-        call.answer((await project.gc(dry_run=not yes)).to_json(), show.garbage)
+    async with call.opened(MAKING - {"prefect"}) as session:
+        call.answer((await session.gc(dry_run=not yes)).to_json(), show.garbage)

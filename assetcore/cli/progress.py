@@ -5,30 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol, TextIO
+from typing import TYPE_CHECKING, TextIO, assert_never
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from assetcore.cli.show import plural
+
+if TYPE_CHECKING:
+    from assetcore.execution import Event
+
 __all__ = ["Lines", "reporting"]
 
 SECONDS_BETWEEN_LINES = 5.0
-
-
-class Event(Protocol):
-    """What a run tells while it runs."""
-
-    @property
-    def kind(self) -> str: ...
-    @property
-    def asset(self) -> str | None: ...
-    @property
-    def done(self) -> int | None: ...
-    @property
-    def total(self) -> int | None: ...
-    @property
-    def text(self) -> str | None: ...
 
 
 @contextmanager
@@ -49,7 +39,7 @@ class Lines:
     def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
         self._stream = stream
         self._clock = clock
-        self._told: dict[str | None, float] = {}
+        self._told: dict[str, float] = {}
 
     def __call__(self, event: Event) -> None:
         if event.kind == "asset-started":
@@ -72,11 +62,11 @@ class Bars:
         self._tasks: dict[str, TaskID] = {}
 
     def __call__(self, event: Event) -> None:
-        name = event.asset or ""
+        name = event.asset
         if event.kind in ("asset-started", "progress"):
             if name not in self._tasks:
-                self._tasks[name] = self._progress.add_task(name, total=event.total)
-            self._progress.update(self._tasks[name], completed=event.done or 0, total=event.total)
+                self._tasks[name] = self._progress.add_task(name, total=None)
+            self._progress.update(self._tasks[name], completed=event.done, total=event.total or None)
             return
         if event.kind == "asset-finished" and name in self._tasks:
             self._progress.remove_task(self._tasks.pop(name))
@@ -85,17 +75,20 @@ class Bars:
 
 
 def sentence(event: Event) -> str:
-    """The event in a line."""
-    done, total = event.done or 0, event.total or 0
-    head = f"{event.asset}: " if event.asset else ""
+    """The event in a line; empty where it has nothing to say."""
     match event.kind:
         case "observed":
-            return head + (event.text or f"{total:,} document{'' if total == 1 else 's'}")
-        case "asset-started" | "planned":
-            return head + (event.text or f"{total:,} unit{'' if total == 1 else 's'} to make")
+            changes = [change for change in event.text.split(", ") if change and not change.startswith("0 ")]
+            return f"{event.asset}: {plural(event.done, 'document')}" + (f" ({', '.join(changes)})" if changes else "")
+        case "planned":
+            return f"{event.text}: {plural(event.total, 'unit')} to make"
+        case "asset-started":
+            return ""
         case "progress":
-            return f"{head}{done:,} of {total:,}" if total else f"{head}{done:,}"
+            return f"{event.asset}: {event.done:,} of {event.total:,}"
         case "asset-finished":
-            return head + (event.text or f"{done:,} done")
+            return f"{event.asset}: {event.text or f'{event.done:,} made'}"
+        case "unit-failed" | "waiting" | "message":
+            return event.text
         case _:
-            return head + event.text if event.text else ""
+            assert_never(event.kind)

@@ -124,14 +124,12 @@ def _unit_lines(row: Answer) -> list[RenderableType]:
 
 def why(answer: Answer) -> RenderableType:
     """`why`: the causes, each with what it was before and what it is now."""
-    if answer.get("units"):
-        return Group(*(why(unit) for unit in answer["units"]))
     if answer["fresh"]:
         return Text(f"{answer['unit']} is fresh.")
-    parts: list[RenderableType] = [Text(f"{answer['unit']} is stale:")]
+    parts: list[RenderableType] = [Text(f"{answer['unit']} is {answer.get('status', 'stale')}:")]
     for cause in answer["causes"]:
         parts.append(Text(f"  {cause['code']}: {cause['detail']}"))
-        before, after = cause.get("before"), cause.get("after")
+        before, after = cause["before"], cause["after"]
         if cause.get("diff"):
             parts.append(indented(diff_text(cause["diff"]), 4))
         elif before is not None or after is not None:
@@ -140,23 +138,23 @@ def why(answer: Answer) -> RenderableType:
 
 
 def lineage(answer: Answer) -> RenderableType:
-    """`lineage`: a tree from the root; what was shown above is not shown again."""
+    """`lineage`: a tree from what was asked for, away from it; what was shown above is not shown again."""
     nodes = {node["id"]: node for node in answer["nodes"]}
-    up = answer["direction"] == "up"
-    beyond: dict[str, list[str]] = {}
-    for source, target in answer["edges"]:
-        beyond.setdefault(target if up else source, []).append(source if up else target)
-    inner = {child for children in beyond.values() for child in children}
-    roots = [answer["root"]] if answer["root"] in nodes else [node for node in nodes if node not in inner]
-    return _trees(roots, beyond, lambda node: Text(_node_label(nodes[node])))
+    beyond = _beyond(answer)
+    reached = {child for children in beyond.values() for child in children}
+    roots = [answer["root"]] if answer["root"] in nodes else [node for node in nodes if node not in reached]
+    tree = _trees(roots, beyond, lambda node: Text(_node_label(nodes[node])))
+    if answer.get("truncated"):
+        return Group(
+            tree, Text(f"Only the first {plural(len(nodes), 'document')}; fewer steps: --depth N", style="dim")
+        )
+    return tree
 
 
 def graph(answer: Answer) -> RenderableType:
     """`graph`: a tree from the sources down; what was shown above is not shown again."""
     nodes = {node["asset"]: node for node in answer["nodes"]}
-    beyond: dict[str, list[str]] = {}
-    for source, target in answer["edges"]:
-        beyond.setdefault(source, []).append(target)
+    beyond = _beyond(answer)
     inner = {target for _, target in answer["edges"]}
 
     def label(name: str) -> Text:
@@ -166,6 +164,13 @@ def graph(answer: Answer) -> RenderableType:
         return Text(name).append("".join(f"  {note}" for note in notes), style="dim")
 
     return _trees([name for name in nodes if name not in inner], beyond, label)
+
+
+def _beyond(answer: Answer) -> dict[str, list[str]]:
+    beyond: dict[str, list[str]] = {}
+    for one, other in answer["edges"]:
+        beyond.setdefault(one, []).append(other)
+    return beyond
 
 
 def _trees(roots: Sequence[str], beyond: Mapping[str, Sequence[str]], label: Callable[[str], Text]) -> RenderableType:
@@ -202,7 +207,7 @@ def dot(answer: Answer) -> str:
     numbers = {identity: f"n{index}" for index, identity in enumerate(quoted)}
     lines = ["digraph {", "  rankdir=LR; node [shape=box, fontname=sans-serif];"]
     lines += [f"  {numbers[identity]} [label={label}];" for identity, label in quoted.items()]
-    lines += [f"  {numbers[source]} -> {numbers[target]};" for source, target in answer["edges"]]
+    lines += [f"  {numbers[source]} -> {numbers[target]};" for source, target in _downward(answer)]
     return "\n".join([*lines, "}", ""])
 
 
@@ -212,8 +217,15 @@ def mermaid(answer: Answer) -> str:
     numbers = {identity: f"n{index}" for index, identity in enumerate(labels)}
     lines = ["graph LR"]
     lines += [f'  {numbers[identity]}["{_mermaid_quoted(label)}"]' for identity, label in labels.items()]
-    lines += [f"  {numbers[source]} --> {numbers[target]}" for source, target in answer["edges"]]
+    lines += [f"  {numbers[source]} --> {numbers[target]}" for source, target in _downward(answer)]
     return "\n".join([*lines, ""])
+
+
+def _downward(answer: Answer) -> Iterator[tuple[str, str]]:
+    """The edges from what was given to what was made, as arrows are read; those of a lineage up go from the root away."""
+    up = answer.get("direction") == "up"
+    for one, other in answer["edges"]:
+        yield (other, one) if up else (one, other)
 
 
 def _labelled(answer: Answer) -> dict[str, str]:
@@ -272,42 +284,53 @@ def found(answer: Answer) -> RenderableType:
 # --- make -------------------------------------------------------------------------------------------------------------
 
 
+TOUCHED = ("made", "reused", "removed", "failed", "skipped")
+
+
 def outcome(answer: Answer) -> RenderableType:
     """`materialize`: what happened to each asset, the failures, one sentence."""
-    touched = ("made", "reused", "removed", "failed", "skipped")
-    busy = [row for row in answer["assets"] if any(row[key] for key in touched)]
-    parts: list[RenderableType] = []
-    if busy:
-        columns = [
-            words("asset"),
-            *map(count, ("made", "unchanged", "reused", "fresh", "removed", "failed", "skipped")),
-            Column("time", lambda row: took(row), numeric=True),
-        ]
-        parts.append(table(columns, busy, keep=("made",)))
+    parts = _results(answer["assets"])
     failures = answer.get("failures", ())
     for failure in failures[:FAILURES_SHOWN]:
-        parts.append(Text(f"{format_ref(failure['asset'], failure.get('unit'))} failed: {failure['error']}"))
-        if failure.get("traceback"):
+        parts.append(Text(f"{format_ref(failure['asset'], failure['unit'])} failed: {failure['error']}"))
+        if failure["traceback"]:
             parts.append(indented(Text(failure["traceback"].rstrip(), style="dim"), 2))
     if len(failures) > FAILURES_SHOWN:
-        parts.append(Text(f"and {len(failures) - FAILURES_SHOWN:,} more failures: aipctl runs {answer['run']}"))
-    parts.append(Text(_outcome_sentence(answer, busy)))
+        parts.append(Text(f"and {len(failures) - FAILURES_SHOWN:,} more failures (all of them: --json)"))
+    parts.append(Text(_outcome_sentence(answer)))
     return Group(*parts)
 
 
-def _outcome_sentence(answer: Answer, busy: Sequence[Answer]) -> str:
-    total = {key: sum(row[key] for row in busy) for key in ("made", "reused", "removed", "failed", "skipped")}
-    counts = counted(total, tuple(total)) or "nothing made"
-    within = f" in {took(answer)}" if took(answer) else ""
+def _results(rows: Sequence[Answer]) -> list[RenderableType]:
+    """A table of the assets to which something happened, if there are any."""
+    busy = [row for row in rows if any(row[key] for key in TOUCHED)]
+    columns = [
+        words("asset"),
+        *map(count, ("made", "unchanged", "reused", "fresh", "removed", "failed", "skipped")),
+        Column("time", took, numeric=True),
+    ]
+    return [table(columns, busy, keep=("made",))] if busy else []
+
+
+def _outcome_sentence(answer: Answer) -> str:
+    counts = counted(_totals(answer), TOUCHED) or "nothing made"
     match answer["status"]:
         case "nothing to do":
             return "Everything is up to date: nothing was run."
         case "failed":
-            return f"Run {answer['run']} failed{within}: {counts}. The next run makes what failed and what is missing."
+            ended, then = "failed", " The next run makes what failed and what is missing."
         case "cancelled":
-            return f"Run {answer['run']} was stopped{within}: {counts}. The next run continues with what is missing."
+            ended, then = "was stopped", " The next run continues with what is missing."
         case _:
-            return f"Run {answer['run']} is done{within}: {counts}."
+            ended, then = "is done", ""
+    return f"Run {answer['run']} {ended} in {took(answer)}: {counts}.{then}"
+
+
+def _totals(answer: Answer) -> Counter[str]:
+    totals: Counter[str] = Counter()
+    for row in answer["assets"]:
+        totals.update({key: row[key] for key in TOUCHED})
+    return totals
 
 
 def runs(answer: Answer) -> RenderableType:
@@ -318,18 +341,23 @@ def runs(answer: Answer) -> RenderableType:
         words("run"),
         Column("started", lambda row: moment(row["started_at"])),
         words("status"),
-        *map(count, ("made", "unchanged", "reused", "removed", "failed", "skipped")),
-        Column("time", lambda row: took(row), numeric=True),
+        *map(count, TOUCHED),
+        Column("time", took, numeric=True),
+        words("selection"),
     ]
-    return table(columns, answer["runs"], keep=("made",))
+    return table(columns, [{**row, **_totals(row)} for row in answer["runs"]], keep=("made",))
 
 
 def run(answer: Answer) -> RenderableType:
-    """`runs RUN`: when it was, and what it did to each asset."""
-    head = f"Run {answer['run']}: {answer['status']}, started {moment(answer['started_at'])}"
-    if answer.get("flow_run"):
-        head += f", flow run {answer['flow_run']}"
-    return Group(Text(head), outcome(answer)) if answer.get("assets") else Text(head)
+    """`runs RUN`: who ran what and when, and what that did to each asset."""
+    lines = [f"Run {answer['run']} of {answer['actor']}: {answer['status']}, started {moment(answer['started_at'])}"]
+    if answer["seconds"] is not None:
+        lines[0] += f", {took(answer)}"
+    if answer["selection"]:
+        lines.append(f"Selection: {answer['selection']}")
+    if answer["flow_run"]:
+        lines.append(f"Flow run: {answer['flow_run']}")
+    return Group(*map(Text, lines), *_results(answer["assets"]))
 
 
 def exported(answer: Answer) -> RenderableType:
