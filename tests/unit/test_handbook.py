@@ -149,7 +149,9 @@ async def test_white_space_in_a_paragraph_means_nothing(width: int) -> None:
     """Wrapping every paragraph of every topic elsewhere, with two spaces between words, gives the same page."""
     for name, text in pydoc_data.topics.topics.items():
         edited = "\n\n\n".join(rewrapped(block, width) for block in text.split("\n\n"))
-        assert (await clean(Topic(name=name, text=edited + "  \n"))).text == (await clean(Topic(name=name, text=text))).text
+        assert (await clean(Topic(name=name, text=edited + "  \n"))).text == (
+            await clean(Topic(name=name, text=text))
+        ).text
 
 
 def rewrapped(block: str, width: int) -> str:
@@ -157,7 +159,9 @@ def rewrapped(block: str, width: int) -> str:
     lines = prose.normalise(block).strip("\n").split("\n")
     if len(lines) > 1 or not prose.SENTENCE.fullmatch(lines[0]):
         return block
-    return textwrap.fill(lines[0].replace(" ", "  "), width, initial_indent="  ", subsequent_indent="  ", break_long_words=False)
+    return textwrap.fill(
+        lines[0].replace(" ", "  "), width, initial_indent="  ", subsequent_indent="  ", break_long_words=False
+    )
 
 
 async def test_code_is_kept_as_it_is() -> None:
