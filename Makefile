@@ -71,5 +71,5 @@ dist:                ## wheel and sdist in dist/
 	@$(RUN) python -m hatchling build
 
 clean:               ## stop everything and remove all that was made: services, their data, environment, caches
-	@if [ -d "$${ASSETCORE_HOME:-.assetcore}" ]; then $(RUN) aipctl clean; fi
+	@if [ -d "$${ASSETCORE_HOME:-.assetcore}" ]; then $(RUN) aipctl clean --yes; fi
 	@rm -rf .venv dist .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* coverage.xml .import_linter_cache

@@ -12,6 +12,7 @@ services.json, looks at the processes, and knocks at their ports. Only then does
 from __future__ import annotations
 
 import asyncio
+import importlib
 import shutil
 import time
 from collections.abc import Awaitable, Callable, Iterable
@@ -39,6 +40,8 @@ class Server(Protocol):
 
     @property
     def SETTING(self) -> str: ...
+    @property
+    def CLIENT(self) -> str: ...
     @property
     def START_SECONDS(self) -> float: ...
 
@@ -139,6 +142,8 @@ async def check(settings: Settings) -> list[ServiceStatus]:
     """Ask every service how it is, all at once; starts nothing."""
     home = Home(settings.home)
     services = home.services()
+    for server in SERVERS.values():
+        importlib.import_module(server.CLIENT)  # before the clock runs: the latency is the service's
     return list(
         await asyncio.gather(
             _server_status(settings, home, services, "postgres"),

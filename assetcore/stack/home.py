@@ -80,11 +80,13 @@ class Home:
 
     def services(self) -> dict[str, Service]:
         """What is remembered; nothing when the file is missing or was cut off by a power failure."""
+        known = Service.__slots__
         content = self._read("services.json")
-        try:
-            return {name: Service(**fields) for name, fields in content.items()}
-        except TypeError:
-            return {}
+        return {
+            name: Service(**{field: value for field, value in fields.items() if field in known})
+            for name, fields in content.items()
+            if isinstance(fields, dict)
+        }
 
     def remember(self, name: str, service: Service) -> Service:
         with _ONE_WRITER:

@@ -27,6 +27,7 @@ from assetcore.stack.process import alive, born, did_not_start, end, free_port, 
 from assetcore.stack.trouble import Trouble, connection_trouble
 
 SETTING = "database_url"
+CLIENT = "asyncpg"
 START_SECONDS = 60.0
 NAME = "assetcore"
 MAJORS = {"18": "pginstall18", "16": "pginstall"}

@@ -8,12 +8,16 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from pathlib import Path
+
+import psutil
 
 from assetcore.stack.home import Home, Service
-from assetcore.stack.process import end, free_port, launch
+from assetcore.stack.process import born, end, free_port, launch
 from assetcore.stack.trouble import Trouble, connection_trouble
 
 SETTING = "prefect_api_url"
+CLIENT = "httpx"
 START_SECONDS = 180.0
 SERVER = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -30,8 +34,11 @@ SERVER = {
 def start(home: Home, remembered: Service) -> Service:
     """Start the server; it answers some seconds later."""
     folder = home.path / "prefect"
+    pid_file = folder / "server.pid"
     with home.writing():
         folder.mkdir(mode=0o700, exist_ok=True)
+    if (running := _running(pid_file)) is not None:
+        stop(home, running)
     port = free_port(remembered.port)
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")}
     environment |= SERVER | {
@@ -41,6 +48,8 @@ def start(home: Home, remembered: Service) -> Service:
     }
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     pid, birth = launch("prefect", command, home, cwd=folder, env=environment)
+    with home.writing():
+        pid_file.write_text(str(pid))
     return Service(port=port, pid=pid, born=birth)
 
 
@@ -80,3 +89,14 @@ async def probe(url: str) -> str:
     except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
         raise connection_trouble(error, SETTING) from error
     return f"Prefect {version}"
+
+
+def _running(pid_file: Path) -> Service | None:
+    """The server that the pid file speaks of, when its record was lost."""
+    try:
+        pid = int(pid_file.read_text())
+        if Path(psutil.Process(pid).cwd()) == pid_file.parent:
+            return Service(pid=pid, born=born(pid))
+    except (OSError, ValueError, psutil.Error):
+        pass
+    return None

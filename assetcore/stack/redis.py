@@ -18,6 +18,7 @@ from assetcore.stack.process import born, end, free_port, launch, runs_with
 from assetcore.stack.trouble import Trouble, connection_trouble
 
 SETTING = "redis_url"
+CLIENT = "redis.asyncio"
 START_SECONDS = 20.0
 
 

@@ -379,7 +379,7 @@ async def test_a_command_interrupted_while_it_starts_services_leaves_a_good_stat
 
 
 async def test_prefect_started_ahead_is_ready_later(own: Settings) -> None:
-    """`ahead` returns before Prefect answers; a later `up` waits for that same process."""
+    """`ahead` returns before Prefect answers; a later `up` waits for that same process, of which there is never a second."""
     begun = time.monotonic()
     await stack.up(own, {"redis"}, ahead={"prefect"})
     assert time.monotonic() - begun < 3
@@ -393,6 +393,9 @@ async def test_prefect_started_ahead_is_ready_later(own: Settings) -> None:
     environment = psutil.Process(pid).environ()
     assert environment["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false"
     assert environment["PREFECT_HOME"] == str(own.home / "prefect")
+    (own.home / "services.json").unlink()
+    await stack.up(own, {"redis"}, ahead={"prefect"})
+    assert [server.pid for server in servers(own) if "prefect" in server.cmdline()] == [pids(own)["prefect"]]
 
 
 def pids(settings: Settings) -> dict[str, int]:
