@@ -47,8 +47,8 @@ class Mention(NamedTuple):
 class Section:
     """Canonical bytes with placeholders, and what stands in their places.
 
-    `head` is the mention that a decorator begins with; `handed` are pairs (argument, called), mentions by their index; `literals` are the
-    first arguments, None if not a literal, of calls of a mention that imports by name.
+    Mentions are meant by their index. `head` is the one that a decorator begins with; `handed` are pairs (argument, called);
+    `literals` are the first arguments of calls that import by name, None if it is not a literal.
     """
 
     data: bytes = b""
@@ -135,7 +135,9 @@ class _Reader:
         self.normal = normal
         self.stack: list[_Scope] = []
         self.open = _Open()
-        self.parts = [ScopeParts(isinstance(s, ast.ClassDef), p) for s, p in zip(normal.scopes, normal.parents, strict=True)]
+        self.parts = [
+            ScopeParts(isinstance(s, ast.ClassDef), p) for s, p in zip(normal.scopes, normal.parents, strict=True)
+        ]
         self.imports: list[Mention] = []
         self.data_names: set[str] = set()
         self.hazards: list[tuple[str, int, str]] = []
@@ -309,7 +311,11 @@ class _Reader:
             while isinstance(head, ast.Call):
                 head = head.func
             section = self.section(lambda d=decorator: self.encode(d), head)
-            if section.head is None and isinstance(head, ast.Attribute) and head.attr in ("getter", "setter", "deleter"):
+            if (
+                section.head is None
+                and isinstance(head, ast.Attribute)
+                and head.attr in ("getter", "setter", "deleter")
+            ):
                 section = replace(section, accessor=True)
             parts.decorators.append(section)
 
@@ -328,7 +334,10 @@ class _Reader:
         defaulted = positional[len(positional) - len(arguments.defaults) :]
         defaults = [default(a.arg, d) for a, d in zip(defaulted, arguments.defaults, strict=True)]
         keyword = [default(a.arg, d) for a, d in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)]
-        names = [sequence([text(a.arg) for a in group]) for group in (arguments.posonlyargs, arguments.args, arguments.kwonlyargs)]
+        names = [
+            sequence([text(a.arg) for a in group])
+            for group in (arguments.posonlyargs, arguments.args, arguments.kwonlyargs)
+        ]
         starred = [constant(a.arg if a else None) for a in (arguments.vararg, arguments.kwarg)]
         return sequence([*names, *starred, sequence([] if own else defaults), sequence([] if own else keyword)])
 
@@ -414,5 +423,3 @@ def _collect(nodes: Iterable[ast.AST], scope: _Scope, *, walrus_only: bool = Fal
                 pass
         inside = walrus_only or isinstance(tree, ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp)
         _collect(ast.iter_child_nodes(tree), scope, walrus_only=inside)
-
-

@@ -39,7 +39,11 @@ def plain(tree: ast.AST, special: Special | None = None) -> bytes:
         return constant(tree.value)
     if isinstance(tree, ast.JoinedStr):
         return node("JoinedStr", [("values", children(_joined(tree), special))])
-    if isinstance(tree, ast.FormattedValue) and isinstance(tree.format_spec, ast.JoinedStr) and not _joined(tree.format_spec):
+    if (
+        isinstance(tree, ast.FormattedValue)
+        and isinstance(tree.format_spec, ast.JoinedStr)
+        and not _joined(tree.format_spec)
+    ):
         tree = ast.FormattedValue(value=tree.value, conversion=tree.conversion, format_spec=None)
     return node(type(tree).__name__, [(name, _value(value, special)) for name, value in _held(tree)])
 

@@ -64,7 +64,11 @@ class SourceFile:
 
     def lambda_(self, code: types.CodeType) -> list[ast.Lambda]:
         """The lambda that `code` was compiled from; several if this Python does not keep columns."""
-        candidates = [n for n in self._around(code.co_firstlineno) if isinstance(n, ast.Lambda) and n.lineno == code.co_firstlineno]
+        candidates = [
+            n
+            for n in self._around(code.co_firstlineno)
+            if isinstance(n, ast.Lambda) and n.lineno == code.co_firstlineno
+        ]
         if len(candidates) < 2:
             return candidates
         spans = [s for s in code.co_positions() if None not in s and s[3] != 0]
@@ -75,7 +79,8 @@ class SourceFile:
         inside = [
             n
             for n in candidates
-            if (n.body.lineno, n.body.col_offset) <= start and end <= (n.body.end_lineno or 0, n.body.end_col_offset or 0)
+            if (n.body.lineno, n.body.col_offset) <= start
+            and end <= (n.body.end_lineno or 0, n.body.end_col_offset or 0)
         ]
         return [max(inside, key=lambda n: (n.body.lineno, n.body.col_offset))] if inside else candidates
 
@@ -184,7 +189,7 @@ def _blocks(statement: Any) -> Iterator[list[Any]]:
 
 
 def _bound(statement: ast.stmt, file: SourceFile) -> set[str]:
-    """The globals that a module-level statement makes or changes: `x = 1`, `x.append(1)`, `x.y = 1`, and all inside an `if` or `try`."""
+    """The globals that a module-level statement makes or changes: `x = 1`, `x.append(1)`, `x.y = 1`, also inside `if` or `try`."""
     names: set[str] = set()
     pending: list[Any] = [statement]
     while pending:

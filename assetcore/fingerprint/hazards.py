@@ -17,18 +17,24 @@ class Hazard(NamedTuple):
 
 
 HAZARDS: dict[str, Hazard] = {
-    "AC101": Hazard("an import by a name that is not in the code", 'Import it by name, or give the asset a version="1".'),
+    "AC101": Hazard(
+        "an import by a name that is not in the code", 'Import it by name, or give the asset a version="1".'
+    ),
     "AC102": Hazard("a file that no input declares", 'Depend on it as a source, or give the asset a version="1".'),
     "AC103": Hazard("an environment variable", "Take it as config: a parameter annotated with a pydantic model."),
     "AC104": Hazard("the clock", "Take the time as config, or from an input."),
     "AC105": Hazard("randomness", "Seed a random.Random with a constant or with config."),
     "AC106": Hazard("code in text", 'Write it as code, or give the asset a version="1".'),
-    "AC107": Hazard("an extension module of the project", 'Give the asset a version="1" and raise it with the extension.'),
+    "AC107": Hazard(
+        "an extension module of the project", 'Give the asset a version="1" and raise it with the extension.'
+    ),
     "AC108": Hazard("the subclasses that happen to be loaded", "Name the classes in a list."),
     "AC109": Hazard("code without readable source", 'Put it into a file, or give the asset a version="1".'),
-    "AC110": Hazard("an object that no statement makes", 'Give its class __code_fingerprint__(), or the asset a version="1".'),
+    "AC110": Hazard(
+        "an object that no statement makes", 'Give its class __code_fingerprint__(), or the asset a version="1".'
+    ),
     "AC111": Hazard("a global that is changed while running", "Pass it as an argument and return it."),
-    "AC112": Hazard("a name that is not defined when the project is loaded", 'Define it at module level, or give the asset a version="1".'),
+    "AC112": Hazard("a name that is not defined", 'Define it at module level, or give the asset a version="1".'),
 }
 """What the fingerprint cannot follow, and what settles it."""
 
@@ -44,26 +50,28 @@ class Note(NamedTuple):
 
 _PATHS: dict[str, tuple[str, ...]] = {
     "AC102": (
-        "open", "builtins.open", "io.open", "os.open", "os.listdir", "os.scandir", "os.walk", "glob.glob", "glob.iglob", "codecs.open",
-        "gzip.open", "bz2.open", "lzma.open", "zipfile.ZipFile", "tarfile.open", "sqlite3.connect", "shelve.open",
-        "importlib.resources", "pkgutil.get_data", "linecache.getline", "linecache.getlines", "fileinput.input",
-        "numpy.load", "numpy.loadtxt", "numpy.genfromtxt", "numpy.fromfile", "pyarrow.parquet.read_table", "pyarrow.csv.read_csv",
+        "builtins.open", "io.open", "os.open", "os.listdir", "os.scandir", "os.walk", "glob.glob", "glob.iglob",
+        "codecs.open", "gzip.open", "bz2.open", "lzma.open", "zipfile.ZipFile", "tarfile.open", "sqlite3.connect",
+        "shelve.open", "importlib.resources", "pkgutil.get_data", "linecache.getline", "linecache.getlines",
+        "fileinput.input", "numpy.load", "numpy.loadtxt", "numpy.genfromtxt", "numpy.fromfile",
+        "pyarrow.parquet.read_table", "pyarrow.csv.read_csv",
     ),
     "AC103": ("os.environ", "os.environb", "os.getenv", "os.getenvb", "os.path.expandvars"),
     "AC104": (
-        "time.time", "time.time_ns", "time.monotonic", "time.monotonic_ns", "time.localtime", "time.gmtime", "time.strftime",
-        "time.ctime", "datetime.datetime.now", "datetime.datetime.utcnow", "datetime.datetime.today", "datetime.date.today",
+        "time.time", "time.time_ns", "time.monotonic", "time.monotonic_ns", "time.localtime", "time.gmtime",
+        "time.strftime", "time.ctime", "datetime.datetime.now", "datetime.datetime.utcnow", "datetime.datetime.today",
+        "datetime.date.today",
     ),
     "AC105": ("random", "secrets", "os.urandom", "uuid.uuid1", "uuid.uuid4", "numpy.random"),
-    "AC106": ("exec", "eval", "compile", "builtins.exec", "builtins.eval", "builtins.compile", "runpy"),
+    "AC106": ("builtins.exec", "builtins.eval", "builtins.compile", "runpy"),
 }  # fmt: skip
 _SEEDED = ("random.Random", "numpy.random.default_rng", "numpy.random.Generator")
 _READERS = ("pandas.read_", "polars.read_", "polars.scan_")
 
 _MACHINE = (
-    "tempfile", "platform", "getpass", "socket", "os.getcwd", "os.getpid", "os.cpu_count", "os.uname", "os.getlogin", "os.path.expanduser",
-    "os.path.abspath", "os.path.realpath", "sys.argv", "sys.path", "sys.executable", "sys.prefix", "sys.platform", "sysconfig",
-    "pathlib.Path.cwd", "pathlib.Path.home", "locale",
+    "tempfile", "platform", "getpass", "socket", "locale", "sysconfig", "os.getcwd", "os.getpid", "os.cpu_count",
+    "os.uname", "os.getlogin", "os.path.expanduser", "os.path.abspath", "os.path.realpath", "sys.argv", "sys.path",
+    "sys.executable", "sys.prefix", "sys.platform", "pathlib.Path.cwd", "pathlib.Path.home",
 )  # fmt: skip
 """What differs between machines; a constant made with it counts by its statement, as `__file__` does."""
 

@@ -79,8 +79,7 @@ class _Copier:
         return self.fields(node, parent)
 
     def fields(self, node: Any, parent: int | None) -> Any:
-        kind = type(node)
-        copied = kind.__new__(kind)
+        copied = _blank(node)
         for name in node._fields:
             value = getattr(node, name, None)
             if isinstance(value, ast.AST):
@@ -133,8 +132,7 @@ class _Writer:
         self.variant = variant
 
     def copy(self, node: Any) -> Any:
-        kind = type(node)
-        copied = kind.__new__(kind)
+        copied = _blank(node)
         for name in node._fields:
             value = getattr(node, name, None)
             if isinstance(value, ast.AST):
@@ -162,6 +160,11 @@ class _Writer:
         docstring = self.normal.docstrings[number]
         if docstring is not None and number in self.variant.docstrings:
             copied.body.insert(0, ast.Expr(ast.Constant(docstring), lineno=copied.lineno))
+
+
+def _blank(node: Any) -> Any:
+    """A node of the same class, to be filled; the class itself would fill in defaults, and complain from Python 3.13 on."""
+    return ast.AST.__new__(type(node))
 
 
 def _is_type_checking(test: ast.expr) -> bool:

@@ -1,7 +1,7 @@
 """Origins: whose code is a module?
 
-The user's is followed, the standard library's is not, that of a third-party distribution is pinned by its version, and assetcore's own is
-ignored: a new release of it must not make anything stale.
+The user's is followed, the standard library's is not, that of a third-party distribution is pinned by its version, and
+assetcore's own is ignored: a new release of it must not make anything stale.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.metadata
 import sys
 from collections.abc import Callable, Collection
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Literal
 
 __all__ = ["Origin", "Origins", "UserPackages"]
@@ -54,7 +54,7 @@ class Origins:
         return any(module == package or module.startswith(f"{package}.") for package in self._user_packages)
 
 
-@lru_cache(maxsize=None)
+@cache
 def distributions(top: str) -> tuple[tuple[str, str], ...]:
     """The installed distributions (name, version) that the top-level package `top` belongs to; none for the user's own code."""
     try:

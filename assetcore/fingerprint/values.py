@@ -1,8 +1,8 @@
 """Values: which bytes stand for an object that code refers to?
 
-Plain data is encoded by value, typed and framed, in the order it has (sets in the order of their members' bytes): the same in every
-process. What has an identity of its own (functions, classes, modules, assets) is a reference. What is neither (clients, locks, compiled
-models) is its type alone, and `opaque`: then the statement that makes it is followed instead.
+Plain data is encoded by value, typed and framed, in the order it has (sets in the order of their members' bytes): the same
+in every process. What has an identity of its own (functions, classes, modules, assets) is a reference. What is neither
+(clients, locks, compiled models) is its type alone, and `opaque`: then the statement that makes it is followed instead.
 """
 
 from __future__ import annotations
@@ -41,6 +41,11 @@ class Reference(NamedTuple):
     rest: tuple[str, ...] = ()
     origin: str = "user"
 
+    @property
+    def path(self) -> str:
+        """The dotted path of something external; nothing for anything else."""
+        return ".".join((self.name, *self.rest)) if self.kind == "external" else ""
+
 
 class Value(NamedTuple):
     data: bytes
@@ -56,11 +61,18 @@ _TEXTS: tuple[type, ...] = (
 )  # fmt: skip
 """Types of the standard library whose `repr` is their value."""
 
+_BARE: dict[type, Callable[[Any], Any]] = {
+    int: int.__int__,
+    float: float.__float__,
+    complex: complex.__complex__,
+    str: str.__str__,
+    bytes: bytes.__bytes__,
+}
 _PLACEHOLDER = frame(b"r", b"")
 
 
 class ValueWriter:
-    """Encodes one value; `refer` gives the references for what is not data, or None, and may write through this writer itself."""
+    """Encodes one value; `refer` writes what is not data, through this writer, or gives None; `typed` refers to a class."""
 
     def __init__(self, refer: Callable[[Any, ValueWriter], bytes | None], typed: Callable[[type], Reference]) -> None:
         self._refer = refer
@@ -72,6 +84,12 @@ class ValueWriter:
     def value(self, value: Any) -> Value:
         data = self.write(value)
         return Value(data, tuple(self.references), ", ".join(dict.fromkeys(self.opaque)))
+
+    def beside(self) -> ValueWriter:
+        """A writer for something inside the value that is being written, which keeps its own references."""
+        other = ValueWriter(self._refer, self._typed)
+        other._inside = self._inside
+        return other
 
     def reference(self, *references: Reference) -> bytes:
         self.references.append(references)
@@ -131,16 +149,17 @@ class ValueWriter:
         match value:
             case dict() | types.MappingProxyType():
                 extra = [value.default_factory] if isinstance(value, collections.defaultdict) else []
-                return self._typed_container("dict", kind, self._pairs(value.items()) + b"".join(map(self.write, extra)))
+                return self._typed_container(
+                    "dict", kind, self._pairs(value.items()) + b"".join(map(self.write, extra))
+                )
             case list() | tuple() | collections.deque() | array.array():
                 return self._typed_container("list", kind, sequence([self.write(item) for item in value]))
             case set() | frozenset():
                 return self._typed_container("set", kind, sequence([self.write(item) for item in self._sorted(value)]))
             case bytearray() | memoryview():
                 return self._typed_container("bytes", kind, constant(bytes(value)))
-            case bool() | int() | float() | complex() | str() | bytes():
-                base = next(b for b in SCALARS if isinstance(value, b))
-                return self._typed_container("scalar", kind, constant(base(value)))
+            case int() | float() | complex() | str() | bytes():
+                return self._typed_container("scalar", kind, constant(_bare(value)))
             case _:
                 return None
 
@@ -163,6 +182,14 @@ class ValueWriter:
 
     def _tagged(self, tag: str, kind: type, data: bytes) -> bytes:
         return frame(b"t", text(tag) + self.reference(self._typed(kind)) + data)
+
+
+def _bare(value: Any) -> Any:
+    """The value of a subclass of a scalar type, as that type; what the subclass overrides is not asked."""
+    for base, convert in _BARE.items():
+        if isinstance(value, base):
+            return convert(value)
+    raise TypeError(type(value).__qualname__)
 
 
 def is_plain(value: Any) -> bool:

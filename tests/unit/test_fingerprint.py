@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 import importlib
 import itertools
-import json
-import shutil
 import subprocess
 import sys
 import textwrap
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from assetcore.errors import DeclarationError
 from assetcore.fingerprint import Fingerprint, fingerprint
@@ -325,3 +319,508 @@ def test_an_edit_that_changes_a_result_changes_the_fingerprint(shop: Shop, edit:
 def test_the_table_has_the_25_kinds_of_edits() -> None:
     """11 that cannot change a result and 14 that do."""
     assert (len(NEUTRAL), len(CHANGING)) == (11, 14)
+
+
+# What has been seen in trials
+
+
+PAIRS = {
+    "getattr on a module": (
+        "from shop import parts\ndef made(name): return getattr(parts, name)(1)",
+        "def f(x): return x + 1",
+        "def f(x): return x + 2",
+    ),
+    "module in a list": (
+        "from shop import parts\nMODULES = [parts]\ndef made(): return MODULES[0].f(1)",
+        "def f(x): return x + 1",
+        "def f(x): return x + 2",
+    ),
+    "registry filled by decorators": (
+        "from shop.parts import registry\ndef made(name): return registry[name](1)",
+        "registry = {}\ndef register(f):\n    registry[f.__name__] = f\n    return f\n@register\ndef f(x): return x + 1",
+        "registry = {}\ndef register(f):\n    registry[f.__name__] = f\n    return f\n@register\ndef f(x): return x + 2",
+    ),
+    "import inside a function": (
+        "def made():\n    from shop.parts import f\n    return f(1)",
+        "def f(x): return x + 1",
+        "def f(x): return x + 2",
+    ),
+    "module imported inside a function": (
+        "def made():\n    import shop.parts\n    return shop.parts.f(1)",
+        "def f(x): return x + 1",
+        "def f(x): return x + 2",
+    ),
+    "import inside a nested function": (
+        "def made():\n    def inner():\n        from .parts import f as g\n        return g(1)\n    return inner()",
+        "def f(x): return x + 1",
+        "def f(x): return x + 2",
+    ),
+    "import_module with a literal": (
+        "import importlib\ndef made(): return importlib.import_module('shop.parts').f(1)",
+        "def f(x): return x + 1",
+        "def f(x): return x + 2",
+    ),
+    "lambdas in a list": (
+        "from shop.parts import STEPS\ndef made(): return STEPS[1](1)",
+        "STEPS = [lambda x: x + 1, lambda x: x + 2]",
+        "STEPS = [lambda x: x + 1, lambda x: x + 3]",
+    ),
+    "lambdas in a list, swapped": (
+        "from shop.parts import STEPS\ndef made(): return STEPS[1](1)",
+        "STEPS = [lambda x: x + 1, lambda x: x + 2]",
+        "STEPS = [lambda x: x + 2, lambda x: x + 1]",
+    ),
+    "default of a lambda": (
+        "from shop.parts import STEPS\ndef made(): return STEPS[1](1)",
+        "STEPS = [lambda x, i=i: x + i for i in range(3)]",
+        "STEPS = [lambda x, i=i: x + i for i in range(1, 4)]",
+    ),
+    "two products of one factory, swapped": (
+        "from shop.parts import double, triple\ndef made(): return double(1) - triple(1)",
+        "def by(n):\n    def f(x): return x * n\n    return f\ndouble, triple = by(2), by(3)",
+        "def by(n):\n    def f(x): return x * n\n    return f\ndouble, triple = by(3), by(2)",
+    ),
+    "imports, swapped": (
+        "from shop.parts import f, g\ndef made(): return f(1) - g(1)",
+        "def a(x): return x + 1\ndef b(x): return x + 2\nf, g = a, b",
+        "def a(x): return x + 1\ndef b(x): return x + 2\nf, g = b, a",
+    ),
+    "partial": (
+        "from shop.parts import f\ndef made(): return f()",
+        "from functools import partial\ndef g(x, y): return x + y\nf = partial(g, 1, y=2)",
+        "from functools import partial\ndef g(x, y): return x + y\nf = partial(g, 1, y=3)",
+    ),
+    "function of a partial": (
+        "from shop.parts import f\ndef made(): return f()",
+        "from functools import partial\ndef g(x, y): return x + y\nf = partial(g, 1, y=2)",
+        "from functools import partial\ndef g(x, y): return x - y\nf = partial(g, 1, y=2)",
+    ),
+    "bound method": (
+        "from shop.parts import ask\ndef made(): return ask(1)",
+        "class C:\n    def ask(self, x): return x + 1\nask = C().ask",
+        "class C:\n    def ask(self, x): return x + 2\nask = C().ask",
+    ),
+    "callable instance": (
+        "from shop.parts import ask\ndef made(): return ask(1)",
+        "class C:\n    def __call__(self, x): return x + 1\nask = C()",
+        "class C:\n    def __call__(self, x): return x + 2\nask = C()",
+    ),
+    "implementation of a single dispatch": (
+        "from shop.parts import show\ndef made(x): return show(x)",
+        "import functools\n@functools.singledispatch\ndef show(x): return 0\n@show.register\ndef _(x: int): return 1\n@show.register\ndef _(x: str): return 2",
+        "import functools\n@functools.singledispatch\ndef show(x): return 0\n@show.register\ndef _(x: int): return 1\n@show.register\ndef _(x: str): return 3",
+    ),
+    "type of a single dispatch": (
+        "from shop.parts import show\ndef made(x): return show(x)",
+        "import functools\n@functools.singledispatch\ndef show(x): return 0\n@show.register\ndef _(x: int): return 1",
+        "import functools\n@functools.singledispatch\ndef show(x): return 0\n@show.register\ndef _(x: float): return 1",
+    ),
+    "cached function": (
+        "from shop.parts import f\ndef made(): return f(1)",
+        "from functools import lru_cache\n@lru_cache\ndef f(x): return x + 1",
+        "from functools import lru_cache\n@lru_cache\ndef f(x): return x + 2",
+    ),
+    "function cached afterwards": (
+        "from shop.parts import g\ndef made(): return g(1)",
+        "from functools import lru_cache\ndef f(x): return x + 1\ng = lru_cache(f)",
+        "from functools import lru_cache\ndef f(x): return x + 2\ng = lru_cache(f)",
+    ),
+    "decorator that hides the function": (
+        "from shop.parts import f\ndef made(): return f(1)",
+        "def d(g):\n    def w(*a): return g(*a)\n    return w\n@d\ndef f(x): return x + 1",
+        "def d(g):\n    def w(*a): return g(*a)\n    return w\n@d\ndef f(x): return x + 2",
+    ),
+    "decorator that makes an object": (
+        "from shop.parts import f\ndef made(): return f.run(1)",
+        "class Task:\n    def __init__(self, g): self.g = g\n    def run(self, x): return self.g(x)\n@Task\ndef f(x): return x + 1",
+        "class Task:\n    def __init__(self, g): self.g = g\n    def run(self, x): return self.g(x)\n@Task\ndef f(x): return x + 2",
+    ),
+    "enum": (
+        "from shop.parts import Color\ndef made(): return Color.RED.value",
+        "import enum\nclass Color(enum.Enum):\n    RED = 1",
+        "import enum\nclass Color(enum.Enum):\n    RED = 2",
+    ),
+    "enum's class behind a member": (
+        "from shop.parts import RED\ndef made(): return RED.label()",
+        "import enum\nclass Color(enum.Enum):\n    RED = 1\n    def label(self): return 'r'\nRED = Color.RED",
+        "import enum\nclass Color(enum.Enum):\n    RED = 1\n    def label(self): return 'R'\nRED = Color.RED",
+    ),
+    "base class": (
+        "from shop.parts import B\ndef made(): return B().f()",
+        "class A:\n    def f(self): return 1\nclass B(A): ...",
+        "class A:\n    def f(self): return 2\nclass B(A): ...",
+    ),
+    "metaclass": (
+        "from shop.parts import B\ndef made(): return B.f()",
+        "class M(type):\n    def f(cls): return 1\nclass B(metaclass=M): ...",
+        "class M(type):\n    def f(cls): return 2\nclass B(metaclass=M): ...",
+    ),
+    "named tuple": (
+        "from shop.parts import P\ndef made(): return P(1, 2)",
+        "from collections import namedtuple\nP = namedtuple('P', 'x y')",
+        "from collections import namedtuple\nP = namedtuple('P', 'y x')",
+    ),
+    "mutual recursion": (
+        "from shop.parts import even\ndef made(): return even(4)",
+        "def even(n): return n == 0 or odd(n - 1)\ndef odd(n): return n != 0 and even(n - 1)",
+        "def even(n): return n == 0 or odd(n - 1)\ndef odd(n): return n != 1 and even(n - 1)",
+    ),
+    "constant behind a star import": (
+        "from shop.parts import *\ndef made(): return LIMIT",
+        "LIMIT = 1",
+        "LIMIT = 2",
+    ),
+    "constant from an environment that differs": (
+        "from shop.parts import KEY\ndef made(): return KEY",
+        "import os\nKEY = os.environ.get('KEY', 'a')",
+        "import os\nKEY = os.environ.get('KEY', 'b')",
+    ),
+    "prompt handed to third-party code": (
+        "import pydantic\nfrom shop.parts import find\ndef made(): return pydantic.validate_call(find)",
+        'def find(x: int):\n    """Find it."""',
+        'def find(x: int):\n    """Find it quickly."""',
+    ),
+    "docstring that the code reads": (
+        "from shop.parts import find\ndef made(): return find.__doc__",
+        'def find(x: int):\n    """Find it."""',
+        'def find(x: int):\n    """Find it quickly."""',
+    ),
+    "annotations that the code reads": (
+        "import inspect\nfrom shop.parts import find\ndef made(): return inspect.signature(find)",
+        "def find(x: int): ...",
+        "def find(x: str): ...",
+    ),
+    "docstring of a pydantic model": (
+        "from shop.parts import Answer\ndef made(): return Answer()",
+        'import pydantic\nclass Answer(pydantic.BaseModel):\n    """The answer."""',
+        'import pydantic\nclass Answer(pydantic.BaseModel):\n    """The short answer."""',
+    ),
+    "docstring under a third-party decorator": (
+        "from shop.parts import find\ndef made(): return find(1)",
+        'import pydantic\n@pydantic.validate_call\ndef find(x: int):\n    """Find it."""',
+        'import pydantic\n@pydantic.validate_call\ndef find(x: int):\n    """Find it quickly."""',
+    ),
+    "annotation under a third-party decorator": (
+        "from shop.parts import find\ndef made(): return find(1)",
+        "import pydantic\n@pydantic.validate_call\ndef find(x: int): return x",
+        "import pydantic\n@pydantic.validate_call\ndef find(x: str): return x",
+    ),
+    "annotation of a dataclass": (
+        "from shop.parts import A\ndef made(): return A(1)",
+        "from dataclasses import dataclass\n@dataclass\nclass A:\n    x: int",
+        "from dataclasses import dataclass\n@dataclass\nclass A:\n    x: str",
+    ),
+    "redefined function": (
+        "from shop.parts import f\ndef made(): return f(1)",
+        "def f(x): return x + 1\ndef f(x): return x + 2",
+        "def f(x): return x + 1\ndef f(x): return x + 3",
+    ),
+    "closure variable with the function's own name": (
+        "from shop.parts import outer\nmade = outer(1)",
+        "def outer(made):\n    def inner(): return made\n    return inner",
+        "def outer(made):\n    def inner(): return -made\n    return inner",
+    ),
+    "own fingerprint": (
+        "from shop.parts import model\ndef made(): return model.run()",
+        "class Model:\n    def __code_fingerprint__(self): return '1'\nmodel = Model()",
+        "class Model:\n    def __code_fingerprint__(self): return '2'\nmodel = Model()",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", PAIRS, ids=str)
+def test_what_is_reached_in_a_roundabout_way_counts(shop: Shop, case: str) -> None:
+    """Dispatch, registries, patches, factories and dynamic names do not hide an edit; the same code twice is the same."""
+    module, before, after = PAIRS[case]
+
+    def of(parts: str) -> Fingerprint:
+        return shop.fingerprint({"__init__.py": "", "assets.py": module, "parts.py": parts}, "made")
+
+    first = of(before)
+    assert first.digest == of(before).digest
+    assert first.digest != of(after).digest
+
+
+NOT_COUNTED = {
+    "moved to another module": (
+        {"assets.py": "from shop.parts import f\ndef made(): return f(1)", "parts.py": "LIMIT = 2\ndef f(x): return x + LIMIT"},
+        {"assets.py": "from shop.inner.more import f\ndef made(): return f(1)", "parts.py": "LIMIT = 2",
+         "inner/__init__.py": "", "inner/more.py": "from shop.parts import LIMIT as MOST\ndef f(x): return x + MOST"},
+    ),
+    "moved into the asset's module": (
+        {"assets.py": "from shop import parts\ndef made(): return parts.f(1)", "parts.py": "def f(x): return x"},
+        {"assets.py": "def f(x): return x\ndef made(): return f(1)"},
+    ),
+    "third-party import": (
+        {"assets.py": "import polars as pl\ndef made(): return pl.col('x')"},
+        {"assets.py": "from polars import col\ndef made(): return col('x')"},
+    ),
+    "unused function of the same module": (
+        {"assets.py": "from shop import parts\ndef made(): return parts.f(1)", "parts.py": "def f(x): return x"},
+        {"assets.py": "from shop import parts\ndef made(): return parts.f(1)", "parts.py": "def g(): ...\ndef f(x): return x"},
+    ),
+    "folder of the code": (
+        {"assets.py": "from pathlib import Path\nHERE = Path(__file__).parent\nDATA = HERE / 'x'\ndef made(): return DATA"},
+        {"assets.py": "from pathlib import Path\n\nHERE = Path(__file__).parent\nDATA = HERE / 'x'\ndef made(): return DATA"},
+    ),
+    "memory address": (
+        {"assets.py": "import threading\nLOCK = threading.Lock()\nNONE = object()\ndef made(x=NONE): return LOCK"},
+        {"assets.py": "import threading\nLOCK = threading.Lock()\nNONE = object()\n\ndef made(x=NONE): return LOCK"},
+    ),
+    "indentation of a docstring that counts": (
+        {"assets.py": 'import pydantic\n@pydantic.validate_call\ndef made():\n    """A.\n\n    B."""'},
+        {"assets.py": 'import pydantic\nif True:\n  @pydantic.validate_call\n  def made():\n      """A.\n\n      B."""'},
+    ),
+    "another asset's body": (
+        {"assets.py": "from assetcore.assets import asset\n@asset\ndef other() -> int: return 1\ndef made(): return other()"},
+        {"assets.py": "from assetcore.assets import asset\n@asset\ndef other() -> int: return 2\ndef made(): return other()"},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", NOT_COUNTED, ids=str)
+def test_what_cannot_change_a_result_does_not_count(shop: Shop, case: str) -> None:
+    """Where a definition stands, how it is imported and where the process keeps it changes nothing."""
+    before, after = ({"__init__.py": "", **files} for files in NOT_COUNTED[case])
+    assert shop.fingerprint(before, "made").digest == shop.fingerprint(after, "made").digest
+
+
+# What it cannot follow, it says
+
+
+NOTES = {
+    "AC101": "import importlib\ndef made(name): return importlib.import_module(name)",
+    "AC102": "from pathlib import Path\ndef made(): return Path('a.txt').read_text()",
+    "AC103": "import os\ndef made(): return os.environ['HOME']",
+    "AC104": "from datetime import datetime\ndef made(): return datetime.now()",
+    "AC105": "import random\ndef made(): return random.choice([1, 2])",
+    "AC106": "def made(code): exec(code)",
+    "AC108": "class A: ...\ndef made(): return A.__subclasses__()",
+    "AC109": "exec('def f(): return 1')\ndef made(): return f()",
+    "AC110": "import threading\nglobals()['lock'] = threading.Lock()\ndef made(): return lock",
+    "AC111": "count = 0\ndef made():\n    global count\n    count += 1",
+    "AC112": "def made(): return missing + 1",
+}
+
+
+@pytest.mark.parametrize("code", NOTES)
+def test_a_hole_is_named_with_its_place_and_a_way_out(shop: Shop, code: str) -> None:
+    """What can change a result and is not in the code is noted: code, place, what it is, what settles it."""
+    notes = shop.of(NOTES[code]).notes
+    assert [note.code for note in notes] == [code]
+    assert all(note.where and note.what and note.settle for note in notes)
+    assert shop.of(NOTES[code], version="1").notes == ()
+
+
+def test_a_hole_in_a_helper_is_named_with_the_helper(shop: Shop) -> None:
+    """The place of a note is the definition that has the hole, with its line."""
+    found = shop.of("import time\ndef f():\n    return time.time()\ndef made(): return f()")
+    (note,) = found.notes
+    assert (note.code, note.where) == ("AC104", "shop.assets.f, line 3")
+
+
+def test_honest_code_has_no_notes(shop: Shop) -> None:
+    """The example of the edits is followed without a hole."""
+    assert shop.fingerprint(BASE).notes == ()
+
+
+def test_writing_a_seeded_generator_is_no_hole(shop: Shop) -> None:
+    """random.Random(42) is the same everywhere."""
+    assert shop.of("import random\ndef made(): return random.Random(42).random()").notes == ()
+
+
+def test_an_environment_variable_does_not_enter_the_fingerprint(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A constant read from the environment counts by its statement: the same on every machine, and no secret is kept."""
+    source = "import os\nTOKEN = os.environ['SHOP_TOKEN']\nHEADERS = {'x': TOKEN}\ndef made(): return HEADERS"
+    monkeypatch.setenv("SHOP_TOKEN", "first secret")
+    first = shop.of(source)
+    monkeypatch.setenv("SHOP_TOKEN", "second secret")
+    assert first == shop.of(source)
+    assert "secret" not in repr(first)
+    assert [note.code for note in first.notes] == ["AC103"]
+
+
+# The parts
+
+
+def test_the_parts_are_the_closure_by_name(shop: Shop) -> None:
+    """The asset's function is `<asset>`; everything else is named by the module that defines it."""
+    found = shop.fingerprint(BASE)
+    assert [part.name for part in found.parts] == [
+        "<asset>", "shop.assets.PROMPT", "shop.assets.Summary", "shop.assets.TALLY", "shop.assets.Tally", "shop.assets.WEIGHTS",
+        "shop.assets.client", "shop.assets.double", "shop.helpers.Client", "shop.helpers.LIMITS", "shop.helpers.Limits",
+        "shop.helpers.WORD", "shop.helpers.gently", "shop.helpers.scale", "shop.helpers.tidy", "shop.helpers.words",
+    ]  # fmt: skip
+    assert {part.name for part in found.parts if part.note == "opaque"} == {"shop.assets.TALLY", "shop.assets.client"}
+
+
+def test_the_difference_of_two_lists_says_why(shop: Shop) -> None:
+    """One edit of a helper changes one part, and its sources show the edit."""
+    edit = next(e for e in CHANGING if e.what == "helper called as module.name")
+    before = {part.name: part for part in shop.fingerprint(BASE).parts}
+    after = {part.name: part for part in shop.fingerprint(edited(edit)).parts}
+    (changed,) = {name for name in before if before[name].digest != after[name].digest}
+    assert changed == "shop.helpers.words"
+    assert before[changed].source == "def words(text):\n    log.info('splitting')\n    return WORD.findall(text)"
+    assert after[changed].source.endswith("return WORD.findall(text)[1:]")
+
+
+def test_the_source_shows_only_what_counts(shop: Shop) -> None:
+    """Our decorators, annotations, docstrings and dependencies are not in the source of the asset's function."""
+    source = {part.name: part.source for part in shop.fingerprint(BASE).parts}["<asset>"]
+    assert source.splitlines()[:2] == ["@gently(times=2)", "async def summaries(page=..., factor=3):"]
+
+
+def test_a_computed_constant_shows_its_value(shop: Shop) -> None:
+    """The statement alone would not show what changed."""
+    found = {p.name: p for p in shop.of("LIMIT = sum([1, 2])\ndef made(): return LIMIT").parts}
+    assert found["shop.assets.LIMIT"].source == "LIMIT = sum([1, 2])\n# LIMIT = 3"
+
+
+def test_a_module_used_as_a_value_is_followed_as_a_whole(shop: Shop) -> None:
+    """Any name of it may be asked for, so all of them are parts."""
+    files = {"__init__.py": "", "assets.py": PAIRS["getattr on a module"][0], "parts.py": "A = 1\ndef f(x): return x"}
+    found = {part.name: part.note for part in shop.fingerprint(files, "made").parts}
+    assert found == {"<asset>": "", "shop.parts": "coarse", "shop.parts.A": "", "shop.parts.f": ""}
+
+
+def test_third_party_packages_are_pinned_apart(shop: Shop) -> None:
+    """The distributions that the closure touches are listed with their versions, outside the digest of the code."""
+    found = shop.of("import polars as pl, yaml, json\ndef made(): return pl.col(yaml.safe_load('a')), json")
+    assert [name for name, _ in found.environment] == ["PyYAML", "polars"]
+
+
+def test_an_asset_contributes_its_key_alone(shop: Shop) -> None:
+    """Another asset or source that the function names is not followed."""
+    source = "class Other:\n    __assetcore_key__ = 'other'\n    def __init__(self, x): self.x = x\nother = Other(1)\ndef made(): return other"
+    found = shop.of(source)
+    assert [part.name for part in found.parts] == ["<asset>"]
+    assert found.digest != shop.of(source.replace("'other'", "'another'")).digest
+    assert found.digest == shop.of(source.replace("Other(1)", "Other(2)")).digest
+
+
+def test_dependencies_do_not_count(shop: Shop) -> None:
+    """Which upstream an asset reads stands in the recipe, not in the code."""
+    source = """
+        from assetcore.assets import asset, collect, each, source
+        from assetcore.documents import Document
+        class A(Document): ...
+        async def observed(): yield A("a", text="a")
+        first, second = source("first", A, observed), source("second", A, observed)
+        @asset
+        def made(a: A = each(first), *, b: list[A] = collect(first)) -> A: return a
+    """
+    found = shop.of(source)
+    assert [part.name for part in found.parts] == ["<asset>"]
+    assert found.digest == shop.of(source.replace("each(first)", "each(second)").replace("collect(first)", "collect(second)")).digest
+
+
+def test_the_asset_and_its_function_have_one_fingerprint(shop: Shop) -> None:
+    """The asset is unwrapped."""
+    module = shop.load(BASE)
+    packages = {PACKAGE}
+    assert fingerprint(module.unrelated, user_packages=packages) == fingerprint(module.unrelated.function, user_packages=packages)
+
+
+def test_a_source_has_no_fingerprint(shop: Shop) -> None:
+    """It is observed, not made."""
+    module = shop.load(BASE)
+    with pytest.raises(DeclarationError, match="pages .* is observed"):
+        fingerprint(module.pages, user_packages={PACKAGE})
+
+
+def test_a_version_replaces_the_definition(shop: Shop) -> None:
+    """With version= only another version is another function."""
+    first, second = "def made(): return 1", "def made(): return 2"
+    assert shop.of(first, version="1") == shop.of(second, version="1")
+    assert shop.of(first, version="1").digest != shop.of(first, version="2").digest
+    assert shop.of(first, version="1").digest != shop.of(first).digest
+
+
+def test_user_packages_may_be_a_predicate(shop: Shop) -> None:
+    """A predicate on a module's name says the same as the list of packages."""
+    module = shop.load(BASE)
+    named = fingerprint(module.summaries, user_packages={PACKAGE})
+    assert named == fingerprint(module.summaries, user_packages=lambda name: name.startswith(PACKAGE))
+    assert named == fingerprint(module.summaries, user_packages=())
+
+
+def test_an_asset_made_by_a_factory_counts_what_it_holds(shop: Shop) -> None:
+    """An asset declared inside a function is its own code and what it captures, not the code around it."""
+    source = "def make(n):\n    other = 5\n    def made(x): return x * n + 1\n    return made\nmade = make(2)"
+    found = shop.of(source)
+    assert [part.name for part in found.parts] == ["<asset>"]
+    assert found.digest == shop.of(source.replace("other = 5", "other = 6")).digest
+    assert found.digest != shop.of(source.replace("make(2)", "make(3)")).digest
+    assert found.digest != shop.of(source.replace("n + 1", "n + 2")).digest
+
+
+def test_a_function_without_source_is_compared_by_its_bytecode() -> None:
+    """What exec makes has no source: an edit is still seen, and a note says how to settle it."""
+
+    def made(text: str) -> Fingerprint:
+        names: dict[str, Any] = {"__name__": "shop.notebook", "LIMIT": 3}
+        exec(text, names)
+        return fingerprint(names["made"], user_packages={PACKAGE})
+
+    assert made("def made(): return 1 + LIMIT").digest != made("def made(): return 2 + LIMIT").digest
+    assert made("def made(): return 1 + LIMIT").digest == made("def made():\n    return 1 + LIMIT").digest
+    (note,) = made("def made(): return 1").notes
+    assert note.code == "AC109"
+    assert 'version="1"' in note.settle
+
+
+def test_a_notebook_cell_is_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Notebooks keep the text of a cell in linecache: it is followed like a file."""
+    import linecache
+
+    def made(text: str) -> Fingerprint:
+        name = "<cell 1>"
+        monkeypatch.setitem(linecache.cache, name, (len(text), None, text.splitlines(keepends=True), name))
+        names: dict[str, Any] = {"__name__": "__main__"}
+        exec(compile(text, name, "exec"), names)
+        return fingerprint(names["made"], user_packages=())
+
+    assert made("def made():\n    return 1 # one\n") == made("\n\ndef made():\n    return 1\n")
+    assert made("def made():\n    return 1\n").digest != made("def made():\n    return 2\n").digest
+
+
+def test_what_holds_itself_ends(shop: Shop) -> None:
+    """Containers, closures and classes may be circular."""
+    source = "LOOP = {'a': 1}\nLOOP['self'] = LOOP\nclass A:\n    def a(self): return A\nA.again = A\ndef f():\n    def g(): return g\n    return g\nG = f()\ndef made(): return LOOP, A, G, made"
+    assert shop.of(source).digest != shop.of(source.replace("'a': 1", "'a': 2")).digest
+
+
+def test_a_strange_object_does_no_harm(shop: Shop) -> None:
+    """Objects that answer to every name, or raise, are opaque and not asked further."""
+    source = """
+        class Any:
+            def __getattr__(self, name): return self
+            def __call__(self, *a): return self
+        class Raises:
+            def __getattr__(self, name): raise RuntimeError(name)
+            def __eq__(self, other): raise RuntimeError
+            __hash__ = None
+        ANY, RAISES = Any(), Raises()
+        def made(): return ANY.x.y(), RAISES
+    """
+    assert {p.name: p.note for p in shop.of(source).parts}["shop.assets.RAISES"] == "opaque"
+
+
+@pytest.mark.parametrize("seed", ["0", "1"])
+def test_every_process_finds_the_same(shop: Shop, seed: str, tmp_path: Path) -> None:
+    """Neither the hash seed nor memory addresses nor the folder of the code enter."""
+    files = dict(BASE)
+    files["helpers.py"] = textwrap.dedent(BASE["helpers.py"]) + "\n\nNAMES = {'a', 'b', tidy, words, (1, 'x')}\n"
+    files["assets.py"] = textwrap.dedent(BASE["assets.py"]).replace("math.sqrt(factor)", "len(helpers.NAMES)")
+    here = shop.fingerprint(files)
+    program = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "import shop.assets\nfrom assetcore.fingerprint import fingerprint\n"
+        "print(fingerprint(shop.assets.summaries, user_packages={'shop'}).digest.hex())"
+    )
+    home = str(tmp_path / "version 0")
+    done = subprocess.run(
+        [sys.executable, "-c", program, home], env={"PYTHONHASHSEED": seed}, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.strip() == here.digest.hex()

@@ -1,0 +1,235 @@
+"""Names: what does a free name stand for when everything is loaded?
+
+A chain like `helpers.clean.cache` is looked up in closure cells, globals and built-ins, and walked through the user's
+modules as far as it goes. A global is traced to the module that it was imported from; what is external gets the dotted path
+by which it is imported, so that an alias is the same as the full name.
+"""
+
+from __future__ import annotations
+
+import builtins
+import importlib
+import importlib.util
+import sys
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import PurePath
+from typing import Any, NamedTuple
+
+from assetcore.fingerprint.definitions import Imported, Mention
+from assetcore.fingerprint.files import SourceFile, source_file
+from assetcore.fingerprint.hazards import is_volatile
+from assetcore.fingerprint.objects import MISSING, home
+from assetcore.fingerprint.origins import Origins
+from assetcore.fingerprint.values import is_plain
+
+__all__ = ["Binding", "Located", "Names", "Place", "module_name"]
+
+MACHINE = frozenset({"__file__", "__path__", "__spec__", "__loader__", "__cached__", "__package__", "__builtins__"})
+"""Globals of a module whose values belong to the machine."""
+
+Binding = tuple[str, str]
+"""A module's name and the name of a global in it."""
+
+
+@dataclass(slots=True)
+class Place:
+    """Where names are resolved: the globals and closure cells of a definition, and the file it stands in."""
+
+    part: str
+    module: str
+    variables: Mapping[str, Any]
+    file: SourceFile | None
+    cells: Mapping[str, Any] = field(default_factory=dict)
+
+    def within(self, part: str, cells: Mapping[str, Any] | None = None) -> Place:
+        """The same place, for another part."""
+        return replace(self, part=part, cells=self.cells if cells is None else cells)
+
+
+class Located(NamedTuple):
+    """What a name stands for: a value and the global that holds it, or the dotted path of something external, or neither."""
+
+    value: Any
+    binding: Binding | None = None
+    path: str | None = None
+    rest: tuple[str, ...] = ()
+    cell: str | None = None
+
+
+class Names:
+    """Looks names up, for one walk: files are read once."""
+
+    def __init__(self, origins: Origins) -> None:
+        self._origins = origins
+        self._files: dict[str, SourceFile | None] = {}
+
+    def place(self, part: str, function: types.FunctionType) -> Place:
+        """Where the names of a function are resolved."""
+        variables = function.__globals__
+        cells: dict[str, Any] = {}
+        for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+            try:
+                cells[name] = cell.cell_contents
+            except ValueError:  # not assigned yet
+                continue
+        file = self._file(function.__code__.co_filename, variables)
+        return Place(part, str(variables.get("__name__", "?")), variables, file, cells)
+
+    def module(self, name: str, part: str = "") -> Place:
+        """Where the names of a module's own statements are resolved."""
+        module = sys.modules.get(name)
+        return Place(
+            part, name, {} if module is None else vars(module), None if module is None else self.file_of(module)
+        )
+
+    def file_of(self, module: types.ModuleType) -> SourceFile | None:
+        path = getattr(module, "__file__", None)
+        return self._file(path, vars(module)) if isinstance(path, str) and path.endswith(".py") else None
+
+    def _file(self, path: str, variables: Mapping[str, Any]) -> SourceFile | None:
+        if path not in self._files:
+            self._files[path] = source_file(path, variables)
+        return self._files[path]
+
+    def locate(self, mention: Mention, place: Place) -> list[Located]:
+        """What a mention stands for, without following it."""
+        name, rest = mention.names[0], mention.names[1:]
+        if mention.imports:
+            return [self.imported(imported, rest, place) for imported in mention.imports]
+        if name in place.cells:
+            return [self._descend(place.cells[name], rest)._replace(cell=name)]
+        if name in MACHINE:
+            return [Located(MISSING, path=f"module.{name}", rest=rest)]
+        if name in place.variables:
+            value = place.variables[name]
+            if name == "__name__":
+                return [Located(module_name(place.module, place.variables), (place.module, name), None, rest)]
+            binding, path = self._trace(place.module, name, value, place.file, place.variables)
+            return [self._descend(value, rest, binding, path)]
+        if hasattr(builtins, name):
+            return [Located(MISSING, path=f"builtins.{name}", rest=rest)]
+        return [Located(MISSING, rest=rest)]
+
+    def imported(self, imported: Imported, rest: tuple[str, ...], place: Place) -> Located:
+        """What an import statement inside a function binds."""
+        name = _absolute(imported, place.variables)
+        attributes = rest if imported.attribute is None else (imported.attribute, *rest)
+        if self._origins.of(name) != "user":
+            return self._descend(sys.modules.get(name, MISSING), attributes, None, name)
+        module = _loaded(name)
+        return Located(MISSING, rest=attributes) if module is None else self._descend(module, attributes)
+
+    def _descend(
+        self, value: Any, rest: tuple[str, ...], binding: Binding | None = None, path: str | None = None
+    ) -> Located:
+        """Go through the user's modules as far as the chain of attributes goes."""
+        while isinstance(value, types.ModuleType):
+            name = value.__name__
+            if self._origins.of(name) != "user":
+                patched = self._patched(value, rest)
+                return patched or Located(MISSING, None, path or name, rest)
+            if not rest:
+                return Located(value)
+            attribute, rest = rest[0], rest[1:]
+            if attribute in MACHINE:
+                return Located(MISSING, path=f"module.{attribute}", rest=rest)
+            variables = vars(value)
+            if attribute not in variables:
+                inner = _loaded(f"{name}.{attribute}") if "__path__" in variables else None
+                if inner is None:
+                    return Located(MISSING, rest=(attribute, *rest))
+                value, binding, path = inner, None, None
+                continue
+            held = variables[attribute]
+            binding, path = self._trace(name, attribute, held, self.file_of(value), variables)
+            value = held
+        return Located(value, binding, path, rest)
+
+    def _patched(self, module: types.ModuleType, rest: tuple[str, ...]) -> Located | None:
+        """A function of the user that has been put into somebody else's module."""
+        value: Any = module
+        for i, attribute in enumerate(rest):
+            value = vars(value).get(attribute) if isinstance(value, types.ModuleType | type) else None
+            if isinstance(value, types.FunctionType) and self._origins.of(home(value)) == "user":
+                return Located(value, None, None, rest[i + 1 :])
+        return None
+
+    def _trace(
+        self, module: str, name: str, value: Any, file: SourceFile | None, variables: Mapping[str, Any], depth: int = 0
+    ) -> tuple[Binding, str | None]:
+        """Where a global comes from: the user's module and name that it was imported from, or its dotted path elsewhere."""
+        here = (module, name)
+        if file is None or depth > 20:
+            return here, None
+        for imported in [*file.imports.get(name, ()), *(i._replace(attribute=name) for i in file.star_imports)]:
+            origin = _absolute(imported, variables)
+            source = sys.modules.get(origin)
+            if source is None:
+                continue
+            held = source if imported.attribute is None else _attribute(source, imported.attribute)
+            if held is not value and (held is MISSING or not is_plain(value) or held != value):
+                continue
+            if self._origins.of(origin) != "user":
+                return here, origin if imported.attribute is None else f"{origin}.{imported.attribute}"
+            if imported.attribute is not None and not isinstance(value, types.ModuleType):
+                return self._trace(origin, imported.attribute, value, self.file_of(source), vars(source), depth + 1)
+        return here, None
+
+    def is_volatile(self, binding: Binding, seen: set[Binding] | None = None) -> bool:
+        """Whether a global is made with something that differs between machines or moments; then its value cannot count."""
+        seen = set() if seen is None else seen
+        if binding in seen:
+            return False
+        seen.add(binding)
+        place = self.module(binding[0])
+        definition = place.file.statements(binding[1]) if place.file is not None else None
+        if definition is None:
+            return False
+        for mention in definition.body.mentions:
+            for located in self.locate(mention, place):
+                if located.path is not None:
+                    path = ".".join((located.path, *located.rest))
+                    if path.startswith("module.__") or (self._origins.of(path) != "user" and is_volatile(path)):
+                        return True
+                elif (
+                    located.binding is not None
+                    and not callable(located.value)
+                    and self.is_volatile(located.binding, seen)
+                ):
+                    return True
+        return False
+
+
+def module_name(name: str, variables: Mapping[str, Any]) -> str:
+    """A module's name; the one that is run as a script has the name it would have if it were imported."""
+    if name not in ("__main__", "__mp_main__"):
+        return name
+    file = variables.get("__file__")
+    return PurePath(str(file)).stem if file else name
+
+
+def _absolute(imported: Imported, variables: Mapping[str, Any]) -> str:
+    if not imported.level:
+        return imported.module
+    package = variables.get("__package__") or str(variables.get("__name__", "")).rpartition(".")[0]
+    try:
+        return importlib.util.resolve_name("." * imported.level + imported.module, package)
+    except ImportError:
+        return imported.module
+
+
+def _loaded(name: str) -> types.ModuleType | None:
+    """A module of the user; one that a function imports when it is called is imported now."""
+    try:
+        return sys.modules.get(name) or importlib.import_module(name)
+    except Exception:
+        return None
+
+
+def _attribute(module: types.ModuleType, name: str) -> Any:
+    try:
+        return getattr(module, name, MISSING)
+    except Exception:
+        return MISSING

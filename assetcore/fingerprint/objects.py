@@ -1,0 +1,201 @@
+"""Objects: what can be told of an object without asking it?
+
+Objects of users answer to any name, or raise; so nothing here calls them, and attributes are looked up where they are stored.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import types
+from collections.abc import Mapping
+from typing import Any
+
+from assetcore.fingerprint.definitions import Definition
+from assetcore.fingerprint.encoding import constant, frame, sequence, text
+from assetcore.fingerprint.normal import first_line
+from assetcore.fingerprint.origins import Origins
+from assetcore.fingerprint.values import ValueWriter, is_plain
+
+__all__ = [
+    "GENERATED",
+    "MISSING",
+    "asset_key",
+    "code_bytes",
+    "defaults",
+    "dependency_parameters",
+    "dispatch_registry",
+    "function_of",
+    "has_third_party_base",
+    "held",
+    "home",
+    "is_assigned",
+    "is_within",
+    "literal_of",
+    "literals",
+    "runtime_path",
+    "shown",
+    "unwrapped",
+    "wrapped",
+]
+
+KEY = "__assetcore_key__"
+DEPENDENCY = "__assetcore_dependency__"
+MISSING: Any = object()
+GENERATED = ("<string>", "<attrs")
+"""File names of methods that dataclasses, attrs and enum generate."""
+
+
+def home(value: Any) -> str:
+    """The module whose globals a function uses, or a class was made in; `functools.wraps` falsifies `__module__`."""
+    if isinstance(value, types.FunctionType):
+        return str(value.__globals__.get("__name__", ""))
+    return str(getattr(value, "__module__", "") or "")
+
+
+def runtime_path(value: Any) -> str:
+    if isinstance(value, types.FunctionType):
+        return f"{home(value)}.{value.__code__.co_qualname}"
+    owner = getattr(value, "__objclass__", None) or getattr(value, "__self__", None)
+    module = (
+        getattr(value, "__module__", None) or getattr(owner, "__module__", None) or getattr(owner, "__name__", None)
+    )
+    return f"{module or 'builtins'}.{getattr(value, '__qualname__', type(value).__qualname__)}"
+
+
+def asset_key(value: Any) -> str | None:
+    """The key of an asset; the class of all assets carries it as a property, which is not a key."""
+    if isinstance(value, types.ModuleType) or not (hasattr(type(value), KEY) or KEY in held(value)):
+        return None
+    key = getattr(value, KEY, None)
+    return key if isinstance(key, str) else None
+
+
+def held(value: Any) -> Mapping[str, Any]:
+    """What an object holds itself, without asking its `__getattr__`."""
+    try:
+        return object.__getattribute__(value, "__dict__")
+    except (AttributeError, TypeError):
+        return {}
+
+
+def function_of(value: Any) -> Any:
+    """The function of a method, static method or class method; anything else as it is."""
+    return value.__func__ if isinstance(value, types.MethodType | staticmethod | classmethod) else value
+
+
+def wrapped(value: Any) -> Any:
+    if isinstance(value, types.FunctionType):
+        return value.__dict__.get("__wrapped__")
+    return inspect.getattr_static(value, "__wrapped__", None)
+
+
+def unwrapped(value: Any) -> tuple[Any, int]:
+    """The end of a chain of `__wrapped__`, and how many links it has; dispatchers are left, for they stand for many."""
+    links = 0
+    while links < 100 and (inner := wrapped(value)) is not None and dispatch_registry(value) is None:
+        value = inner
+        links += 1
+    return value, links
+
+
+def dispatch_registry(value: Any) -> list[tuple[type, Any]] | None:
+    """The implementations of a `functools.singledispatch` function, by type."""
+    registry = value.__dict__.get("registry") if isinstance(value, types.FunctionType) else None
+    if not isinstance(registry, types.MappingProxyType):
+        return None
+    return sorted(registry.items(), key=lambda item: (item[0].__module__, item[0].__qualname__))
+
+
+def defaults(function: types.FunctionType) -> dict[str, Any]:
+    """The default values of a function's parameters."""
+    positional = function.__code__.co_varnames[: function.__code__.co_argcount]
+    given = function.__defaults__ or ()
+    return dict(zip(positional[len(positional) - len(given) :], given, strict=True)) | (function.__kwdefaults__ or {})
+
+
+def dependency_parameters(function: types.FunctionType) -> frozenset[str]:
+    """The parameters whose defaults are dependencies; their expressions are in the recipe."""
+    return frozenset(n for n, v in defaults(function).items() if hasattr(type(v), DEPENDENCY) or DEPENDENCY in held(v))
+
+
+def has_third_party_base(cls: type, origins: Origins) -> bool:
+    """Whether docstrings of a class can be read by third-party code; what is behind a base of assetcore is its own affair."""
+    for base in cls.__bases__:
+        origin = origins.of(base.__module__)
+        if origin == "third-party" or (origin == "user" and has_third_party_base(base, origins)):
+            return True
+    inherited = any(type(base) is type(cls) for base in cls.__bases__)
+    return not inherited and origins.of(type(cls).__module__) == "third-party"
+
+
+def is_within(code: types.CodeType, node: Any) -> bool:
+    """Whether code was compiled from within a definition; what dataclasses and attrs generate has no file."""
+    if code.co_filename.startswith(GENERATED):
+        return False
+    return first_line(node) <= code.co_firstlineno <= (node.end_lineno or node.lineno)
+
+
+def literals(body: list[Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for statement in body:
+        targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
+        value = getattr(statement, "value", None)
+        for target in targets:
+            if isinstance(target, ast.Name) and isinstance(value, ast.expr):
+                literal = _literal(value)
+                if literal is not MISSING:
+                    found[target.id] = literal
+    return found
+
+
+def is_assigned(body: list[Any], name: str) -> bool:
+    return any(
+        isinstance(n, ast.Name) and n.id == name and isinstance(n.ctx, ast.Store) for s in body for n in ast.walk(s)
+    )
+
+
+def _literal(expression: ast.expr) -> Any:
+    try:
+        return ast.literal_eval(expression)
+    except (ValueError, TypeError, MemoryError, RecursionError):
+        return MISSING
+
+
+def literal_of(definition: Definition) -> Any:
+    match definition.normal.body:
+        case [ast.Assign(value=value)]:
+            return _literal(value)
+        case _:
+            return MISSING
+
+
+def shown(name: str, value: Any) -> str:
+    """A value for people, where the statement does not show it; only of plain data, which has no addresses."""
+    try:
+        written = repr(value) if _is_literal(value, 0) else ""
+    except RecursionError:
+        return ""
+    return f"# {name} = {written[:1000]}" if written else ""
+
+
+def _is_literal(value: Any, depth: int) -> bool:
+    if is_plain(value):
+        return True
+    if depth > 5:
+        return False
+    if type(value) in (list, tuple):
+        return all(_is_literal(item, depth + 1) for item in value)
+    if type(value) is dict:
+        return all(_is_literal(k, depth + 1) and _is_literal(v, depth + 1) for k, v in value.items())
+    return False
+
+
+def code_bytes(code: types.CodeType, writer: ValueWriter, names: set[str]) -> bytes:
+    """What the compiler made of a function: instructions, names and constants."""
+    names.update(code.co_names)
+    constants = [
+        code_bytes(c, writer, names) if isinstance(c, types.CodeType) else writer.write(c) for c in code.co_consts
+    ]
+    held = [*code.co_names, *code.co_varnames, *code.co_freevars, *code.co_cellvars]
+    return frame(b"b", constant(code.co_code) + sequence([text(n) for n in held]) + sequence(constants))
