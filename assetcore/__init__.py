@@ -1,1 +1,75 @@
-"""assetcore"""
+"""assetcore: an asset graph over documents, on top of Prefect.
+
+    from assetcore import Document, asset, collect, each, folder, source
+
+    class Topic(Document):
+        "One page of the reference."
+
+    topics = source("topics", Topic, folder("data/topics", pattern="*.txt"))
+
+    @asset
+    async def summary(topic: Topic = each(topics)) -> Summary: ...
+
+`aipctl materialize` makes what is stale, and only that; `aipctl why` and `aipctl lineage` explain it. This module is the face: the
+names below are the promise, and importing it does nothing else (each is imported when it is first used).
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from assetcore.assets import Asset, Source, asset, collect, each, source
+    from assetcore.documents import Document
+    from assetcore.errors import (
+        AssetcoreError, DeclarationError, MakeError, NothingSelectedError, ProjectError, SchemaError, SelectionError, ServiceError,
+        SettingsError, SourceError, StaleInputError, StorageError, UsageError,
+    )  # fmt: skip
+    from assetcore.graph import Graph
+    from assetcore.plan import Plan
+    from assetcore.project import find_root, load
+    from assetcore.search import Hit, SearchIndex, search
+    from assetcore.session import RunResult, Session, open_project, scan
+    from assetcore.settings import Settings
+    from assetcore.sources import Folder, folder
+
+_HOMES = {
+    "assetcore.assets": ("Asset", "Source", "asset", "collect", "each", "source"),
+    "assetcore.documents": ("Document",),
+    "assetcore.errors": (
+        "AssetcoreError", "DeclarationError", "MakeError", "NothingSelectedError", "ProjectError", "SchemaError", "SelectionError",
+        "ServiceError", "SettingsError", "SourceError", "StaleInputError", "StorageError", "UsageError",
+    ),
+    "assetcore.graph": ("Graph",),
+    "assetcore.plan": ("Plan",),
+    "assetcore.project": ("find_root", "load"),
+    "assetcore.search": ("Hit", "SearchIndex", "search"),
+    "assetcore.session": ("RunResult", "Session", "open_project", "scan"),
+    "assetcore.settings": ("Settings",),
+    "assetcore.sources": ("Folder", "folder"),
+}  # fmt: skip
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+__version__ = "0.1.0"
+__all__ = [  # noqa: RUF022 - by what they are for
+    # declare
+    "Asset", "Document", "Folder", "SearchIndex", "Source", "asset", "collect", "each", "folder", "source",
+    # use
+    "Graph", "Hit", "Plan", "RunResult", "Session", "Settings", "find_root", "load", "open_project", "scan", "search",
+    # errors
+    "AssetcoreError", "DeclarationError", "MakeError", "NothingSelectedError", "ProjectError", "SchemaError", "SelectionError",
+    "ServiceError", "SettingsError", "SourceError", "StaleInputError", "StorageError", "UsageError",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'assetcore' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

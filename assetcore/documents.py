@@ -14,7 +14,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping
 from functools import cached_property, lru_cache
 from pathlib import PurePosixPath
-from typing import Any, ClassVar, Self, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -51,40 +51,69 @@ class Document(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=False, protected_namespaces=())
     fixed_media_type: ClassVar[str | None] = None
 
-    name: str
-    content: bytes
-    media_type: str
+    if TYPE_CHECKING:  # the constructor as a type checker should see it: what is given, not what is kept
+        name: str
+        text: str = ""
+        data: Any = None
+        content: bytes = b""
+        media_type: str = ""
+    else:
+        name: str
+        content: bytes
+        media_type: str
 
-    def __init__(
-        self,
-        name: str,
-        *,
-        text: str | None = None,
-        data: Any = None,
-        content: bytes | None = None,
-        media_type: str | None = None,
-        **fields: Any,
-    ) -> None:
-        cls = type(self)
-        given = (text is not None) + (data is not None) + (content is not None)
-        if given != 1:
-            raise AssetcoreError(
-                f"{cls.__name__}({name!r}) was given {given} of text=, data= and content=.", hint="Give exactly one of them."
-            )
-        if text is not None:
-            content, kind = text.encode(), TEXT
-        elif data is not None:
-            content, kind = json.dumps(data, sort_keys=True, ensure_ascii=False, indent=1).encode(), JSON
-        else:
-            kind = "application/octet-stream"
-        check_name(name, cls.__name__)
-        try:
-            super().__init__(
-                name=name, content=content, media_type=media_type or cls.fixed_media_type or kind, **fields
-            )
-        except ValidationError as error:
-            problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}, got {e.get('input')!r:.80}" for e in error.errors())
-            raise AssetcoreError(f"{cls.__name__}({name!r}) does not fit its declaration: {problems}.") from None
+        def __init__(
+            self,
+            name: str,
+            *,
+            text: str | None = None,
+            data: Any = None,
+            content: bytes | None = None,
+            media_type: str | None = None,
+            **fields: Any,
+        ) -> None:
+            cls = type(self)
+            given = (text is not None) + (data is not None) + (content is not None)
+            if given != 1:
+                raise AssetcoreError(
+                    f"{cls.__name__}({name!r}) was given {given} of text=, data= and content=.", hint="Give exactly one of them."
+                )
+            if text is not None:
+                content, kind = text.encode(), TEXT
+            elif data is not None:
+                content, kind = json.dumps(data, sort_keys=True, ensure_ascii=False, indent=1).encode(), JSON
+            else:
+                kind = "application/octet-stream"
+            check_name(name, cls.__name__)
+            try:
+                super().__init__(
+                    name=name, content=content, media_type=media_type or cls.fixed_media_type or kind, **fields
+                )
+            except ValidationError as error:
+                problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}, got {e.get('input')!r:.80}" for e in error.errors())
+                raise AssetcoreError(f"{cls.__name__}({name!r}) does not fit its declaration: {problems}.") from None
+
+        @property
+        def text(self) -> str:
+            """The content as UTF-8 text; AssetcoreError if it is not."""
+            try:
+                return self.content.decode()
+            except UnicodeDecodeError as error:
+                raise AssetcoreError(
+                    f"{type(self).__name__} {self.name!r} is not UTF-8 text: byte {error.object[error.start]:#04x} at {error.start}.",
+                    hint="Use .content for its bytes.",
+                ) from None
+
+        @property
+        def data(self) -> Any:
+            """The content read as JSON; AssetcoreError if it is not."""
+            try:
+                return json.loads(self.content)
+            except ValueError as error:
+                raise AssetcoreError(f"{type(self).__name__} {self.name!r} is not JSON: {error}.") from None
+
+    def __init_subclass__(cls, media_type: str | None = None, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
 
     @classmethod
     def __pydantic_init_subclass__(cls, media_type: str | None = None, **kwargs: Any) -> None:
@@ -95,31 +124,12 @@ class Document(BaseModel):
     @classmethod
     def stored(cls, name: str, content: bytes, media_type: str, fields: Mapping[str, Any]) -> Self:
         """The document that was stored with these values; fields are validated, so a stored type comes back as declared."""
-        return cls(name, content=content, media_type=media_type, **fields)
+        return cls(name=name, content=content, media_type=media_type, **fields)
 
     @classmethod
     def field_names(cls) -> tuple[str, ...]:
         """The typed fields that the subclass adds, in the order of their declaration."""
         return _field_names(cls)
-
-    @property
-    def text(self) -> str:
-        """The content as UTF-8 text; AssetcoreError if it is not."""
-        try:
-            return self.content.decode()
-        except UnicodeDecodeError as error:
-            raise AssetcoreError(
-                f"{type(self).__name__} {self.name!r} is not UTF-8 text: byte {error.object[error.start]:#04x} at {error.start}.",
-                hint="Use .content for its bytes.",
-            ) from None
-
-    @property
-    def data(self) -> Any:
-        """The content read as JSON; AssetcoreError if it is not."""
-        try:
-            return json.loads(self.content)
-        except ValueError as error:
-            raise AssetcoreError(f"{type(self).__name__} {self.name!r} is not JSON: {error}.") from None
 
     @property
     def stem(self) -> str:

@@ -8,8 +8,8 @@ handed down as a `View` whose documents are pending. The run walks the same way,
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import polars as pl
@@ -19,24 +19,30 @@ from assetcore.digest import digest
 from assetcore.errors import StaleInputError
 from assetcore.fingerprint import Fingerprint
 from assetcore.graph import Graph
+from assetcore.selection import UnitRule
 from assetcore.staleness import CAUSES, Component, Definition, definition_causes, judge
 from assetcore.units import View, Wanted, wanted_units
 
 __all__ = [
-    "AssetPlan", "AssetState", "Choice", "Judgement", "Plan", "Snapshot", "SourcePlan", "UnitPlan", "define", "judge_asset",
+    "AssetPlan", "AssetState", "Choice", "Judgement", "Plan", "Snapshot", "SourcePlan", "UnitPlan", "changed_aggregates", "define",
+    "judge_asset",
     "make_plan", "source_changes", "unsettled", "view_below",
 ]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class AssetState:
-    """What lineage knows of one asset: its units (`staleness.MADE`), its current documents, the definitions they were made with."""
+    """What lineage knows of one asset: its units (`staleness.MADE`), its current documents, the definitions they were made with.
+
+    `former` (materialization, address) holds documents that a unit was given last time and that may be gone; it is read only
+    for units whose inputs changed, and tells `input-removed` from `input-changed`.
+    """
 
     made: pl.DataFrame
     documents: pl.DataFrame
     definition: int | None = None
     definitions: Mapping[int, Definition] = field(default_factory=dict)
-    members_gone: pl.Series | None = None
+    former: pl.DataFrame | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,20 +58,22 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What was selected: assets, for some of them only certain units (by label), and whether to make them regardless."""
+    """What was selected: assets, for some of them only certain units, and whether to make them regardless."""
 
     assets: frozenset[str]
-    units: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    units: Mapping[str, UnitRule] = field(default_factory=dict)
     force: bool = False
 
     def narrow(self, name: str, judged: pl.DataFrame) -> pl.DataFrame:
         """The rows that were selected."""
         if name not in self.assets:
             return judged.clear()
-        if labels := self.units.get(name):
-            qualified = pl.col("parent") + "/" + pl.col("label")
-            return judged.filter(pl.col("label").is_in(labels) | qualified.is_in(labels))
-        return judged
+        rule = self.units.get(name)
+        if rule is None:
+            return judged
+        names = judged.select("label", "parent").iter_rows()
+        matching = [rule.matches(label) or (parent is not None and rule.matches(f"{parent}/{label}")) for label, parent in names]
+        return judged.filter(pl.Series(matching, dtype=pl.Boolean))
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +149,9 @@ class Plan:
     choice: Choice
     stale_inputs: tuple[str, ...] = ()
     seconds: float = 0.0
+    changed_aggregates: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    judgements: Mapping[str, Judgement] = field(default_factory=dict)
+    views: Mapping[str, View] = field(default_factory=dict)
 
     @property
     def stale(self) -> int:
@@ -233,10 +244,26 @@ def judge_asset(
     """Judge the units of one asset against the documents above it."""
     wanted = wanted_units(asset, graph, views)
     causes = {i: definition_causes(old, definition) for i, old in state.definitions.items() if i != state.definition}
-    judged = judge(
-        wanted.units, state.made, definition=state.definition, definitions=causes, removed_inputs=state.members_gone, force=force
-    )
+    gone = _units_with_members_gone(asset, views, state) if state.former is not None else None
+    judged = judge(wanted.units, state.made, definition=state.definition, definitions=causes, removed_inputs=gone, force=force)
     return Judgement(judged, wanted)
+
+
+def changed_aggregates(asset: Asset[..., Any], judgement: Judgement) -> list[int]:
+    """The materializations of units that are given several documents, some of which changed or are gone: which, `former` tells."""
+    if not any(d.kind == "collect" for d in asset.dependencies):
+        return []
+    changed = judgement.judged.filter(pl.col("causes").list.contains("input-changed"))
+    return changed["materialization"].drop_nulls().to_list()
+
+
+def _units_with_members_gone(asset: Asset[..., Any], views: Mapping[str, View], state: AssetState) -> pl.Series:
+    """The units that were given a document which is not there any more."""
+    assert state.former is not None
+    collects = [d for d in asset.dependencies if d.kind == "collect"]
+    now = pl.concat([views[d.upstream.name].documents.select("address") for d in collects])
+    gone = state.former.join(now, on="address", how="anti").select("materialization").unique()
+    return state.made.join(gone, on="materialization", how="semi")["unit"]
 
 
 def view_below(judged: pl.DataFrame, documents: pl.DataFrame) -> View:
@@ -255,6 +282,8 @@ def make_plan(graph: Graph, environment: str, snapshot: Snapshot, choice: Choice
     sources: list[SourcePlan] = []
     open_assets: dict[str, frozenset[str]] = {}
     blocking: set[str] = set()
+    changed: dict[str, list[int]] = {}
+    judgements: dict[str, Judgement] = {}
     seconds = 0.0
     for name in graph.ordered(scope):
         asset = graph.assets[name]
@@ -276,8 +305,12 @@ def make_plan(graph: Graph, environment: str, snapshot: Snapshot, choice: Choice
                 views[name] = View(state.documents)
             continue
         force = choice.force and name in choice.assets
+        state = _with_going(asset, graph, snapshot, state)
         judgement = judge_asset(asset, graph, views, snapshot.definitions[name], state, force=force)
         judged = judgement.judged
+        judgements[name] = judgement
+        if state.former is None and (aggregates := changed_aggregates(asset, judgement)):
+            changed[name] = aggregates
         views[name] = view_below(judged, state.documents)
         is_open = judged.filter(pl.col("status") != "fresh").height > 0
         chosen = choice.narrow(name, judged)
@@ -288,7 +321,23 @@ def make_plan(graph: Graph, environment: str, snapshot: Snapshot, choice: Choice
                 blocking |= above - choice.assets
         if is_open or above:
             open_assets[name] = above | ({name} if is_open else frozenset())
-    return Plan(graph.project, environment, tuple(plans), tuple(sources), choice, graph.ordered(blocking), seconds)
+    return Plan(
+        graph.project, environment, tuple(plans), tuple(sources), choice, graph.ordered(blocking), seconds, changed,
+        judgements, views,
+    )  # fmt: skip
+
+
+def _with_going(asset: Asset[..., Any], graph: Graph, snapshot: Snapshot, state: AssetState) -> AssetState:
+    """Of whole assets, what lineage still has was given, too: some of it may be about to go."""
+    whole = [d.upstream.name for d in asset.dependencies if d.kind == "collect" and d.per is None and d.by is None]
+    if state.former is None or not whole or graph.driver(asset.name) is not None:
+        return state
+    given = [
+        snapshot.states[up].documents.select(pl.lit(m, pl.Int64).alias("materialization"), "address")
+        for up in whole
+        for m in state.made["materialization"].drop_nulls()
+    ]
+    return replace(state, former=pl.concat([state.former, *given]))
 
 
 def _asset_plan(name: str, judged: pl.DataFrame, *, details: bool) -> AssetPlan:

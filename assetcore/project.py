@@ -237,7 +237,7 @@ def _named_in_pyproject(root: Path) -> tuple[str, ...]:
 
 def _forget(package: str) -> None:
     top = package.partition(".")[0]
-    for name in [n for n in sys.modules if n == package or n.startswith(f"{package}.") or n == top]:
+    for name in [n for n in sys.modules if n in (package, top) or n.startswith(f"{package}.")]:
         del sys.modules[name]
 
 

@@ -8,7 +8,7 @@ Columns, everywhere:
     documents  document i64|null, address bin, unit bin, label str, name str, position i64, identity bin, pending bool
                and media_type, sha256, field_digests (for `fields=`), value:<field> (for `by=`)
     wanted     unit bin, label str, parent str|null, inputs bin, pending bool
-    given      unit bin, parameter i64, document i64          (what is not the whole of an asset)
+    given      unit bin, parameter i64, document i64|null, address bin      (what is not the whole of an asset)
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ DOCUMENTS = {
     "identity": pl.Binary, "pending": pl.Boolean, "media_type": pl.String, "sha256": pl.Binary, "field_digests": pl.Binary,
 }  # fmt: skip
 WANTED = {"unit": pl.Binary, "label": pl.String, "parent": pl.String, "inputs": pl.Binary, "pending": pl.Boolean}
-GIVEN = {"unit": pl.Binary, "parameter": pl.Int64, "document": pl.Int64}
+GIVEN = {"unit": pl.Binary, "parameter": pl.Int64, "document": pl.Int64, "address": pl.Binary}
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,20 +177,21 @@ def _each_part(
     joined = of.join(facts, on="of", how="inner", maintain_order="left")
     return _Part(
         joined.select("unit", "inputs", "pending"),
-        joined.select("unit", pl.lit(index, pl.Int64).alias("parameter"), "document"),
+        joined.select("unit", pl.lit(index, pl.Int64).alias("parameter"), "document", pl.col("of").alias("address")),
     )
 
 
 def _members_part(index: int, documents: pl.DataFrame, of: pl.DataFrame, is_open: bool) -> _Part:
     """Each unit is given several documents: those whose `of` is the unit's."""
-    joined = documents.select("of", "document", "identity", "pending").join(of, on="of", how="inner", maintain_order="left")
+    joined = documents.select("of", "document", "address", "identity", "pending").join(of, on="of", how="inner", maintain_order="left")
     groups = joined.group_by("unit", maintain_order=True).agg("identity", pl.col("pending").any())
     inputs = groups.select(
         "unit",
         pl.Series("inputs", [sequence_digest("inputs", members) for members in groups["identity"]], pl.Binary),
         pl.col("pending") | pl.lit(is_open),
     )
-    return _Part(inputs, joined.select("unit", pl.lit(index, pl.Int64).alias("parameter"), "document"), is_open)
+    given = joined.select("unit", pl.lit(index, pl.Int64).alias("parameter"), "document", "address")
+    return _Part(inputs, given, is_open)
 
 
 def _ancestor(name: str, above: str, graph: Graph, views: Mapping[str, View]) -> pl.DataFrame:

@@ -28,7 +28,7 @@ __all__ = ["Batch", "Failed", "Made", "NewDocument", "NewObject", "Overtaken", "
            "keep_observation", "settle"]  # fmt: skip
 
 
-class Overtaken(Exception):  # noqa: N818 - not an error: the caller judges again
+class Overtaken(Exception):
     """Another run has made some of these units since they were judged."""
 
 
@@ -222,7 +222,7 @@ async def _compare(connection: AsyncConnection, batch: Batch) -> None:
             among(h.unit, expected, BYTEA),
         )
     )  # fmt: skip
-    found = {unit: materialization for unit, materialization in rows}
+    found = dict(rows)
     if any(found.get(unit) != was for unit, was in expected.items()):
         raise Overtaken
 

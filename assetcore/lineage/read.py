@@ -22,7 +22,7 @@ from assetcore.storage import Key, Location, Stored
 from assetcore.units import DOCUMENTS, sort_documents
 
 __all__ = [
-    "Watermark", "current_documents", "definitions", "made_units", "members", "observations", "reusable", "seconds_per_unit",
+    "Watermark", "counts", "current_documents", "definitions", "documents_of", "former_members", "made_units", "observations", "reusable", "seconds_per_unit",
     "sources_of_parts", "stored", "watermarks",
 ]  # fmt: skip
 
@@ -142,31 +142,56 @@ async def definitions(connection: AsyncConnection, assets: Collection[int]) -> d
     return found
 
 
-async def members(connection: AsyncConnection, materializations: Collection[int]) -> pl.DataFrame:
-    """The addresses of what these materializations were given: materialization, parameter, address, name, document, sha256."""
-    schema = {"materialization": pl.Int64, "parameter": pl.Int64, "address": pl.Binary, "name": pl.String,
-              "document": pl.Int64, "sha256": pl.Binary}  # fmt: skip
-    e, d, c = t.edge.c, t.document.c, t.collected.c
-    rows = await connection.execute(
-        sa.select(e.materialization_id, e.parameter, d.address, d.name, d.id, d.sha256)
+async def former_members(
+    connection: AsyncConnection, materializations: Collection[int]
+) -> pl.DataFrame:
+    """Documents that these materializations were given and that may be gone: materialization, address. Two statements.
+
+    Of what was given one by one, all; of whole assets, those whose unit is no longer what it was.
+    """
+    schema = {"materialization": pl.Int64, "address": pl.Binary}
+    e, d, c, h = t.edge.c, t.document.c, t.collected.c, t.head.c
+    given = await connection.execute(
+        sa.select(e.materialization_id, d.address)
         .join_from(t.edge, t.document, d.id == e.document_id)
         .where(among(e.materialization_id, materializations, sa.BigInteger))
     )
-    found = [frame(rows.all(), schema)]
-    whole = await connection.execute(
-        sa.select(c.materialization_id, c.parameter, c.asset_id, c.environment_id, c.commit_id).where(
-            among(c.materialization_id, materializations, sa.BigInteger)
-        )
+    then = sa.and_(
+        h.asset_id == c.asset_id, h.environment_id == c.environment_id, h.since_commit <= c.commit_id, h.until_commit > c.commit_id
     )
-    for materialization, parameter, asset, environment, commit in whole.all():
-        documents = (await current_documents(connection, environment, [asset], commit))[asset]
-        found.append(
-            documents.select(
-                pl.lit(materialization, pl.Int64).alias("materialization"), pl.lit(parameter, pl.Int64).alias("parameter"),
-                "address", "name", "document", "sha256",
-            )
-        )  # fmt: skip
-    return pl.concat(found)
+    past = await connection.execute(
+        sa.select(c.materialization_id, d.address)
+        .select_from(t.collected.join(current, then))
+        .where(among(c.materialization_id, materializations, sa.BigInteger))
+    )
+    return frame([*given.all(), *past.all()], schema)
+
+
+async def counts(connection: AsyncConnection, environment: int, asset: int) -> tuple[int, int]:
+    """How many units and documents an asset has."""
+    h, m = t.head.c, t.materialization.c
+    row = await connection.execute(
+        sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(sa.func.cardinality(m.documents)), 0))
+        .select_from(t.head.join(t.materialization, m.id == h.materialization_id))
+        .where(h.environment_id == environment, h.asset_id == asset, h.until_commit.is_(None))
+    )
+    units, documents = row.one()
+    return int(units), int(documents)
+
+
+async def documents_of(connection: AsyncConnection, materializations: Collection[int]) -> dict[int, list[Any]]:
+    """The document rows of these materializations, in order."""
+    m = t.materialization.c
+    rows = await connection.execute(
+        sa.select(m.id, t.document)
+        .select_from(t.materialization.join(_listed, sa.true()).join(t.document, t.document.c.id == _listed.c.id))
+        .where(among(m.id, materializations, sa.BigInteger))
+        .order_by(m.id, position)
+    )
+    found: dict[int, list[Any]] = {i: [] for i in materializations}
+    for row in rows:
+        found[row[0]].append(row)
+    return found
 
 
 async def reusable(
@@ -216,4 +241,15 @@ async def seconds_per_unit(connection: AsyncConnection, assets: Collection[int])
 async def sources_of_parts(connection: AsyncConnection, digests: Collection[bytes]) -> dict[bytes, str]:
     """The normalised source of these parts of fingerprints."""
     rows = await connection.execute(sa.select(t.part.c.digest, t.part.c.source).where(among(t.part.c.digest, digests, BYTEA)))
-    return {digest: source for digest, source in rows}
+    return dict(rows)
+
+
+async def last_failure(connection: AsyncConnection, environment: int, asset: int, unit: bytes) -> tuple[str, str] | None:
+    """The error and traceback of a unit's last attempt, if it failed."""
+    f = t.failure.c
+    row = (
+        await connection.execute(
+            sa.select(f.error, f.traceback).where(f.environment_id == environment, f.asset_id == asset, f.unit == unit)
+        )
+    ).one_or_none()
+    return (row[0], row[1]) if row else None

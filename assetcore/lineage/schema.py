@@ -77,7 +77,7 @@ async def upgrade(database_url: str) -> tuple[str | None, str]:
         await engine.dispose()
 
 
-class reach:  # noqa: N801 - a context manager, used like a function
+class reach:
     """Open a connection; whatever keeps it from opening becomes a ServiceError that names the address."""
 
     def __init__(self, engine: AsyncEngine) -> None:

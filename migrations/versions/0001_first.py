@@ -25,6 +25,7 @@ def upgrade() -> None:
         sa.Column("environment_id", sa.Integer(), nullable=False),
         sa.Column("commit_id", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("materialization_id", "parameter", name=op.f("pk_collected")),
+        comment="a whole asset that a unit was given, as it was at a commit: one row instead of one for each document",
     )
     op.create_index(op.f("ix_collected_asset_id"), "collected", ["asset_id"], unique=False)
     op.create_table(
@@ -60,13 +61,9 @@ def upgrade() -> None:
         sa.Column("identity", postgresql.BYTEA(), nullable=False),
         sa.Column("object_id", sa.BigInteger(), nullable=False),
         sa.Column("row", sa.Integer(), nullable=True, comment="row of the pack; null where the object is the document"),
-        sa.Column(
-            "fields",
-            postgresql.JSONB(),
-            nullable=True,
-            comment="typed fields, where no pack holds them",
-        ),
+        sa.Column("fields", postgresql.JSONB(), nullable=True, comment="typed fields, where no pack holds them"),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_document")),
+        comment="one version of a document",
     )
     op.create_index(op.f("ix_document_sha256"), "document", ["sha256"], unique=False)
     op.create_table(
@@ -75,6 +72,7 @@ def upgrade() -> None:
         sa.Column("parameter", sa.SmallInteger(), autoincrement=False, nullable=False),
         sa.Column("document_id", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.PrimaryKeyConstraint("materialization_id", "parameter", "document_id", name=op.f("pk_edge")),
+        comment="a document that a unit was given",
     )
     op.create_index(op.f("ix_edge_document_id"), "edge", ["document_id"], unique=False)
     op.create_table(
@@ -90,6 +88,7 @@ def upgrade() -> None:
         sa.Column("run_id", sa.Text(), nullable=False),
         sa.Column("at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.PrimaryKeyConstraint("environment_id", "asset_id", "unit", name=op.f("pk_failure")),
+        comment="units whose last attempt failed, with the recipe that failed",
     )
     op.create_table(
         "head",
@@ -99,6 +98,7 @@ def upgrade() -> None:
         sa.Column("materialization_id", sa.BigInteger(), nullable=False),
         sa.Column("since_commit", sa.BigInteger(), nullable=False),
         sa.Column("until_commit", sa.BigInteger(), nullable=True),
+        comment="which materialization a unit is, in an environment, from one commit until another",
     )
     op.create_index(op.f("ix_head_materialization_id"), "head", ["materialization_id"], unique=False)
     op.create_index(
@@ -131,11 +131,12 @@ def upgrade() -> None:
         sa.Column(
             "inputs", postgresql.BYTEA(), nullable=False, comment="32 bytes over the identities of the inputs in order"
         ),
-        sa.Column("documents", postgresql.ARRAY(BigInteger()), nullable=False, comment="what was made, in order"),
+        sa.Column("documents", postgresql.ARRAY(sa.BigInteger()), nullable=False, comment="what was made, in order"),
         sa.Column("run_id", sa.Text(), nullable=False),
         sa.Column("seconds", sa.REAL(), nullable=False),
         sa.Column("made_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_materialization")),
+        comment="the fact that a unit, with a recipe (definition and inputs), produced these documents",
     )
     op.create_index("ix_materialization_recipe", "materialization", ["asset_id", "inputs"], unique=False)
     op.create_table(
@@ -162,12 +163,14 @@ def upgrade() -> None:
         sa.Column("field_digests", postgresql.BYTEA(), nullable=False),
         sa.Column("identity", postgresql.BYTEA(), nullable=False),
         sa.PrimaryKeyConstraint("asset_id", "name", name=op.f("pk_observation")),
+        comment="the last look at a source: what need not be hashed again",
     )
     op.create_table(
         "part",
         sa.Column("digest", postgresql.BYTEA(), nullable=False),
         sa.Column("source", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("digest", name=op.f("pk_part")),
+        comment="the normalised source of each part of a fingerprint, once for each digest",
     )
     op.create_table(
         "project",
@@ -199,6 +202,7 @@ def upgrade() -> None:
         sa.Column("documents", sa.Integer(), nullable=False),
         sa.Column("made_at", sa.DateTime(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("environment_id", "asset_id", name=op.f("pk_watermark")),
+        comment="derived: what is known of an asset without reading its units",
     )
     op.create_table(
         "asset",
@@ -237,6 +241,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["asset_id"], ["asset.id"], name=op.f("fk_definition_asset_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_definition")),
         sa.UniqueConstraint("asset_id", "digest", name=op.f("uq_definition_asset_id_digest")),
+        comment="the part of a recipe that all units of an asset share",
     )
     op.create_table(
         "run",

@@ -1,0 +1,125 @@
+"""Runs: what ran, when, on whose behalf, and what did it do?"""
+
+from __future__ import annotations
+
+import getpass
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from assetcore.errors import SelectionError
+from assetcore.lineage import tables as t
+
+__all__ = ["RunInfo", "begin", "find", "finish", "latest", "new_run_id", "note_flow_run"]
+
+
+@dataclass(frozen=True, slots=True)
+class RunInfo:
+    """One run: what was selected, how it ended, and what it did to each asset."""
+
+    run: str
+    status: str
+    selection: str
+    actor: str
+    started_at: datetime
+    finished_at: datetime | None
+    flow_run: str | None
+    plan: Mapping[str, Any]
+    assets: Sequence[Mapping[str, Any]] = ()
+
+    @property
+    def seconds(self) -> float | None:
+        return (self.finished_at - self.started_at).total_seconds() if self.finished_at else None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "run": self.run, "status": self.status, "selection": self.selection, "actor": self.actor,
+            "started_at": self.started_at.isoformat(), "finished_at": self.finished_at.isoformat() if self.finished_at else None,
+            "seconds": self.seconds, "flow_run": self.flow_run, "assets": [dict(a) for a in self.assets],
+        }  # fmt: skip
+
+
+def new_run_id() -> str:
+    """Short enough to type; unique among the runs of a project in practice, and held so by the primary key."""
+    return secrets.token_hex(5)
+
+
+async def begin(
+    connection: AsyncConnection, run: str, project: int, environment: int, selection: str, plan: Mapping[str, Any], started: datetime
+) -> None:
+    """Write a run that starts now."""
+    try:
+        actor = getpass.getuser()
+    except (KeyError, OSError):
+        actor = "unknown"
+    await connection.execute(
+        sa.insert(t.run).values(
+            id=run, project_id=project, environment_id=environment, selection=selection, plan=dict(plan), status="running",
+            actor=actor, started_at=started,
+        )
+    )  # fmt: skip
+
+
+async def note_flow_run(connection: AsyncConnection, run: str, flow_run: str) -> None:
+    """Remember which Prefect flow run shows this run."""
+    await connection.execute(sa.update(t.run).where(t.run.c.id == run).values(flow_run=flow_run))
+
+
+async def finish(
+    connection: AsyncConnection, run: str, status: str, assets: Sequence[tuple[str, Mapping[str, Any], float]]
+) -> None:
+    """Write how a run ended."""
+    await connection.execute(sa.update(t.run).where(t.run.c.id == run).values(status=status, finished_at=datetime.now(UTC)))
+    rows = [{"run_id": run, "asset": asset, "counts": dict(counts), "seconds": seconds} for asset, counts, seconds in assets]
+    if rows:
+        await connection.execute(insert(t.run_asset).values(rows).on_conflict_do_nothing())
+
+
+async def close_abandoned(connection: AsyncConnection, project: int, environment: int) -> None:
+    """Runs that are still `running` though nobody holds the environment's lock have died: say so."""
+    await connection.execute(
+        sa.update(t.run)
+        .where(t.run.c.project_id == project, t.run.c.environment_id == environment, t.run.c.status == "running")
+        .values(status="died", finished_at=datetime.now(UTC))
+    )
+
+
+async def latest(connection: AsyncConnection, project: int, limit: int) -> list[RunInfo]:
+    """The latest runs of a project, newest first."""
+    rows = await connection.execute(
+        sa.select(t.run).where(t.run.c.project_id == project).order_by(t.run.c.started_at.desc()).limit(limit)
+    )
+    return await _with_assets(connection, rows.all())
+
+
+async def find(connection: AsyncConnection, project: int, run: str) -> RunInfo:
+    """One run, by the beginning of its identifier. Raises SelectionError when there is none, or several."""
+    rows = (
+        await connection.execute(
+            sa.select(t.run).where(t.run.c.project_id == project, t.run.c.id.startswith(run, autoescape=True)).limit(10)
+        )
+    ).all()
+    if len(rows) != 1:
+        found = ", ".join(row.id for row in rows)
+        raise SelectionError(
+            f"{run!r} is the beginning of several runs: {found}." if rows else f"There is no run {run!r}.", hint="See: aipctl runs"
+        )
+    return (await _with_assets(connection, rows))[0]
+
+
+async def _with_assets(connection: AsyncConnection, rows: Sequence[Any]) -> list[RunInfo]:
+    c = t.run_asset.c
+    found = await connection.execute(sa.select(c.run_id, c.asset, c.counts, c.seconds).where(c.run_id.in_([r.id for r in rows])))
+    assets: dict[str, list[dict[str, Any]]] = {}
+    for run, asset, counts, seconds in found:
+        assets.setdefault(run, []).append({**counts, "asset": asset, "seconds": round(seconds, 3)})
+    return [
+        RunInfo(r.id, r.status, r.selection, r.actor, r.started_at, r.finished_at, r.flow_run, r.plan, tuple(assets.get(r.id, ())))
+        for r in rows
+    ]

@@ -1,0 +1,225 @@
+"""Trace: which documents does a REF name, and which documents are they made of, and made into?
+
+Every step up or down is a fixed number of statements over all documents of that step. A document that was made again with the same
+content is the same row, so its trace goes on through what its unit currently is.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import BYTEA
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from assetcore.documents import document_id
+from assetcore.lineage import tables as t
+from assetcore.lineage.read import among, as_of, current, position
+
+__all__ = ["Found", "Step", "by_unit", "documents", "down", "inputs_of", "of_asset", "up", "with_prefix"]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A document, and where it stands."""
+
+    id: int
+    asset: int
+    unit: str
+    parent: str | None
+    name: str
+    media_type: str
+    size: int
+    sha256: bytes
+    identity: bytes
+    address: bytes
+
+    @property
+    def label(self) -> str:
+        """The document's id for people."""
+        return document_id(self.sha256)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of a trace: pairs (from, to) of documents, and (asset, commit, document) where a whole asset was given."""
+
+    edges: frozenset[tuple[int, int]]
+    wholes: frozenset[tuple[int, int, int]]
+
+
+_d, _h, _m = t.document.c, t.head.c, t.materialization.c
+_columns = (_d.id, _d.asset_id, _m.label, _m.parent, _d.name, _d.media_type, _d.size, _d.sha256, _d.identity, _d.address)
+
+
+async def of_asset(
+    connection: AsyncConnection, environment: int, asset: int, *, commit: int | None = None, limit: int | None = None
+) -> list[Found]:
+    """The documents of an asset, now or as of a commit, in order."""
+    rows = await connection.execute(
+        sa.select(*_columns)
+        .select_from(current)
+        .where(_h.environment_id == environment, _h.asset_id == asset, as_of(commit))
+        .order_by(sa.collate(_m.label, "C"), position)
+        .limit(limit)
+    )
+    return [Found(*row) for row in rows]
+
+
+async def by_unit(connection: AsyncConnection, environment: int, asset: int, label: str) -> list[tuple[bytes, str, str | None]]:
+    """The current units of an asset with this label, alone or below their parent: unit, label, parent."""
+    parent, slash, rest = label.partition("/")
+    matches = [_m.label == label]
+    while slash:
+        matches.append(sa.and_(_m.parent == parent, _m.label == rest))
+        more, slash, rest = rest.partition("/")
+        parent = f"{parent}/{more}"
+    rows = await connection.execute(
+        sa.select(_h.unit, _m.label, _m.parent)
+        .select_from(t.head.join(t.materialization, _m.id == _h.materialization_id))
+        .where(_h.environment_id == environment, _h.asset_id == asset, _h.until_commit.is_(None), sa.or_(*matches))
+    )
+    return [(unit, name, above) for unit, name, above in rows]
+
+
+async def documents(connection: AsyncConnection, environment: int, asset: int, units: Collection[bytes]) -> list[Found]:
+    """The current documents of these units of an asset."""
+    rows = await connection.execute(
+        sa.select(*_columns)
+        .select_from(current)
+        .where(_h.environment_id == environment, _h.asset_id == asset, _h.until_commit.is_(None), among(_h.unit, units, BYTEA))
+        .order_by(sa.collate(_m.label, "C"), position)
+    )
+    return [Found(*row) for row in rows]
+
+
+async def with_prefix(connection: AsyncConnection, environment: int, prefix: str) -> list[Found]:
+    """The current documents whose id begins with this."""
+    low, high = _range(prefix)
+    rows = await connection.execute(
+        sa.select(*_columns)
+        .select_from(current)
+        .where(_h.environment_id == environment, _h.until_commit.is_(None), _d.sha256 >= low, _d.sha256 <= high)
+        .order_by(_d.asset_id, sa.collate(_m.label, "C"))
+        .limit(50)
+    )
+    return [found for found in (Found(*row) for row in rows) if document_id(found.sha256, len(prefix)) == prefix]
+
+
+async def up(connection: AsyncConnection, environment: int, ids: Collection[int]) -> Step:
+    """What these documents were made of: by what their unit currently is, or by what made them first."""
+    made = await connection.execute(_makers(environment, ids))
+    maker = {document: now or first for document, first, now in made}
+    by_maker: dict[int, list[int]] = {}
+    for document, materialization in maker.items():
+        by_maker.setdefault(materialization, []).append(document)
+    e, c = t.edge.c, t.collected.c
+    edges = await connection.execute(
+        sa.select(e.materialization_id, e.document_id).where(among(e.materialization_id, by_maker, sa.BigInteger))
+    )
+    wholes = await connection.execute(
+        sa.select(c.materialization_id, c.asset_id, c.commit_id).where(among(c.materialization_id, by_maker, sa.BigInteger))
+    )
+    return Step(
+        frozenset((document, given) for m, given in edges for document in by_maker[m]),
+        frozenset((asset, commit, document) for m, asset, commit in wholes for document in by_maker[m]),
+    )
+
+
+async def down(connection: AsyncConnection, environment: int, ids: Collection[int]) -> Step:
+    """What was made of these documents and is current: edges from each, also through whole assets."""
+    e, c = t.edge.c, t.collected.c
+    made = sa.func.unnest(_m.documents).table_valued("id").lateral("made")
+    now = sa.and_(_h.materialization_id == _m.id, _h.environment_id == environment, _h.until_commit.is_(None))
+    direct = await connection.execute(
+        sa.select(e.document_id, made.c.id)
+        .select_from(t.edge.join(t.materialization, _m.id == e.materialization_id).join(t.head, now).join(made, sa.true()))
+        .where(among(e.document_id, ids, sa.BigInteger))
+    )
+    # A whole asset was given as of a commit: the documents that some unit of it then was.
+    m2, h2 = t.materialization.alias("given"), t.head.alias("then")
+    given = sa.func.unnest(m2.c.documents).table_valued("id").lateral("listed_given")
+    held = sa.and_(
+        h2.c.asset_id == c.asset_id, h2.c.environment_id == c.environment_id, h2.c.since_commit <= c.commit_id,
+        sa.or_(h2.c.until_commit.is_(None), h2.c.until_commit > c.commit_id),
+    )  # fmt: skip
+    chosen = sa.select(_d.asset_id, _d.materialization_id).where(among(_d.id, ids, sa.BigInteger)).subquery()
+    first = t.materialization.alias("first")
+    units = (
+        sa.select(first.c.asset_id, first.c.unit).join(chosen, chosen.c.materialization_id == first.c.id).distinct().subquery()
+    )
+    through = await connection.execute(
+        sa.select(given.c.id, made.c.id)
+        .select_from(
+            units.join(h2, sa.and_(h2.c.asset_id == units.c.asset_id, h2.c.unit == units.c.unit))
+            .join(m2, m2.c.id == h2.c.materialization_id)
+            .join(given, sa.true())
+            .join(t.collected, held)
+            .join(t.materialization, _m.id == c.materialization_id)
+            .join(t.head, now)
+            .join(made, sa.true())
+        )
+        .where(among(given.c.id, ids, sa.BigInteger))
+    )
+    return Step(frozenset((a, b) for a, b in [*direct, *through]), frozenset())
+
+
+async def inputs_of(connection: AsyncConnection, materialization: int) -> list[tuple[int, Found]]:
+    """The documents that a materialization was given one by one: parameter, document."""
+    e = t.edge.c
+    rows = await connection.execute(
+        sa.select(e.parameter, *_columns)
+        .join_from(t.edge, t.document, _d.id == e.document_id)
+        .join(t.materialization, _m.id == _d.materialization_id)
+        .where(e.materialization_id == materialization)
+        .order_by(e.parameter, _d.id)
+    )
+    return [(row[0], Found(*row[1:])) for row in rows]
+
+
+async def wholes_of(connection: AsyncConnection, materialization: int) -> list[tuple[int, int, int, int]]:
+    """The whole assets that a materialization was given: parameter, asset, environment, commit."""
+    c = t.collected.c
+    rows = await connection.execute(
+        sa.select(c.parameter, c.asset_id, c.environment_id, c.commit_id).where(c.materialization_id == materialization)
+    )
+    return [(p, a, e, k) for p, a, e, k in rows]
+
+
+async def look_up(connection: AsyncConnection, ids: Iterable[int]) -> dict[int, Found]:
+    """These documents, by identifier."""
+    rows: Sequence[Any] = (
+        await connection.execute(
+            sa.select(*_columns)
+            .join_from(t.document, t.materialization, _m.id == _d.materialization_id)
+            .where(among(_d.id, ids, sa.BigInteger))
+        )
+    ).all()
+    return {row[0]: Found(*row) for row in rows}
+
+
+def _makers(environment: int, ids: Collection[int]) -> sa.Select[Any]:
+    """For each document: the materialization that made it first, and the one that its unit currently is, if that holds it."""
+    first, now = t.materialization.alias("first"), t.materialization.alias("now")
+    is_current = sa.and_(
+        _h.environment_id == environment, _h.asset_id == first.c.asset_id, _h.unit == first.c.unit, _h.until_commit.is_(None)
+    )
+    holds = sa.and_(now.c.id == _h.materialization_id, _d.id == sa.any_(now.c.documents))
+    return (
+        sa.select(_d.id, first.c.id, now.c.id)
+        .select_from(
+            t.document.join(first, first.c.id == _d.materialization_id).outerjoin(t.head, is_current).outerjoin(now, holds)
+        )
+        .where(among(_d.id, ids, sa.BigInteger))
+    )
+
+
+def _range(prefix: str) -> tuple[bytes, bytes]:
+    """The hashes whose base32 begins with this, as an interval that an index can answer; the ends are a little wide."""
+    length = -(-len(prefix) // 8) * 8
+    low = base64.b32decode(prefix.upper() + "A" * (length - len(prefix)))
+    high = base64.b32decode(prefix.upper() + "7" * (length - len(prefix)))
+    return low[:32].ljust(32, b"\x00"), high[:32].ljust(32, b"\xff")

@@ -1,0 +1,237 @@
+"""Look: which documents are there, and what do they say?"""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import sqlalchemy as sa
+
+from assetcore.assets import Asset
+from assetcore.documents import Document, document_id
+from assetcore.errors import NothingSelectedError, SelectionError, UsageError
+from assetcore.explain import find
+from assetcore.lineage import read, trace
+from assetcore.lineage import tables as t
+from assetcore.lineage.trace import Found
+from assetcore.plan import Choice, Plan
+from assetcore.project import Project
+from assetcore.search import Hit, SearchIndex, search
+from assetcore.storage import file_name
+
+__all__ = ["AssetInfo", "Diff", "Exported", "StoredDocument", "compare", "export", "list_assets", "scan", "search_project", "show"]
+
+SHOWN = 1000
+EXPORT_BATCH = 500
+
+
+@dataclass(frozen=True, slots=True)
+class AssetInfo:
+    """What there is of one asset."""
+
+    asset: str
+    kind: str
+    group: str
+    tags: tuple[str, ...]
+    owner: str | None
+    description: str
+    units: int
+    documents: int
+    stale: int | None
+    failed: int
+    made_at: datetime | None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "asset": self.asset, "kind": self.kind, "group": self.group, "tags": list(self.tags), "owner": self.owner,
+            "description": self.description, "units": self.units, "documents": self.documents, "stale": self.stale,
+            "failed": self.failed, "made_at": self.made_at.isoformat() if self.made_at else None,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class StoredDocument:
+    """A document as it is stored, with where it stands."""
+
+    asset: str
+    unit: str
+    name: str
+    media_type: str
+    sha256: bytes
+    content: bytes
+    key: str
+
+    @property
+    def id(self) -> str:
+        return document_id(self.sha256)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "id": self.id, "asset": self.asset, "unit": self.unit, "document": self.name, "media_type": self.media_type,
+            "size": len(self.content), "sha256": self.sha256.hex(), "key": self.key,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What was written, and where."""
+
+    directory: Path
+    files: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"directory": str(self.directory), "files": list(self.files)}
+
+
+@dataclass(frozen=True, slots=True)
+class Diff:
+    """How two documents differ; `diff` is a unified diff where both are text."""
+
+    before: str
+    after: str
+    same: bool
+    diff: str | None
+
+    def to_json(self) -> dict[str, Any]:
+        return {"before": self.before, "after": self.after, "same": self.same, "diff": self.diff}
+
+
+async def list_assets(project: Project, choice: Choice, plan: Plan) -> list[AssetInfo]:
+    """The selected assets with counts, and how many of their units are stale."""
+    h, m, f = t.head.c, t.materialization.c, t.failure.c
+    async with project.engine.connect() as connection:
+        rows = await connection.execute(
+            sa.select(h.asset_id, sa.func.count(), sa.func.sum(sa.func.cardinality(m.documents)), sa.func.max(m.made_at))
+            .select_from(t.head.join(t.materialization, m.id == h.materialization_id))
+            .where(h.environment_id == project.environment_id, h.until_commit.is_(None))
+            .group_by(h.asset_id)
+        )
+        counts = {row[0]: row[1:] for row in rows}
+        failed = await connection.execute(
+            sa.select(f.asset_id, sa.func.count()).where(f.environment_id == project.environment_id).group_by(f.asset_id)
+        )
+        failures = dict(failed)
+    stale: dict[str, int] = {a.asset: a.stale + a.pending + a.removed for a in plan.assets}
+    stale |= {s.source: s.new + s.changed + s.removed for s in plan.sources}
+    found: list[AssetInfo] = []
+    for name in project.graph.ordered(choice.assets):
+        asset = project.graph.assets[name]
+        identifier = project.asset_ids[name]
+        units, documents, made_at = counts.get(identifier, (0, 0, None))
+        found.append(
+            AssetInfo(
+                name, asset.kind, asset.group, asset.tags, asset.options.owner, asset.description, units, int(documents or 0),
+                stale.get(name), failures.get(identifier, 0), made_at,
+            )
+        )  # fmt: skip
+    return found
+
+
+async def show(project: Project, text: str) -> list[StoredDocument]:
+    """The documents that a REF names, with their bytes, verified."""
+    async with project.engine.connect() as connection:
+        found = await find(project, connection, text, limit=SHOWN + 1)
+    if len(found) > SHOWN:
+        raise SelectionError(
+            f"{text} names more than {SHOWN:,} documents.", hint=f"Name a unit: '{text}[...]', or write all of them: aipctl export {text} DIR"
+        )
+    return await _stored(project, found)
+
+
+async def _stored(project: Project, found: Sequence[Found]) -> list[StoredDocument]:
+    """Documents with their bytes; a document's class gives no more than fields, so the plainest serves."""
+    names = {i: n for n, i in project.asset_ids.items()}
+    async with project.engine.connect() as connection:
+        stored = await read.stored(connection, [f.id for f in found])
+    plain = await project.reader.documents([replace(stored[f.id], fields=None) for f in found], Document)
+    return [
+        StoredDocument(names[f.asset], f.unit, f.name, f.media_type, f.sha256, document.content, stored[f.id].location.key)
+        for f, document in zip(found, plain, strict=True)
+    ]
+
+
+async def export(project: Project, choice: Choice, directory: Path) -> Exported:
+    """Write the current documents of the selected assets below `directory`, a folder an asset, names made safe for files."""
+    written: list[str] = []
+    for name in project.graph.ordered(choice.assets):
+        async with project.engine.connect() as connection:
+            found = await trace.of_asset(connection, project.environment_id, project.asset_ids[name])
+        rule = choice.units.get(name)
+        found = [f for f in found if rule is None or rule.matches(f.unit)]
+        repeated = _repeated(found)
+        for start in range(0, len(found), EXPORT_BATCH):
+            documents = await _stored(project, found[start : start + EXPORT_BATCH])
+            written += await asyncio.to_thread(_write_files, directory / name, documents, repeated, project.graph.assets[name])
+    if not written:
+        raise NothingSelectedError("The selected assets have no documents yet.", hint="Make them first: aipctl materialize")
+    return Exported(directory, tuple(written))
+
+
+def _repeated(found: Sequence[Found]) -> set[str]:
+    return {name for name, count in Counter(f.name for f in found).items() if count > 1}
+
+
+def _write_files(folder: Path, documents: Sequence[StoredDocument], repeated: set[str], asset: Asset[..., Any]) -> list[str]:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for document in documents:
+            name = f"{document.unit}/{document.name}" if document.name in repeated else document.name
+            path = folder / file_name(name, document.media_type)
+            temporary = path.with_name(f".{path.name}.part")
+            temporary.write_bytes(document.content)
+            os.replace(temporary, path)
+    except OSError as error:
+        raise UsageError(f"{asset.name} cannot be exported to {folder}: {error.strerror or error}.") from None
+    return [f"{folder.name}/{file_name(d.name, d.media_type)}" for d in documents]
+
+
+async def compare(project: Project, one: str, other: str) -> Diff:
+    """How two documents differ."""
+    before, after = await show(project, one), await show(project, other)
+    for ref, found in ((one, before), (other, after)):
+        if len(found) != 1:
+            raise SelectionError(f"{ref} names {len(found)} documents.", hint=f"Name one of them, as listed by: aipctl show '{ref}'")
+    a, b = before[0], after[0]
+    same = a.content == b.content
+    try:
+        lines = difflib.unified_diff(a.content.decode().splitlines(), b.content.decode().splitlines(), one, other, lineterm="")
+        text = "\n".join(lines)
+    except UnicodeDecodeError:
+        text = None
+    return Diff(one, other, same, text)
+
+
+async def search_project(project: Project, text: str, limit: int) -> list[Hit]:
+    """Ask every search index that the project has made."""
+    names = [n for n, a in project.graph.assets.items() if a.output.form == "document" and issubclass(a.output.document_type, SearchIndex)]
+    if not names:
+        raise NothingSelectedError(f"{project.name} has nothing to search.", hint="Declare an asset that returns a SearchIndex.")
+    indexes: list[SearchIndex] = []
+    async with project.engine.connect() as connection:
+        for name in names:
+            found = await trace.of_asset(connection, project.environment_id, project.asset_ids[name])
+            stored = await read.stored(connection, [f.id for f in found])
+            indexes += await project.reader.documents([stored[f.id] for f in found], SearchIndex)
+    if not indexes:
+        raise NothingSelectedError(f"{', '.join(names)} is not made yet.", hint=f"Make it: aipctl materialize +{names[0]}")
+    return search(indexes, text, limit)
+
+
+async def scan(project: Project, name: str) -> pl.LazyFrame:
+    """The current documents of an asset as a lazy frame: name, media_type, text, content, and the typed fields as columns."""
+    asset = project.graph[name]
+    async with project.engine.connect() as connection:
+        documents = (await read.current_documents(connection, project.environment_id, [project.asset_ids[name]]))[project.asset_ids[name]]
+        stored = await read.stored(connection, documents["document"].to_list())
+    table = await project.reader.table([stored[d] for d in documents["document"]], asset.output.document_type)
+    frame = pl.from_arrow(table)
+    assert isinstance(frame, pl.DataFrame)
+    return frame.lazy()

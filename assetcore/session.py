@@ -1,0 +1,431 @@
+"""Session: what can be asked of an opened project?
+
+Each verb is a method, and each answer is a frozen value with `to_json()`. Planning reads a snapshot and decides without writing
+lineage; materializing plans under the environment's lock, runs what is stale as a Prefect flow, and says what was done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from assetcore import explain, look, selection, stack
+from assetcore.cache import async_lock, get_async_client
+from assetcore.errors import NothingSelectedError, SelectionError, UsageError
+from assetcore.execution import (
+    AssetResult,
+    Event,
+    Failure,
+    Run,
+    Say,
+    as_documents,
+    asset_states,
+    changed_commits,
+    observe,
+    observed_digest,
+)  # fmt: skip
+from assetcore.explain import Lineage, Why
+from assetcore.graph import Graph
+from assetcore.lineage import commit as lineage
+from assetcore.lineage import read, runs
+from assetcore.lineage.runs import RunInfo
+from assetcore.look import AssetInfo, Diff, Exported, StoredDocument
+from assetcore.plan import Choice, Plan, Snapshot, make_plan, unsettled
+from assetcore.project import Project, find_root, project_names
+from assetcore.search import Hit
+from assetcore.settings import Settings
+from assetcore.sweep import Swept, sweep
+
+__all__ = ["RunResult", "Session", "resumed"]
+
+LOCK_SECONDS = 30
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What a run did. `run` is None when there was nothing to do."""
+
+    run: str | None
+    flow_run: str | None
+    status: str
+    assets: tuple[AssetResult, ...]
+    failures: tuple[Failure, ...] = ()
+    seconds: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "run": self.run, "flow_run": self.flow_run, "status": self.status, "assets": [a.to_json() for a in self.assets],
+            "failures": [f.to_json() for f in self.failures], "seconds": round(self.seconds, 3),
+        }  # fmt: skip
+
+
+@dataclass(slots=True)
+class Session:
+    """A project, opened, and the verbs that people and programs use on it."""
+
+    project: Project
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls, settings: Settings, name: str, *, environment: str | None = None, config: Sequence[str] = (), automatic_schema: bool = False
+    ) -> AsyncIterator[Session]:
+        """Load a project and connect to its stores. Raises ProjectError, DeclarationError, ServiceError."""
+        opened = Project.open(settings, name, environment=environment, config=config, automatic_schema=automatic_schema)
+        async with opened as project:
+            yield cls(project)
+
+    @property
+    def name(self) -> str:
+        return self.project.name
+
+    @property
+    def environment(self) -> str:
+        return self.project.environment
+
+    @property
+    def graph(self) -> Graph:
+        return self.project.graph
+
+    async def choose(self, select: str | None, *, force: bool = False) -> Choice:
+        """What a selection selects; plans the whole graph first when it asks for what only a plan knows."""
+        if select is None:
+            return Choice(frozenset(self.graph.assets), force=force)
+        parsed = selection.parse(select)
+        facts: dict[str, Any] = {}
+        if selection.needs(parsed) & {"status", "cause"}:
+            plan = await self.plan(None)
+            facts["statuses"] = {a.asset: {s for s in ("fresh", "stale", "pending", "removed") if getattr(a, s)} for a in plan.assets}
+            facts["causes"] = {a.asset: {c for d in a.details for c in d.causes} for a in plan.assets}
+        if "changed" in selection.needs(parsed):
+            facts["changed"] = self._changed
+        selected = selection.select(parsed, selection.catalogue(self.graph, **facts))
+        return Choice(frozenset(selected.assets), dict(selected.units), force)
+
+    async def plan(self, select: str | None = None, *, force: bool = False, rehash: bool = False) -> Plan:
+        """Which units are stale, and why. Reads the sources and lineage; writes no lineage."""
+        plan, _ = await self._plan(await self.choose(select, force=force), rehash=rehash)
+        return plan
+
+    async def materialize(
+        self, select: str | None = None, *, force: bool = False, upstream: bool = False, rehash: bool = False, local: bool = False,
+        on_event: Say | None = None,
+    ) -> RunResult:  # fmt: skip
+        """Make what is stale among the selected assets, and only that.
+
+        `local` runs the same steps without Prefect: nothing is shown there, and its server need not be there.
+
+        Raises StaleInputError when a selected asset has a stale input that is not selected, unless `upstream` includes it.
+        A unit that fails does not stop what does not depend on it: the result's status is "failed" then.
+        """
+        say = on_event or (lambda _: None)
+        started = datetime.now(UTC)
+        choice = await self.choose(select, force=force)
+        project = self.project
+        async with self._alone(say):
+            plan, snapshot = await self._plan(choice, rehash=rehash)
+            if upstream and plan.stale_inputs:
+                choice = replace(choice, assets=choice.assets | set(plan.stale_inputs))
+                plan, snapshot = await self._plan(choice, rehash=False)
+            plan.check()
+            self._must_select_units(plan)
+            for source in plan.sources:
+                say(Event("observed", source.source, source.documents, text=f"{source.new} new, {source.changed} changed, {source.removed} gone"))
+            if plan.up_to_date:
+                await self._note_settled(plan, snapshot)
+                results = tuple(AssetResult(a.asset, fresh=a.fresh) for a in plan.assets)
+                return RunResult(None, None, "nothing to do", results, seconds=_since(started))
+            run = Run(project, runs.new_run_id(), started, choice, snapshot.raw, say)
+            stored = {"select": select, "force": force, "upstream": upstream, "config": list(project.overrides), "plan": plan.to_json()}
+            async with project.engine.begin() as connection:
+                await runs.close_abandoned(connection, project.id, project.environment_id)
+                await runs.begin(connection, run.id, project.id, project.environment_id, select or "", stored, started)
+            say(Event("planned", total=plan.stale, text=f"run {run.id}"))
+            return await self._run(run, plan, local=local)
+
+    async def ls(self, select: str | None = None) -> list[AssetInfo]:
+        """The selected assets: counts, when they were made, how many units are stale."""
+        choice = await self.choose(select)
+        return await look.list_assets(self.project, choice, await self.plan(None))
+
+    async def why(self, ref: str) -> Why:
+        """Why a unit is stale: the document, config value, model or lines of code that changed."""
+        name = selection.parse_ref(ref).asset
+        chosen = [name] if name in self.graph.assets else list(self.graph.assets)
+        plan, found = await self._plan(Choice(frozenset(chosen)), rehash=False)
+        return await explain.why(self.project, ref, plan, found.snapshot)
+
+    async def lineage(self, ref: str, direction: str = "up", depth: int | None = None) -> Lineage:
+        """What documents were made of (up), or what was made of them (down)."""
+        return await explain.lineage(self.project, ref, direction, depth)
+
+    async def show(self, ref: str) -> list[StoredDocument]:
+        """The documents that a REF names, with their bytes."""
+        return await look.show(self.project, ref)
+
+    async def export(self, select: str | None, directory: Path) -> Exported:
+        """Write the current documents of the selected assets below a folder."""
+        return await look.export(self.project, await self.choose(select), directory)
+
+    async def diff(self, one: str, other: str) -> Diff:
+        """How two documents differ."""
+        return await look.compare(self.project, one, other)
+
+    async def search(self, text: str, *, limit: int = 10) -> list[Hit]:
+        """The documents that answer these words best."""
+        return await look.search_project(self.project, text, limit)
+
+    async def scan(self, name: str) -> pl.LazyFrame:
+        """The current documents of an asset as a lazy frame."""
+        return await look.scan(self.project, name)
+
+    async def gc(self, *, dry_run: bool = True) -> Swept:
+        """Remove objects that lineage does not know, and documents of assets that are no longer declared."""
+        return await sweep(self.project, self._alone(lambda _: None), dry_run=dry_run)
+
+    # -- planning --------------------------------------------------------------------------------------------------------------
+
+    async def _plan(self, choice: Choice, *, rehash: bool) -> tuple[Plan, _Read]:
+        found = await self._read(choice, rehash=rehash)
+        plan = make_plan(self.graph, self.environment, found.snapshot, choice)
+        if plan.changed_aggregates:
+            states = dict(found.snapshot.states)
+            async with self.project.engine.connect() as connection:
+                former = await read.former_members(connection, [m for ms in plan.changed_aggregates.values() for m in ms])
+            states |= {name: replace(states[name], former=former) for name in plan.changed_aggregates}
+            plan = make_plan(self.graph, self.environment, replace(found.snapshot, states=states), choice)
+        return plan, found
+
+    async def _read(self, choice: Choice, *, rehash: bool) -> _Read:
+        """Observe the sources, and read what lineage knows of the assets that need a look."""
+        project, graph = self.project, self.graph
+        scope = choice.assets | graph.ancestors(choice.assets)
+        names = [n for n in graph.sources if n in scope]
+        looked = await asyncio.gather(*(observe(project, n, rehash=rehash) for n in names))
+        raw = dict(zip(names, looked, strict=True))
+        definitions = project.definitions(scope)
+        async with project.engine.connect() as connection:
+            await connection.execution_options(isolation_level="REPEATABLE READ")
+            marks = await read.watermarks(connection, project.environment_id)
+            settled = {n: marks[project.asset_ids[n]].units for n in definitions if self._is_settled(n, definitions[n].digest, marks)}
+            changed = [n for n in names if not self._is_taken_in(n, raw[n], marks)]
+            look = unsettled(graph, choice.assets, settled, changed, force=choice.force)
+            needed = {up for n in look for direct in graph.upstream(n) for up in graph.chain(direct)} | look
+            states = await asset_states(project, connection, needed, definitions)
+            seconds = await read.seconds_per_unit(connection, [project.asset_ids[n] for n in look])
+        observed = {n: as_documents(raw[n], states[n].documents) if n in states else raw[n] for n in names}
+        by_name = {n: seconds[i] for n, i in project.asset_ids.items() if i in seconds}
+        snapshot = Snapshot(definitions, states, {n: u for n, u in settled.items() if n not in look}, observed, by_name)
+        return _Read(snapshot, raw, marks)
+
+    def _is_settled(self, name: str, digest: bytes, marks: Mapping[int, read.Watermark]) -> bool:
+        """Whether every unit was found fresh with this definition, and nothing above has changed since."""
+        mark = marks.get(self.project.asset_ids[name])
+        if mark is None or mark.settled is None or mark.settled.get("definition") != digest.hex():
+            return False
+        return bool(mark.settled.get("upstream") == changed_commits(self.project, name, marks))
+
+    def _is_taken_in(self, name: str, observed: Any, marks: Mapping[int, read.Watermark]) -> bool:
+        mark = marks.get(self.project.asset_ids[name])
+        return mark is not None and mark.settled is not None and mark.settled.get("observed") == observed_digest(observed)
+
+    def _must_select_units(self, plan: Plan) -> None:
+        """A selection of units that names none of the units there are selects nothing."""
+        for asset in plan.assets:
+            if asset.asset in plan.choice.units and not asset.units and not asset.removed:
+                rule = plan.choice.units[asset.asset]
+                raise NothingSelectedError(f"{asset.asset} has no unit {rule}.", hint=f"See: aipctl plan {asset.asset} --force --units")
+
+    async def _note_settled(self, plan: Plan, found: _Read) -> None:
+        """Assets that had to be looked at and were fresh need no look next time."""
+        project = self.project
+        for asset in plan.assets:
+            if asset.asset in found.snapshot.states and asset.asset not in found.snapshot.settled and asset.asset not in plan.choice.units:
+                identifier = project.asset_ids[asset.asset]
+                settled = {
+                    "definition": found.snapshot.definitions[asset.asset].digest.hex(),
+                    "upstream": changed_commits(project, asset.asset, found.marks),
+                }
+                documents = found.snapshot.states[asset.asset].documents.height
+                last = found.marks[identifier].last if identifier in found.marks else 0
+                async with project.engine.begin() as connection:
+                    await lineage.settle(
+                        connection, project.environment_id, identifier, settled, units=asset.units, documents=documents, last=last
+                    )
+
+    def _changed(self, reference: str) -> frozenset[str]:
+        """The assets whose declarations' files differ from a git ref."""
+        return changed_since(self.graph, self.project.root, reference)
+
+    # -- running ---------------------------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def _alone(self, say: Say) -> AsyncIterator[None]:
+        """One run at a time in an environment: a second one waits, and then finds what the first has made."""
+        url = self.project.settings.redis_url
+        if url is None:
+            raise UsageError("No Redis is known.", hint="Start the embedded services with: aipctl up, or set REDIS_URL.")
+        client = get_async_client(url)
+        key = f"assetcore:run:{self.project.name}:{self.environment}"
+        try:
+            async with async_lock(
+                client, key, LOCK_SECONDS, on_wait=lambda: say(Event("waiting", text="another run of this project is at work; waiting for it"))
+            ):
+                yield
+        finally:
+            await client.aclose()
+
+    async def _run(self, run: Run, plan: Plan) -> RunResult:
+        from assetcore import flow  # Prefect takes about a second to import: only when something runs
+
+        steps = steps_of(plan, self.graph)
+        status = "cancelled"
+        try:
+            flow_run = await (_without_prefect(run, steps) if local else self._as_flow(run, steps, plan))
+            status = "failed" if run.failures else "done"
+        except BaseException as error:
+            status = "cancelled" if isinstance(error, asyncio.CancelledError | KeyboardInterrupt) else "failed"
+            raise
+        finally:
+            run.close()
+            await asyncio.shield(self._finish(run, status))
+        planned = {a.asset: AssetResult(a.asset, fresh=a.fresh) for a in plan.assets}
+        made = {n: r for n, r in run.results.items() if n in planned}
+        results = tuple((planned | made).values())
+        return RunResult(run.id, flow_run, status, results, tuple(run.failures), _since(run.started))
+
+    async def _as_flow(self, run: Run, steps: Mapping[str, Sequence[str]], plan: Plan) -> str | None:
+        from assetcore import flow  # Prefect takes about a second to import: only when something runs
+
+        if self.project.settings.prefect_api_url is None:
+            raise UsageError("No Prefect API is known.", hint="Start the embedded services with: aipctl up, set PREFECT_API_URL, or run with --local.")
+        return await flow.execute(run, flow.Steps(steps, _plan_rows(plan)))
+
+    async def _finish(self, run: Run, status: str) -> None:
+        results = [(r.asset, r.to_json(), r.seconds) for r in run.results.values()]
+        async with self.project.engine.begin() as connection:
+            await runs.finish(connection, run.id, status, results)
+
+    async def runs(self, run: str | None = None, *, limit: int = 20) -> list[RunInfo]:
+        """The latest runs, or one of them by the beginning of its identifier."""
+        async with self.project.engine.connect() as connection:
+            if run is not None:
+                return [await runs.find(connection, self.project.id, run)]
+            return await runs.latest(connection, self.project.id, limit)
+
+
+@asynccontextmanager
+async def open_project(
+    name: str | None = None, *, root: Path | None = None, environment: str | None = None, config: Sequence[str] = (), **settings: Any
+) -> AsyncIterator[Session]:
+    """Open a project from Python: start the embedded services where no address is given, and connect.
+
+    `name` may be left out where there is only one project; `root` is found from the current folder upwards; further arguments are
+    settings.
+
+        async with open_project("handbook") as handbook:
+            await handbook.materialize("+chunks")
+    """
+    found = Settings.load(root or find_root(Path.cwd()), **({"environment": environment} if environment else {}), **settings)
+    names = project_names(found.root)
+    if name is None and len(names) != 1:
+        raise UsageError(f"There are {len(names)} projects: {', '.join(names)}.", hint="Name one of them.")
+    addresses = await stack.up(found, {"postgres", "redis", "store"}, ahead={"prefect"})
+    connected = addresses.applied_to(found)
+    automatic = found.database_url is None
+    async with Session.open(
+        connected, name or names[0], environment=environment, config=config, automatic_schema=automatic
+    ) as session:
+        yield session
+
+
+def scan(asset: str, *, project: str | None = None, root: Path | None = None) -> pl.LazyFrame:
+    """The current documents of an asset as a lazy frame, for scripts and notebooks: name, media_type, text, content, typed fields.
+
+    Not for use on a running event loop: there, `await session.scan(asset)`.
+    """
+
+    async def read_it() -> pl.LazyFrame:
+        async with open_project(project, root=root) as session:
+            return await session.scan(asset)
+
+    return asyncio.run(read_it())
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    snapshot: Snapshot
+    raw: Mapping[str, Any]
+    marks: Mapping[int, read.Watermark]
+
+
+async def _without_prefect(run: Run, steps: Mapping[str, Sequence[str]]) -> None:
+    await walk(steps, lambda name, _: run.perform(name))
+
+
+def changed_since(graph: Graph, root: Path, reference: str) -> frozenset[str]:
+    """The assets declared in files that differ from a git ref, and those made of them. Raises SelectionError."""
+    command = ["git", "-C", str(root), "diff", "--name-only", "--relative", "-z", reference, "--"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        reason = (getattr(error, "stderr", "") or str(error)).strip().splitlines()
+        raise SelectionError(f"changed:{reference}: git cannot compare with it: {reason[0] if reason else 'no answer'}.") from None
+    files = {str((root / name).resolve()) for name in done.stdout.split("\0") if name}
+    changed = {n for n, asset in graph.assets.items() if str(Path(asset.place.file).resolve()) in files}
+    return frozenset(changed | graph.descendants(changed))
+
+
+def steps_of(plan: Plan, graph: Graph) -> dict[str, list[str]]:
+    """The steps of a run in order: sources to take in, assets to make; each with the steps that it waits for."""
+    names = [s.source for s in plan.sources if not s.idle] + [a.asset for a in plan.assets if not a.idle]
+    ordered = graph.ordered(names)
+    return {name: [other for other in ordered if other in graph.ancestors([name])] for name in ordered}
+
+
+def _plan_rows(plan: Plan) -> list[dict[str, Any]]:
+    rows = []
+    for asset in plan.assets:
+        row = asset.to_json()
+        row["causes"] = ", ".join(f"{cause} {count}" for cause, count in asset.causes.items())
+        rows.append(row)
+    return rows
+
+
+def _since(started: datetime) -> float:
+    return (datetime.now(UTC) - started).total_seconds()
+
+
+@asynccontextmanager
+async def resumed(run_id: str, start: Path) -> AsyncIterator[tuple[Run, Any]]:
+    """Open a stored run where it is not open yet: on a worker, from the settings found there."""
+    from assetcore.flow import Steps
+
+    settings = Settings.load(find_root(start))
+    for name in project_names(settings.root):
+        async with Session.open(settings, name) as session:
+            async with session.project.engine.connect() as connection:
+                found = [r for r in await runs.latest(connection, session.project.id, 1000) if r.run == run_id]
+            if not found:
+                continue
+            stored = found[0].plan
+            choice = await session.choose(stored["select"], force=stored["force"])
+            plan, snapshot = await session._plan(choice, rehash=False)
+            run = Run(session.project, run_id, found[0].started_at, choice, snapshot.raw, lambda _: None)
+            status = "failed"
+            try:
+                yield run, Steps(steps_of(plan, session.graph), _plan_rows(plan))
+                status = "failed" if run.failures else "done"
+            finally:
+                run.close()
+                await session._finish(run, status)
+            return
+    raise UsageError(f"There is no run {run_id!r} in any project of {settings.root}.")
