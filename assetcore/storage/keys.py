@@ -64,6 +64,11 @@ def object_key(project: str, flow: str, run_ts: str, step: str, artifact_name: s
     return Key("/".join([*parts, _segment(artifact_name, _PLAIN_NAME)]))
 
 
+def artifact_name(name: str) -> str:
+    """The last segment of the key of an artifact of this name: safe for a file, and apart from that of every other name."""
+    return _segment(name, _PLAIN_NAME)
+
+
 def parse_key(key: str) -> KeyParts:
     """The parts of a key, as they were given to `object_key`. Raises StorageError for what is not a key."""
     parts = key.split("/")

@@ -12,8 +12,9 @@ import bisect
 import hashlib
 import io
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from threading import Lock
 from typing import Any, Generic, TypeVar
 
@@ -34,6 +35,8 @@ D = TypeVar("D", bound=Document)
 _GROUP_BYTES = 1 << 20
 _GROUP_ROWS = 1 << 16
 _AT_ONCE = 8
+_BUILD_AT_ONCE = 256
+_LOOP_BYTES = 2 << 20
 _FOOTERS = 256
 _JSON_FIELDS = b"assetcore.json"
 """Which columns of this pack hold JSON, in its metadata; names joined by a comma."""
@@ -131,8 +134,11 @@ class Reader:
         """
         found: dict[int, D] = {}
 
-        def build(piece: _Piece) -> None:
-            found.update(zip(piece.places, piece.documents(type), strict=True))
+        async def build(piece: _Piece) -> None:
+            # Not in a thread: glibc grows a thread's own heap page by page, which made the many small objects ten times dearer.
+            for some in piece.slices(_BUILD_AT_ONCE):
+                found.update(zip(some.places, some.documents(type), strict=True))
+                await asyncio.sleep(0)
 
         await self._each_piece(stored, build)
         return [found[place] for place in range(len(stored))]
@@ -149,11 +155,9 @@ class Reader:
         schema = pa.schema([*built_in, *((column.name, column.type) for column in columns_of(type))])
         pieces: list[tuple[list[int], pa.Table]] = []
 
-        def build(piece: _Piece) -> None:
-            names = pa.array([one.name for one in piece.stored], pa.large_string())
-            media_types = pa.array([one.media_type for one in piece.stored], pa.large_string())
-            arrays = [names, media_types, *piece.text_and_content(), *piece.columns(type)]
-            pieces.append((piece.places, pa.table(arrays, schema.names)))
+        async def build(piece: _Piece) -> None:
+            part = await _off_the_loop(piece.size, piece.as_table, type, schema.names)
+            pieces.append((piece.places, part))
 
         await self._each_piece(stored, build)
         try:
@@ -170,16 +174,16 @@ class Reader:
         """One typed field of each document, as plain values, in the order asked; no content is read."""
         found: dict[int, Any] = {}
 
-        def build(piece: _Piece) -> None:
+        async def build(piece: _Piece) -> None:
             found.update(zip(piece.places, piece.values(field), strict=True))
 
         await self._each_piece(stored, build, only=field)
         return [found[place] for place in range(len(stored))]
 
     async def _each_piece(
-        self, stored: Sequence[Stored], build: Callable[[_Piece], None], only: str | None = None
+        self, stored: Sequence[Stored], build: Callable[[_Piece], Awaitable[None]], only: str | None = None
     ) -> None:
-        """Call `build`, in threads, for each object that the documents lie in; hashes are verified unless `only` one field is."""
+        """Call `build` for each object that the documents lie in; contents are verified unless `only` one field is read."""
         by_key: defaultdict[Key, list[int]] = defaultdict(list)
         for place, one in enumerate(stored):
             by_key[one.location.key].append(place)
@@ -190,19 +194,20 @@ class Reader:
             where = f"{key} of the bucket {self.bucket.url}"
             async with gate:
                 if some[0].location.row is None:
-                    contents = [] if only else [await self.bucket.read(key)] * len(some)
-                    await asyncio.to_thread(
-                        lambda: build(_Piece(where, places, some, _verified(where, some, contents)))
-                    )
+                    content = b"" if only else await self.bucket.read(key)
+                    column = pa.chunked_array([pa.array([content], pa.large_binary()).take(pa.array([0] * len(some)))])
+                    piece = _Piece(where, places, some, pa.table({"content": column}), None)
                 else:
                     table, json_fields = await self._rows(key, where, [one.location.row or 0 for one in some], only)
+                    piece = _Piece(where, places, some, table, json_fields)
+                if only is None:
+                    await _off_the_loop(piece.size, piece.verify)
+                await build(piece)
 
-                    def verify_and_build() -> None:
-                        contents = [] if only else table.column("content").to_pylist()
-                        build(_Piece(where, places, some, _verified(where, some, contents), table, json_fields))
-
-                    await asyncio.to_thread(verify_and_build)
-
+        if len(by_key) == 1:
+            for key, places in by_key.items():
+                await read(key, places)
+            return
         tasks = [asyncio.ensure_future(read(key, places)) for key, places in by_key.items()]
         try:
             await asyncio.gather(*tasks)
@@ -219,7 +224,9 @@ class Reader:
         if footer is None or None in tables.values():
             source = await self.bucket.open_input(key)
             footer, tables = await asyncio.to_thread(self._load, source, key, where, rows, only)
-        return await asyncio.to_thread(footer.pick, tables, rows), footer.json_fields
+        return await _off_the_loop(
+            sum(t.nbytes for t in tables.values() if t), footer.pick, tables, rows
+        ), footer.json_fields
 
     def _load(
         self, source: pa.NativeFile, key: Key, where: str, rows: list[int], only: str | None
@@ -291,25 +298,46 @@ class _Footer:
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """Some documents out of one object: rows of a pack, or (table None) the object itself."""
+    """Some documents out of one object, a row each; `json_fields` is None where the object is a document itself."""
 
     where: str
     places: list[int]
     stored: list[Stored]
-    contents: list[bytes]
-    table: pa.Table | None = None
-    json_fields: frozenset[str] = frozenset()
+    table: pa.Table
+    json_fields: frozenset[str] | None
+
+    @property
+    def size(self) -> int:
+        """Bytes of its contents, roughly."""
+        return sum(one.size for one in self.stored)
+
+    def slices(self, rows: int) -> Iterator[_Piece]:
+        """The piece in parts of at most so many rows."""
+        for start in range(0, len(self.places), rows):
+            part = slice(start, start + rows)
+            yield replace(self, places=self.places[part], stored=self.stored[part], table=self.table.slice(start, rows))
+
+    def verify(self) -> None:
+        """Raise CorruptObjectError unless each content hashes to what lineage says."""
+        for one, content in zip(self.stored, _views(self.table.column("content")), strict=True):
+            found = hashlib.sha256(content).digest()
+            if found != one.sha256:
+                row = "" if one.location.row is None else f"row {one.location.row} of "
+                raise CorruptObjectError(
+                    f"The bytes of {one.name!r}, {row}{self.where}, hash to {found.hex()}; lineage says {one.sha256.hex()}.",
+                    hint="The object was damaged or replaced: make its unit again.",
+                )
 
     def values(self, field: str) -> list[Any]:
         """A typed field as plain values."""
-        if self.table is None:
+        if self.json_fields is None:
             return [(one.fields or {}).get(field) for one in self.stored]
         return from_column(self.table.column(field), field in self.json_fields)
 
     def documents(self, type: type[D]) -> list[D]:
         """The documents, validated by their class."""
-        rows = zip(self.stored, self.contents, strict=True)
-        if self.table is None:
+        rows = zip(self.stored, self.table.column("content").to_pylist(), strict=True)
+        if self.json_fields is None:
             return [type.stored(one.name, content, one.media_type, one.fields or {}) for one, content in rows]
         # A field that the class has got since is left to its default; one that it has lost is not read.
         names = [name for name in type.field_names() if name in self.table.column_names]
@@ -319,18 +347,25 @@ class _Piece:
             for (one, content), values in zip(rows, fields, strict=True)
         ]
 
-    def columns(self, type: type[Document]) -> list[pa.Array | pa.ChunkedArray]:
-        """The typed fields as Arrow columns."""
+    def as_table(self, type: type[Document], names: Sequence[str]) -> pa.Table:
+        """The documents as a table; see `Reader.table`."""
+        of_documents = [
+            pa.array([one.name for one in self.stored], pa.large_string()),
+            pa.array([one.media_type for one in self.stored], pa.large_string()),
+        ]
+        return pa.table([*of_documents, *self._text_and_content(), *self._columns(type)], list(names))
+
+    def _columns(self, type: type[Document]) -> list[pa.Array | pa.ChunkedArray]:
         columns = columns_of(type)
-        if self.table is not None:
-            as_declared = {name: name in self.json_fields for name in self.table.column_names}
-            if all(as_declared.get(column.name) == (column.arrow is None) for column in columns):
+        if self.json_fields is not None:
+            is_json = {name: name in self.json_fields for name in self.table.column_names}
+            if all(is_json.get(column.name) == (column.arrow is None) for column in columns):
                 return [self.table.column(column.name) for column in columns]
         documents = self.documents(type)
         arrays = []
         for column in columns:
-            array, is_json = to_column(column, [getattr(document, column.name) for document in documents])
-            if is_json and column.arrow is not None:
+            array, became_json = to_column(column, [getattr(document, column.name) for document in documents])
+            if became_json and column.arrow is not None:
                 raise StorageError(
                     f"The field {column.name!r} of {type.__name__} has values in {self.where} that do not fit {column.type}.",
                     hint="Ask for list[...] instead of a frame, or declare the field as text.",
@@ -338,19 +373,17 @@ class _Piece:
             arrays.append(array)
         return arrays
 
-    def text_and_content(self) -> tuple[pa.Array | pa.ChunkedArray, pa.Array]:
-        """The columns `text` and `content` of which each row has one."""
+    def _text_and_content(self) -> tuple[pa.Array | pa.ChunkedArray, pa.Array]:
+        content = self.table.column("content").cast(pa.large_binary())
         is_text = [_is_text(one.media_type) for one in self.stored]
         if all(is_text):
             try:
-                whole = pa.array(self.contents, pa.binary()) if self.table is None else self.table.column("content")
-                return whole.cast(pa.large_binary()).cast(pa.large_string()), pa.nulls(
-                    len(self.stored), pa.large_binary()
-                )
+                return content.cast(pa.large_string()), pa.nulls(len(self.stored), pa.large_binary())
             except pa.ArrowInvalid:
                 pass  # some of it is not UTF-8
-        texts = [_decoded(content) if text else None for content, text in zip(self.contents, is_text, strict=True)]
-        contents = [None if text is not None else content for content, text in zip(self.contents, texts, strict=True)]
+        whole = content.to_pylist()
+        texts = [_decoded(one) if text else None for one, text in zip(whole, is_text, strict=True)]
+        contents = [one if text is None else None for one, text in zip(whole, texts, strict=True)]
         return pa.array(texts, pa.large_string()), pa.array(contents, pa.large_binary())
 
 
@@ -385,16 +418,24 @@ def _table_bytes(table: pa.Table) -> int:
     return table.nbytes
 
 
-def _verified(where: str, stored: list[Stored], contents: list[bytes]) -> list[bytes]:
-    for one, content in zip(stored, contents, strict=False):
-        found = hashlib.sha256(content).digest()
-        if found != one.sha256:
-            row = "" if one.location.row is None else f"row {one.location.row} of "
-            raise CorruptObjectError(
-                f"The bytes of {one.name!r}, {row}{where}, hash to {found.hex()}; lineage says {one.sha256.hex()}.",
-                hint="The object was damaged or replaced: make its unit again.",
-            )
-    return contents
+async def _off_the_loop(size: int, call: Callable[..., T], *arguments: Any) -> T:
+    """Call, in a thread where so many bytes would hold up the event loop."""
+    if size > _LOOP_BYTES:
+        return await asyncio.to_thread(call, *arguments)
+    return call(*arguments)
+
+
+def _views(column: pa.ChunkedArray) -> Iterator[memoryview]:
+    """The values of a binary column without copying them."""
+    for chunk in column.chunks:
+        _, offsets, data = chunk.buffers()
+        width = 8 if pa.types.is_large_binary(chunk.type) else 4
+        bounds = (
+            memoryview(offsets).cast("q" if width == 8 else "i")[chunk.offset : chunk.offset + len(chunk) + 1].tolist()
+        )
+        view = memoryview(data) if data is not None else memoryview(b"")
+        for start, stop in pairwise(bounds):
+            yield view[start:stop]
 
 
 def _is_text(media_type: str) -> bool:
