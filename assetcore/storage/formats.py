@@ -25,10 +25,10 @@ from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
 from assetcore.digest import canonical
-from assetcore.documents import Document
+from assetcore.documents import Document, field_digests
 from assetcore.errors import StorageError
 
-__all__ = ["FieldColumn", "columns_of", "from_column", "jsonable_fields", "sorted_json", "to_column"]
+__all__ = ["FieldColumn", "check_fields", "columns_of", "from_column", "jsonable_fields", "sorted_json", "to_column"]
 
 _SIMPLE: Mapping[Any, pa.DataType] = {
     str: pa.string(),
@@ -58,8 +58,10 @@ class FieldColumn:
 
 
 @lru_cache(maxsize=4096)
-def columns_of(cls: type[Document]) -> tuple[FieldColumn, ...]:
-    """The columns of a class's typed fields, in the order of their declaration."""
+def columns_of(cls: type[BaseModel]) -> tuple[FieldColumn, ...]:
+    """The columns of a class's typed fields (of a pydantic model: its fields), in the order of their declaration."""
+    if not issubclass(cls, Document):
+        return tuple(FieldColumn(name, *_natural(field.annotation)) for name, field in cls.model_fields.items())
     for name in cls.field_names():
         if name in _RESERVED:
             raise StorageError(
@@ -96,6 +98,22 @@ def jsonable_fields(document: Document) -> dict[str, Any]:
         return {name: json.loads(sorted_json(getattr(document, name))) for name in document.field_names()}
     except (TypeError, ValueError) as error:
         raise StorageError(f"{document!r} has a field that cannot be stored: {error}.") from None
+
+
+def check_fields(documents: Sequence[Document]) -> None:
+    """Raise StorageError, naming the document and the field, for a value that could not be stored or has no digest."""
+    for column in columns_of(type(documents[0])) if documents else ():
+        if column.arrow is not None:
+            continue  # a value that its annotation admits can always be stored
+        for document in documents:
+            value = getattr(document, column.name)
+            try:
+                sorted_json(value)
+                field_digests({column.name: document.field_values()[column.name]})
+            except (TypeError, ValueError) as error:
+                raise StorageError(
+                    f"{document!r} has a value in {column.name!r} that cannot be stored: {error}."
+                ) from None
 
 
 def sorted_json(value: Any, *, indent: int | None = None) -> str:
