@@ -16,6 +16,7 @@ import importlib
 import shutil
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 from urllib.parse import urlsplit
@@ -136,6 +137,9 @@ async def clean(settings: Settings, on_progress: Progress | None = None) -> None
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         except OSError as error:
             raise unusable(home.path, error) from error
+    if outside is not None:
+        with suppress(OSError):  # other homes have theirs there
+            outside.parent.rmdir()
 
 
 async def check(settings: Settings) -> list[ServiceStatus]:

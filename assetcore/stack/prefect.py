@@ -19,6 +19,10 @@ from assetcore.stack.trouble import Trouble, connection_trouble
 SETTING = "prefect_api_url"
 CLIENT = "httpx"
 START_SECONDS = 180.0
+NOT_OURS = (
+    "PREFECT_",
+    "COVERAGE_",
+)  # the user's Prefect settings; and a server under coverage measures nothing, slowly
 SERVER = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
@@ -40,7 +44,7 @@ def start(home: Home, remembered: Service) -> Service:
     if (running := _running(pid_file)) is not None:
         stop(home, running)
     port = free_port(remembered.port)
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")}
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(NOT_OURS)}
     environment |= SERVER | {
         "PREFECT_HOME": str(folder),
         "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",

@@ -35,14 +35,19 @@ def _folder(folder: Path) -> str:
 def _bucket(settings: Settings) -> str:
     from fsspec.core import url_to_fs  # heavy, and only a check needs it here
 
+    options = settings.storage_options()
+    setting = "storage_endpoint" if settings.storage_endpoint else SETTING
+    if options:  # one question, one answer: the many retries of normal work would make a check last 11 s
+        options["config_kwargs"] = {"retries": {"total_max_attempts": 1}, "connect_timeout": 5, "read_timeout": 5}
     try:
-        files, path = url_to_fs(settings.storage_url, skip_instance_cache=True, **settings.storage_options())
+        files, path = url_to_fs(settings.storage_url, skip_instance_cache=True, **options)
+        files.retries = 1  # those of s3fs itself, around those of botocore
         files.ls(path.partition("/")[0], detail=False)
     except FileNotFoundError as error:
         raise Trouble("other", "it does not exist", f"Create it, or correct {SETTING}.") from error
     except PermissionError as error:
         raise Trouble("password", f"it refuses access ({error})", "Correct storage_key and storage_secret.") from error
     except Exception as error:  # each fsspec implementation has errors of its own
-        raise connection_trouble(error, SETTING) from error
+        raise connection_trouble(error, setting) from error
     protocol = files.protocol if isinstance(files.protocol, str) else files.protocol[0]
     return f"{protocol} bucket"

@@ -321,6 +321,16 @@ async def test_given_services_that_cannot_be_used_are_told_apart(stack_of_sessio
         assert password not in status.address
 
 
+async def test_a_bucket_that_cannot_be_reached_is_told_soon(own: Settings) -> None:
+    """A check of an S3 store whose server is down takes seconds, and names the endpoint."""
+    given = own.using("test", storage_url="s3://bucket/prefix", storage_endpoint=f"http://127.0.0.1:{free_port()}")
+    begun = time.monotonic()
+    (status,) = [status for status in await stack.check(given) if status.name == "store"]
+    assert (status.ok, status.problem) == (False, "nothing listens there")
+    assert "storage_endpoint" in status.remedy
+    assert time.monotonic() - begun < 8
+
+
 async def test_up_refuses_a_given_address_where_nobody_listens(own: Settings) -> None:
     """`up` says at once that a given service is not there, without its password, rather than starting another."""
     given = own.using("test", database_url=f"postgresql://u:secret@127.0.0.1:{free_port()}/x")
