@@ -12,7 +12,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal, TypeVar
 
@@ -36,7 +36,7 @@ from assetcore.staleness import Definition
 from assetcore.storage import Stored, encode_pack, object_key, run_timestamp
 from assetcore.storage.formats import jsonable_fields
 from assetcore.units import View, document_address
-from assetcore.values import decode
+from assetcore.values import decode, decode_many
 
 __all__ = ["AssetResult", "Event", "Failure", "Run", "Say", "asset_states", "observe", "walk"]
 
@@ -334,7 +334,13 @@ class Run:
         work = _Work(self, asset, definition, definition_id, judgement, state, marks, views, result, last)
         gone = [(unit, was) for unit, was in removed.select("unit", "materialization").iter_rows() if was is not None]
         to_make = await work.take_back(to_make, reuse, gone)
-        await work.make(to_make)
+        firsts = to_make if force else to_make.unique("inputs", keep="first", maintain_order=True)
+        await work.make(firsts)
+        if firsts.height < to_make.height:  # units of one recipe are executed once
+            again = to_make.join(firsts.select("unit"), on="unit", how="anti", maintain_order="left")
+            async with project.engine.connect() as connection:
+                reuse = await read.reusable(connection, project.asset_ids[name], definition_id, again["inputs"].to_list())
+            await work.make(await work.take_back(again, reuse, []))
         await self._finish(asset, definition, work)
 
     async def _read(
@@ -362,7 +368,8 @@ class Run:
         stale = work.judgement.judged.filter(pl.col("status").is_in(["stale", "pending"]))["unit"]
         done = set(work.finished)
         unfinished = [u for u in stale if u not in done]
-        if unfinished or work.result.failed:
+        above = any(up in self.unfinished for up in project.graph.upstream(asset.name))
+        if unfinished or work.result.failed or above:
             self.unfinished[asset.name] = pl.Series("unit", unfinished, pl.Binary)
             return
         settled = {
@@ -497,9 +504,10 @@ class _Work:
             self.last = await self.run._commit(
                 self.asset, self.definition, self.definition_id, base=base, made=made, reused=reused, removed=gone
             )
-        self.finished = [*(r.unit for r in reused), *copied]
-        self.result.reused += len(self.finished)
-        return units.filter(~pl.col("unit").is_in(pl.Series("unit", self.finished, pl.Binary).implode()))
+        taken = [*(r.unit for r in reused), *copied]
+        self.finished.extend(taken)
+        self.result.reused += len(taken)
+        return units.filter(~pl.col("unit").is_in(pl.Series("unit", taken, pl.Binary).implode()))
 
     async def _copies(self, units: pl.DataFrame, copied: Mapping[bytes, int]) -> tuple[int, list[Made]]:
         given: dict[bytes, list[tuple[int, int]]] = {}
@@ -620,11 +628,8 @@ class _Work:
     async def _values(self, dependency: Dependency, wanted: Sequence[Sequence[Stored]]) -> list[Any]:
         """A parameter's value for each unit of a batch."""
         reader = self.run.project.reader
-        if dependency.kind == "each" and dependency.form == "document":
-            flat = [one for members in wanted for one in members]
-            return list(await reader.documents(flat, dependency.upstream.output.document_type))
         if dependency.kind == "each" or dependency.per is not None or dependency.by is not None:
-            return [await decode(dependency, reader, members) for members in wanted]
+            return await decode_many(replace(dependency, fields=None), reader, wanted)  # restricted where it is called
         if dependency.form == "iterator":
             everything = await self._everything(dependency)
             return [await decode(dependency, reader, everything) for _ in wanted]

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import polars as pl
@@ -18,14 +18,15 @@ import sqlalchemy as sa
 from assetcore.assets import Asset
 from assetcore.documents import Document, document_id
 from assetcore.errors import NothingSelectedError, SelectionError, UsageError
+from assetcore.execution import SUFFIXES
 from assetcore.explain import find
 from assetcore.lineage import read, trace
 from assetcore.lineage import tables as t
 from assetcore.lineage.trace import Found
 from assetcore.plan import Choice, Plan
 from assetcore.project import Project
+from assetcore.storage.keys import artifact_name
 from assetcore.search import Hit, SearchIndex, search
-from assetcore.storage import file_name
 
 __all__ = ["AssetInfo", "Diff", "Exported", "StoredDocument", "compare", "export", "list_assets", "scan", "search_project", "show"]
 
@@ -118,7 +119,7 @@ async def list_assets(project: Project, choice: Choice, plan: Plan) -> list[Asse
         failed = await connection.execute(
             sa.select(f.asset_id, sa.func.count()).where(f.environment_id == project.environment_id).group_by(f.asset_id)
         )
-        failures = dict(failed)
+        failures = dict(failed.all())
     stale: dict[str, int] = {a.asset: a.stale + a.pending + a.removed for a in plan.assets}
     stale |= {s.source: s.new + s.changed + s.removed for s in plan.sources}
     found: list[AssetInfo] = []
@@ -173,6 +174,12 @@ async def export(project: Project, choice: Choice, directory: Path) -> Exported:
     if not written:
         raise NothingSelectedError("The selected assets have no documents yet.", hint="Make them first: aipctl materialize")
     return Exported(directory, tuple(written))
+
+
+def file_name(name: str, media_type: str) -> str:
+    """A name that is safe for a file, apart from every other: the one that the document has in the bucket's keys."""
+    suffix = SUFFIXES.get(media_type, "") if not PurePosixPath(name).suffix else ""
+    return artifact_name(name + suffix)
 
 
 def _repeated(found: Sequence[Found]) -> set[str]:

@@ -98,7 +98,10 @@ class UnitPlan:
 
 @dataclass(frozen=True, slots=True)
 class AssetPlan:
-    """What a run would do to one asset. `causes` counts each stale unit once, under the first of its causes."""
+    """What a run would do to one asset. `causes` counts each stale unit once, under the first of its causes.
+
+    `undecided`: an asset above it is to be made, so that units may yet appear, change or go.
+    """
 
     asset: str
     units: int
@@ -108,10 +111,12 @@ class AssetPlan:
     removed: int = 0
     causes: Mapping[str, int] = field(default_factory=dict)
     details: tuple[UnitPlan, ...] = ()
+    undecided: bool = False
 
     @property
     def idle(self) -> bool:
-        return not (self.stale or self.pending or self.removed)
+        """Whether a run would leave it alone."""
+        return not (self.stale or self.pending or self.removed or self.undecided)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -311,11 +316,12 @@ def make_plan(graph: Graph, environment: str, snapshot: Snapshot, choice: Choice
         judgements[name] = judgement
         if state.former is None and (aggregates := changed_aggregates(asset, judgement)):
             changed[name] = aggregates
-        views[name] = view_below(judged, state.documents)
+        below = view_below(judged, state.documents)
+        views[name] = View(below.documents, open=below.open or any(views[up].open for up in graph.upstream(name)))
         is_open = judged.filter(pl.col("status") != "fresh").height > 0
         chosen = choice.narrow(name, judged)
         if name in choice.assets:
-            plans.append(_asset_plan(name, chosen, details=details))
+            plans.append(replace(_asset_plan(name, chosen, details=details), undecided=bool(above)))
             seconds += plans[-1].stale * snapshot.seconds_per_unit.get(name, 0.0)
             if chosen["blocked"].any():
                 blocking |= above - choice.assets

@@ -31,6 +31,7 @@ from assetcore.execution import (
     changed_commits,
     observe,
     observed_digest,
+    walk,
 )  # fmt: skip
 from assetcore.explain import Lineage, Why
 from assetcore.graph import Graph
@@ -283,9 +284,7 @@ class Session:
         finally:
             await client.aclose()
 
-    async def _run(self, run: Run, plan: Plan) -> RunResult:
-        from assetcore import flow  # Prefect takes about a second to import: only when something runs
-
+    async def _run(self, run: Run, plan: Plan, *, local: bool) -> RunResult:
         steps = steps_of(plan, self.graph)
         status = "cancelled"
         try:

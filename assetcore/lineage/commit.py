@@ -222,7 +222,7 @@ async def _compare(connection: AsyncConnection, batch: Batch) -> None:
             among(h.unit, expected, BYTEA),
         )
     )  # fmt: skip
-    found = dict(rows)
+    found = dict(rows.all())
     if any(found.get(unit) != was for unit, was in expected.items()):
         raise Overtaken
 

@@ -60,7 +60,7 @@ def as_of(commit: int | None) -> sa.ColumnElement[bool]:
     return sa.and_(t.head.c.since_commit <= commit, still)
 
 
-_listed = sa.func.unnest(t.materialization.c.documents).table_valued("id", with_ordinality="position").lateral("listed")
+_listed = sa.func.unnest(t.materialization.c.documents).table_valued("id", with_ordinality="position").lateral("listed").render_derived()
 position = _listed.c.position
 """Where a document stands among those that its unit made; beside `current`."""
 current = (
@@ -241,7 +241,7 @@ async def seconds_per_unit(connection: AsyncConnection, assets: Collection[int])
 async def sources_of_parts(connection: AsyncConnection, digests: Collection[bytes]) -> dict[bytes, str]:
     """The normalised source of these parts of fingerprints."""
     rows = await connection.execute(sa.select(t.part.c.digest, t.part.c.source).where(among(t.part.c.digest, digests, BYTEA)))
-    return dict(rows)
+    return dict(rows.all())
 
 
 async def last_failure(connection: AsyncConnection, environment: int, asset: int, unit: bytes) -> tuple[str, str] | None:

@@ -132,7 +132,7 @@ async def up(connection: AsyncConnection, environment: int, ids: Collection[int]
 async def down(connection: AsyncConnection, environment: int, ids: Collection[int]) -> Step:
     """What was made of these documents and is current: edges from each, also through whole assets."""
     e, c = t.edge.c, t.collected.c
-    made = sa.func.unnest(_m.documents).table_valued("id").lateral("made")
+    made = sa.func.unnest(_m.documents).table_valued("id").lateral("made").render_derived()
     now = sa.and_(_h.materialization_id == _m.id, _h.environment_id == environment, _h.until_commit.is_(None))
     direct = await connection.execute(
         sa.select(e.document_id, made.c.id)
@@ -141,7 +141,7 @@ async def down(connection: AsyncConnection, environment: int, ids: Collection[in
     )
     # A whole asset was given as of a commit: the documents that some unit of it then was.
     m2, h2 = t.materialization.alias("given"), t.head.alias("then")
-    given = sa.func.unnest(m2.c.documents).table_valued("id").lateral("listed_given")
+    given = sa.func.unnest(m2.c.documents).table_valued("id").lateral("listed_given").render_derived()
     held = sa.and_(
         h2.c.asset_id == c.asset_id, h2.c.environment_id == c.environment_id, h2.c.since_commit <= c.commit_id,
         sa.or_(h2.c.until_commit.is_(None), h2.c.until_commit > c.commit_id),

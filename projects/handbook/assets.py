@@ -11,10 +11,7 @@ from pathlib import Path
 import polars as pl
 from pydantic import BaseModel
 
-from assetcore.assets import asset, collect, each, source
-from assetcore.documents import Document
-from assetcore.search import SearchIndex
-from assetcore.sources import folder
+from assetcore import Document, SearchIndex, asset, collect, each, folder, source
 from projects.handbook import code, prose
 
 HOME = Path(os.environ.get("PYTHON_HOME") or sysconfig.get_path("stdlib")).expanduser()
