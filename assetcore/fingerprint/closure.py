@@ -341,7 +341,7 @@ class Closure:
         if id(value) in self._root_ids:
             return ROOT_REFERENCE
         if (key := asset_key(value)) is not None:
-            return Reference("asset", key)
+            return ROOT_REFERENCE if id(unwrapped(value)[0]) in self._root_ids else Reference("asset", key)
         if isinstance(value, types.ModuleType):
             return self._module(value, path)
         if isinstance(value, logging.Logger | logging.LoggerAdapter):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from assetcore.digest import digest
 from assetcore.fingerprint.definitions import Definition
-from assetcore.fingerprint.encoding import VERSION
+from assetcore.fingerprint.encoding import VERSION, frame, sequence, text
 from assetcore.fingerprint.hazards import HAZARDS, Note, hazard_of
 from assetcore.fingerprint.normal import Variant
 from assetcore.fingerprint.origins import Origins, distributions
@@ -81,16 +81,16 @@ class Draft:
     def digest(self, shared: Counter[str]) -> bytes:
         """The local hash: the definition, with the labels of what it refers to. `shared` counts the parts of each short name."""
 
-        def written(reference: Reference) -> tuple[str, str]:
+        def written(reference: Reference) -> bytes:
             name = reference.name
             if reference.kind == "part" and shared[reference.short] == 1:
                 name = reference.short
-            return reference.kind, ".".join((name, *reference.rest))
+            return text(reference.kind) + text(".".join((name, *reference.rest)))
 
-        ordered = sorted(self.sections, key=lambda section: section[0])
-        return digest(
-            "part", VERSION, [(t, data, [list(map(written, group)) for group in groups]) for t, data, groups in ordered]
-        )
+        pieces = []
+        for tag, data, groups in sorted(self.sections, key=lambda section: section[0]):
+            pieces += [text(tag), frame(b"d", data), sequence([sequence([*map(written, group)]) for group in groups])]
+        return digest("part", VERSION, b"".join(pieces))
 
 
 class Findings:

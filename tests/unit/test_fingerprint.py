@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
+import ast
+import dis
 import importlib
 import itertools
+import linecache
+import os
+import random
+import shutil
 import subprocess
 import sys
+import sysconfig
 import textwrap
+import time
+import types
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from assetcore.errors import DeclarationError
 from assetcore.fingerprint import Fingerprint, fingerprint
+from assetcore.fingerprint.definitions import read
+from assetcore.fingerprint.encoding import encode
+from assetcore.fingerprint.files import source_file
+from assetcore.fingerprint.values import Reference, Value, ValueWriter
+from tests.unit import fingerprint_golden
 
 PACKAGE = "shop"
 
@@ -204,14 +220,18 @@ NEUTRAL_TOO = [
     Edit("type hint of a method", "assets.py", "def headline(self) -> str:", "def headline(self):"),
     Edit("tags", "assets.py", '@asset(tags=["nightly"])', '@asset(tags=["hourly"], owner="me", description="other")'),
     Edit("options", "assets.py", '@asset(tags=["nightly"])', "@asset"),
-    Edit("string written in two pieces", "assets.py", '"Summarise in three words."', '"Summarise in " \'three words.\''),
+    Edit(
+        "string written in two pieces", "assets.py", '"Summarise in three words."', "\"Summarise in \" 'three words.'"
+    ),
     Edit("number written in hexadecimal", "assets.py", "timeout=5", "timeout=0x5"),
     Edit("another logger", "helpers.py", 'getLogger("shop")', "getLogger(__name__)"),
     Edit("pass and bare strings", "assets.py", "score = double", '"nothing"\n    pass\n    score = double'),
     Edit("imports for type checkers", "assets.py", "import Sequence", "import Mapping"),
     Edit("renamed function", "assets.py", "async def summaries(", "async def overviews("),
     Edit("the source's own function", "assets.py", 'yield Page("a", text="A', 'yield Page("a", text="B'),
-    Edit("import inside the function", "assets.py", "    words: list[str] =", "    import math\n    words: list[str] ="),
+    Edit(
+        "import inside the function", "assets.py", "    words: list[str] =", "    import math\n    words: list[str] ="
+    ),
     Edit("unused import", "assets.py", "import re\n", "import re, json\n"),
     Edit("__main__ block", "helpers.py", "def tidy(", 'if __name__ == "__main__":\n    print(1)\n\n\ndef tidy('),
 ]
@@ -324,6 +344,14 @@ def test_the_table_has_the_25_kinds_of_edits() -> None:
 # What has been seen in trials
 
 
+DISPATCH = """
+import functools
+@functools.singledispatch
+def show(x): return 0
+@show.register
+def _(x: int): return 1
+"""
+
 PAIRS = {
     "getattr on a module": (
         "from shop import parts\ndef made(name): return getattr(parts, name)(1)",
@@ -407,8 +435,8 @@ PAIRS = {
     ),
     "implementation of a single dispatch": (
         "from shop.parts import show\ndef made(x): return show(x)",
-        "import functools\n@functools.singledispatch\ndef show(x): return 0\n@show.register\ndef _(x: int): return 1\n@show.register\ndef _(x: str): return 2",
-        "import functools\n@functools.singledispatch\ndef show(x): return 0\n@show.register\ndef _(x: int): return 1\n@show.register\ndef _(x: str): return 3",
+        DISPATCH + "@show.register\ndef _(x: str): return 2",
+        DISPATCH + "@show.register\ndef _(x: str): return 3",
     ),
     "type of a single dispatch": (
         "from shop.parts import show\ndef made(x): return show(x)",
@@ -692,7 +720,13 @@ def test_third_party_packages_are_pinned_apart(shop: Shop) -> None:
 
 def test_an_asset_contributes_its_key_alone(shop: Shop) -> None:
     """Another asset or source that the function names is not followed."""
-    source = "class Other:\n    __assetcore_key__ = 'other'\n    def __init__(self, x): self.x = x\nother = Other(1)\ndef made(): return other"
+    source = """
+        class Other:
+            __assetcore_key__ = 'other'
+            def __init__(self, x): self.x = x
+        other = Other(1)
+        def made(): return other
+    """
     found = shop.of(source)
     assert [part.name for part in found.parts] == ["<asset>"]
     assert found.digest != shop.of(source.replace("'other'", "'another'")).digest
@@ -712,20 +746,25 @@ def test_dependencies_do_not_count(shop: Shop) -> None:
     """
     found = shop.of(source)
     assert [part.name for part in found.parts] == ["<asset>"]
-    assert found.digest == shop.of(source.replace("each(first)", "each(second)").replace("collect(first)", "collect(second)")).digest
+    assert (
+        found.digest
+        == shop.of(source.replace("each(first)", "each(second)").replace("collect(first)", "collect(second)")).digest
+    )
 
 
 def test_the_asset_and_its_function_have_one_fingerprint(shop: Shop) -> None:
     """The asset is unwrapped."""
     module = shop.load(BASE)
     packages = {PACKAGE}
-    assert fingerprint(module.unrelated, user_packages=packages) == fingerprint(module.unrelated.function, user_packages=packages)
+    assert fingerprint(module.unrelated, user_packages=packages) == fingerprint(
+        module.unrelated.function, user_packages=packages
+    )
 
 
 def test_a_source_has_no_fingerprint(shop: Shop) -> None:
     """It is observed, not made."""
     module = shop.load(BASE)
-    with pytest.raises(DeclarationError, match="pages .* is observed"):
+    with pytest.raises(DeclarationError, match=r"pages .* is observed"):
         fingerprint(module.pages, user_packages={PACKAGE})
 
 
@@ -772,7 +811,6 @@ def test_a_function_without_source_is_compared_by_its_bytecode() -> None:
 
 def test_a_notebook_cell_is_source(monkeypatch: pytest.MonkeyPatch) -> None:
     """Notebooks keep the text of a cell in linecache: it is followed like a file."""
-    import linecache
 
     def made(text: str) -> Fingerprint:
         name = "<cell 1>"
@@ -787,7 +825,18 @@ def test_a_notebook_cell_is_source(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_holds_itself_ends(shop: Shop) -> None:
     """Containers, closures and classes may be circular."""
-    source = "LOOP = {'a': 1}\nLOOP['self'] = LOOP\nclass A:\n    def a(self): return A\nA.again = A\ndef f():\n    def g(): return g\n    return g\nG = f()\ndef made(): return LOOP, A, G, made"
+    source = """
+        LOOP = {'a': 1}
+        LOOP['self'] = LOOP
+        class A:
+            def a(self): return A
+        A.again = A
+        def f():
+            def g(): return g
+            return g
+        G = f()
+        def made(): return LOOP, A, G, made
+    """
     assert shop.of(source).digest != shop.of(source.replace("'a': 1", "'a': 2")).digest
 
 
@@ -821,6 +870,209 @@ def test_every_process_finds_the_same(shop: Shop, seed: str, tmp_path: Path) -> 
     )
     home = str(tmp_path / "version 0")
     done = subprocess.run(
-        [sys.executable, "-c", program, home], env={"PYTHONHASHSEED": seed}, capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", program, home],
+        env={"PYTHONHASHSEED": seed},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
     )
     assert done.stdout.strip() == here.digest.hex()
+
+
+# The same on every Python
+
+
+def interpreters() -> list[str]:
+    """Other versions of Python on this machine: on the path, of pyenv, of uv."""
+    homes = [Path.home() / ".pyenv/versions", Path.home() / ".local/share/uv/python"]
+    found = {}
+    for minor in {11, 12, 13, 14} - {sys.version_info.minor}:
+        places = [str(p) for home in homes for p in sorted(home.glob(f"*3.{minor}.*/bin/python3.{minor}"))]
+        for candidate in [*places, *filter(None, [shutil.which(f"python3.{minor}")])]:
+            runs = subprocess.run([candidate, "-c", ""], capture_output=True, timeout=30, check=False).returncode == 0
+            if runs and minor not in found:
+                found[minor] = candidate
+    return list(found.values())
+
+
+def test_this_python_agrees_with_the_golden_vectors() -> None:
+    """Another encoding is a migration that keeps fresh what was fresh, never an edit."""
+    assert fingerprint_golden.disagreements() == []
+
+
+def test_other_pythons_agree_with_the_golden_vectors() -> None:
+    """An upgrade of Python makes nothing stale."""
+    found = interpreters()
+    if not found:
+        pytest.skip("no other version of Python is installed")
+    for interpreter in found:
+        done = subprocess.run(
+            [interpreter, "-I", fingerprint_golden.__file__], capture_output=True, text=True, timeout=60, check=False
+        )
+        assert (done.stdout, done.stderr) == ("[]", ""), interpreter
+
+
+# Properties
+
+
+NAMES = st.sampled_from(["a", "b", "aa"])
+LITERALS = st.sampled_from(
+    ["1", "True", "1.0", "'1'", "b'1'", "None", "...", "''", "'a'", "-0.0", "0.0", "0", "()", "[]", "1j"]
+)
+
+
+def _compound(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    pairs = st.tuples(inner, inner)
+    return st.one_of(
+        st.lists(inner, max_size=3).map(lambda xs: f"[{', '.join(xs)}]"),
+        st.lists(inner, min_size=1, max_size=3).map(lambda xs: f"({', '.join(xs)},)"),
+        st.lists(inner, min_size=1, max_size=3).map(lambda xs: f"f({', '.join(xs)})"),
+        st.lists(pairs, max_size=2).map(lambda xs: "{" + ", ".join(f"{k}: {v}" for k, v in xs) + "}"),
+        pairs.map(lambda p: f"({p[0]} + {p[1]})"),
+        pairs.map(lambda p: f"({p[0]} if {p[1]} else a)"),
+        st.tuples(NAMES, inner).map(lambda p: f"f({p[0]}={p[1]})"),
+        inner.map(lambda x: f"(lambda a: {x})"),
+        inner.map(lambda x: f"({x}).a"),
+    )
+
+
+EXPRESSIONS = st.recursive(NAMES | LITERALS, _compound, max_leaves=5)
+
+
+@settings(max_examples=300, deadline=None)
+@given(EXPRESSIONS, EXPRESSIONS)
+def test_two_trees_have_the_same_bytes_only_if_they_are_the_same(first: str, second: str) -> None:
+    """The encoding is injective: what nearly collides does not."""
+    trees = [ast.parse(source, mode="eval") for source in (first, second)]
+    assert (encode(trees[0]) == encode(trees[1])) == (ast.dump(trees[0]) == ast.dump(trees[1]))
+
+
+SCALAR_VALUES = st.sampled_from(
+    [0, 1, True, False, 1.0, 0.0, -0.0, "1", "", b"1", b"", None, ..., 1j, "a", "aa", (), float("nan")]
+)
+VALUES = st.recursive(
+    SCALAR_VALUES,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.lists(inner, max_size=3).map(tuple),
+        st.dictionaries(st.sampled_from(["a", "b", "1", 1]), inner, max_size=2),
+    ),
+    max_leaves=6,
+)
+
+
+def value(of: Any) -> Value:
+    return ValueWriter(lambda value, writer: None, lambda cls: Reference("class", cls.__qualname__)).value(of)
+
+
+@settings(max_examples=500, deadline=None)
+@given(VALUES, VALUES)
+def test_two_values_have_the_same_bytes_only_if_they_are_the_same(first: Any, second: Any) -> None:
+    """Types, order and nesting count: `repr` tells exactly these values apart."""
+    assert (value(first) == value(second)) == (repr(first) == repr(second))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.sets(st.one_of(st.integers(), st.text(max_size=2), st.tuples(st.integers(0, 3)))), st.randoms())
+def test_a_set_has_no_order(members: set[Any], shuffle: random.Random) -> None:
+    """However a set was filled, its bytes are the same."""
+    order = list(members)
+    shuffle.shuffle(order)
+    assert value(set(order)) == value(members)
+
+
+def modules_of_the_standard_library() -> list[Path]:
+    home = Path(sysconfig.get_path("stdlib"))
+    names = [
+        "textwrap",
+        "dataclasses",
+        "json/decoder",
+        "asyncio/tasks",
+        "argparse",
+        "ast",
+        "typing",
+        "contextlib",
+        "tempfile",
+    ]
+    return [home / f"{name}.py" for name in names]
+
+
+@pytest.mark.parametrize("path", modules_of_the_standard_library(), ids=lambda path: path.stem)
+def test_real_code_does_not_depend_on_its_formatting(path: Path) -> None:
+    """Every definition of these modules reads the same after it has been written anew by `ast.unparse`."""
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            assert read([node]).body.data == read(ast.parse(ast.unparse(node)).body).body.data, node.name
+
+
+@pytest.mark.parametrize("path", modules_of_the_standard_library(), ids=lambda path: path.stem)
+def test_no_global_name_of_real_code_is_missed(path: Path) -> None:
+    """Whatever the compiler looks up as a global is a mention: the scopes are Python's."""
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        compiled = compile(ast.Module([node], []), path.name, "exec", dont_inherit=True)
+        (code,) = [c for c in compiled.co_consts if isinstance(c, types.CodeType) and c.co_name == node.name]
+        found = read([node])
+        sections = [found.body, *(d for s in found.scopes[1:] for d in (*s.decorators, s.annotations))]
+        mentioned = {mention.names[0] for section in sections for mention in section.mentions}
+        assert looked_up(code) - {"__debug__"} <= mentioned, node.name
+
+
+def looked_up(code: types.CodeType) -> set[str]:
+    inner = [c for c in code.co_consts if isinstance(c, types.CodeType)]
+    own = {i.argval for i in dis.get_instructions(code) if i.opname == "LOAD_GLOBAL"}
+    return own.union(*map(looked_up, inner))
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.permutations(range(5)))
+def test_the_order_of_definitions_does_not_count(order: list[int]) -> None:
+    """Definitions may be moved about freely."""
+    helpers = [f"def f{i}(x):\n    return x + {i} + (f{(i + 1) % 5}(x) if x else K{i})\n" for i in range(5)]
+    constants = [f"K{i} = {i}\n" for i in range(5)]
+    name = "<ordered>"
+
+    def made(source: str) -> bytes:
+        linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
+        variables: dict[str, Any] = {"__name__": "__main__"}
+        exec(compile(source, name, "exec"), variables)
+        return fingerprint(variables["f0"], user_packages=()).digest
+
+    try:
+        assert made("".join(helpers + constants)) == made("".join([constants[i] + helpers[i] for i in order]))
+    finally:
+        del linecache.cache[name]
+
+
+# Cost
+
+
+def test_a_file_is_parsed_once_for_each_content(tmp_path: Path) -> None:
+    """A thousand assets of one module cost one parse; touching a file does not cost another."""
+    path = tmp_path / "module.py"
+    path.write_text("def f(): ...\n")
+    first = source_file(str(path))
+    assert first is not None
+    assert source_file(str(path)) is first
+    os.utime(path, ns=(1, 1))
+    assert source_file(str(path)) is first
+    path.write_text("def g(): ...\n")
+    assert source_file(str(path)) is not first
+
+
+def test_a_closure_of_13_definitions_costs_under_5_ms(shop: Shop) -> None:
+    """Once its modules are parsed."""
+    helpers = "".join(
+        f"def h{i}(x, n=3):\n    total = [LIMIT * h{(i + 1) % 12}(x - k) for k in range(n)]\n    return [total, x]\n"
+        for i in range(12)
+    )
+    module = shop.load({"__init__.py": "", "assets.py": f"LIMIT = 3\n{helpers}def made(x): return h0(x)\n"})
+    assert len(fingerprint(module.made, user_packages={PACKAGE}).parts) == 14
+    spent = []
+    for _ in range(20):
+        started = time.process_time()
+        fingerprint(module.made, user_packages={PACKAGE})
+        spent.append(time.process_time() - started)
+    assert min(spent) < 0.005
