@@ -48,6 +48,10 @@ def _bucket(settings: Settings) -> str:
     except PermissionError as error:
         raise Trouble("password", f"it refuses access ({error})", "Correct storage_key and storage_secret.") from error
     except Exception as error:  # each fsspec implementation has errors of its own
+        if "credentials" in str(error):
+            raise Trouble(
+                "password", "it asks for keys, and there are none", "Set storage_key and storage_secret."
+            ) from error
         raise connection_trouble(error, setting) from error
     protocol = files.protocol if isinstance(files.protocol, str) else files.protocol[0]
     return f"{protocol} bucket"

@@ -321,13 +321,27 @@ async def test_given_services_that_cannot_be_used_are_told_apart(stack_of_sessio
         assert password not in status.address
 
 
-async def test_a_bucket_that_cannot_be_reached_is_told_soon(own: Settings) -> None:
-    """A check of an S3 store whose server is down takes seconds, and names the endpoint."""
-    given = own.using("test", storage_url="s3://bucket/prefix", storage_endpoint=f"http://127.0.0.1:{free_port()}")
+@pytest.mark.parametrize(
+    ("keys", "problem", "remedy"),
+    [
+        ({"storage_key": "k", "storage_secret": "s"}, "nothing listens there", "storage_endpoint"),
+        ({}, "it asks for keys, and there are none", "storage_key"),
+    ],
+)
+async def test_a_bucket_that_cannot_be_reached_is_told_soon(
+    own: Settings, monkeypatch: pytest.MonkeyPatch, keys: dict[str, str], problem: str, remedy: str
+) -> None:
+    """A check of an S3 store whose server is down, or for which there are no keys, takes seconds and names the setting."""
+    for variable in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(own.root / "none"))
+    endpoint = f"http://127.0.0.1:{free_port()}"
+    given = own.using("test", storage_url="s3://bucket/prefix", storage_endpoint=endpoint, **keys)
     begun = time.monotonic()
     (status,) = [status for status in await stack.check(given) if status.name == "store"]
-    assert (status.ok, status.problem) == (False, "nothing listens there")
-    assert "storage_endpoint" in status.remedy
+    assert (status.ok, status.problem) == (False, problem)
+    assert remedy in status.remedy
     assert time.monotonic() - begun < 8
 
 
