@@ -8,7 +8,6 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from rich.console import Console, RenderableType
 from assetcore.cli import VERBS, _sentence, main, show
 from assetcore.cli.progress import Lines, reporting
 from assetcore.errors import NothingSelectedError, ServiceError
+from assetcore.execution import Event
 
 EVERY_VERB = [verb for section in VERBS.values() for verb in section]
 HEAVY = [
@@ -116,12 +116,12 @@ with contextlib.redirect_stdout(io.TextIOWrapper(io.BytesIO())):
     for arguments in [[], ["--help"], *([verb, "--help"] for section in VERBS.values() for verb in section)]:
         assert main.main(arguments, "aipctl", standalone_mode=False) == 0, arguments
     main.main(["completion", "bash"], "aipctl", standalone_mode=False)
-    for words, word in [("aipctl ", 1), ("aipctl ma", 1), ("aipctl plan --ex", 2), ("aipctl db ", 2)]:
+    for words, word in [("aipctl ma", 1), ("aipctl plan --ex", 2), ("aipctl db ", 2), ("aipctl why a", 2), ("aipctl ls +a", 2)]:
         os.environ.update(_AIPCTL_COMPLETE="bash_complete", COMP_WORDS=words, COMP_CWORD=str(word))
         with contextlib.suppress(SystemExit):
             main.main([], "aipctl")
 found = [name for name in {HEAVY!r} if name in sys.modules]
-sys.exit(", ".join(found))
+sys.exit(", ".join(found) or 0)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")
@@ -136,6 +136,35 @@ def test_completion() -> None:
     if done.stdout == "":  # the shell's function calls `aipctl`, whatever this process is called
         pytest.fail(done.stderr)
     assert "materialize" in done.stdout
+
+
+def test_names_are_completed(root: Path) -> None:
+    """Once a project was loaded, a shell completes its name and those of its assets, also inside a selection."""
+
+    def completed(*words: str) -> list[str]:
+        cleared = {name: value for name, value in os.environ.items() if name not in ("PROJECT", "ASSETCORE_HOME")}
+        environment = {
+            "_AIPCTL_COMPLETE": "bash_complete",
+            "COMP_WORDS": " ".join(words),
+            "COMP_CWORD": str(len(words) - 1),
+        }
+        command = [sys.executable, "-m", "assetcore"]
+        done = subprocess.run(
+            command, env=cleared | environment, cwd=root, capture_output=True, text=True, timeout=60, check=True
+        )
+        return [line.removeprefix("plain,") for line in done.stdout.split()]
+
+    assert completed("aipctl", "plan", "w") == []
+    aipctl("graph", "--root", str(root))
+    assert not (root / ".assetcore").exists()
+    (root / ".assetcore").mkdir()
+    aipctl("graph", "--root", str(root))
+    assert completed("aipctl", "plan", "w") == ["words"]
+    assert completed("aipctl", "plan", "(+p") == ["(+pages"]
+    assert completed("aipctl", "why", "") == ["index", "pages", "words"]
+    assert completed("aipctl", "ls", "-p", "n") == ["notes"]
+    (root / ".assetcore" / "names.json").write_text("{")
+    assert completed("aipctl", "plan", "w") == []
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
@@ -407,7 +436,7 @@ def test_outcome_for_people() -> None:
     assert "reused" not in text
     assert 'chunks["with] [b]"] failed: ValueError: no' in text
     assert "  File x, line 3" in text
-    assert "and 2 more failures: aipctl runs r7" in text
+    assert "and 2 more failures" in text
     assert (
         "Run r7 failed in 1 min 1 s: 5 made, 1 failed. The next run makes what failed and what is missing."
         in " ".join(text.split())
@@ -420,9 +449,15 @@ def test_why_for_people() -> None:
     """The causes of a stale unit come with before and after, or with a diff."""
     causes = [
         {"code": "config-changed", "detail": "chunks.size", "before": 500, "after": None},
-        {"code": "code-changed", "detail": "split", "before": None, "after": None, "diff": "--- a\n+++ b\n-x\n+y\n"},
+        {
+            "code": "code-changed",
+            "detail": "split was changed",
+            "before": "ab",
+            "after": "cd",
+            "diff": "--- a\n+++ b\n-x\n+y\n",
+        },
     ]
-    text = drawn(show.why({"unit": "chunks[with]", "fresh": False, "causes": causes}))
+    text = drawn(show.why({"unit": "chunks[with]", "fresh": False, "status": "stale", "causes": causes}))
     assert "chunks[with] is stale:\n  config-changed: chunks.size\n    500 -> nothing\n" in text
     assert "    -x\n    +y\n" in text
     assert drawn(show.why({"unit": "chunks[with]", "fresh": True, "causes": []})) == "chunks[with] is fresh.\n"
@@ -435,15 +470,21 @@ def node(identity: str, document: str) -> dict[str, Any]:
 def test_lineage_for_people() -> None:
     """Lineage is a tree from the root in the direction that was asked for; what was shown is not shown again."""
     nodes = [node("a", "a"), node("b", "b"), node("c", 'c"<x>'), node("d", "d")]
-    edges = [["a", "b"], ["a", "c"], ["b", "d"], ["c", "d"]]
+    edges = [["d", "b"], ["d", "c"], ["b", "a"], ["c", "a"]]
     up = {"root": "d", "direction": "up", "nodes": nodes, "edges": edges}
-    lines = drawn(show.lineage(up)).splitlines()
-    assert lines[0] == "chunks[u]/d"
-    assert sum("chunks[u]/a" in line for line in lines) == 2
-    assert drawn(show.lineage(up | {"root": "a", "direction": "down"})).startswith("chunks[u]/a\n")
+    assert drawn(show.lineage(up)).splitlines() == [
+        "chunks[u]/d",
+        "├── chunks[u]/b",
+        "│   └── chunks[u]/a",
+        '└── chunks[u]/c"<x>',
+        "    └── chunks[u]/a",
+    ]
     assert drawn(show.lineage(up | {"root": "chunks[u]"})).startswith("chunks[u]/d\n")
-    assert r'label="chunks[u]/c\"<x>"' in show.dot(up)
-    assert '["chunks[u]/c&quot;&lt;x&gt;"]' in show.mermaid(up)
+    assert "fewer steps" in drawn(show.lineage(up | {"truncated": True}))
+    assert r'n2 [label="chunks[u]/c\"<x>"]' in show.dot(up)
+    assert "  n1 -> n3;" in show.dot(up)
+    assert "  n3 -> n1;" in show.dot(up | {"direction": "down"})
+    assert 'n2["chunks[u]/c&quot;&lt;x&gt;"]' in show.mermaid(up)
 
 
 def test_long_lineage_is_drawn_without_recursion() -> None:
@@ -499,34 +540,26 @@ def test_durations(seconds: float, text: str) -> None:
 # --- progress ---------------------------------------------------------------------------------------------------------
 
 
-@dataclass
-class Told:
-    kind: str
-    asset: str | None = None
-    done: int | None = None
-    total: int | None = None
-    text: str | None = None
-
-
 def test_plain_progress() -> None:
     """Without a terminal, progress is plain lines, and a long asset says how far it is every few seconds."""
     now, stream = 0.0, io.StringIO()
     report = Lines(stream, clock=lambda: now)
-    report(Told("observed", "topics", total=79))
-    report(Told("asset-started", "chunks", total=1200))
+    report(Event("observed", "topics", 79, text="0 new, 2 changed, 0 gone"))
+    report(Event("planned", total=1200, text="run 1f"))
+    report(Event("asset-started", "chunks"))
     for done in range(0, 1200, 100):
         now += 1.0
-        report(Told("progress", "chunks", done=done, total=1200))
-    report(Told("unit-failed", "chunks", text="with: ValueError: no"))
-    report(Told("asset-finished", "chunks", done=1200, total=1200))
-    report(Told("message"))
+        report(Event("progress", "chunks", done=done, total=1200))
+    report(Event("unit-failed", "chunks", text="chunks[with]: ValueError: no"))
+    report(Event("asset-finished", "chunks", 1200, text="1,199 made, 1 failed"))
+    report(Event("message"))
     assert stream.getvalue().splitlines() == [
-        "topics: 79 documents",
-        "chunks: 1,200 units to make",
+        "topics: 79 documents (2 changed)",
+        "run 1f: 1,200 units to make",
         "chunks: 400 of 1,200",
         "chunks: 900 of 1,200",
-        "chunks: with: ValueError: no",
-        "chunks: 1,200 done",
+        "chunks[with]: ValueError: no",
+        "chunks: 1,199 made, 1 failed",
     ]
 
 
@@ -539,7 +572,7 @@ def test_bars_on_a_terminal() -> None:
 
     stream = Terminal()
     with reporting(stream) as report:
-        report(Told("asset-started", "chunks", done=0, total=10))
-        report(Told("progress", "chunks", done=5, total=10))
-        report(Told("asset-finished", "chunks", done=10, total=10))
-    assert "chunks: 10 done" in stream.getvalue()
+        report(Event("asset-started", "chunks"))
+        report(Event("progress", "chunks", done=5, total=10))
+        report(Event("asset-finished", "chunks", done=10))
+    assert "chunks: 10 made" in stream.getvalue()
