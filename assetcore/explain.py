@@ -97,6 +97,10 @@ class Lineage:
 
 async def find(project: Project, connection: AsyncConnection, text: str, *, limit: int | None = None) -> list[Found]:
     """The current documents that a REF names. Raises SelectionError where it names none, or is the beginning of several ids."""
+    return await trace.qualified(connection, project.environment_id, await _find(project, connection, text, limit))
+
+
+async def _find(project: Project, connection: AsyncConnection, text: str, limit: int | None) -> list[Found]:
     ref = parse_ref(text)
     if ref.asset is not None and ref.asset in project.asset_ids:
         identifier = project.asset_ids[ref.asset]
@@ -163,11 +167,12 @@ async def lineage(project: Project, text: str, direction: str, depth: int | None
                 else:
                     pairs |= {(document, member.id) for member in members}
             beyond = {b for _, b in pairs} - set(found)
-            found |= await trace.look_up(connection, beyond)
+            looked_up = await trace.look_up(connection, beyond)
+            found |= {f.id: f for f in await trace.qualified(connection, project.environment_id, list(looked_up.values()))}
             edges |= {(_node_id(a), _node_id(b)) for a, b in pairs if a in found and b in found}
             frontier = beyond & set(found)
             steps += 1
-    nodes = [LineageNode(_node_id(f.id), names.get(f.asset, "?"), _unit_label(f), f.name, f.sha256.hex()) for f in found.values()]
+    nodes = [LineageNode(_node_id(f.id), names.get(f.asset, "?"), f.unit, f.name, f.sha256.hex()) for f in found.values()]
     root = _node_id(roots[0].id) if len(roots) == 1 else text
     return Lineage(root, direction, (*nodes, *wholes.values()), tuple(sorted(edges)), len(found) >= NODES)
 
@@ -189,10 +194,6 @@ def _asset_edges(project: Project, node: LineageNode, wholes: dict[str, LineageN
 
 def _node_id(document: int) -> str:
     return str(document)
-
-
-def _unit_label(found: Found) -> str:
-    return found.unit
 
 
 # -- why -----------------------------------------------------------------------------------------------------------------------

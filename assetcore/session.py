@@ -7,6 +7,8 @@ lineage; materializing plans under the environment's lock, runs what is stale as
 from __future__ import annotations
 
 import asyncio
+import importlib
+import os
 import subprocess
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -302,10 +304,12 @@ class Session:
         return RunResult(run.id, flow_run, status, results, tuple(run.failures), _since(run.started))
 
     async def _as_flow(self, run: Run, steps: Mapping[str, Sequence[str]], plan: Plan) -> str | None:
-        from assetcore import flow  # Prefect takes about a second to import: only when something runs
-
-        if self.project.settings.prefect_api_url is None:
-            raise UsageError("No Prefect API is known.", hint="Start the embedded services with: aipctl up, set PREFECT_API_URL, or run with --local.")
+        """Run the steps as a Prefect flow run, with the API in the settings or the embedded one, which is started when needed."""
+        project = self.project
+        addresses = await stack.up(project.settings, {"prefect"}, lambda text: run.say(Event("message", text=text)))
+        project.settings = addresses.applied_to(project.settings)
+        os.environ.setdefault("PREFECT_HOME", str(project.settings.home / "prefect-client"))  # the user's own profile is not ours
+        flow = await asyncio.to_thread(importlib.import_module, "assetcore.flow")  # Prefect takes a second to import
         return await flow.execute(run, flow.Steps(steps, _plan_rows(plan)))
 
     async def _finish(self, run: Run, status: str) -> None:

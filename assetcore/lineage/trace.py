@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -19,7 +19,7 @@ from assetcore.documents import document_id
 from assetcore.lineage import tables as t
 from assetcore.lineage.read import among, as_of, current, position
 
-__all__ = ["Found", "Step", "by_unit", "documents", "down", "inputs_of", "of_asset", "up", "with_prefix"]
+__all__ = ["Found", "Step", "by_unit", "documents", "down", "inputs_of", "look_up", "of_asset", "qualified", "up", "wholes_of", "with_prefix"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +107,25 @@ async def with_prefix(connection: AsyncConnection, environment: int, prefix: str
         .limit(50)
     )
     return [found for found in (Found(*row) for row in rows) if document_id(found.sha256, len(prefix)) == prefix]
+
+
+async def qualified(connection: AsyncConnection, environment: int, found: Sequence[Found]) -> list[Found]:
+    """The same documents; where an asset has several units of one label, units are named `parent/label`."""
+    below = [f for f in found if f.parent is not None]
+    if not below:
+        return list(found)
+    rows = await connection.execute(
+        sa.select(_h.asset_id, _m.label)
+        .select_from(t.head.join(t.materialization, _m.id == _h.materialization_id))
+        .where(
+            _h.environment_id == environment, _h.until_commit.is_(None), _h.asset_id.in_({f.asset for f in below}),
+            among(_m.label, {f.unit for f in below}, sa.Text),
+        )
+        .group_by(_h.asset_id, _m.label)
+        .having(sa.func.count() > 1)
+    )  # fmt: skip
+    repeated = {(asset, label) for asset, label in rows}
+    return [replace(f, unit=f"{f.parent}/{f.unit}") if f.parent and (f.asset, f.unit) in repeated else f for f in found]
 
 
 async def up(connection: AsyncConnection, environment: int, ids: Collection[int]) -> Step:
