@@ -1,0 +1,226 @@
+"""Redis: locks with leases, and keys that stand for work that was begun.
+
+Nothing here is needed to be right: losing Redis loses no data, and no two units become current because of it. Every key has a
+time to live, so that nothing stays behind when a process dies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from typing import cast
+
+from redis.asyncio import Redis
+from redis.asyncio.lock import Lock
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialBackoff
+from redis.exceptions import AuthenticationError, LockNotOwnedError, RedisError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from assetcore.errors import AssetcoreError, ServiceError
+
+__all__ = ["Lease", "LeaseLostError", "LockHeldError", "async_lock", "get_async_client", "idempotency_key"]
+
+logger = logging.getLogger(__name__)
+
+_UNREACHABLE = (RedisConnectionError, RedisTimeoutError, OSError)
+_POLL_SECONDS = 0.1
+_FENCE_SECONDS = 24 * 3600
+_FENCE = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then
+    return 0
+end
+local now = redis.call('TIME')
+local fence = math.max(now[1] * 1000000 + now[2], tonumber(redis.call('GET', KEYS[2]) or '0') + 1)
+redis.call('SET', KEYS[2], string.format('%.0f', fence), 'EX', ARGV[2])
+return string.format('%.0f', fence)
+"""
+"""Whoever holds the lock gets a number that is larger than that of every holder before, also after all keys were lost."""
+
+
+class LockHeldError(AssetcoreError):
+    """The lock is held by somebody else, and the time to wait for it is over."""
+
+
+class LeaseLostError(AssetcoreError):
+    """The lock was held, but its lease could not be renewed in time: somebody else may hold it now."""
+
+
+class Lease:
+    """A lock that is held. `fence` grows with each holder: what writes with it can refuse a holder that came too late."""
+
+    def __init__(self, key: str, fence: int) -> None:
+        self.key = key
+        self.fence = fence
+        self._lost = asyncio.Event()
+
+    @property
+    def held(self) -> bool:
+        """Whether the lease has been renewed in time until now."""
+        return not self._lost.is_set()
+
+    def check(self) -> None:
+        """Raise LeaseLostError unless the lock is still held."""
+        if not self.held:
+            raise LeaseLostError(
+                f"The lock {self.key} was lost while it was held: its lease could not be renewed in time.",
+                hint="Somebody else may be at the same work now; run again.",
+            )
+
+    async def lost(self) -> None:
+        """Return when the lease is lost."""
+        await self._lost.wait()
+
+
+def get_async_client(url: str) -> Redis:
+    """A client for the Redis at an address; whoever asks closes it with `aclose()`. Nothing is contacted before its first use.
+
+    A command whose connection breaks is sent again for about two seconds, so that a restart of Redis in between goes unnoticed.
+    """
+    retry = Retry(ExponentialBackoff(cap=0.5, base=0.05), retries=6)
+    try:
+        return Redis.from_url(
+            url,
+            socket_timeout=5,
+            socket_connect_timeout=5,
+            health_check_interval=30,
+            retry=retry,
+            retry_on_error=[*_UNREACHABLE],
+        )
+    except ValueError as error:
+        raise ServiceError(
+            f"The address of Redis cannot be used: {error}.", hint="Write redis://:password@host:6379/0."
+        ) from None
+
+
+@asynccontextmanager
+async def async_lock(
+    client: Redis,
+    key: str,
+    ttl: float,
+    *,
+    wait: float | None = None,
+    on_wait: Callable[[], object] | None = None,
+) -> AsyncIterator[Lease]:
+    """Hold a lock, among all processes that use this Redis.
+
+    The lease lasts `ttl` seconds and is renewed in the background while the block runs; a process that dies loses it after
+    `ttl` at the latest. `wait` seconds are spent on waiting for another holder (None: as long as it takes), after calling
+    `on_wait` once. Only its holder releases it. If the lease could not be renewed in time, the block goes on, and
+    `lease.held` says so.
+
+    Raises LockHeldError after `wait`, ServiceError when Redis cannot be reached.
+    """
+    if ttl <= 0:
+        raise ValueError(f"the lease of {key} needs a time to live, found {ttl}")
+    lock = Lock(client, key, timeout=ttl, thread_local=False)
+    with _as_service_error(client):
+        lease = await _acquire(client, lock, key, wait, on_wait)
+    renewal = asyncio.create_task(_renew(lock, lease, ttl))
+    try:
+        yield lease
+    finally:
+        # Also when the block is cancelled: the lock is given back, and not left to its lease.
+        await asyncio.shield(_release(lock, renewal))
+
+
+async def idempotency_key(client: Redis, key: str, ttl: float) -> bool:
+    """Whether this is the first to ask for `key` within `ttl` seconds. Raises ServiceError when Redis cannot be reached."""
+    if ttl <= 0:
+        raise ValueError(f"{key} needs a time to live, found {ttl}")
+    mine = secrets.token_bytes(16)
+    with _as_service_error(client):
+        # With GET, because a command that is sent again after its answer was lost must know its own value.
+        found = await client.set(key, mine, nx=True, px=_milliseconds(ttl), get=True)
+    return found is None or found == mine
+
+
+async def _acquire(
+    client: Redis, lock: Lock, key: str, wait: float | None, on_wait: Callable[[], object] | None
+) -> Lease:
+    token = secrets.token_hex(16)
+    give_up = None if wait is None else time.monotonic() + wait
+    waited = False
+    while True:
+        if await lock.acquire(blocking=False, token=token):
+            arguments = (_FENCE, 2, key, f"{key}:fence", token, str(_FENCE_SECONDS))
+            fence = int(await cast("Awaitable[str | bytes | int]", client.eval(*arguments)))
+            if fence:  # none if the lease ended in between, or Redis lost it
+                return Lease(key, fence)
+        if give_up is not None and time.monotonic() >= give_up:
+            raise LockHeldError(
+                f"The lock {key} is held by somebody else.", hint="Wait until the other run has ended, and try again."
+            )
+        if on_wait is not None and not waited:
+            on_wait()
+        waited = True
+        await asyncio.sleep(_POLL_SECONDS)
+
+
+async def _renew(lock: Lock, lease: Lease, ttl: float) -> None:
+    """Renew the lease until it is lost; a Redis that is away for a moment is asked again until the lease has run out."""
+    until, pause = time.monotonic() + ttl, ttl / 3
+    while True:
+        await asyncio.sleep(pause)
+        asked = time.monotonic()
+        try:
+            async with asyncio.timeout(max(0.01, until - asked)):
+                await lock.reacquire()
+            until, pause = asked + ttl, ttl / 3
+        except LockNotOwnedError:
+            break
+        except (RedisError, OSError, TimeoutError) as error:
+            pause = min(_POLL_SECONDS, ttl / 10)
+            if time.monotonic() + pause >= until:
+                logger.warning("the lease of %s could not be renewed in time: %s", lease.key, error)
+                break
+    logger.warning("the lock %s is no longer held", lease.key)
+    lease._lost.set()
+
+
+async def _release(lock: Lock, renewal: asyncio.Task[None]) -> None:
+    renewal.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await renewal
+    try:
+        await lock.release()
+    except LockNotOwnedError:
+        pass  # lost already; it is somebody else's to release
+    except (RedisError, OSError) as error:
+        logger.warning("the lock %s could not be released, and ends with its lease: %s", lock.name, error)
+
+
+@contextlib.contextmanager
+def _as_service_error(client: Redis) -> Iterator[None]:
+    try:
+        yield
+    except AuthenticationError as error:
+        raise ServiceError(
+            f"Redis at {_address(client)} refuses the password: {error}.", hint="Correct REDIS_URL."
+        ) from error
+    except _UNREACHABLE as error:
+        raise ServiceError(
+            f"Redis at {_address(client)} cannot be reached: {error}.",
+            hint="Start the embedded services with `aipctl up`, or correct REDIS_URL.",
+        ) from error
+    except RedisError as error:
+        raise ServiceError(
+            f"Redis at {_address(client)} refuses: {error}.",
+            hint="Look at its password and its memory: `aipctl check`.",
+        ) from error
+
+
+def _address(client: Redis) -> str:
+    """Host and port, or the socket; never the password."""
+    known = client.connection_pool.connection_kwargs
+    return str(known.get("path") or f"{known.get('host', 'localhost')}:{known.get('port', 6379)}")
+
+
+def _milliseconds(seconds: float) -> int:
+    return max(1, round(seconds * 1000))
