@@ -77,6 +77,7 @@ def plan(answer: Answer, *, units: bool = False) -> RenderableType:
         parts.append(table(columns, busy))
     for row in busy if units else ():
         parts += _unit_lines(row)
+    parts += map(why, answer.get("why", ()))
     if idle and busy:
         parts.append(Text(f"Fresh: {', '.join(row['asset'] for row in idle)}", style="dim"))
     if stale_inputs := answer.get("stale_inputs"):
@@ -233,7 +234,9 @@ def _labelled(answer: Answer) -> dict[str, str]:
 
 
 def _node_label(node: Answer) -> str:
-    return format_ref(node["asset"], node.get("unit"), node.get("document") if node.get("unit") is not None else None)
+    """The shortest REF: a unit's label and its document's name are often the same."""
+    unit, document = node.get("unit"), node.get("document")
+    return format_ref(node["asset"], unit, document if unit is not None and document != unit else None)
 
 
 def _dot_quoted(text: str) -> str:

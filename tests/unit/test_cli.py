@@ -387,6 +387,14 @@ def test_plan_with_units() -> None:
     details = [{"unit": "[red]a b", "status": "stale", "causes": ["missing"]}]
     text = drawn(show.plan(planned(asset_plan("chunks", 1, 1, details=details)), units=True))
     assert "  [red]a b  stale (missing)" in text
+    explained = {
+        "unit": "chunks[a]",
+        "fresh": False,
+        "causes": [{"code": "missing", "detail": "never", "before": None, "after": None}],
+    }
+    text = drawn(show.plan(planned(asset_plan("chunks", 1, 1, details=details), why=[explained])))
+    assert "chunks[a] is stale:\n  missing: never\n" in text
+    assert "[red]" not in text
 
 
 @pytest.mark.parametrize("width", [80, 60])
