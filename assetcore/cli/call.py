@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iter
 from contextlib import asynccontextmanager, contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, TextIO
 
 import click
 
@@ -231,8 +231,17 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
     except asyncio.CancelledError:
         if not terminated:
             raise KeyboardInterrupt from None
-        click.echo("Terminated.", err=True)
-        raise click.exceptions.Exit(TERMINATED) from None
+        _say_terminated()
+    except BaseException as error:
+        # While a flow runs, Prefect's handler stands in the place of ours; what it raises is no Exception.
+        if type(error).__name__ != "TerminationSignal":
+            raise
+        _say_terminated()
+
+
+def _say_terminated() -> NoReturn:
+    click.echo("Terminated.", err=True)
+    raise click.exceptions.Exit(TERMINATED) from None
 
 
 @contextmanager

@@ -287,7 +287,7 @@ def found(answer: Answer) -> RenderableType:
 # --- make -------------------------------------------------------------------------------------------------------------
 
 
-TOUCHED = ("made", "reused", "removed", "failed", "skipped")
+TOUCHED = ("made", "unchanged", "reused", "removed", "failed", "skipped")
 
 
 def outcome(answer: Answer) -> RenderableType:

@@ -305,6 +305,31 @@ def test_a_reader_that_goes_away(root: Path) -> None:
     assert "error" not in (root / "errors").read_text()
 
 
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_signals(name: str, code: int) -> None:
+    """Ctrl-C and SIGTERM let a coroutine leave things in order, and have exit codes of their own."""
+    program = f"""
+import asyncio, click, signal, sys
+from assetcore.cli.call import _run
+signal.signal(signal.SIGINT, signal.default_int_handler)
+async def work():
+    try:
+        asyncio.get_running_loop().call_later(0.05, signal.raise_signal, signal.{name})
+        await asyncio.sleep(30)
+    finally:
+        await asyncio.sleep(0.01)
+        print("in order")
+try:
+    _run(work())
+except KeyboardInterrupt:
+    sys.exit(130)
+except click.exceptions.Exit as ended:
+    sys.exit(ended.exit_code)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (code, "in order\n")
+
+
 # --- a new project ----------------------------------------------------------------------------------------------------
 
 
@@ -446,7 +471,7 @@ def test_outcome_for_people() -> None:
     assert "  File x, line 3" in text
     assert "and 2 more failures" in text
     assert (
-        "Run r7 failed in 1 min 1 s: 5 made, 1 failed. The next run makes what failed and what is missing."
+        "Run r7 failed in 1 min 1 s: 5 made, 1 unchanged, 1 failed. The next run makes what failed and what is missing."
         in " ".join(text.split())
     )
     idle = answer | {"status": "nothing to do", "assets": [], "failures": []}
