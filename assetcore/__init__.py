@@ -23,14 +23,26 @@ if TYPE_CHECKING:
     from assetcore.assets import Asset, Source, asset, collect, each, source
     from assetcore.documents import Document
     from assetcore.errors import (
-        AssetcoreError, DeclarationError, MakeError, NothingSelectedError, ProjectError, SchemaError, SelectionError, ServiceError,
-        SettingsError, SourceError, StaleInputError, StorageError, UsageError,
+        AssetcoreError,
+        DeclarationError,
+        MakeError,
+        NothingSelectedError,
+        ProjectError,
+        SchemaError,
+        SelectionError,
+        ServiceError,
+        SettingsError,
+        SourceError,
+        StaleInputError,
+        StorageError,
+        UsageError,
     )  # fmt: skip
     from assetcore.graph import Graph
     from assetcore.plan import Plan
     from assetcore.project import find_root, load
+    from assetcore.results import RunResult
     from assetcore.search import Hit, SearchIndex, search
-    from assetcore.session import RunResult, Session, open_project, scan
+    from assetcore.session import Session, open_project, scan
     from assetcore.settings import Settings
     from assetcore.sources import Folder, folder
 
@@ -45,7 +57,8 @@ _HOMES = {
     "assetcore.plan": ("Plan",),
     "assetcore.project": ("find_root", "load"),
     "assetcore.search": ("Hit", "SearchIndex", "search"),
-    "assetcore.session": ("RunResult", "Session", "open_project", "scan"),
+    "assetcore.results": ("RunResult",),
+    "assetcore.session": ("Session", "open_project", "scan"),
     "assetcore.settings": ("Settings",),
     "assetcore.sources": ("Folder", "folder"),
 }  # fmt: skip

@@ -32,9 +32,7 @@ __all__ = ["Asset", "Collect", "Config", "Dependency", "Each", "Output", "Source
 P = ParamSpec("P")
 R = TypeVar("R")
 
-Form = Literal[
-    "document", "model", "list", "iterator", "polars-lazy", "polars", "pandas", "arrow"
-]
+Form = Literal["document", "model", "list", "iterator", "polars-lazy", "polars", "pandas", "arrow"]
 """How a parameter wants its documents handed over; what its annotation asks for."""
 
 FRAMES: Mapping[tuple[str, str], Form] = {
@@ -109,7 +107,14 @@ class Dependency:
     @property
     def shape(self) -> tuple[Any, ...]:
         """What of the dependency the function can see; part of the recipe. Not the upstream's name: only what it hands over."""
-        return (self.parameter, self.kind, self.form, sorted(self.fields) if self.fields else None, self.per is not None, self.by)
+        return (
+            self.parameter,
+            self.kind,
+            self.form,
+            sorted(self.fields) if self.fields else None,
+            self.per is not None,
+            self.by,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,12 +330,15 @@ def asset(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
         unknown = set(options) - set(Options.__dataclass_fields__)
         if unknown:
             known = ", ".join(Options.__dataclass_fields__)
-            raise DeclarationError(f"{_place(function)}: @asset has no option {sorted(unknown)[0]!r}.", hint=f"It has: {known}.")
+            raise DeclarationError(
+                f"{_place(function)}: @asset has no option {sorted(unknown)[0]!r}.", hint=f"It has: {known}."
+            )
         for plural in ("tags", "models"):
             value = options.get(plural, ())
             if isinstance(value, str):
                 raise DeclarationError(
-                    f"{_place(function)}: {plural}= takes a list, found the text {value!r}.", hint=f"Write {plural}=[{value!r}]."
+                    f"{_place(function)}: {plural}= takes a list, found the text {value!r}.",
+                    hint=f"Write {plural}=[{value!r}].",
                 )
             options[plural] = tuple(value)
         return _declare(function, Options(**options), sys._getframe(1))
@@ -348,7 +356,9 @@ def source(name: str, type: type[Document], where: Any, *, tags: Sequence[str] =
     """
     place = _caller(sys._getframe(1))
     if not (isinstance(type, type_) and issubclass(type, Document)):
-        raise DeclarationError(f"{place}: source {name!r} needs a Document subclass, found {type!r}.", hint="class Topic(Document): ...")
+        raise DeclarationError(
+            f"{place}: source {name!r} needs a Document subclass, found {type!r}.", hint="class Topic(Document): ..."
+        )
     generator = inspect.isasyncgenfunction(where)
     if not generator and not hasattr(where, "observe"):
         raise DeclarationError(
@@ -361,7 +371,9 @@ def source(name: str, type: type[Document], where: Any, *, tags: Sequence[str] =
             f"{place}: source {name!r} reads files, which cannot fill the required field {missing[0]!r} of {type.__name__}.",
             hint=f"Give {missing[0]} a default, or yield the documents from an async generator function.",
         )
-    options = Options(name=name, tags=tuple(tags), group=group, owner=owner, description=description, renamed_from=renamed_from)
+    options = Options(
+        name=name, tags=tuple(tags), group=group, owner=owner, description=description, renamed_from=renamed_from
+    )
     _check_name(name, place)
     return Source(name, type, where, options, place)
 
@@ -373,10 +385,13 @@ type_ = type
 def _declare(function: Any, options: Options, frame: types.FrameType) -> Asset[..., Any]:
     if not inspect.isfunction(function):
         what = f"an asset ({function!r})" if isinstance(function, Asset) else f"{function!r}"
-        raise DeclarationError(f"{_caller(frame)}: @asset goes on a function, found {what}.", hint="async def name(...) -> Type: ...")
+        raise DeclarationError(
+            f"{_caller(frame)}: @asset goes on a function, found {what}.", hint="async def name(...) -> Type: ..."
+        )
     if function.__name__ == "<lambda>":
         raise DeclarationError(
-            f"{_place(function)}: a lambda cannot be an asset: it has no name and no annotations.", hint="Use def or async def."
+            f"{_place(function)}: a lambda cannot be an asset: it has no name and no annotations.",
+            hint="Use def or async def.",
         )
     strings = any(isinstance(a, str) for a in function.__annotations__.values())
     names = dict(frame.f_locals) if strings and frame.f_code.co_name != "<module>" else None
@@ -385,7 +400,9 @@ def _declare(function: Any, options: Options, frame: types.FrameType) -> Asset[.
     if options.layout not in get_args(Layout):
         raise declared.fail(f"has layout={options.layout!r}.", 'layout= is "packs" or "files".')
     if options.timeout is not None and not declared.asynchronous:
-        raise declared.fail("has a timeout, but is not async: a running sync function cannot be stopped.", "Make it async def.")
+        raise declared.fail(
+            "has a timeout, but is not async: a running sync function cannot be stopped.", "Make it async def."
+        )
     if options.retries < 0:
         raise declared.fail(f"has retries={options.retries}.", "retries= is 0 or more.")
     return declared
@@ -394,7 +411,8 @@ def _declare(function: Any, options: Options, frame: types.FrameType) -> Asset[.
 def _check_name(name: str, place: Place) -> None:
     if not name.isidentifier() or len(name) > 100:
         raise DeclarationError(
-            f"{place}: {name!r} cannot be the name of an asset.", hint="Names are Python identifiers of at most 100 characters."
+            f"{place}: {name!r} cannot be the name of an asset.",
+            hint="Names are Python identifiers of at most 100 characters.",
         )
 
 
@@ -416,7 +434,9 @@ def _resolve(declared: Asset[..., Any]) -> Resolved:
     configs: list[Config] = []
     for parameter in inspect.signature(declared.function).parameters.values():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
-            raise declared.fail(f"takes {parameter}, which nothing can fill.", "Give each input a parameter with a name of its own.")
+            raise declared.fail(
+                f"takes {parameter}, which nothing can fill.", "Give each input a parameter with a name of its own."
+            )
         annotation = hints.get(parameter.name)
         match parameter.default:
             case Each():
@@ -441,7 +461,8 @@ def _hints(declared: Asset[..., Any]) -> dict[str, Any]:
         return typing.get_type_hints(declared.function, localns=dict(declared._names) if declared._names else None)
     except Exception as error:
         raise declared.fail(
-            f"has an annotation that cannot be evaluated: {error}.", "Import or define the name at the top of the module."
+            f"has an annotation that cannot be evaluated: {error}.",
+            "Import or define the name at the top of the module.",
         ) from None
 
 
@@ -450,7 +471,9 @@ def _each(declared: Asset[..., Any], name: str, annotation: Any, default: Each) 
     output = upstream.output
     form, found = _single_form(annotation)
     if output.form == "document":
-        _check_type(declared, name, annotation, f"each({upstream.name})", found if form == "document" else None, output.type)
+        _check_type(
+            declared, name, annotation, f"each({upstream.name})", found if form == "document" else None, output.type
+        )
     elif output.form == "model" and not (form == "model" and issubclass(output.type, typing.cast("type", found))):
         raise _mismatch(declared, name, annotation, f"each({upstream.name})", output.type.__name__)
     elif output.form == "table" and form not in FRAMES.values():
@@ -478,10 +501,14 @@ def _collect(declared: Asset[..., Any], name: str, annotation: Any, default: Col
     if found is not None and output.form == "table":
         raise _mismatch(declared, name, annotation, f"collect({upstream.name})", "a frame")
     if form == "iterator" and not declared.asynchronous:
-        raise declared.fail(f"takes an AsyncIterator in {name!r}, but is not async.", "Make it async def, or ask for a list.")
+        raise declared.fail(
+            f"takes an AsyncIterator in {name!r}, but is not async.", "Make it async def, or ask for a list."
+        )
     if default.by is not None:
         if per is not None:
-            raise declared.fail(f"gives {name!r} both per= and by=.", "Choose one: per= groups by ancestor, by= by a field.")
+            raise declared.fail(
+                f"gives {name!r} both per= and by=.", "Choose one: per= groups by ancestor, by= by a field."
+            )
         known = typing.cast("type[Document]", output.type).field_names() if output.form == "document" else ()
         if default.by not in known:
             raise declared.fail(
@@ -531,15 +558,25 @@ def _single_form(annotation: Any) -> tuple[Form, Any]:
 
 
 def _check_type(
-    declared: Asset[..., Any], name: str, annotation: Any, asked: str, found: Any, made: type, expected: str | None = None
+    declared: Asset[..., Any],
+    name: str,
+    annotation: Any,
+    asked: str,
+    found: Any,
+    made: type,
+    expected: str | None = None,
 ) -> None:
-    if not (isinstance(found, type) and issubclass(made, found) and issubclass(found, BaseModel) and found is not BaseModel):
+    if not (
+        isinstance(found, type) and issubclass(made, found) and issubclass(found, BaseModel) and found is not BaseModel
+    ):
         raise _mismatch(declared, name, annotation, asked, expected or made.__name__)
 
 
 def _mismatch(declared: Asset[..., Any], name: str, annotation: Any, asked: str, expected: str) -> DeclarationError:
     found = "no annotation" if annotation is None else f"the annotation {_show(annotation)}"
-    return declared.fail(f"has {found} on {name!r}, but {asked} hands over {expected}.", f"Write {name}: {expected.split(',')[0]} = ...")
+    return declared.fail(
+        f"has {found} on {name!r}, but {asked} hands over {expected}.", f"Write {name}: {expected.split(',')[0]} = ..."
+    )
 
 
 def _fields(
@@ -548,7 +585,9 @@ def _fields(
     if fields is None:
         return None
     if upstream.output.form != "document":
-        raise declared.fail(f"has fields= on {name!r}, but {upstream.name} makes no documents with fields.", "Leave fields= out.")
+        raise declared.fail(
+            f"has fields= on {name!r}, but {upstream.name} makes no documents with fields.", "Leave fields= out."
+        )
     known = (*BUILT_IN, *upstream.output.document_type.field_names())
     chosen = ["content" if f == "text" else f for f in fields]
     for wanted in chosen:
@@ -568,7 +607,8 @@ def _config(declared: Asset[..., Any], name: str, annotation: Any, default: Any)
             return Config(name, annotation, default)
     if isinstance(annotation, type) and issubclass(annotation, Document):
         raise declared.fail(
-            f"does not say where the {annotation.__name__} in {name!r} comes from.", f"Write {name}: {annotation.__name__} = each(...)."
+            f"does not say where the {annotation.__name__} in {name!r} comes from.",
+            f"Write {name}: {annotation.__name__} = each(...).",
         )
     found = "no annotation" if annotation is None else _show(annotation)
     raise declared.fail(
@@ -592,7 +632,9 @@ def _output(declared: Asset[..., Any], annotation: Any) -> Output:
     if origin is list or origin in streams:
         inner = arguments[0] if arguments else None
         if not (isinstance(inner, type) and issubclass(inner, Document)):
-            raise declared.fail(f"returns {_show(annotation)}: its members are not documents.", f"{fix} Name what they are.")
+            raise declared.fail(
+                f"returns {_show(annotation)}: its members are not documents.", f"{fix} Name what they are."
+            )
         generator = inspect.isasyncgenfunction(declared.function) or inspect.isgeneratorfunction(declared.function)
         if generator != (origin in streams):
             raise declared.fail(
@@ -600,18 +642,25 @@ def _output(declared: Asset[..., Any], annotation: Any) -> Output:
                 "Annotate a function that yields with (Async)Iterator[...], one that returns with list[...].",
             )
         if generator and inspect.isasyncgenfunction(declared.function) != (origin in streams[:3]):
-            raise declared.fail(f"is annotated with {_show(annotation)}.", "async def yields AsyncIterator[...], def yields Iterator[...].")
+            raise declared.fail(
+                f"is annotated with {_show(annotation)}.",
+                "async def yields AsyncIterator[...], def yields Iterator[...].",
+            )
         return Output("document", inner, many=True, stream=generator)
     form = FRAMES.get(_class_key(annotation))
     if form is not None:
         return Output("table", Table)
     if isinstance(annotation, type) and issubclass(annotation, Document):
         if annotation is Document:
-            raise declared.fail("returns Document itself.", "Subclass it to name what it is: class Report(Document): ...")
+            raise declared.fail(
+                "returns Document itself.", "Subclass it to name what it is: class Report(Document): ..."
+            )
         return Output("document", annotation)
     if isinstance(annotation, type) and issubclass(annotation, BaseModel) and annotation is not BaseModel:
         return Output("model", annotation)
-    raise declared.fail(f"returns {_show(annotation)}.", f"{fix} Loose text or bytes have no name: wrap them in a Document.")
+    raise declared.fail(
+        f"returns {_show(annotation)}.", f"{fix} Loose text or bytes have no name: wrap them in a Document."
+    )
 
 
 def _class_key(annotation: Any) -> tuple[str, str]:
@@ -619,7 +668,11 @@ def _class_key(annotation: Any) -> tuple[str, str]:
 
 
 def _show(annotation: Any) -> str:
-    return annotation.__name__ if isinstance(annotation, type) and not get_args(annotation) else str(annotation).replace("typing.", "")
+    return (
+        annotation.__name__
+        if isinstance(annotation, type) and not get_args(annotation)
+        else str(annotation).replace("typing.", "")
+    )
 
 
 def _place(function: Any) -> Place:

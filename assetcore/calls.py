@@ -106,7 +106,10 @@ class Processes:
         """Call the asset's function for each; a process that dies fails the calls that it had."""
         if self._pool is None:
             self._pool = ProcessPoolExecutor(
-                self.count, mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker, initargs=self._arguments
+                self.count,
+                mp_context=multiprocessing.get_context("spawn"),
+                initializer=_start_worker,
+                initargs=self._arguments,
             )
         try:
             return await asyncio.get_running_loop().run_in_executor(self._pool, _call_in_worker, name, calls)

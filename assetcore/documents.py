@@ -76,7 +76,8 @@ class Document(BaseModel):
             given = (text is not None) + (data is not None) + (content is not None)
             if given != 1:
                 raise AssetcoreError(
-                    f"{cls.__name__}({name!r}) was given {given} of text=, data= and content=.", hint="Give exactly one of them."
+                    f"{cls.__name__}({name!r}) was given {given} of text=, data= and content=.",
+                    hint="Give exactly one of them.",
                 )
             if text is not None:
                 content, kind = text.encode(), TEXT
@@ -90,7 +91,9 @@ class Document(BaseModel):
                     name=name, content=content, media_type=media_type or cls.fixed_media_type or kind, **fields
                 )
             except ValidationError as error:
-                problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}, got {e.get('input')!r:.80}" for e in error.errors())
+                problems = "; ".join(
+                    f"{'.'.join(map(str, e['loc']))}: {e['msg']}, got {e.get('input')!r:.80}" for e in error.errors()
+                )
                 raise AssetcoreError(f"{cls.__name__}({name!r}) does not fit its declaration: {problems}.") from None
 
         @property
@@ -193,7 +196,13 @@ def identity(type_name: str, name: str, media_type: str, sha256: bytes, fields: 
 
 
 def projected_identity(
-    type_name: str, name: str, media_type: str, sha256: bytes, fields: bytes, names: Iterable[str], chosen: frozenset[str]
+    type_name: str,
+    name: str,
+    media_type: str,
+    sha256: bytes,
+    fields: bytes,
+    names: Iterable[str],
+    chosen: frozenset[str],
 ) -> bytes:
     """The identity of what `each(..., fields=chosen)` hands over: only the chosen parts count.
 
@@ -215,10 +224,11 @@ def _restricted(cls: type[Document], chosen: frozenset[str]) -> type[Document]:
     hidden = {*BUILT_IN, *cls.field_names()} - chosen
     allowed = ", ".join(sorted(chosen))
 
-    def __getattribute__(self: Document, name: str) -> Any:  # noqa: N807 - it becomes the method of that name
+    def __getattribute__(self: Document, name: str) -> Any:
         if name in hidden:
             raise AssetcoreError(
-                f"{cls.__name__}.{name} is not handed over: fields= names only {allowed}.", hint=f"Add {name!r} to fields=."
+                f"{cls.__name__}.{name} is not handed over: fields= names only {allowed}.",
+                hint=f"Add {name!r} to fields=.",
             )
         return object.__getattribute__(self, name)
 

@@ -61,7 +61,12 @@ class Why:
         return self.status == "fresh"
 
     def to_json(self) -> dict[str, Any]:
-        return {"unit": self.unit, "fresh": self.fresh, "status": self.status, "causes": [c.to_json() for c in self.causes]}
+        return {
+            "unit": self.unit,
+            "fresh": self.fresh,
+            "status": self.status,
+            "causes": [c.to_json() for c in self.causes],
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,14 +112,18 @@ async def _find(project: Project, connection: AsyncConnection, text: str, limit:
         if ref.unit is None:
             found = await trace.of_asset(connection, project.environment_id, identifier, limit=limit)
             if not found:
-                raise NothingSelectedError(f"{ref.asset} has no documents yet.", hint=f"Make them: aipctl materialize +{ref.asset}")
+                raise NothingSelectedError(
+                    f"{ref.asset} has no documents yet.", hint=f"Make them: aipctl materialize +{ref.asset}"
+                )
             return found
         units = await _units(project, connection, ref.asset, ref.unit)
         found = await trace.documents(connection, project.environment_id, identifier, [u for u, _, _ in units])
         if ref.document is not None:
             found = [f for f in found if f.name == ref.document]
         if not found:
-            raise NothingSelectedError(f"{text} names no document.", hint=f"See: aipctl show {format_ref(ref.asset, ref.unit)}")
+            raise NothingSelectedError(
+                f"{text} names no document.", hint=f"See: aipctl show {format_ref(ref.asset, ref.unit)}"
+            )
         return found
     if ref.prefix is not None and ref.unit is None:
         found = await trace.with_prefix(connection, project.environment_id, ref.prefix)
@@ -124,17 +133,25 @@ async def _find(project: Project, connection: AsyncConnection, text: str, limit:
                 f"  {document_id(f.sha256, max(8, len(ref.prefix) + 2))}  {format_ref(names[f.asset], f.unit, f.name)}"
                 for f in found[:20] if f.asset in names
             )  # fmt: skip
-            raise SelectionError(f"{text} is the beginning of {len(found)} documents' ids:\n{shown}", hint="Name one of them in full.")
+            raise SelectionError(
+                f"{text} is the beginning of {len(found)} documents' ids:\n{shown}", hint="Name one of them in full."
+            )
         if found:
             return found
-    raise NothingSelectedError(f"There is no asset or document {text}.", hint=suggestion(ref.asset or text, project.graph.assets))
+    raise NothingSelectedError(
+        f"There is no asset or document {text}.", hint=suggestion(ref.asset or text, project.graph.assets)
+    )
 
 
-async def _units(project: Project, connection: AsyncConnection, asset: str, label: str) -> list[tuple[bytes, str, str | None]]:
+async def _units(
+    project: Project, connection: AsyncConnection, asset: str, label: str
+) -> list[tuple[bytes, str, str | None]]:
     units = await trace.by_unit(connection, project.environment_id, project.asset_ids[asset], label)
     if not units:
         documents = await trace.of_asset(connection, project.environment_id, project.asset_ids[asset], limit=5000)
-        raise NothingSelectedError(f"{asset} has no unit {label!r}.", hint=suggestion(label, {d.unit for d in documents}))
+        raise NothingSelectedError(
+            f"{asset} has no unit {label!r}.", hint=suggestion(label, {d.unit for d in documents})
+        )
     if len(units) > 1:
         shown = ", ".join(format_ref(asset, f"{parent}/{name}") for _, name, parent in units[:10])
         raise SelectionError(f"{asset} has {len(units)} units {label!r}.", hint=f"Say which: {shown}.")
@@ -158,7 +175,9 @@ async def lineage(project: Project, text: str, direction: str, depth: int | None
             step = await (trace.up if direction == "up" else trace.down)(connection, project.environment_id, frontier)
             pairs = set(step.edges)
             for asset, commit, document in step.wholes:
-                members = await trace.of_asset(connection, project.environment_id, asset, commit=commit, limit=EXPANDED + 1)
+                members = await trace.of_asset(
+                    connection, project.environment_id, asset, commit=commit, limit=EXPANDED + 1
+                )
                 if len(members) > EXPANDED:
                     node = LineageNode(f"{names.get(asset, '?')}@{commit}", names.get(asset, "?"), None, None, None)
                     wholes[node.id] = node
@@ -168,11 +187,15 @@ async def lineage(project: Project, text: str, direction: str, depth: int | None
                     pairs |= {(document, member.id) for member in members}
             beyond = {b for _, b in pairs} - set(found)
             looked_up = await trace.look_up(connection, beyond)
-            found |= {f.id: f for f in await trace.qualified(connection, project.environment_id, list(looked_up.values()))}
+            found |= {
+                f.id: f for f in await trace.qualified(connection, project.environment_id, list(looked_up.values()))
+            }
             edges |= {(_node_id(a), _node_id(b)) for a, b in pairs if a in found and b in found}
             frontier = beyond & set(found)
             steps += 1
-    nodes = [LineageNode(_node_id(f.id), names.get(f.asset, "?"), f.unit, f.name, f.sha256.hex()) for f in found.values()]
+    nodes = [
+        LineageNode(_node_id(f.id), names.get(f.asset, "?"), f.unit, f.name, f.sha256.hex()) for f in found.values()
+    ]
     root = _node_id(roots[0].id) if len(roots) == 1 else text
     return Lineage(root, direction, (*nodes, *wholes.values()), tuple(sorted(edges)), len(found) >= NODES)
 
@@ -240,17 +263,27 @@ def _row(judged: pl.DataFrame, name: str, label: str | None) -> dict[str, Any]:
     if rows.height == 1:
         return rows.row(0, named=True)
     if rows.height == 0:
-        raise NothingSelectedError(f"{name} has no unit {label!r}.", hint=suggestion(label or "", judged["label"].to_list()))
+        raise NothingSelectedError(
+            f"{name} has no unit {label!r}.", hint=suggestion(label or "", judged["label"].to_list())
+        )
     if label is None:
         stale = rows.filter(pl.col("status") != "fresh")
         example = (stale if stale.height else rows)["label"][0]
-        raise SelectionError(f"{name} has {rows.height} units.", hint=f"Ask for one: aipctl why '{format_ref(name, example)}'")
+        raise SelectionError(
+            f"{name} has {rows.height} units.", hint=f"Ask for one: aipctl why '{format_ref(name, example)}'"
+        )
     shown = ", ".join(format_ref(name, f"{p}/{n}") for n, p in rows.select("label", "parent").head(10).iter_rows())
     raise SelectionError(f"{name} has {rows.height} units {label!r}.", hint=f"Say which: {shown}.")
 
 
 async def _cause(
-    project: Project, connection: AsyncConnection, name: str, code: str, row: Mapping[str, Any], plan: Plan, snapshot: Snapshot
+    project: Project,
+    connection: AsyncConnection,
+    name: str,
+    code: str,
+    row: Mapping[str, Any],
+    plan: Plan,
+    snapshot: Snapshot,
 ) -> list[CauseFound]:
     state = snapshot.states[name]
     if code == "missing":
@@ -259,7 +292,11 @@ async def _cause(
         return [CauseFound(code, "it is to be made whether stale or not")]
     if code == "failed":
         failure = await read.last_failure(connection, project.environment_id, project.asset_ids[name], row["unit"])
-        return [CauseFound(code, failure[0] if failure else "its last attempt failed", before=failure[1] if failure else None)]
+        return [
+            CauseFound(
+                code, failure[0] if failure else "its last attempt failed", before=failure[1] if failure else None
+            )
+        ]
     component = next((c for c, cause in COMPONENTS.items() if cause == code), None)
     if component is not None:
         return await _component_changed(project, connection, name, component, code, row, state, snapshot)
@@ -287,7 +324,9 @@ async def _component_changed(
     changed = sorted(n for n in {**old, **new} if old.get(n) != new.get(n))
     parts = {p.digest.hex(): p.source for p in project.fingerprint(name).parts}
     digests = [old[n] for n in changed if n in old]
-    parts |= {d.hex(): s for d, s in (await read.sources_of_parts(connection, [bytes.fromhex(x) for x in digests])).items()}
+    parts |= {
+        d.hex(): s for d, s in (await read.sources_of_parts(connection, [bytes.fromhex(x) for x in digests])).items()
+    }
     return [
         CauseFound(
             code,
@@ -303,7 +342,13 @@ def _part_name(part: str, asset: str) -> str:
 
 
 async def _inputs_changed(
-    project: Project, connection: AsyncConnection, name: str, code: str, row: Mapping[str, Any], plan: Plan, snapshot: Snapshot
+    project: Project,
+    connection: AsyncConnection,
+    name: str,
+    code: str,
+    row: Mapping[str, Any],
+    plan: Plan,
+    snapshot: Snapshot,
 ) -> list[CauseFound]:
     """Which of the documents that the unit is given are new, changed or gone since it was made."""
     asset = project.graph.assets[name]
@@ -332,14 +377,20 @@ async def _differences(
     causes: list[CauseFound] = []
     for address, found in was.items():
         if address not in rows:
-            causes.append(CauseFound("input-removed", f"{format_ref(upstream, found.unit, found.name)} is gone", before=found.label))
+            causes.append(
+                CauseFound(
+                    "input-removed", f"{format_ref(upstream, found.unit, found.name)} is gone", before=found.label
+                )
+            )
     for address, row in rows.items():
         ref = format_ref(upstream, row["label"], row["name"])
         if address not in was:
             causes.append(CauseFound("input-changed", f"{ref} is new", after=document_id(row["sha256"])))
         elif was[address].identity != row["identity"]:
             diff = await _document_diff(project, connection, upstream, was[address], row)
-            causes.append(CauseFound("input-changed", f"{ref} was changed", was[address].label, document_id(row["sha256"]), diff))
+            causes.append(
+                CauseFound("input-changed", f"{ref} was changed", was[address].label, document_id(row["sha256"]), diff)
+            )
         if len(causes) >= ROOT_CAUSES:
             causes.append(CauseFound(code, "and more"))
             break
@@ -404,7 +455,10 @@ async def _why_source(project: Project, name: str, label: str | None, snapshot: 
     known = dict(state.documents.select("name", "identity").iter_rows())
     if label is None:
         changed = [n for n in {**observed, **known} if observed.get(n) != known.get(n)]
-        causes = [CauseFound("input-changed", f"{format_ref(name, n)} is new, changed or gone") for n in sorted(changed)[:ROOT_CAUSES]]
+        causes = [
+            CauseFound("input-changed", f"{format_ref(name, n)} is new, changed or gone")
+            for n in sorted(changed)[:ROOT_CAUSES]
+        ]
         return Why(unit, "stale" if causes else "fresh", tuple(causes))
     if label not in observed and label not in known:
         raise NothingSelectedError(f"{name} has no document {label!r}.", hint=suggestion(label, {*observed, *known}))
@@ -417,5 +471,7 @@ async def _why_source(project: Project, name: str, label: str | None, snapshot: 
 
 
 def _diff(before: str, after: str, name: str) -> str:
-    lines = difflib.unified_diff(before.splitlines(), after.splitlines(), f"{name} (made with)", f"{name} (now)", lineterm="", n=2)
+    lines = difflib.unified_diff(
+        before.splitlines(), after.splitlines(), f"{name} (made with)", f"{name} (now)", lineterm="", n=2
+    )
     return "\n".join(lines)

@@ -29,8 +29,9 @@ from prefect.events import emit_event
 from prefect.settings import temporary_settings
 from prefect.states import Completed, Failed
 
-from assetcore.execution import AssetResult, Run, walk
+from assetcore.execution import Run, walk
 from assetcore.lineage import runs
+from assetcore.results import AssetResult
 
 __all__ = ["Steps", "execute", "run_plan"]
 
@@ -61,7 +62,8 @@ async def execute(run: Run, steps: Steps) -> str | None:
         _quiet()
         stack.callback(_current.reset, token)
         named = run_plan.with_options(name=run.project.name, flow_run_name=f"{run.project.name}-{run.id}")
-        state: State[Any] = await named(run.id, return_state=True)
+        outcome: Any = named(run.id, return_state=True)  # typed as if it were not a coroutine
+        state: State[Any] = await outcome
     if state.is_crashed() or (state.is_failed() and not run.failures and "unit" not in (state.message or "")):
         await state.aresult(raise_on_failure=True)
     return str(state.state_details.flow_run_id) if state.state_details.flow_run_id else None
@@ -87,10 +89,14 @@ async def _perform_all(run: Run, steps: Steps) -> State[Any]:
         async with run.project.engine.begin() as connection:
             await runs.note_flow_run(connection, run.id, str(context.flow_run.id))
     slug = re.sub(r"[^a-z0-9]+", "-", f"{run.project.name}-{run.project.environment}".lower())
-    await acreate_table_artifact(list(map(dict, steps.plan)), key=f"{slug}-plan", description=f"What run {run.id} is to make, and why")
+    await acreate_table_artifact(
+        list(map(dict, steps.plan)), key=f"{slug}-plan", description=f"What run {run.id} is to make, and why"
+    )
     await walk(steps.waits, lambda name, states: _step(run, name, states))
     rows = [_row(run.results[name], run) for name in steps.waits if name in run.results]
-    await acreate_table_artifact(rows, key=f"{slug}-result", description=f"What run {run.id} made, with the keys of its objects")
+    await acreate_table_artifact(
+        rows, key=f"{slug}-result", description=f"What run {run.id} made, with the keys of its objects"
+    )
     failed = sum(r.failed for r in run.results.values())
     if failed:
         return Failed(message=f"{failed} unit{'s' if failed > 1 else ''} failed")
@@ -110,7 +116,8 @@ async def _step(run: Run, name: str, upstream: Sequence[State[Any]]) -> State[An
         _emit(run, result)
         return _state(result)
 
-    return await perform(return_state=True, wait_for=[allow_failure(state) for state in upstream])
+    outcome: Any = perform(return_state=True, wait_for=[allow_failure(state) for state in upstream])
+    return await outcome
 
 
 async def _with_progress(run: Run, name: str) -> AssetResult:
@@ -132,7 +139,9 @@ async def _with_progress(run: Run, name: str) -> AssetResult:
 
 
 def _state(result: AssetResult) -> State[Any]:
-    message = ", ".join(f"{n} {word}" for word, n in result.to_json().items() if word != "asset" and n) or "nothing to do"
+    message = (
+        ", ".join(f"{n} {word}" for word, n in result.to_json().items() if word != "asset" and n) or "nothing to do"
+    )
     if result.failed:
         return Failed(message=message)
     if result.made or result.removed:

@@ -109,7 +109,8 @@ class Graph:
         for dependency in asset.dependencies:
             if dependency.cross and not eaches:
                 return asset.fail(
-                    f"has only {dependency.parameter!r} as each(), with cross=True.", "cross=True goes on the second each()."
+                    f"has only {dependency.parameter!r} as each(), with cross=True.",
+                    "cross=True goes on the second each().",
                 )
             if dependency.per is not None and dependency.per.name not in self.chain(dependency.upstream.name)[1:]:
                 return asset.fail(
@@ -134,7 +135,8 @@ def _by_name(declared: Iterable[AnyAsset]) -> dict[str, AnyAsset]:
         if known is not None:
             problems.append(
                 DeclarationError(
-                    f"{asset.place}: {asset.name} is declared twice; the other is at {known.place}.", hint="Rename one of them."
+                    f"{asset.place}: {asset.name} is declared twice; the other is at {known.place}.",
+                    hint="Rename one of them.",
                 )
             )
             continue

@@ -18,17 +18,28 @@ import sqlalchemy as sa
 from assetcore.assets import Asset
 from assetcore.documents import Document, document_id
 from assetcore.errors import NothingSelectedError, SelectionError, UsageError
-from assetcore.execution import SUFFIXES
 from assetcore.explain import find
+from assetcore.keep import SUFFIXES
 from assetcore.lineage import read, trace
 from assetcore.lineage import tables as t
 from assetcore.lineage.trace import Found
 from assetcore.plan import Choice, Plan
 from assetcore.project import Project
-from assetcore.storage.keys import artifact_name
 from assetcore.search import Hit, SearchIndex, search
+from assetcore.storage.keys import artifact_name
 
-__all__ = ["AssetInfo", "Diff", "Exported", "StoredDocument", "compare", "export", "list_assets", "scan", "search_project", "show"]
+__all__ = [
+    "AssetInfo",
+    "Diff",
+    "Exported",
+    "StoredDocument",
+    "compare",
+    "export",
+    "list_assets",
+    "scan",
+    "search_project",
+    "show",
+]
 
 SHOWN = 1000
 EXPORT_BATCH = 500
@@ -110,14 +121,18 @@ async def list_assets(project: Project, choice: Choice, plan: Plan) -> list[Asse
     h, m, f = t.head.c, t.materialization.c, t.failure.c
     async with project.engine.connect() as connection:
         rows = await connection.execute(
-            sa.select(h.asset_id, sa.func.count(), sa.func.sum(sa.func.cardinality(m.documents)), sa.func.max(m.made_at))
+            sa.select(
+                h.asset_id, sa.func.count(), sa.func.sum(sa.func.cardinality(m.documents)), sa.func.max(m.made_at)
+            )
             .select_from(t.head.join(t.materialization, m.id == h.materialization_id))
             .where(h.environment_id == project.environment_id, h.until_commit.is_(None))
             .group_by(h.asset_id)
         )
         counts = {row[0]: row[1:] for row in rows}
         failed = await connection.execute(
-            sa.select(f.asset_id, sa.func.count()).where(f.environment_id == project.environment_id).group_by(f.asset_id)
+            sa.select(f.asset_id, sa.func.count())
+            .where(f.environment_id == project.environment_id)
+            .group_by(f.asset_id)
         )
         failures = dict(failed.all())
     stale: dict[str, int] = {a.asset: a.stale + a.pending + a.removed for a in plan.assets}
@@ -142,7 +157,8 @@ async def show(project: Project, text: str) -> list[StoredDocument]:
         found = await find(project, connection, text, limit=SHOWN + 1)
     if len(found) > SHOWN:
         raise SelectionError(
-            f"{text} names more than {SHOWN:,} documents.", hint=f"Name a unit: '{text}[...]', or write all of them: aipctl export {text} DIR"
+            f"{text} names more than {SHOWN:,} documents.",
+            hint=f"Name a unit: '{text}[...]', or write all of them: aipctl export {text} DIR",
         )
     return await _stored(project, found)
 
@@ -154,7 +170,9 @@ async def _stored(project: Project, found: Sequence[Found]) -> list[StoredDocume
         stored = await read.stored(connection, [f.id for f in found])
     plain = await project.reader.documents([replace(stored[f.id], fields=None) for f in found], Document)
     return [
-        StoredDocument(names[f.asset], f.unit, f.name, f.media_type, f.sha256, document.content, stored[f.id].location.key)
+        StoredDocument(
+            names[f.asset], f.unit, f.name, f.media_type, f.sha256, document.content, stored[f.id].location.key
+        )
         for f, document in zip(found, plain, strict=True)
     ]
 
@@ -170,9 +188,13 @@ async def export(project: Project, choice: Choice, directory: Path) -> Exported:
         repeated = _repeated(found)
         for start in range(0, len(found), EXPORT_BATCH):
             documents = await _stored(project, found[start : start + EXPORT_BATCH])
-            written += await asyncio.to_thread(_write_files, directory / name, documents, repeated, project.graph.assets[name])
+            written += await asyncio.to_thread(
+                _write_files, directory / name, documents, repeated, project.graph.assets[name]
+            )
     if not written:
-        raise NothingSelectedError("The selected assets have no documents yet.", hint="Make them first: aipctl materialize")
+        raise NothingSelectedError(
+            "The selected assets have no documents yet.", hint="Make them first: aipctl materialize"
+        )
     return Exported(directory, tuple(written))
 
 
@@ -186,7 +208,9 @@ def _repeated(found: Sequence[Found]) -> set[str]:
     return {name for name, count in Counter(f.name for f in found).items() if count > 1}
 
 
-def _write_files(folder: Path, documents: Sequence[StoredDocument], repeated: set[str], asset: Asset[..., Any]) -> list[str]:
+def _write_files(
+    folder: Path, documents: Sequence[StoredDocument], repeated: set[str], asset: Asset[..., Any]
+) -> list[str]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for document in documents:
@@ -205,11 +229,15 @@ async def compare(project: Project, one: str, other: str) -> Diff:
     before, after = await show(project, one), await show(project, other)
     for ref, found in ((one, before), (other, after)):
         if len(found) != 1:
-            raise SelectionError(f"{ref} names {len(found)} documents.", hint=f"Name one of them, as listed by: aipctl show '{ref}'")
+            raise SelectionError(
+                f"{ref} names {len(found)} documents.", hint=f"Name one of them, as listed by: aipctl show '{ref}'"
+            )
     a, b = before[0], after[0]
     same = a.content == b.content
     try:
-        lines = difflib.unified_diff(a.content.decode().splitlines(), b.content.decode().splitlines(), one, other, lineterm="")
+        lines = difflib.unified_diff(
+            a.content.decode().splitlines(), b.content.decode().splitlines(), one, other, lineterm=""
+        )
         text = "\n".join(lines)
     except UnicodeDecodeError:
         text = None
@@ -218,9 +246,15 @@ async def compare(project: Project, one: str, other: str) -> Diff:
 
 async def search_project(project: Project, text: str, limit: int) -> list[Hit]:
     """Ask every search index that the project has made."""
-    names = [n for n, a in project.graph.assets.items() if a.output.form == "document" and issubclass(a.output.document_type, SearchIndex)]
+    names = [
+        n
+        for n, a in project.graph.assets.items()
+        if a.output.form == "document" and issubclass(a.output.document_type, SearchIndex)
+    ]
     if not names:
-        raise NothingSelectedError(f"{project.name} has nothing to search.", hint="Declare an asset that returns a SearchIndex.")
+        raise NothingSelectedError(
+            f"{project.name} has nothing to search.", hint="Declare an asset that returns a SearchIndex."
+        )
     indexes: list[SearchIndex] = []
     async with project.engine.connect() as connection:
         for name in names:
@@ -228,7 +262,9 @@ async def search_project(project: Project, text: str, limit: int) -> list[Hit]:
             stored = await read.stored(connection, [f.id for f in found])
             indexes += await project.reader.documents([stored[f.id] for f in found], SearchIndex)
     if not indexes:
-        raise NothingSelectedError(f"{', '.join(names)} is not made yet.", hint=f"Make it: aipctl materialize +{names[0]}")
+        raise NothingSelectedError(
+            f"{', '.join(names)} is not made yet.", hint=f"Make it: aipctl materialize +{names[0]}"
+        )
     return search(indexes, text, limit)
 
 
@@ -236,7 +272,9 @@ async def scan(project: Project, name: str) -> pl.LazyFrame:
     """The current documents of an asset as a lazy frame: name, media_type, text, content, and the typed fields as columns."""
     asset = project.graph[name]
     async with project.engine.connect() as connection:
-        documents = (await read.current_documents(connection, project.environment_id, [project.asset_ids[name]]))[project.asset_ids[name]]
+        documents = (await read.current_documents(connection, project.environment_id, [project.asset_ids[name]]))[
+            project.asset_ids[name]
+        ]
         stored = await read.stored(connection, documents["document"].to_list())
     table = await project.reader.table([stored[d] for d in documents["document"]], asset.output.document_type)
     frame = pl.from_arrow(table)

@@ -72,7 +72,9 @@ class Choice:
         if rule is None:
             return judged
         names = judged.select("label", "parent").iter_rows()
-        matching = [rule.matches(label) or (parent is not None and rule.matches(f"{parent}/{label}")) for label, parent in names]
+        matching = [
+            rule.matches(label) or (parent is not None and rule.matches(f"{parent}/{label}")) for label, parent in names
+        ]
         return judged.filter(pl.Series(matching, dtype=pl.Boolean))
 
 
@@ -140,7 +142,13 @@ class SourcePlan:
         return not (self.new or self.changed or self.removed)
 
     def to_json(self) -> dict[str, Any]:
-        return {"source": self.source, "documents": self.documents, "new": self.new, "changed": self.changed, "removed": self.removed}
+        return {
+            "source": self.source,
+            "documents": self.documents,
+            "new": self.new,
+            "changed": self.changed,
+            "removed": self.removed,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +232,12 @@ def _schema(cls: type[Any]) -> Any:
 
 
 def unsettled(
-    graph: Graph, chosen: Collection[str], settled: Collection[str], changed_sources: Collection[str], *, force: bool = False
+    graph: Graph,
+    chosen: Collection[str],
+    settled: Collection[str],
+    changed_sources: Collection[str],
+    *,
+    force: bool = False,
 ) -> frozenset[str]:
     """The assets whose units must be looked at: not known to be settled, or below one that is not, or below a changed source."""
     scope = set(chosen) | graph.ancestors(chosen)
@@ -234,9 +247,13 @@ def unsettled(
     return frozenset((roots | graph.descendants(roots)) & scope)
 
 
-def source_changes(source: str, observed: pl.DataFrame, known: pl.DataFrame) -> tuple[SourcePlan, pl.DataFrame, pl.DataFrame]:
+def source_changes(
+    source: str, observed: pl.DataFrame, known: pl.DataFrame
+) -> tuple[SourcePlan, pl.DataFrame, pl.DataFrame]:
     """What is new, changed and gone: the plan, the observed rows to take in, and the known documents that are gone."""
-    differing = observed.join(known.select("name", pl.col("identity").alias("was")), on="name", how="left", maintain_order="left")
+    differing = observed.join(
+        known.select("name", pl.col("identity").alias("was")), on="name", how="left", maintain_order="left"
+    )
     fresh = differing.filter(pl.col("was").is_null() | (pl.col("was") != pl.col("identity")))
     gone = known.join(observed.select("name"), on="name", how="anti")
     new = fresh["was"].null_count()
@@ -244,13 +261,21 @@ def source_changes(source: str, observed: pl.DataFrame, known: pl.DataFrame) -> 
 
 
 def judge_asset(
-    asset: Asset[..., Any], graph: Graph, views: Mapping[str, View], definition: Definition, state: AssetState, *, force: bool = False
+    asset: Asset[..., Any],
+    graph: Graph,
+    views: Mapping[str, View],
+    definition: Definition,
+    state: AssetState,
+    *,
+    force: bool = False,
 ) -> Judgement:
     """Judge the units of one asset against the documents above it."""
     wanted = wanted_units(asset, graph, views)
     causes = {i: definition_causes(old, definition) for i, old in state.definitions.items() if i != state.definition}
     gone = _units_with_members_gone(asset, views, state) if state.former is not None else None
-    judged = judge(wanted.units, state.made, definition=state.definition, definitions=causes, removed_inputs=gone, force=force)
+    judged = judge(
+        wanted.units, state.made, definition=state.definition, definitions=causes, removed_inputs=gone, force=force
+    )
     return Judgement(judged, wanted)
 
 
@@ -274,7 +299,9 @@ def _units_with_members_gone(asset: Asset[..., Any], views: Mapping[str, View], 
 def view_below(judged: pl.DataFrame, documents: pl.DataFrame) -> View:
     """What assets below may count on: documents of fresh units stand, those of others are pending, those of removed units are gone."""
     status = judged.select("unit", pl.col("status").is_in(["stale", "pending"]).alias("again"), "status")
-    marked = documents.join(status, on="unit", how="left", maintain_order="left").filter(pl.col("status").ne_missing("removed"))
+    marked = documents.join(status, on="unit", how="left", maintain_order="left").filter(
+        pl.col("status").ne_missing("removed")
+    )
     marked = marked.with_columns(pl.col("again").fill_null(value=True).alias("pending")).drop("again", "status")
     return View(marked, open=bool(status["again"].any()))
 
@@ -357,11 +384,11 @@ def _asset_plan(name: str, judged: pl.DataFrame, *, details: bool) -> AssetPlan:
         rows = judged.with_columns(repeated.alias("repeated")).filter(pl.col("status") != "fresh")
         units = tuple(
             UnitPlan(f"{parent}/{label}" if twice and parent else label, status, tuple(found))
-            for label, parent, status, found, twice in rows.select("label", "parent", "status", "causes", "repeated").iter_rows()
+            for label, parent, status, found, twice in rows.select(
+                "label", "parent", "status", "causes", "repeated"
+            ).iter_rows()
         )
     return AssetPlan(
         name, judged.height - statuses["removed"], statuses["fresh"], statuses["stale"], statuses["pending"], statuses["removed"],
         causes, units,
     )  # fmt: skip
-
-

@@ -67,21 +67,27 @@ def load(root: Path, name: str) -> Graph:
     known = project_names(root)
     if name not in known:
         raise ProjectError(
-            f"There is no project {name!r} in {root}.", hint=f"There is: {', '.join(known) or 'none; start one with: aipctl new project'}."
+            f"There is no project {name!r} in {root}.",
+            hint=f"There is: {', '.join(known) or 'none; start one with: aipctl new project'}.",
         )
     package = name if name in _named_in_pyproject(root) else f"projects.{name}"
     _forget(package)
     if str(root) not in sys.path:
         sys.path.insert(0, str(root))
     importlib.invalidate_caches()
-    written, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # an edit within a file's clock grain must not meet stale bytecode
+    written, sys.dont_write_bytecode = (
+        sys.dont_write_bytecode,
+        True,
+    )  # an edit within a file's clock grain must not meet stale bytecode
     try:
         modules = list(_import_all(package, root))
     finally:
         sys.dont_write_bytecode = written
     declared = {id(v): v for module in modules for v in vars(module).values() if isinstance(v, Asset)}
     if not declared:
-        raise ProjectError(f"The project {name} declares no asset.", hint="Put @asset on a function in one of its modules.")
+        raise ProjectError(
+            f"The project {name} declares no asset.", hint="Put @asset on a function in one of its modules."
+        )
     return Graph(name.rpartition(".")[2], declared.values())
 
 
@@ -99,7 +105,8 @@ def configuration(graph: Graph, root: Path, overrides: Sequence[str] = ()) -> di
         if name not in graph.assets or not graph.assets[name].configs:
             takers = [n for n, a in graph.assets.items() if a.configs]
             raise DeclarationError(
-                f"{path}: {name!r} is not an asset that takes config.", hint=f"Those that do: {', '.join(takers) or 'none'}."
+                f"{path}: {name!r} is not an asset that takes config.",
+                hint=f"Those that do: {', '.join(takers) or 'none'}.",
             )
     found: dict[str, dict[str, BaseModel]] = {}
     for name, asset in graph.assets.items():
@@ -108,7 +115,9 @@ def configuration(graph: Graph, root: Path, overrides: Sequence[str] = ()) -> di
             given = given if len(asset.configs) == 1 else (given.get(config.parameter) or {})
             base = config.default.model_dump() if config.default is not None else {}
             try:
-                found.setdefault(name, {})[config.parameter] = config.model.model_validate({**base, **given}, extra="forbid")
+                found.setdefault(name, {})[config.parameter] = config.model.model_validate(
+                    {**base, **given}, extra="forbid"
+                )
             except ValidationError as error:
                 problem = error.errors()[0]
                 where = ".".join([name, *map(str, problem["loc"])])
@@ -143,11 +152,19 @@ class Project:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, settings: Settings, name: str, *, environment: str | None = None, config: Sequence[str] = (), automatic_schema: bool = False
+        cls,
+        settings: Settings,
+        name: str,
+        *,
+        environment: str | None = None,
+        config: Sequence[str] = (),
+        automatic_schema: bool = False,
     ) -> AsyncIterator[Project]:
         """Load the project and connect to its stores; `automatic_schema` migrates the database (the embedded one)."""
         if settings.database_url is None:
-            raise UsageError("No database is known.", hint="Start the embedded services with: aipctl up, or set DATABASE_URL.")
+            raise UsageError(
+                "No database is known.", hint="Start the embedded services with: aipctl up, or set DATABASE_URL."
+            )
         graph = load(settings.root, name)
         configured = configuration(graph, settings.root, config)
         engine = schema.connect(settings.database_url)
@@ -207,7 +224,9 @@ async def _register(engine: AsyncEngine, graph: Graph, environment: str) -> tupl
         if environment_id is None:
             await connection.execute(insert(e).values(project_id=identifier, name=environment).on_conflict_do_nothing())
             environment_id = (await connection.execute(find)).scalar_one()
-        known = {n: i for i, n in await connection.execute(sa.select(a.c.id, a.c.name).where(a.c.project_id == identifier))}
+        known = {
+            n: i for i, n in await connection.execute(sa.select(a.c.id, a.c.name).where(a.c.project_id == identifier))
+        }
         new = []
         for name, asset in graph.assets.items():
             before = asset.options.renamed_from
@@ -261,8 +280,16 @@ def _import(name: str, root: Path) -> ModuleType:
         frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename.startswith(str(root))]
         own = [f for f in frames if "site-packages" not in f.filename] or frames
         where = f"{own[-1].filename}:{own[-1].lineno}" if own else name
-        hint = "Install what it needs, or correct the name." if isinstance(error, ImportError) else f"The line is: {own[-1].line}" if own else None
-        raise ProjectError(f"{where}: {name} cannot be imported: {type(error).__name__}: {error}.", hint=hint) from error
+        hint = (
+            "Install what it needs, or correct the name."
+            if isinstance(error, ImportError)
+            else f"The line is: {own[-1].line}"
+            if own
+            else None
+        )
+        raise ProjectError(
+            f"{where}: {name} cannot be imported: {type(error).__name__}: {error}.", hint=hint
+        ) from error
 
 
 def _read_config(path: Path) -> dict[str, dict[str, Any]]:
@@ -271,7 +298,9 @@ def _read_config(path: Path) -> dict[str, dict[str, Any]]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise DeclarationError(f"{path} cannot be read: {error}.") from None
     if not isinstance(values, dict) or not all(isinstance(v, dict | None) for v in values.values()):
-        raise DeclarationError(f"{path} is not a table of assets with a table of values each.", hint="chunks:\n    size: 800")
+        raise DeclarationError(
+            f"{path} is not a table of assets with a table of values each.", hint="chunks:\n    size: 800"
+        )
     return values
 
 

@@ -22,52 +22,24 @@ import polars as pl
 from assetcore import explain, look, selection, stack
 from assetcore.cache import async_lock, get_async_client
 from assetcore.errors import NothingSelectedError, SelectionError, UsageError
-from assetcore.execution import (
-    AssetResult,
-    Event,
-    Failure,
-    Run,
-    Say,
-    as_documents,
-    asset_states,
-    changed_commits,
-    observe,
-    observed_digest,
-    walk,
-)  # fmt: skip
+from assetcore.execution import Run, walk
 from assetcore.explain import Lineage, Why
 from assetcore.graph import Graph
 from assetcore.lineage import commit as lineage
 from assetcore.lineage import read, runs
 from assetcore.lineage.runs import RunInfo
 from assetcore.look import AssetInfo, Diff, Exported, StoredDocument
-from assetcore.plan import Choice, Plan, Snapshot, make_plan, unsettled
+from assetcore.plan import Choice, Plan, make_plan
 from assetcore.project import Project, find_root, project_names
+from assetcore.results import AssetResult, Event, RunResult, Say
 from assetcore.search import Hit
 from assetcore.settings import Settings
+from assetcore.snapshot import Read, changed_commits, take
 from assetcore.sweep import Swept, sweep
 
 __all__ = ["RunResult", "Session", "resumed"]
 
 LOCK_SECONDS = 30
-
-
-@dataclass(frozen=True, slots=True)
-class RunResult:
-    """What a run did. `run` is None when there was nothing to do."""
-
-    run: str | None
-    flow_run: str | None
-    status: str
-    assets: tuple[AssetResult, ...]
-    failures: tuple[Failure, ...] = ()
-    seconds: float = 0.0
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "run": self.run, "flow_run": self.flow_run, "status": self.status, "assets": [a.to_json() for a in self.assets],
-            "failures": [f.to_json() for f in self.failures], "seconds": round(self.seconds, 3),
-        }  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -79,7 +51,13 @@ class Session:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, settings: Settings, name: str, *, environment: str | None = None, config: Sequence[str] = (), automatic_schema: bool = False
+        cls,
+        settings: Settings,
+        name: str,
+        *,
+        environment: str | None = None,
+        config: Sequence[str] = (),
+        automatic_schema: bool = False,
     ) -> AsyncIterator[Session]:
         """Load a project and connect to its stores. Raises ProjectError, DeclarationError, ServiceError."""
         opened = Project.open(settings, name, environment=environment, config=config, automatic_schema=automatic_schema)
@@ -106,7 +84,9 @@ class Session:
         facts: dict[str, Any] = {}
         if selection.needs(parsed) & {"status", "cause"}:
             plan = await self.plan(None)
-            facts["statuses"] = {a.asset: {s for s in ("fresh", "stale", "pending", "removed") if getattr(a, s)} for a in plan.assets}
+            facts["statuses"] = {
+                a.asset: {s for s in ("fresh", "stale", "pending", "removed") if getattr(a, s)} for a in plan.assets
+            }
             facts["causes"] = {a.asset: {c for d in a.details for c in d.causes} for a in plan.assets}
         if "changed" in selection.needs(parsed):
             facts["changed"] = self._changed
@@ -141,13 +121,26 @@ class Session:
             plan.check()
             self._must_select_units(plan)
             for source in plan.sources:
-                say(Event("observed", source.source, source.documents, text=f"{source.new} new, {source.changed} changed, {source.removed} gone"))
+                say(
+                    Event(
+                        "observed",
+                        source.source,
+                        source.documents,
+                        text=f"{source.new} new, {source.changed} changed, {source.removed} gone",
+                    )
+                )
             if plan.up_to_date:
                 await self._note_settled(plan, snapshot)
                 results = tuple(AssetResult(a.asset, fresh=a.fresh) for a in plan.assets)
                 return RunResult(None, None, "nothing to do", results, seconds=_since(started))
-            run = Run(project, runs.new_run_id(), started, choice, snapshot.raw, say)
-            stored = {"select": select, "force": force, "upstream": upstream, "config": list(project.overrides), "plan": plan.to_json()}
+            run = Run(project, runs.new_run_id(), started, choice, snapshot.observed, say)
+            stored = {
+                "select": select,
+                "force": force,
+                "upstream": upstream,
+                "config": list(project.overrides),
+                "plan": plan.to_json(),
+            }
             async with project.engine.begin() as connection:
                 await runs.close_abandoned(connection, project.id, project.environment_id)
                 await runs.begin(connection, run.id, project.id, project.environment_id, select or "", stored, started)
@@ -162,7 +155,7 @@ class Session:
     async def why(self, ref: str) -> Why:
         """Why a unit is stale: the document, config value, model or lines of code that changed."""
         name = selection.parse_ref(ref).asset
-        chosen = [name] if name in self.graph.assets else list(self.graph.assets)
+        chosen = [name] if name is not None and name in self.graph.assets else list(self.graph.assets)
         plan, found = await self._plan(Choice(frozenset(chosen)), rehash=False)
         return await explain.why(self.project, ref, plan, found.snapshot)
 
@@ -196,62 +189,37 @@ class Session:
 
     # -- planning --------------------------------------------------------------------------------------------------------------
 
-    async def _plan(self, choice: Choice, *, rehash: bool) -> tuple[Plan, _Read]:
-        found = await self._read(choice, rehash=rehash)
+    async def _plan(self, choice: Choice, *, rehash: bool) -> tuple[Plan, Read]:
+        found = await take(self.project, choice, rehash=rehash)
         plan = make_plan(self.graph, self.environment, found.snapshot, choice)
         if plan.changed_aggregates:
             states = dict(found.snapshot.states)
             async with self.project.engine.connect() as connection:
-                former = await read.former_members(connection, [m for ms in plan.changed_aggregates.values() for m in ms])
+                former = await read.former_members(
+                    connection, [m for ms in plan.changed_aggregates.values() for m in ms]
+                )
             states |= {name: replace(states[name], former=former) for name in plan.changed_aggregates}
             plan = make_plan(self.graph, self.environment, replace(found.snapshot, states=states), choice)
         return plan, found
-
-    async def _read(self, choice: Choice, *, rehash: bool) -> _Read:
-        """Observe the sources, and read what lineage knows of the assets that need a look."""
-        project, graph = self.project, self.graph
-        scope = choice.assets | graph.ancestors(choice.assets)
-        names = [n for n in graph.sources if n in scope]
-        looked = await asyncio.gather(*(observe(project, n, rehash=rehash) for n in names))
-        raw = dict(zip(names, looked, strict=True))
-        definitions = project.definitions(scope)
-        async with project.engine.connect() as connection:
-            await connection.execution_options(isolation_level="REPEATABLE READ")
-            marks = await read.watermarks(connection, project.environment_id)
-            settled = {n: marks[project.asset_ids[n]].units for n in definitions if self._is_settled(n, definitions[n].digest, marks)}
-            changed = [n for n in names if not self._is_taken_in(n, raw[n], marks)]
-            look = unsettled(graph, choice.assets, settled, changed, force=choice.force)
-            needed = {up for n in look for direct in graph.upstream(n) for up in graph.chain(direct)} | look
-            states = await asset_states(project, connection, needed, definitions)
-            seconds = await read.seconds_per_unit(connection, [project.asset_ids[n] for n in look])
-        observed = {n: as_documents(raw[n], states[n].documents) if n in states else raw[n] for n in names}
-        by_name = {n: seconds[i] for n, i in project.asset_ids.items() if i in seconds}
-        snapshot = Snapshot(definitions, states, {n: u for n, u in settled.items() if n not in look}, observed, by_name)
-        return _Read(snapshot, raw, marks)
-
-    def _is_settled(self, name: str, digest: bytes, marks: Mapping[int, read.Watermark]) -> bool:
-        """Whether every unit was found fresh with this definition, and nothing above has changed since."""
-        mark = marks.get(self.project.asset_ids[name])
-        if mark is None or mark.settled is None or mark.settled.get("definition") != digest.hex():
-            return False
-        return bool(mark.settled.get("upstream") == changed_commits(self.project, name, marks))
-
-    def _is_taken_in(self, name: str, observed: Any, marks: Mapping[int, read.Watermark]) -> bool:
-        mark = marks.get(self.project.asset_ids[name])
-        return mark is not None and mark.settled is not None and mark.settled.get("observed") == observed_digest(observed)
 
     def _must_select_units(self, plan: Plan) -> None:
         """A selection of units that names none of the units there are selects nothing."""
         for asset in plan.assets:
             if asset.asset in plan.choice.units and not asset.units and not asset.removed:
                 rule = plan.choice.units[asset.asset]
-                raise NothingSelectedError(f"{asset.asset} has no unit {rule}.", hint=f"See: aipctl plan {asset.asset} --force --units")
+                raise NothingSelectedError(
+                    f"{asset.asset} has no unit {rule}.", hint=f"See: aipctl plan {asset.asset} --force --units"
+                )
 
-    async def _note_settled(self, plan: Plan, found: _Read) -> None:
+    async def _note_settled(self, plan: Plan, found: Read) -> None:
         """Assets that had to be looked at and were fresh need no look next time."""
         project = self.project
         for asset in plan.assets:
-            if asset.asset in found.snapshot.states and asset.asset not in found.snapshot.settled and asset.asset not in plan.choice.units:
+            if (
+                asset.asset in found.snapshot.states
+                and asset.asset not in found.snapshot.settled
+                and asset.asset not in plan.choice.units
+            ):
                 identifier = project.asset_ids[asset.asset]
                 settled = {
                     "definition": found.snapshot.definitions[asset.asset].digest.hex(),
@@ -261,7 +229,13 @@ class Session:
                 last = found.marks[identifier].last if identifier in found.marks else 0
                 async with project.engine.begin() as connection:
                     await lineage.settle(
-                        connection, project.environment_id, identifier, settled, units=asset.units, documents=documents, last=last
+                        connection,
+                        project.environment_id,
+                        identifier,
+                        settled,
+                        units=asset.units,
+                        documents=documents,
+                        last=last,
                     )
 
     def _changed(self, reference: str) -> frozenset[str]:
@@ -275,12 +249,17 @@ class Session:
         """One run at a time in an environment: a second one waits, and then finds what the first has made."""
         url = self.project.settings.redis_url
         if url is None:
-            raise UsageError("No Redis is known.", hint="Start the embedded services with: aipctl up, or set REDIS_URL.")
+            raise UsageError(
+                "No Redis is known.", hint="Start the embedded services with: aipctl up, or set REDIS_URL."
+            )
         client = get_async_client(url)
         key = f"assetcore:run:{self.project.name}:{self.environment}"
         try:
             async with async_lock(
-                client, key, LOCK_SECONDS, on_wait=lambda: say(Event("waiting", text="another run of this project is at work; waiting for it"))
+                client,
+                key,
+                LOCK_SECONDS,
+                on_wait=lambda: say(Event("waiting", text="another run of this project is at work; waiting for it")),
             ):
                 yield
         finally:
@@ -308,7 +287,9 @@ class Session:
         project = self.project
         addresses = await stack.up(project.settings, {"prefect"}, lambda text: run.say(Event("message", text=text)))
         project.settings = addresses.applied_to(project.settings)
-        os.environ.setdefault("PREFECT_HOME", str(project.settings.home / "prefect-client"))  # the user's own profile is not ours
+        os.environ.setdefault(
+            "PREFECT_HOME", str(project.settings.home / "prefect-client")
+        )  # the user's own profile is not ours
         flow = await asyncio.to_thread(importlib.import_module, "assetcore.flow")  # Prefect takes a second to import
         return await flow.execute(run, flow.Steps(steps, _plan_rows(plan)))
 
@@ -327,7 +308,12 @@ class Session:
 
 @asynccontextmanager
 async def open_project(
-    name: str | None = None, *, root: Path | None = None, environment: str | None = None, config: Sequence[str] = (), **settings: Any
+    name: str | None = None,
+    *,
+    root: Path | None = None,
+    environment: str | None = None,
+    config: Sequence[str] = (),
+    **settings: Any,
 ) -> AsyncIterator[Session]:
     """Open a project from Python: start the embedded services where no address is given, and connect.
 
@@ -337,7 +323,9 @@ async def open_project(
         async with open_project("handbook") as handbook:
             await handbook.materialize("+chunks")
     """
-    found = Settings.load(root or find_root(Path.cwd()), **({"environment": environment} if environment else {}), **settings)
+    found = Settings.load(
+        root or find_root(Path.cwd()), **({"environment": environment} if environment else {}), **settings
+    )
     names = project_names(found.root)
     if name is None and len(names) != 1:
         raise UsageError(f"There are {len(names)} projects: {', '.join(names)}.", hint="Name one of them.")
@@ -363,13 +351,6 @@ def scan(asset: str, *, project: str | None = None, root: Path | None = None) ->
     return asyncio.run(read_it())
 
 
-@dataclass(frozen=True, slots=True)
-class _Read:
-    snapshot: Snapshot
-    raw: Mapping[str, Any]
-    marks: Mapping[int, read.Watermark]
-
-
 async def _without_prefect(run: Run, steps: Mapping[str, Sequence[str]]) -> None:
     await walk(steps, lambda name, _: run.perform(name))
 
@@ -381,7 +362,9 @@ def changed_since(graph: Graph, root: Path, reference: str) -> frozenset[str]:
         done = subprocess.run(command, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError) as error:
         reason = (getattr(error, "stderr", "") or str(error)).strip().splitlines()
-        raise SelectionError(f"changed:{reference}: git cannot compare with it: {reason[0] if reason else 'no answer'}.") from None
+        raise SelectionError(
+            f"changed:{reference}: git cannot compare with it: {reason[0] if reason else 'no answer'}."
+        ) from None
     files = {str((root / name).resolve()) for name in done.stdout.split("\0") if name}
     changed = {n for n, asset in graph.assets.items() if str(Path(asset.place.file).resolve()) in files}
     return frozenset(changed | graph.descendants(changed))
@@ -422,7 +405,7 @@ async def resumed(run_id: str, start: Path) -> AsyncIterator[tuple[Run, Any]]:
             stored = found[0].plan
             choice = await session.choose(stored["select"], force=stored["force"])
             plan, snapshot = await session._plan(choice, rehash=False)
-            run = Run(session.project, run_id, found[0].started_at, choice, snapshot.raw, lambda _: None)
+            run = Run(session.project, run_id, found[0].started_at, choice, snapshot.observed, lambda _: None)
             status = "failed"
             try:
                 yield run, Steps(steps_of(plan, session.graph), _plan_rows(plan))

@@ -111,7 +111,11 @@ def judge(
         ~blocked & ~recipe_is_made & pl.col("failed_inputs").is_not_null()
         & (pl.col("failed_inputs") == pl.col("inputs")) & pl.col("failed_definition").eq_missing(pl.lit(definition, pl.Int64))
     )  # fmt: skip
-    gone = pl.col("unit").is_in(removed_inputs.implode()) if removed_inputs is not None and len(removed_inputs) else pl.lit(value=False)
+    gone = (
+        pl.col("unit").is_in(removed_inputs.implode())
+        if removed_inputs is not None and len(removed_inputs)
+        else pl.lit(value=False)
+    )
     causes: list[pl.Expr] = [
         _when(pl.lit(force), "forced"),
         _when(~is_made & ~failed, "missing"),

@@ -43,7 +43,9 @@ class Swept:
         return {"dry_run": self.dry_run, "objects": self.objects, "bytes": self.bytes, "orphans": list(self.orphans)}
 
 
-async def sweep(project: Project, alone: AbstractAsyncContextManager[None], *, dry_run: bool, grace: timedelta = GRACE) -> Swept:
+async def sweep(
+    project: Project, alone: AbstractAsyncContextManager[None], *, dry_run: bool, grace: timedelta = GRACE
+) -> Swept:
     """Find what nobody needs, and remove it unless `dry_run`. No run is at work meanwhile."""
     async with alone:
         orphans = await _orphans(project)
@@ -62,7 +64,11 @@ async def _orphans(project: Project) -> dict[int, tuple[str, list[tuple[bytes, i
         rows = await connection.execute(
             sa.select(a.id, a.name, h.unit, h.materialization_id)
             .select_from(t.head.join(t.asset, a.id == h.asset_id))
-            .where(h.environment_id == project.environment_id, h.until_commit.is_(None), a.id.not_in(project.asset_ids.values()))
+            .where(
+                h.environment_id == project.environment_id,
+                h.until_commit.is_(None),
+                a.id.not_in(project.asset_ids.values()),
+            )
         )
     units: defaultdict[int, list[tuple[bytes, int]]] = defaultdict(list)
     names: dict[int, str] = {}
@@ -76,9 +82,13 @@ async def _retire(project: Project, identifier: int, name: str, units: list[tupl
     """The units of an asset leave it, as a commit like any other: what it was stays known."""
     async with project.engine.connect() as connection:
         base = await lineage.allocate(connection)
-    key = object_key(project.name, "main", run_timestamp(datetime.now(UTC)), name, f"{MANIFEST}-{base >> 20:08d}.parquet")
+    key = object_key(
+        project.name, "main", run_timestamp(datetime.now(UTC)), name, f"{MANIFEST}-{base >> 20:08d}.parquet"
+    )
     batch = Batch(project.id, project.environment_id, identifier, 0, "gc", key, removed=tuple(units))
-    data = encode_manifest(batch, project=project.name, environment=project.environment, asset=name, assets={}, definition=None)
+    data = encode_manifest(
+        batch, project=project.name, environment=project.environment, asset=name, assets={}, definition=None
+    )
     await project.bucket.write(key, data)
     async with project.engine.begin() as connection:
         await lineage.commit(connection, batch)
@@ -95,7 +105,9 @@ async def _unknown(project: Project, before: datetime) -> AsyncIterator[ObjectIn
 
 async def _known(connection: AsyncConnection, project: Project) -> set[Key]:
     objects = await connection.execute(
-        sa.select(t.object_.c.key).join(t.asset, t.asset.c.id == t.object_.c.asset_id).where(t.asset.c.project_id == project.id)
+        sa.select(t.object_.c.key)
+        .join(t.asset, t.asset.c.id == t.object_.c.asset_id)
+        .where(t.asset.c.project_id == project.id)
     )
     manifests = await connection.execute(sa.select(t.commit.c.manifest).where(t.commit.c.project_id == project.id))
     return {*objects.scalars(), *manifests.scalars()}

@@ -88,7 +88,8 @@ def wanted_units(asset: Asset[..., Any], graph: Graph, views: Mapping[str, View]
         units = units.join(
             part.inputs.rename({"inputs": f"inputs{index}", "pending": f"pending{index}"}), on="unit", how="left"
         ).with_columns(
-            pl.col(f"inputs{index}").fill_null(sequence_digest("inputs", [])), pl.col(f"pending{index}").fill_null(part.open)
+            pl.col(f"inputs{index}").fill_null(sequence_digest("inputs", [])),
+            pl.col(f"pending{index}").fill_null(part.open),
         )
     return Wanted(_combine(units, len(parts)), pl.concat([p.given for p in parts] or [pl.DataFrame(schema=GIVEN)]))
 
@@ -108,14 +109,21 @@ def _base(asset: Asset[..., Any], driver: Dependency, views: Mapping[str, View])
     documents = views[upstream.name].documents
     parent = pl.lit(None, pl.String) if isinstance(upstream, Source) else pl.col("label")
     base = documents.select(
-        pl.col("address").alias("unit"), pl.col("name").alias("label"), parent.alias("parent"), pl.col("address").alias("driver")
+        pl.col("address").alias("unit"),
+        pl.col("name").alias("label"),
+        parent.alias("parent"),
+        pl.col("address").alias("driver"),
     )
     for dependency in asset.dependencies:
         if dependency.cross:
             other = views[dependency.upstream.name].documents.select(
                 pl.col("address").alias(f"cross:{dependency.parameter}"), pl.col("name").alias("other")
             )
-            base = base.join(other, how="cross").with_columns((pl.col("label") + " × " + pl.col("other")).alias("label")).drop("other")
+            base = (
+                base.join(other, how="cross")
+                .with_columns((pl.col("label") + " × " + pl.col("other")).alias("label"))
+                .drop("other")
+            )
     crossed = [f"cross:{d.parameter}" for d in asset.dependencies if d.cross]
     if crossed:
         pairs = zip(base["driver"], *(base[c] for c in crossed), strict=True)
@@ -152,7 +160,11 @@ def _part(
         below = _ancestor(dependency.upstream.name, dependency.per.name, graph, views)
         documents = view.documents.join(below, on="address", how="inner", maintain_order="left")
         above = _ancestor(driver.upstream.name, dependency.per.name, graph, views)
-        of = base.select("unit", pl.col("driver").alias("address")).join(above, on="address", how="left").select("unit", "of")
+        of = (
+            base.select("unit", pl.col("driver").alias("address"))
+            .join(above, on="address", how="left")
+            .select("unit", "of")
+        )
         return _members_part(index, documents, of, view.open)
     digest = sequence_digest("inputs", view.documents["identity"])
     pending = view.open or bool(view.documents["pending"].any())
@@ -161,7 +173,12 @@ def _part(
 
 
 def _each_part(
-    index: int, dependency: Dependency, driver: Dependency | None, base: pl.DataFrame, graph: Graph, views: Mapping[str, View]
+    index: int,
+    dependency: Dependency,
+    driver: Dependency | None,
+    base: pl.DataFrame,
+    graph: Graph,
+    views: Mapping[str, View],
 ) -> _Part:
     documents = views[dependency.upstream.name].documents
     if dependency.fields is not None:
@@ -173,7 +190,11 @@ def _each_part(
         of = base.select("unit", pl.col("driver").alias("of"))
     else:
         above = _ancestor(driver.upstream.name, dependency.upstream.name, graph, views)
-        of = base.select("unit", pl.col("driver").alias("address")).join(above, on="address", how="left").select("unit", "of")
+        of = (
+            base.select("unit", pl.col("driver").alias("address"))
+            .join(above, on="address", how="left")
+            .select("unit", "of")
+        )
     joined = of.join(facts, on="of", how="inner", maintain_order="left")
     return _Part(
         joined.select("unit", "inputs", "pending"),
@@ -183,7 +204,9 @@ def _each_part(
 
 def _members_part(index: int, documents: pl.DataFrame, of: pl.DataFrame, is_open: bool) -> _Part:
     """Each unit is given several documents: those whose `of` is the unit's."""
-    joined = documents.select("of", "document", "address", "identity", "pending").join(of, on="of", how="inner", maintain_order="left")
+    joined = documents.select("of", "document", "address", "identity", "pending").join(
+        of, on="of", how="inner", maintain_order="left"
+    )
     groups = joined.group_by("unit", maintain_order=True).agg("identity", pl.col("pending").any())
     inputs = groups.select(
         "unit",
@@ -209,7 +232,7 @@ def _projected(documents: pl.DataFrame, dependency: Dependency) -> pl.Series:
     output = dependency.upstream.output
     names = output.document_type.field_names()
     chosen = dependency.fields or frozenset()
-    columns = documents.select("name", "media_type", "sha256", "field_digests").iter_rows()
+    columns: Any = documents.select("name", "media_type", "sha256", "field_digests").iter_rows()
     return pl.Series(
         "identity", [projected_identity(output.type_name, *row, names, chosen) for row in columns], pl.Binary
     )
@@ -223,5 +246,7 @@ def _combine(units: pl.DataFrame, parameters: int) -> pl.DataFrame:
         columns = [units[f"inputs{i}"] for i in range(parameters)]
         rows = zip(*columns, strict=True) if columns else [() for _ in range(units.height)]
         inputs = pl.Series("inputs", [sequence_digest("inputs", row) for row in rows], pl.Binary)
-    pending = pl.any_horizontal([pl.col(f"pending{i}") for i in range(parameters)]) if parameters else pl.lit(value=False)
+    pending = (
+        pl.any_horizontal([pl.col(f"pending{i}") for i in range(parameters)]) if parameters else pl.lit(value=False)
+    )
     return units.select("unit", "label", "parent", inputs, pending.alias("pending")).sort("label", "unit")

@@ -23,6 +23,7 @@ from assetcore.fingerprint import Part
 from assetcore.lineage import tables as t
 from assetcore.lineage.read import among
 from assetcore.staleness import Definition
+from assetcore.storage import Key
 
 __all__ = ["Batch", "Failed", "Made", "NewDocument", "NewObject", "Overtaken", "Reused", "allocate", "commit", "keep_definition",
            "keep_observation", "settle"]  # fmt: skip
@@ -37,7 +38,7 @@ class NewObject:
     """An object that was written to the bucket for this commit."""
 
     id: int
-    key: str
+    key: Key
     size: int
     rows: int | None
 
@@ -108,7 +109,7 @@ class Batch:
     asset: int
     definition: int
     run: str
-    manifest: str
+    manifest: Key
     made: tuple[Made, ...] = ()
     reused: tuple[Reused, ...] = ()
     removed: tuple[tuple[bytes, int | None], ...] = ()
@@ -132,7 +133,9 @@ async def keep_definition(
 ) -> int:
     """The identifier of a definition, which is written when it is new, with the sources of its parts."""
     facts = {n: {"digest": c.digest.hex(), "detail": c.detail} for n, c in definition.components.items()}
-    known = sa.select(t.definition.c.id).where(t.definition.c.asset_id == asset, t.definition.c.digest == definition.digest)
+    known = sa.select(t.definition.c.id).where(
+        t.definition.c.asset_id == asset, t.definition.c.digest == definition.digest
+    )
     found = (await connection.execute(known)).scalar_one_or_none()
     if found is None:
         await connection.execute(
@@ -170,13 +173,21 @@ async def commit(connection: AsyncConnection, batch: Batch) -> int:
         [(m.id, batch.asset, batch.definition, m.unit, m.label, m.parent, m.inputs, list(m.documents), batch.run, m.seconds, batch.at)
          for m in batch.made],
     )  # fmt: skip
-    await _copy(connection, t.edge, [(m.id, parameter, document) for m in batch.made for parameter, document in dict.fromkeys(m.edges)])
+    await _copy(
+        connection,
+        t.edge,
+        [(m.id, parameter, document) for m in batch.made for parameter, document in dict.fromkeys(m.edges)],
+    )
     await _copy(
         connection, t.collected,
         [(m.id, parameter, asset, batch.environment, at) for m in batch.made for parameter, asset, at in m.collected],
     )  # fmt: skip
     heads = [(m.unit, m.id) for m in batch.made] + [(r.unit, r.materialization) for r in batch.reused]
-    ended = [m.unit for m in batch.made if m.was] + [r.unit for r in batch.reused if r.was] + [unit for unit, _ in batch.removed]
+    ended = (
+        [m.unit for m in batch.made if m.was]
+        + [r.unit for r in batch.reused if r.was]
+        + [unit for unit, _ in batch.removed]
+    )
     await _supersede(connection, batch, ended, number)
     await _copy(connection, t.head, [(batch.environment, batch.asset, unit, m, number, None) for unit, m in heads])
     await _note_failures(connection, batch, [unit for unit, _ in heads] + [unit for unit, _ in batch.removed])
@@ -185,7 +196,14 @@ async def commit(connection: AsyncConnection, batch: Batch) -> int:
 
 
 async def settle(
-    connection: AsyncConnection, environment: int, asset: int, settled: Mapping[str, Any], *, units: int, documents: int, last: int
+    connection: AsyncConnection,
+    environment: int,
+    asset: int,
+    settled: Mapping[str, Any],
+    *,
+    units: int,
+    documents: int,
+    last: int,
 ) -> None:
     """Note that every unit of an asset was found fresh under these conditions, unless it was committed to after `last`."""
     w = t.watermark
@@ -198,15 +216,15 @@ async def settle(
     )
 
 
-async def keep_observation(connection: AsyncConnection, asset: int, known: pl.DataFrame, observed: pl.DataFrame) -> None:
+async def keep_observation(
+    connection: AsyncConnection, asset: int, known: pl.DataFrame, observed: pl.DataFrame
+) -> None:
     """Remember the last look at a source: only rows that differ are written."""
     o = t.observation
     changed = observed.join(known, on=observed.columns, how="anti", nulls_equal=True)
     gone = known.join(observed, on="name", how="anti")["name"].to_list() + changed["name"].to_list()
     if gone:
-        await connection.execute(
-            sa.delete(o).where(o.c.asset_id == asset, among(o.c.name, gone, sa.Text))
-        )
+        await connection.execute(sa.delete(o).where(o.c.asset_id == asset, among(o.c.name, gone, sa.Text)))
     await _copy(connection, o, [(asset, *row) for row in changed.select(known.columns).iter_rows()])
 
 
@@ -283,5 +301,3 @@ async def _copy(connection: AsyncConnection, table: sa.Table, rows: Sequence[tup
     driver: Any = raw.driver_connection
     columns = [column.name for column in table.columns]
     await driver.copy_records_to_table(table.name, records=rows, columns=columns)
-
-

@@ -38,7 +38,13 @@ _SCHEMA = pa.schema([
 
 
 def encode_manifest(
-    batch: Batch, *, project: str, environment: str, asset: str, assets: Mapping[int, str], definition: Definition | None
+    batch: Batch,
+    *,
+    project: str,
+    environment: str,
+    asset: str,
+    assets: Mapping[int, str],
+    definition: Definition | None,
 ) -> bytes:
     """The Parquet bytes of a batch's manifest. Assets that were collected are named in the metadata, by identifier."""
     rows: list[dict[str, Any]] = [
@@ -51,7 +57,10 @@ def encode_manifest(
         }
         for m in batch.made
     ]  # fmt: skip
-    rows += [{"event": "reused", "unit": r.unit, "label": r.label, "materialization": r.materialization} for r in batch.reused]
+    rows += [
+        {"event": "reused", "unit": r.unit, "label": r.label, "materialization": r.materialization}
+        for r in batch.reused
+    ]
     rows += [{"event": "removed", "unit": unit, "materialization": was} for unit, was in batch.removed]
     facts = definition and {n: {"digest": c.digest.hex(), "detail": c.detail} for n, c in definition.components.items()}
     header = {

@@ -48,7 +48,10 @@ def frame(rows: Sequence[Any], schema: Mapping[str, Any]) -> pl.DataFrame:
     """Rows as columns; much faster than handing rows to polars one at a time."""
     columns = zip(*rows, strict=True) if rows else ([] for _ in schema)
     return pl.DataFrame(
-        [pl.Series(name, column, dtype, strict=False) for (name, dtype), column in zip(schema.items(), columns, strict=True)]
+        [
+            pl.Series(name, column, dtype, strict=False)
+            for (name, dtype), column in zip(schema.items(), columns, strict=True)
+        ]
     )
 
 
@@ -60,7 +63,11 @@ def as_of(commit: int | None) -> sa.ColumnElement[bool]:
     return sa.and_(t.head.c.since_commit <= commit, still)
 
 
-_listed = sa.func.unnest(t.materialization.c.documents).table_valued("id", with_ordinality="position").lateral("listed").render_derived()
+_listed = (
+    sa.func.unnest(t.materialization.c.documents)
+    .table_valued("id", with_ordinality="position", name="listed")
+    .render_derived()
+)
 position = _listed.c.position
 """Where a document stands among those that its unit made; beside `current`."""
 current = (
@@ -80,7 +87,9 @@ async def watermarks(connection: AsyncConnection, environment: int) -> dict[int,
     """The watermark of every asset of an environment, by the asset's identifier."""
     w = t.watermark.c
     rows = await connection.execute(
-        sa.select(w.asset_id, w.changed_commit, w.last_commit, w.settled, w.units, w.documents, w.made_at).where(w.environment_id == environment)
+        sa.select(w.asset_id, w.changed_commit, w.last_commit, w.settled, w.units, w.documents, w.made_at).where(
+            w.environment_id == environment
+        )
     )
     return {row[0]: Watermark(*row[1:]) for row in rows}
 
@@ -118,11 +127,19 @@ async def made_units(connection: AsyncConnection, environment: int, assets: Coll
             f.environment_id == environment, f.asset_id.in_(list(assets))
         )
     )
-    schema = {"asset": pl.Int64} | {name: MADE[name] for name in ("unit", "label", "parent", "definition", "inputs", "materialization")}
+    schema = {"asset": pl.Int64} | {
+        name: MADE[name] for name in ("unit", "label", "parent", "definition", "inputs", "materialization")
+    }
     units = frame(heads.all(), schema)
     failures = frame(
         failed.all(),
-        {"asset": pl.Int64, "unit": pl.Binary, "label": pl.String, "failed_definition": pl.Int64, "failed_inputs": pl.Binary},
+        {
+            "asset": pl.Int64,
+            "unit": pl.Binary,
+            "label": pl.String,
+            "failed_definition": pl.Int64,
+            "failed_inputs": pl.Binary,
+        },
     )
     merged = units.join(failures, on=["asset", "unit"], how="full", coalesce=True, suffix="_failed")
     merged = merged.with_columns(pl.coalesce("label", "label_failed").alias("label"))
@@ -142,9 +159,7 @@ async def definitions(connection: AsyncConnection, assets: Collection[int]) -> d
     return found
 
 
-async def former_members(
-    connection: AsyncConnection, materializations: Collection[int]
-) -> pl.DataFrame:
+async def former_members(connection: AsyncConnection, materializations: Collection[int]) -> pl.DataFrame:
     """Documents that these materializations were given and that may be gone: materialization, address. Two statements.
 
     Of what was given one by one, all; of whole assets, those whose unit is no longer what it was.
@@ -157,7 +172,10 @@ async def former_members(
         .where(among(e.materialization_id, materializations, sa.BigInteger))
     )
     then = sa.and_(
-        h.asset_id == c.asset_id, h.environment_id == c.environment_id, h.since_commit <= c.commit_id, h.until_commit > c.commit_id
+        h.asset_id == c.asset_id,
+        h.environment_id == c.environment_id,
+        h.since_commit <= c.commit_id,
+        h.until_commit > c.commit_id,
     )
     past = await connection.execute(
         sa.select(c.materialization_id, d.address)
@@ -233,18 +251,24 @@ async def seconds_per_unit(connection: AsyncConnection, assets: Collection[int])
     """The mean time that a unit of these assets has taken."""
     m = t.materialization.c
     rows = await connection.execute(
-        sa.select(m.asset_id, sa.func.avg(m.seconds)).where(m.asset_id.in_(list(assets)), m.definition_id > 0).group_by(m.asset_id)
+        sa.select(m.asset_id, sa.func.avg(m.seconds))
+        .where(m.asset_id.in_(list(assets)), m.definition_id > 0)
+        .group_by(m.asset_id)
     )
     return {asset: float(seconds) for asset, seconds in rows}
 
 
 async def sources_of_parts(connection: AsyncConnection, digests: Collection[bytes]) -> dict[bytes, str]:
     """The normalised source of these parts of fingerprints."""
-    rows = await connection.execute(sa.select(t.part.c.digest, t.part.c.source).where(among(t.part.c.digest, digests, BYTEA)))
+    rows = await connection.execute(
+        sa.select(t.part.c.digest, t.part.c.source).where(among(t.part.c.digest, digests, BYTEA))
+    )
     return dict(rows.all())
 
 
-async def last_failure(connection: AsyncConnection, environment: int, asset: int, unit: bytes) -> tuple[str, str] | None:
+async def last_failure(
+    connection: AsyncConnection, environment: int, asset: int, unit: bytes
+) -> tuple[str, str] | None:
     """The error and traceback of a unit's last attempt, if it failed."""
     f = t.failure.c
     row = (

@@ -51,7 +51,13 @@ def new_run_id() -> str:
 
 
 async def begin(
-    connection: AsyncConnection, run: str, project: int, environment: int, selection: str, plan: Mapping[str, Any], started: datetime
+    connection: AsyncConnection,
+    run: str,
+    project: int,
+    environment: int,
+    selection: str,
+    plan: Mapping[str, Any],
+    started: datetime,
 ) -> None:
     """Write a run that starts now."""
     try:
@@ -75,8 +81,12 @@ async def finish(
     connection: AsyncConnection, run: str, status: str, assets: Sequence[tuple[str, Mapping[str, Any], float]]
 ) -> None:
     """Write how a run ended."""
-    await connection.execute(sa.update(t.run).where(t.run.c.id == run).values(status=status, finished_at=datetime.now(UTC)))
-    rows = [{"run_id": run, "asset": asset, "counts": dict(counts), "seconds": seconds} for asset, counts, seconds in assets]
+    await connection.execute(
+        sa.update(t.run).where(t.run.c.id == run).values(status=status, finished_at=datetime.now(UTC))
+    )
+    rows = [
+        {"run_id": run, "asset": asset, "counts": dict(counts), "seconds": seconds} for asset, counts, seconds in assets
+    ]
     if rows:
         await connection.execute(insert(t.run_asset).values(rows).on_conflict_do_nothing())
 
@@ -108,18 +118,31 @@ async def find(connection: AsyncConnection, project: int, run: str) -> RunInfo:
     if len(rows) != 1:
         found = ", ".join(row.id for row in rows)
         raise SelectionError(
-            f"{run!r} is the beginning of several runs: {found}." if rows else f"There is no run {run!r}.", hint="See: aipctl runs"
+            f"{run!r} is the beginning of several runs: {found}." if rows else f"There is no run {run!r}.",
+            hint="See: aipctl runs",
         )
     return (await _with_assets(connection, rows))[0]
 
 
 async def _with_assets(connection: AsyncConnection, rows: Sequence[Any]) -> list[RunInfo]:
     c = t.run_asset.c
-    found = await connection.execute(sa.select(c.run_id, c.asset, c.counts, c.seconds).where(c.run_id.in_([r.id for r in rows])))
+    found = await connection.execute(
+        sa.select(c.run_id, c.asset, c.counts, c.seconds).where(c.run_id.in_([r.id for r in rows]))
+    )
     assets: dict[str, list[dict[str, Any]]] = {}
     for run, asset, counts, seconds in found:
         assets.setdefault(run, []).append({**counts, "asset": asset, "seconds": round(seconds, 3)})
     return [
-        RunInfo(r.id, r.status, r.selection, r.actor, r.started_at, r.finished_at, r.flow_run, r.plan, tuple(assets.get(r.id, ())))
+        RunInfo(
+            r.id,
+            r.status,
+            r.selection,
+            r.actor,
+            r.started_at,
+            r.finished_at,
+            r.flow_run,
+            r.plan,
+            tuple(assets.get(r.id, ())),
+        )
         for r in rows
     ]

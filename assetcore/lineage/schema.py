@@ -91,7 +91,8 @@ class reach:
         except Exception as error:
             reason = str(getattr(error, "orig", None) or error).split(">: ")[-1].splitlines()[0]
             raise ServiceError(
-                f"Postgres at {address} cannot be used: {reason}.", hint="Look at: aipctl check, or start the services with: aipctl up"
+                f"Postgres at {address} cannot be used: {reason}.",
+                hint="Look at: aipctl check, or start the services with: aipctl up",
             ) from error
         return self._connection
 

@@ -19,7 +19,20 @@ from assetcore.documents import document_id
 from assetcore.lineage import tables as t
 from assetcore.lineage.read import among, as_of, current, position
 
-__all__ = ["Found", "Step", "by_unit", "documents", "down", "inputs_of", "look_up", "of_asset", "qualified", "up", "wholes_of", "with_prefix"]
+__all__ = [
+    "Found",
+    "Step",
+    "by_unit",
+    "documents",
+    "down",
+    "inputs_of",
+    "look_up",
+    "of_asset",
+    "qualified",
+    "up",
+    "wholes_of",
+    "with_prefix",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +65,18 @@ class Step:
 
 
 _d, _h, _m = t.document.c, t.head.c, t.materialization.c
-_columns = (_d.id, _d.asset_id, _m.label, _m.parent, _d.name, _d.media_type, _d.size, _d.sha256, _d.identity, _d.address)
+_columns = (
+    _d.id,
+    _d.asset_id,
+    _m.label,
+    _m.parent,
+    _d.name,
+    _d.media_type,
+    _d.size,
+    _d.sha256,
+    _d.identity,
+    _d.address,
+)
 
 
 async def of_asset(
@@ -69,7 +93,9 @@ async def of_asset(
     return [Found(*row) for row in rows]
 
 
-async def by_unit(connection: AsyncConnection, environment: int, asset: int, label: str) -> list[tuple[bytes, str, str | None]]:
+async def by_unit(
+    connection: AsyncConnection, environment: int, asset: int, label: str
+) -> list[tuple[bytes, str, str | None]]:
     """The current units of an asset with this label, alone or below their parent: unit, label, parent."""
     parent, slash, rest = label.partition("/")
     matches = [_m.label == label]
@@ -90,7 +116,12 @@ async def documents(connection: AsyncConnection, environment: int, asset: int, u
     rows = await connection.execute(
         sa.select(*_columns)
         .select_from(current)
-        .where(_h.environment_id == environment, _h.asset_id == asset, _h.until_commit.is_(None), among(_h.unit, units, BYTEA))
+        .where(
+            _h.environment_id == environment,
+            _h.asset_id == asset,
+            _h.until_commit.is_(None),
+            among(_h.unit, units, BYTEA),
+        )
         .order_by(sa.collate(_m.label, "C"), position)
     )
     return [Found(*row) for row in rows]
@@ -140,7 +171,9 @@ async def up(connection: AsyncConnection, environment: int, ids: Collection[int]
         sa.select(e.materialization_id, e.document_id).where(among(e.materialization_id, by_maker, sa.BigInteger))
     )
     wholes = await connection.execute(
-        sa.select(c.materialization_id, c.asset_id, c.commit_id).where(among(c.materialization_id, by_maker, sa.BigInteger))
+        sa.select(c.materialization_id, c.asset_id, c.commit_id).where(
+            among(c.materialization_id, by_maker, sa.BigInteger)
+        )
     )
     return Step(
         frozenset((document, given) for m, given in edges for document in by_maker[m]),
@@ -151,16 +184,18 @@ async def up(connection: AsyncConnection, environment: int, ids: Collection[int]
 async def down(connection: AsyncConnection, environment: int, ids: Collection[int]) -> Step:
     """What was made of these documents and is current: edges from each, also through whole assets."""
     e, c = t.edge.c, t.collected.c
-    made = sa.func.unnest(_m.documents).table_valued("id").lateral("made").render_derived()
+    made = sa.func.unnest(_m.documents).table_valued("id", name="made").render_derived()
     now = sa.and_(_h.materialization_id == _m.id, _h.environment_id == environment, _h.until_commit.is_(None))
     direct = await connection.execute(
         sa.select(e.document_id, made.c.id)
-        .select_from(t.edge.join(t.materialization, _m.id == e.materialization_id).join(t.head, now).join(made, sa.true()))
+        .select_from(
+            t.edge.join(t.materialization, _m.id == e.materialization_id).join(t.head, now).join(made, sa.true())
+        )
         .where(among(e.document_id, ids, sa.BigInteger))
     )
     # A whole asset was given as of a commit: the documents that some unit of it then was.
     m2, h2 = t.materialization.alias("given"), t.head.alias("then")
-    given = sa.func.unnest(m2.c.documents).table_valued("id").lateral("listed_given").render_derived()
+    given = sa.func.unnest(m2.c.documents).table_valued("id", name="listed_given").render_derived()
     held = sa.and_(
         h2.c.asset_id == c.asset_id, h2.c.environment_id == c.environment_id, h2.c.since_commit <= c.commit_id,
         sa.or_(h2.c.until_commit.is_(None), h2.c.until_commit > c.commit_id),
@@ -168,7 +203,10 @@ async def down(connection: AsyncConnection, environment: int, ids: Collection[in
     chosen = sa.select(_d.asset_id, _d.materialization_id).where(among(_d.id, ids, sa.BigInteger)).subquery()
     first = t.materialization.alias("first")
     units = (
-        sa.select(first.c.asset_id, first.c.unit).join(chosen, chosen.c.materialization_id == first.c.id).distinct().subquery()
+        sa.select(first.c.asset_id, first.c.unit)
+        .join(chosen, chosen.c.materialization_id == first.c.id)
+        .distinct()
+        .subquery()
     )
     through = await connection.execute(
         sa.select(given.c.id, made.c.id)
@@ -220,17 +258,22 @@ async def look_up(connection: AsyncConnection, ids: Iterable[int]) -> dict[int, 
     return {row[0]: Found(*row) for row in rows}
 
 
-def _makers(environment: int, ids: Collection[int]) -> sa.Select[Any]:
+def _makers(environment: int, ids: Collection[int]) -> sa.Select[Any, Any, Any]:
     """For each document: the materialization that made it first, and the one that its unit currently is, if that holds it."""
     first, now = t.materialization.alias("first"), t.materialization.alias("now")
     is_current = sa.and_(
-        _h.environment_id == environment, _h.asset_id == first.c.asset_id, _h.unit == first.c.unit, _h.until_commit.is_(None)
+        _h.environment_id == environment,
+        _h.asset_id == first.c.asset_id,
+        _h.unit == first.c.unit,
+        _h.until_commit.is_(None),
     )
     holds = sa.and_(now.c.id == _h.materialization_id, _d.id == sa.any_(now.c.documents))
     return (
         sa.select(_d.id, first.c.id, now.c.id)
         .select_from(
-            t.document.join(first, first.c.id == _d.materialization_id).outerjoin(t.head, is_current).outerjoin(now, holds)
+            t.document.join(first, first.c.id == _d.materialization_id)
+            .outerjoin(t.head, is_current)
+            .outerjoin(now, holds)
         )
         .where(among(_d.id, ids, sa.BigInteger))
     )

@@ -85,7 +85,9 @@ class Model:
     def units(self) -> dict[str, dict[str, tuple[Any, Output]]]:
         """For each asset and unit: its recipe, and what it makes."""
         clean: Callable[[str], str] = lambda text: eval(CLEAN[self.clean])
-        found: dict[str, dict[str, tuple[Any, Output]]] = {n: {} for n in ("clean", "chunks", "marked", "joined", "shapes", "ranks", "total")}
+        found: dict[str, dict[str, tuple[Any, Output]]] = {
+            n: {} for n in ("clean", "chunks", "marked", "joined", "shapes", "ranks", "total")
+        }
         ranks: dict[int, list[tuple[str, str, int]]] = {}
         for name, text in sorted(self.documents.items()):
             page = clean(text)
@@ -101,7 +103,9 @@ class Model:
         for i, members in ranks.items():
             found["ranks"][str(i)] = (tuple(members), [(f"rank-{i}", " ".join(sorted(t for _, t, _ in members)), ())])
         first = [(n, t) for n, (_, out) in sorted(found["joined"].items()) for n, t, _ in out]
-        second = [(out[0][0], out[0][1]) for _, (_, out) in sorted(found["ranks"].items())] if self.total == "two" else []
+        second = (
+            [(out[0][0], out[0][1]) for _, (_, out) in sorted(found["ranks"].items())] if self.total == "two" else []
+        )
         text = "|".join(f"{n}={t}" for n, t in first + second)
         found["total"]["total"] = ((self.total, tuple(first), tuple(second)), [("total", text, ())])
         return found
@@ -126,11 +130,28 @@ class Model:
 def edit(model: Model, chance: random.Random) -> str:
     """One random edit, as a user might make it."""
     words = ["alpha", "beta ", " gamma", "Delta", "alpha  beta", "ε"]
-    choice = chance.choice(["document", "document", "document", "white space", "remove", "rename", "clean", "mark", "size", "total", "comment", "nothing"])
+    choice = chance.choice(
+        [
+            "document",
+            "document",
+            "document",
+            "white space",
+            "remove",
+            "rename",
+            "clean",
+            "mark",
+            "size",
+            "total",
+            "comment",
+            "nothing",
+        ]
+    )
     names = sorted(model.documents)
     match choice:
         case "document":
-            model.documents[chance.choice([*"abcdef"]) + ".txt"] = "".join(chance.choices(words, k=chance.randint(0, 4)))
+            model.documents[chance.choice([*"abcdef"]) + ".txt"] = "".join(
+                chance.choices(words, k=chance.randint(0, 4))
+            )
         case "white space" if names:
             name = chance.choice(names)
             model.documents[name] = " " + model.documents[name] + "  "
@@ -177,7 +198,10 @@ async def test_any_history_of_edits_ends_where_a_build_from_nothing_ends(setting
         executed = {asset: found.get("made", 0) + found.get("unchanged", 0) for asset, found in done.items()}
         expected = model.executions()
         assert {a: n for a, n in executed.items() if n} == {a: n for a, n in expected.items() if n}, history
-        contents = {a: sorted((name, text) for (_, name), text in found.items()) for a, found in (await world.contents()).items()}
+        contents = {
+            a: sorted((name, text) for (_, name), text in found.items())
+            for a, found in (await world.contents()).items()
+        }
         contents.pop("topics", None)
         assert contents == model.contents(), history
         assert await world.plan() == {}, history

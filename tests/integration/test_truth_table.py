@@ -136,7 +136,10 @@ async def test_p13_a_removed_document_takes_its_outputs_along(world: World) -> N
 
 async def test_p14_only_what_failed_is_tried_again(world: World) -> None:
     """A unit that raises fails alone, with the user's traceback; the next run makes it and what it kept from being made."""
-    failing = BODY.replace('return Topic(topic.name, text=" ".join', 'assert "gamma" not in topic.text\n    return Topic(topic.name, text=" ".join')
+    failing = BODY.replace(
+        'return Topic(topic.name, text=" ".join',
+        'assert "gamma" not in topic.text\n    return Topic(topic.name, text=" ".join',
+    )
     world.code(failing)
     result = await world.materialize()
     assert result.status == "failed"
@@ -230,7 +233,9 @@ async def test_p24_an_aggregate_of_any_size(world: World, size: int) -> None:
 async def test_p25_a_renamed_asset_keeps_what_it_has(world: World) -> None:
     """An asset renamed with `renamed_from` keeps history and content; nothing is executed."""
     await world.materialize()
-    renamed = BODY.replace("@asset\nasync def clean", '@asset(renamed_from="clean")\nasync def tidy').replace("each(clean)", "each(tidy)")
+    renamed = BODY.replace("@asset\nasync def clean", '@asset(renamed_from="clean")\nasync def tidy').replace(
+        "each(clean)", "each(tidy)"
+    )
     world.code(renamed)
     assert await world.plan() == {}
     assert set((await world.contents())["tidy"]) == {("a.txt", "a.txt"), ("b.txt", "b.txt")}

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from assetcore.execution import Event
-from assetcore.session import RunResult, Session
+from assetcore.results import Event, RunResult
+from assetcore.session import Session
 from assetcore.settings import Settings
 
 HEAD = """
@@ -73,14 +73,18 @@ class World:
             plan = await session.plan(select, **options)
         return {a.asset: a.to_json() for a in plan.assets if not a.idle}
 
-    async def materialize(self, select: str | None = None, *, config: tuple[str, ...] = (), **options: Any) -> RunResult:
+    async def materialize(
+        self, select: str | None = None, *, config: tuple[str, ...] = (), **options: Any
+    ) -> RunResult:
         async with self.open(*config) as session:
             return await session.materialize(select, **{"local": True, "on_event": self.events.append, **options})
 
     async def made(self, select: str | None = None, **options: Any) -> dict[str, dict[str, int]]:
         """What materializing did: the non-zero counts of every asset that something was done to."""
         result = await self.materialize(select, **options)
-        counts = {a.asset: {k: v for k, v in a.to_json().items() if k not in ("asset", "fresh") and v} for a in result.assets}
+        counts = {
+            a.asset: {k: v for k, v in a.to_json().items() if k not in ("asset", "fresh") and v} for a in result.assets
+        }
         return {asset: found for asset, found in counts.items() if found}
 
     async def contents(self) -> dict[str, dict[tuple[str, str], bytes]]:

@@ -1,0 +1,299 @@
+"""Batches: how are one asset's stale units made?
+
+What an earlier recipe made is taken back; the rest is called in batches that hold about `batch_seconds` of work, each stored and
+committed while the next is called. A batch is the unit of memory, of a transaction, and of what a crash can lose.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import polars as pl
+
+from assetcore.assets import Asset, Dependency
+from assetcore.calls import Call, Outcome, Processes, call_async, call_sync
+from assetcore.keep import Draft, Keeper
+from assetcore.lineage import read
+from assetcore.lineage.commit import Failed, Made, NewDocument, Reused
+from assetcore.plan import AssetState, Judgement
+from assetcore.project import Project
+from assetcore.results import AssetResult, Event, Failure, Say
+from assetcore.staleness import Definition
+from assetcore.storage import Stored
+from assetcore.units import View, document_address
+from assetcore.values import decode, decode_many
+
+__all__ = ["LARGEST_BATCH", "Work"]
+
+FIRST_BATCH = 64
+LARGEST_BATCH = 8192
+PROCESS_PAYS_SECONDS = 2.0
+"""Work left in a sync asset above which processes are worth their start."""
+
+
+@dataclass(slots=True)
+class Work:
+    """The making of one asset's stale units, batch by batch."""
+
+    project: Project
+    keeper: Keeper
+    processes: Processes
+    say: Say
+    asset: Asset[..., Any]
+    definition: Definition
+    definition_id: int
+    judgement: Judgement
+    state: AssetState
+    marks: Mapping[int, read.Watermark]
+    views: Mapping[str, View]
+    result: AssetResult
+    failures: list[Failure]
+    last: int
+    finished: list[bytes] = field(default_factory=list)
+    _shared: dict[str, Any] = field(default_factory=dict)
+
+    async def take_back(
+        self,
+        units: pl.DataFrame,
+        earlier: Mapping[bytes, Sequence[tuple[bytes, int]]],
+        gone: Sequence[tuple[bytes, int | None]],
+    ) -> pl.DataFrame:
+        """Commit what an earlier materialization with the same recipe made, and what is no longer wanted; returns what is left.
+
+        A recipe that another unit had (a renamed document whose name the function does not see) gives the same documents at
+        this unit's address: nothing is executed and no byte is written.
+        """
+        reused: list[Reused] = []
+        copied: dict[bytes, int] = {}
+        for unit, label, inputs, was in units.select("unit", "label", "inputs", "materialization").iter_rows():
+            same = [m for u, m in earlier.get(inputs, ()) if u == unit]
+            if same:
+                reused.append(Reused(unit, label, same[0], was))
+            elif inputs in earlier:
+                copied[unit] = earlier[inputs][0][1]
+        base, made = await self._copies(units, copied) if copied else (None, [])
+        if reused or made or gone:
+            self.last = await self.keeper.commit(
+                self.asset, self.definition, self.definition_id, base=base, made=made, reused=reused, removed=gone
+            )
+        taken = [*(r.unit for r in reused), *copied]
+        self.finished.extend(taken)
+        self.result.reused += len(taken)
+        return units.filter(~pl.col("unit").is_in(pl.Series("unit", taken, pl.Binary).implode()))
+
+    async def _copies(self, units: pl.DataFrame, copied: Mapping[bytes, int]) -> tuple[int, list[Made]]:
+        given: dict[bytes, list[tuple[int, int]]] = {}
+        for unit, parameter, document in self.judgement.wanted.given.select(
+            "unit", "parameter", "document"
+        ).iter_rows():
+            if unit in copied:
+                given.setdefault(unit, []).append((parameter, document))
+        base = await self.keeper.allocate()
+        async with self.project.engine.connect() as connection:
+            documents = await read.documents_of(connection, copied.values())
+        numbers = iter(range(base, base + (1 << 20)))
+        made: list[Made] = []
+        for unit, label, parent, inputs, was in units.select(
+            "unit", "label", "parent", "inputs", "materialization"
+        ).iter_rows():
+            if unit not in copied:
+                continue
+            new = tuple(
+                NewDocument(
+                    next(numbers), document_address(unit, d.name), d.name, d.type, d.media_type, d.size, d.sha256, d.field_digests,
+                    d.identity, d.object_id, d.row, d.fields,
+                )
+                for d in documents[copied[unit]]
+            )  # fmt: skip
+            edges = tuple(given.get(unit, ()))
+            ids = tuple(d.id for d in new)
+            made.append(
+                Made(
+                    next(numbers),
+                    unit,
+                    label,
+                    parent,
+                    inputs,
+                    ids,
+                    new,
+                    edges,
+                    self._collected(),
+                    0.0,
+                    was,
+                    changed=True,
+                )
+            )
+        return base, made
+
+    async def make(self, units: pl.DataFrame) -> None:
+        """Make these units; one commit is under way while the next batch is called."""
+        total, done, size = units.height, 0, FIRST_BATCH
+        commit: asyncio.Task[None] | None = None
+        try:
+            while done < total:
+                batch = units.slice(done, size)
+                started = time.perf_counter()
+                drafts, failed = await self._call(batch, left=total - done)
+                took = time.perf_counter() - started
+                if commit is not None:
+                    await commit
+                commit = asyncio.create_task(self._keep(drafts, failed))
+                done += batch.height
+                self.say(Event("progress", self.asset.name, done, total))
+                size = self._next_size(batch.height, took)
+        finally:
+            if commit is not None:
+                await asyncio.shield(commit)  # what is made is kept, even when the run is being cancelled
+
+    def _next_size(self, size: int, seconds: float) -> int:
+        """Batches hold `batch_seconds` of work; sizes grow at most eightfold, so that one odd batch decides little."""
+        wanted = size * self.project.settings.batch_seconds / max(seconds, 1e-6)
+        floor = self.asset.options.concurrency or self.project.settings.concurrency
+        return int(min(max(wanted, floor), size * 8, LARGEST_BATCH))
+
+    async def _call(self, units: pl.DataFrame, left: int) -> tuple[list[Draft], list[Failed]]:
+        given = self.judgement.wanted.given.join(units.select("unit"), on="unit", how="semi", maintain_order="left")
+        by_unit: dict[bytes, dict[int, list[int]]] = {unit: {} for unit in units["unit"]}
+        for unit, parameter, document in given.select("unit", "parameter", "document").iter_rows():
+            by_unit[unit].setdefault(parameter, []).append(document)
+        async with self.project.engine.connect() as connection:
+            stored = await read.stored(connection, given["document"].unique().to_list())
+        calls = await self._calls(units, by_unit, stored)
+        outcomes = await self._outcomes(calls, left)
+        before = self._before(units)
+        collected = self._collected()
+        drafts: list[Draft] = []
+        failed: list[Failed] = []
+        rows = units.select("unit", "label", "parent", "inputs", "materialization").iter_rows()
+        for (unit, label, parent, inputs, was), outcome in zip(rows, outcomes, strict=True):
+            if outcome.error is not None:
+                failed.append(Failed(unit, label, inputs, outcome.error, outcome.traceback))
+                continue
+            edges = tuple((p, d) for p, documents in sorted(by_unit[unit].items()) for d in documents)
+            drafts.append(
+                Draft(
+                    unit,
+                    label,
+                    parent,
+                    inputs,
+                    outcome.documents,
+                    edges,
+                    collected,
+                    outcome.seconds,
+                    was,
+                    before.get(unit, ()),
+                )
+            )
+        return drafts, failed
+
+    async def _keep(self, drafts: Sequence[Draft], failed: Sequence[Failed]) -> None:
+        base = await self.keeper.allocate()
+        made, objects = await self.keeper.store(self.asset, base, drafts)
+        self.last = await self.keeper.commit(
+            self.asset, self.definition, self.definition_id, base=base, made=made, objects=objects, failed=failed
+        )
+        self.result.keys.extend(o.key for o in objects)
+        changed = Counter(m.changed or m.was is None for m in made)
+        self.result.made += changed[True]
+        self.result.unchanged += changed[False]
+        self.result.failed += len(failed)
+        self.finished.extend(m.unit for m in made)
+        for one in failed:
+            failure = Failure(self.asset.name, one.label, one.error, one.traceback)
+            self.failures.append(failure)
+            self.say(Event("unit-failed", self.asset.name, text=f"{self.asset.name}[{one.label}]: {one.error}"))
+
+    async def _calls(
+        self, units: pl.DataFrame, by_unit: Mapping[bytes, Mapping[int, Sequence[int]]], stored: Mapping[int, Stored]
+    ) -> list[Call]:
+        project, asset = self.project, self.asset
+        columns: list[tuple[str, list[Any]]] = []
+        restricted: dict[str, frozenset[str]] = {}
+        for index, dependency in enumerate(asset.dependencies):
+            wanted = [[stored[d] for d in by_unit[u].get(index, ())] for u in units["unit"]]
+            columns.append((dependency.parameter, await self._values(dependency, wanted)))
+            if dependency.fields is not None:
+                restricted[dependency.parameter] = dependency.fields
+        config = dict(project.config.get(asset.name, {}))
+        driver = project.graph.driver(asset.name)
+        named = driver is not None and (driver.fields is None or "name" in driver.fields)
+        return [
+            Call(
+                {**{parameter: values[i] for parameter, values in columns}, **config}, label if named else asset.name,
+                f"{asset.name}[{label}]", restricted,
+            )
+            for i, label in enumerate(units["label"])
+        ]  # fmt: skip
+
+    async def _values(self, dependency: Dependency, wanted: Sequence[Sequence[Stored]]) -> list[Any]:
+        """A parameter's value for each unit of a batch."""
+        reader = self.project.reader
+        if dependency.kind == "each" or dependency.per is not None or dependency.by is not None:
+            return await decode_many(replace(dependency, fields=None), reader, wanted)  # restricted where it is called
+        if dependency.form == "iterator":
+            everything = await self._everything(dependency)
+            return [await decode(dependency, reader, everything) for _ in wanted]
+        if dependency.parameter not in self._shared:
+            self._shared[dependency.parameter] = await decode(dependency, reader, await self._everything(dependency))
+        return [self._shared[dependency.parameter]] * len(wanted)
+
+    async def _everything(self, dependency: Dependency) -> list[Stored]:
+        documents = self.views[dependency.upstream.name].documents["document"].to_list()
+        async with self.project.engine.connect() as connection:
+            stored = await read.stored(connection, documents)
+        return [stored[d] for d in documents]
+
+    async def _outcomes(self, calls: Sequence[Call], left: int) -> list[Outcome]:
+        asset = self.asset
+        if asset.asynchronous:
+            gate = asyncio.Semaphore(asset.options.concurrency or self.project.settings.concurrency)
+
+            async def one(call: Call) -> Outcome:
+                async with gate:
+                    return await call_async(asset, call, self.project.root)
+
+            return list(await asyncio.gather(*map(one, calls)))
+        outcomes: list[Outcome] = []
+        spent = 0.0
+        for i, call in enumerate(calls):
+            if spent / max(i, 1) * (left - i) > PROCESS_PAYS_SECONDS and i > 0 and self.project.settings.processes > 1:
+                return outcomes + await self._in_processes(calls[i:])
+            outcome = await asyncio.to_thread(call_sync, asset, call, self.project.root)
+            spent += outcome.seconds
+            outcomes.append(outcome)
+        return outcomes
+
+    async def _in_processes(self, calls: Sequence[Call]) -> list[Outcome]:
+        share = max(1, -(-len(calls) // (self.processes.count * 4)))
+        parts = [calls[i : i + share] for i in range(0, len(calls), share)]
+        return [
+            o
+            for part in await asyncio.gather(*(self.processes.call(self.asset.name, part) for part in parts))
+            for o in part
+        ]
+
+    def _before(self, units: pl.DataFrame) -> dict[bytes, tuple[tuple[int, bytes], ...]]:
+        """What these units currently are: the identifiers and identities of their documents in order."""
+        own = self.state.documents.join(units.select("unit"), on="unit", how="semi").sort("unit", "position")
+        grouped = own.group_by("unit", maintain_order=True).agg("document", "identity")
+        return {
+            unit: tuple(zip(documents, identities, strict=True)) for unit, documents, identities in grouped.iter_rows()
+        }
+
+    def _collected(self) -> tuple[tuple[int, int, int], ...]:
+        """The whole assets that every unit is given, each as of its last change."""
+        ids = self.project.asset_ids
+        return tuple(
+            (
+                index,
+                ids[d.upstream.name],
+                self.marks[ids[d.upstream.name]].changed if ids[d.upstream.name] in self.marks else 0,
+            )
+            for index, d in enumerate(self.asset.dependencies)
+            if d.kind == "collect" and d.per is None and d.by is None
+        )

@@ -1,0 +1,184 @@
+"""Keep: how is what was made stored and committed?
+
+The order is bytes, manifest, one transaction: a crash in between leaves bytes that nobody knows, never lineage without bytes. Many
+small documents of a batch become one pack; a document of its own (a report, a large one, `layout="files"`) becomes an object under its
+own name. A document that is as it was keeps its identifier, and its bytes are not written again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from assetcore.assets import Asset, Source
+from assetcore.documents import Document, field_digests, identity
+from assetcore.lineage import commit as lineage
+from assetcore.lineage.commit import Batch, Failed, Made, NewDocument, NewObject, Reused
+from assetcore.lineage.manifest import NAME as MANIFEST
+from assetcore.lineage.manifest import encode_manifest
+from assetcore.project import Project
+from assetcore.staleness import Definition
+from assetcore.storage import Key, encode_pack, object_key
+from assetcore.storage.formats import jsonable_fields
+from assetcore.units import document_address
+
+__all__ = ["SUFFIXES", "Draft", "Keeper", "facts_of"]
+
+OWN_OBJECT_BYTES = 4 << 20
+"""A larger document is an object of its own."""
+SUFFIXES = {"application/vnd.apache.parquet": ".parquet", "application/json": ".json"}
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A unit that was executed, before its documents are stored. `before` are its current documents: identifier, identity."""
+
+    unit: bytes
+    label: str
+    parent: str | None
+    inputs: bytes
+    documents: Sequence[Document]
+    edges: tuple[tuple[int, int], ...]
+    collected: tuple[tuple[int, int, int], ...]
+    seconds: float
+    was: int | None
+    before: tuple[tuple[int, bytes], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Keeper:
+    """Stores and commits for one run."""
+
+    project: Project
+    run: str
+    stamp: str
+
+    async def allocate(self) -> int:
+        """The first of a block of identifiers."""
+        async with self.project.engine.connect() as connection:
+            return await lineage.allocate(connection)
+
+    async def store(
+        self, asset: Asset[..., Any], base: int, drafts: Sequence[Draft]
+    ) -> tuple[list[Made], list[NewObject]]:
+        """Write the bytes of new documents: small ones as one pack, those of their own as objects; returns what to commit."""
+        output = asset.output
+        whole = self.project.graph.driver(asset.name) is None and not isinstance(asset, Source) and not output.many
+        packed: list[tuple[Draft, Document, bytes]] = []
+        own: list[tuple[Draft, Document, bytes]] = []
+        for draft in drafts:
+            for document in draft.documents:
+                facts = facts_of(document, output.type_name)
+                if facts[-1] in {known for _, known in draft.before}:
+                    continue
+                apart = whole or asset.options.layout == "files" or len(document.content) > OWN_OBJECT_BYTES
+                (own if apart else packed).append((draft, document, facts[-1]))
+        objects: list[NewObject] = []
+        places: dict[tuple[bytes, str], tuple[int, int | None, Mapping[str, Any] | None]] = {}
+        counter = iter(range(base, base + (1 << 20)))
+        if packed:
+            data = await asyncio.to_thread(encode_pack, [document for _, document, _ in packed])
+            found = NewObject(next(counter), self.key(asset, f"pack-{base >> 20:08d}.parquet"), len(data), len(packed))
+            await self.project.bucket.write(found.key, data)
+            objects.append(found)
+            places.update({(d.unit, doc.name): (found.id, row, None) for row, (d, doc, _) in enumerate(packed)})
+        for draft, document, _ in own:
+            key = self.key(
+                asset, _artifact_name(document, None if whole else document_address(draft.unit, document.name))
+            )
+            found = NewObject(next(counter), key, len(document.content), None)
+            await self.project.bucket.write(found.key, document.content)
+            objects.append(found)
+            places[draft.unit, document.name] = (
+                found.id,
+                None,
+                jsonable_fields(document) if document.field_names() else None,
+            )
+        made = [_made(draft, output.type_name, places, counter) for draft in drafts]
+        return made, objects
+
+    async def commit(
+        self, asset: Asset[..., Any], definition: Definition | None, definition_id: int, *, base: int | None = None,
+        made: Sequence[Made] = (), reused: Sequence[Reused] = (), removed: Sequence[tuple[bytes, int | None]] = (),
+        failed: Sequence[Failed] = (), objects: Sequence[NewObject] = (),
+    ) -> int:  # fmt: skip
+        """Manifest, then one transaction. The bytes are stored before: a crash leaves bytes that nobody knows, never the reverse."""
+        project = self.project
+        if base is None:
+            base = await self.allocate()
+        batch = Batch(
+            project.id, project.environment_id, project.asset_ids[asset.name], definition_id, self.run,
+            self.key(asset, f"{MANIFEST}-{base >> 20:08d}.parquet"), tuple(made), tuple(reused), tuple(removed), tuple(failed),
+            tuple(objects),
+        )  # fmt: skip
+        if made or reused or removed:
+            assets = {project.asset_ids[n]: n for n in project.graph.upstream(asset.name)}
+            data = await asyncio.to_thread(
+                encode_manifest, batch, project=project.name, environment=project.environment, asset=asset.name, assets=assets,
+                definition=definition,
+            )  # fmt: skip
+            await project.bucket.write(batch.manifest, data)
+        async with project.engine.begin() as connection:
+            return await lineage.commit(connection, batch)
+
+    def key(self, asset: Asset[..., Any], artifact: str) -> Key:
+        """The key of an artifact of this run."""
+        return object_key(self.project.name, asset.group, self.stamp, asset.name, artifact)
+
+
+def facts_of(document: Document, type_name: str) -> tuple[str, str, bytes, bytes, bytes]:
+    """Name, media type, content hash, digests of the fields, identity."""
+    fields = field_digests(document.field_values())
+    return (
+        document.name, document.media_type, document.sha256, fields,
+        identity(type_name, document.name, document.media_type, document.sha256, fields),
+    )  # fmt: skip
+
+
+def _made(
+    draft: Draft, type_name: str, places: Mapping[tuple[bytes, str], tuple[int, int | None, Mapping[str, Any] | None]],
+    counter: Iterable[int],
+) -> Made:  # fmt: skip
+    """What to commit of a unit: documents that are as they were keep their identifiers."""
+    numbers = iter(counter)
+    known = {identity_: number for number, identity_ in draft.before}
+    documents: list[int] = []
+    new: list[NewDocument] = []
+    for document in draft.documents:
+        name, media_type, sha256, fields, key = facts_of(document, type_name)
+        if key in known:
+            documents.append(known[key])
+            continue
+        object_id, row, values = places[draft.unit, name]
+        address = document_address(draft.unit, name)
+        new.append(
+            NewDocument(
+                next(numbers),
+                address,
+                name,
+                type_name,
+                media_type,
+                len(document.content),
+                sha256,
+                fields,
+                key,
+                object_id,
+                row,
+                values,
+            )
+        )
+        documents.append(new[-1].id)
+    before = [number for number, _ in draft.before]
+    return Made(
+        next(numbers), draft.unit, draft.label, draft.parent, draft.inputs, tuple(documents), tuple(new), draft.edges, draft.collected,
+        draft.seconds, draft.was, documents != before,
+    )  # fmt: skip
+
+
+def _artifact_name(document: Document, address: bytes | None) -> str:
+    """The last part of the key: the document's name, with a suffix where it has none; unique by its address where names repeat."""
+    suffix = SUFFIXES.get(document.media_type, "") if not document.suffix else document.suffix
+    stem = document.name.removesuffix(suffix) if suffix else document.name
+    return f"{stem}{suffix}" if address is None else f"{stem}-{address.hex()[:12]}{suffix}"

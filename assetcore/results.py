@@ -1,0 +1,90 @@
+"""Results: what did a run do, and what is there to say while it goes on?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+__all__ = ["AssetResult", "Event", "Failure", "RunResult", "Say"]
+
+Kind = Literal[
+    "observed", "planned", "asset-started", "progress", "asset-finished", "unit-failed", "waiting", "message"
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something to show while a run goes on."""
+
+    kind: Kind
+    asset: str = ""
+    done: int = 0
+    total: int = 0
+    text: str = ""
+
+
+Say = Callable[[Event], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A unit that failed."""
+
+    asset: str
+    unit: str
+    error: str
+    traceback: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {"asset": self.asset, "unit": self.unit, "error": self.error, "traceback": self.traceback}
+
+
+@dataclass(slots=True)
+class AssetResult:
+    """What a run did to one asset, in units."""
+
+    asset: str
+    made: int = 0
+    unchanged: int = 0
+    reused: int = 0
+    fresh: int = 0
+    removed: int = 0
+    failed: int = 0
+    skipped: int = 0
+    seconds: float = 0.0
+    keys: list[str] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "asset": self.asset, "made": self.made, "unchanged": self.unchanged, "reused": self.reused, "fresh": self.fresh,
+            "removed": self.removed, "failed": self.failed, "skipped": self.skipped,
+        }  # fmt: skip
+
+    @property
+    def summary(self) -> str:
+        """The counts that are not zero, in words."""
+        shown = ("made", "unchanged", "reused", "removed", "failed", "skipped")
+        return ", ".join(f"{getattr(self, n)} {n}" for n in shown if getattr(self, n)) or "nothing to do"
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What a run did. `run` is None when there was nothing to do."""
+
+    run: str | None
+    flow_run: str | None
+    status: str
+    assets: tuple[AssetResult, ...]
+    failures: tuple[Failure, ...] = ()
+    seconds: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "run": self.run,
+            "flow_run": self.flow_run,
+            "status": self.status,
+            "assets": [a.to_json() for a in self.assets],
+            "failures": [f.to_json() for f in self.failures],
+            "seconds": round(self.seconds, 3),
+        }

@@ -1,0 +1,166 @@
+"""Snapshot: what is known when a plan is made or an asset is judged?
+
+The outer world is observed, lineage is read as of one moment, in a number of statements that does not depend on the number of units;
+and of an asset that is known to be settled (every unit found fresh, with this definition, and nothing above it changed since)
+nothing is read but that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import polars as pl
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from assetcore import sources
+from assetcore.assets import Source
+from assetcore.digest import sequence_digest, short_digest
+from assetcore.errors import AssetcoreError
+from assetcore.lineage import commit as lineage
+from assetcore.lineage import read
+from assetcore.plan import AssetState, Choice, Snapshot, unsettled
+from assetcore.project import Project
+from assetcore.staleness import Definition
+from assetcore.units import document_address
+
+__all__ = [
+    "Read",
+    "as_documents",
+    "asset_states",
+    "changed_commits",
+    "observe",
+    "observed_digest",
+    "source_unit",
+    "take",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A snapshot to plan from, with what it was made of: the sources as observed, and the watermarks."""
+
+    snapshot: Snapshot
+    observed: Mapping[str, pl.DataFrame]
+    marks: Mapping[int, read.Watermark]
+
+
+async def take(project: Project, choice: Choice, *, rehash: bool = False) -> Read:
+    """Observe the sources, and read what lineage knows of the assets that need a look."""
+    graph = project.graph
+    scope = choice.assets | graph.ancestors(choice.assets)
+    names = [n for n in graph.sources if n in scope]
+    looked = await asyncio.gather(*(observe(project, n, rehash=rehash) for n in names))
+    raw = dict(zip(names, looked, strict=True))
+    definitions = project.definitions(scope)
+    async with project.engine.connect() as connection:
+        await connection.execution_options(isolation_level="REPEATABLE READ")
+        marks = await read.watermarks(connection, project.environment_id)
+        settled = {
+            n: marks[project.asset_ids[n]].units
+            for n in definitions
+            if _is_settled(project, n, definitions[n].digest, marks)
+        }
+        changed = [n for n in names if not _is_taken_in(project, n, raw[n], marks)]
+        look = unsettled(graph, choice.assets, settled, changed, force=choice.force)
+        needed = {up for n in look for direct in graph.upstream(n) for up in graph.chain(direct)} | look
+        states = await asset_states(project, connection, needed, definitions)
+        seconds = await read.seconds_per_unit(connection, [project.asset_ids[n] for n in look])
+    observed = {n: as_documents(raw[n], states[n].documents) if n in states else raw[n] for n in names}
+    by_name = {n: seconds[i] for n, i in project.asset_ids.items() if i in seconds}
+    snapshot = Snapshot(definitions, states, {n: u for n, u in settled.items() if n not in look}, observed, by_name)
+    return Read(snapshot, raw, marks)
+
+
+def _is_settled(project: Project, name: str, digest: bytes, marks: Mapping[int, read.Watermark]) -> bool:
+    """Whether every unit was found fresh with this definition, and nothing above has changed since."""
+    mark = marks.get(project.asset_ids[name])
+    if mark is None or mark.settled is None or mark.settled.get("definition") != digest.hex():
+        return False
+    return bool(mark.settled.get("upstream") == changed_commits(project, name, marks))
+
+
+def _is_taken_in(project: Project, name: str, observed: pl.DataFrame, marks: Mapping[int, read.Watermark]) -> bool:
+    mark = marks.get(project.asset_ids[name])
+    return mark is not None and mark.settled is not None and mark.settled.get("observed") == observed_digest(observed)
+
+
+async def observe(project: Project, name: str, *, rehash: bool = False) -> pl.DataFrame:
+    """Look at a source: a row a document. What was found is remembered, so that only what differs is read next time."""
+    source = project.graph.assets[name]
+    if not isinstance(source, Source):
+        raise AssetcoreError(f"{name} is not a source.")
+    identifier = project.asset_ids[name]
+    async with project.engine.connect() as connection:
+        known = await read.observations(connection, identifier)
+    observed = await sources.observe(source, project.root, known.rename({"field_digests": "fields"}), rehash=rehash)
+    observed = observed.rename({"fields": "field_digests"}).select(known.columns)
+    if not observed.equals(known):
+        async with project.engine.begin() as connection:
+            await lineage.keep_observation(connection, identifier, known, observed)
+    return observed
+
+
+def changed_commits(project: Project, name: str, marks: Mapping[int, read.Watermark]) -> dict[str, int]:
+    """At which commit each asset that `name` is made of last changed; by identifier, which a renamed asset keeps."""
+    identifiers = [project.asset_ids[up] for up in project.graph.upstream(name)]
+    return {str(i): marks[i].changed if i in marks else 0 for i in identifiers}
+
+
+def observed_digest(observed: pl.DataFrame) -> str:
+    """One value for all that was observed of a source."""
+    return sequence_digest("observed", observed["identity"]).hex()
+
+
+def as_documents(observed: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
+    """What was observed, as documents (`units.DOCUMENTS`): those that lineage knows keep their identifiers."""
+    facts = known.select("name", "document", "address", "unit", "position", pl.col("identity").alias("was"))
+    joined = observed.join(facts, on="name", how="left", maintain_order="left")
+    units = [u or source_unit(n) for u, n in joined.select("unit", "name").iter_rows()]
+    addresses = [a or document_address(u, n) for a, u, n in zip(joined["address"], units, joined["name"], strict=True)]
+    return joined.select(
+        pl.when(pl.col("identity") == pl.col("was")).then("document").otherwise(None).alias("document"),
+        pl.Series("address", addresses, pl.Binary), pl.Series("unit", units, pl.Binary), pl.col("name").alias("label"), "name",
+        pl.lit(1, pl.Int64).alias("position"), "identity", pl.lit(value=False).alias("pending"), "media_type", "sha256", "field_digests",
+    ).sort("label", "position", "name", "address")  # fmt: skip
+
+
+def source_unit(name: str) -> bytes:
+    """The unit of one observed document."""
+    return short_digest("source", name)
+
+
+async def asset_states(
+    project: Project, connection: AsyncConnection, names: Iterable[str], definitions: Mapping[str, Definition]
+) -> dict[str, AssetState]:
+    """The state of these assets, in a number of statements that does not depend on the number of units."""
+    identifiers = {n: project.asset_ids[n] for n in names}
+    assets = list(identifiers.values())
+    documents = await read.current_documents(connection, project.environment_id, assets)
+    made = await read.made_units(connection, project.environment_id, assets)
+    known = await read.definitions(connection, assets)
+    states: dict[str, AssetState] = {}
+    for name, identifier in identifiers.items():
+        frame = await _with_values(project, connection, name, documents[identifier])
+        current = next(
+            (i for i, d in known[identifier].items() if name in definitions and d.digest == definitions[name].digest),
+            None,
+        )
+        states[name] = AssetState(made[identifier], frame, current, known[identifier])
+    return states
+
+
+async def _with_values(
+    project: Project, connection: AsyncConnection, name: str, documents: pl.DataFrame
+) -> pl.DataFrame:
+    """The documents with the values of the fields by which some asset groups them: they are in the packs, not in Postgres."""
+    fields = project.graph.consumers_of_fields(name)
+    if not fields:
+        return documents
+    stored = await read.stored(connection, documents["document"].to_list())
+    wanted = [stored[d] for d in documents["document"]]
+    for one in sorted(fields):
+        values = await project.reader.column(wanted, one)
+        documents = documents.with_columns(pl.Series(f"value:{one}", values, strict=False))
+    return documents
