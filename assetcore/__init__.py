@@ -38,8 +38,8 @@ if TYPE_CHECKING:
         UsageError,
     )  # fmt: skip
     from assetcore.graph import Graph
+    from assetcore.loading import find_root, load
     from assetcore.plan import Plan
-    from assetcore.project import find_root, load
     from assetcore.results import RunResult
     from assetcore.search import Hit, SearchIndex, search
     from assetcore.session import Session, open_project, scan
@@ -55,7 +55,7 @@ _HOMES = {
     ),
     "assetcore.graph": ("Graph",),
     "assetcore.plan": ("Plan",),
-    "assetcore.project": ("find_root", "load"),
+    "assetcore.loading": ("find_root", "load"),
     "assetcore.search": ("Hit", "SearchIndex", "search"),
     "assetcore.results": ("RunResult",),
     "assetcore.session": ("Session", "open_project", "scan"),

@@ -26,7 +26,7 @@ from typing import Any
 
 from assetcore.assets import Asset
 from assetcore.documents import Document, restrict
-from assetcore.project import load
+from assetcore.loading import load
 from assetcore.values import encode
 
 __all__ = ["Call", "Outcome", "Processes", "call_async", "call_sync"]

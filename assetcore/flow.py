@@ -9,8 +9,6 @@ result persistence are off for every generated task, whatever the environment sa
 from __future__ import annotations
 
 import asyncio
-import logging
-import os
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -37,8 +35,6 @@ __all__ = ["Steps", "execute", "run_plan"]
 
 PROGRESS_SECONDS = 2.0
 
-logger = logging.getLogger("prefect.assetcore")
-
 
 @dataclass(frozen=True, slots=True)
 class Steps:
@@ -55,11 +51,9 @@ _current: ContextVar[tuple[Run, Steps] | None] = ContextVar("assetcore_run", def
 async def execute(run: Run, steps: Steps) -> str | None:
     """Run the steps as a Prefect flow run in this process; returns the flow run's identifier."""
     settings = run.project.settings
-    os.environ.setdefault("PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW", "ignore")
     token = _current.set((run, steps))
     with ExitStack() as stack:
         stack.enter_context(temporary_settings(_settings(settings.prefect_api_url)))
-        _quiet()
         stack.callback(_current.reset, token)
         named = run_plan.with_options(name=run.project.name, flow_run_name=f"{run.project.name}-{run.id}")
         outcome: Any = named(run.id, return_state=True)  # typed as if it were not a coroutine
@@ -181,11 +175,3 @@ def _settings(api: str | None) -> dict[Any, Any]:
     if api is not None:
         values[prefect_settings.PREFECT_API_URL] = api
     return values
-
-
-def _quiet() -> None:
-    """Prefect's log goes to its server; the terminal is for our own progress."""
-    for name in ("prefect", *(n for n in logging.root.manager.loggerDict if n.startswith("prefect"))):
-        found = logging.getLogger(name)
-        for handler in [h for h in found.handlers if type(h).__name__ == "PrefectConsoleHandler"]:
-            found.removeHandler(handler)

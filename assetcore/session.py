@@ -28,9 +28,10 @@ from assetcore.graph import Graph
 from assetcore.lineage import commit as lineage
 from assetcore.lineage import read, runs
 from assetcore.lineage.runs import RunInfo
+from assetcore.loading import find_root, project_names
 from assetcore.look import AssetInfo, Diff, Exported, StoredDocument
 from assetcore.plan import Choice, Plan, make_plan
-from assetcore.project import Project, find_root, project_names
+from assetcore.project import Project
 from assetcore.results import AssetResult, Event, RunResult, Say
 from assetcore.search import Hit
 from assetcore.settings import Settings
@@ -40,6 +41,11 @@ from assetcore.sweep import Swept, sweep
 __all__ = ["RunResult", "Session", "resumed"]
 
 LOCK_SECONDS = 30
+PREFECT = {
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # its log goes to its server; the terminal is for our progress
+    "DO_NOT_TRACK": "1",
+}
+"""What Prefect finds in its environment, unless the user has said otherwise; it reads it when it is imported."""
 
 
 @dataclass(slots=True)
@@ -287,6 +293,8 @@ class Session:
         project = self.project
         addresses = await stack.up(project.settings, {"prefect"}, lambda text: run.say(Event("message", text=text)))
         project.settings = addresses.applied_to(project.settings)
+        for name, value in PREFECT.items():
+            os.environ.setdefault(name, value)
         os.environ.setdefault(
             "PREFECT_HOME", str(project.settings.home / "prefect-client")
         )  # the user's own profile is not ours

@@ -174,7 +174,7 @@ async def runs(call: Call, run: str | None, limit: int) -> None:
 
 def _declared(call: Call, select: str | None) -> tuple[Graph, tuple[str, ...]]:
     """The graph of the project, and what is selected of it by declarations alone."""
-    from assetcore.project import load
+    from assetcore.loading import load
     from assetcore.selection import catalogue, parse
     from assetcore.selection import select as selected
 

@@ -35,7 +35,7 @@ BROKEN_PIPE = 141
 TERMINATED = 143
 READING = frozenset({"postgres", "store"})
 """The services that a question takes."""
-MAKING = frozenset({"postgres", "store", "redis", "prefect"})
+MAKING = frozenset({"postgres", "store", "redis"})
 """The services that a run takes."""
 
 
@@ -52,7 +52,7 @@ class Call:
 
     def root(self) -> Path:
         """The folder that holds projects/: --root, or the nearest one upwards."""
-        from assetcore.project import find_root
+        from assetcore.loading import find_root
 
         return find_root(self.root_given or Path.cwd())
 
@@ -65,7 +65,7 @@ class Call:
         """The name of the project: --project, PROJECT, or the only one there is. Raises UsageError."""
         if self.project_given:
             return self.project_given
-        from assetcore.project import project_names
+        from assetcore.loading import project_names
 
         names = project_names(root)
         if len(names) == 1:
@@ -78,14 +78,19 @@ class Call:
         )
 
     @asynccontextmanager
-    async def opened(self, services: Collection[str] = READING) -> AsyncIterator[Session]:
-        """The project, connected to these services; those without an address in the settings are started."""
+    async def opened(
+        self, services: Collection[str] = READING, ahead: Collection[str] = ()
+    ) -> AsyncIterator[Session]:
+        """The project, connected to these services; those without an address in the settings are started.
+
+        `ahead` names services that may be needed later: they are started without waiting for them.
+        """
         from assetcore import stack
         from assetcore.session import Session
 
         settings = self.settings()
         name = self.project(settings.root)
-        addresses = await stack.up(settings, services, self.say)
+        addresses = await stack.up(settings, services, self.say, ahead=ahead)
         connected, embedded = addresses.applied_to(settings), settings.database_url is None
         async with Session.open(
             connected, name, environment=self.environment, config=self.config, automatic_schema=embedded

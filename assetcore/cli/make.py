@@ -25,7 +25,7 @@ async def materialize(call: Call, select: str | None, force: bool, upstream: boo
     from assetcore.cli.progress import reporting
 
     try:
-        async with call.opened(MAKING) as session:
+        async with call.opened(MAKING, ahead={"prefect"}) as session:
             with reporting(sys.stderr) as report:
                 result = await session.materialize(
                     select, force=force, upstream=upstream, rehash=rehash, on_event=report
@@ -57,5 +57,5 @@ async def gc(call: Call, yes: bool) -> None:
     """Remove objects that nothing refers to: left by a crash, or of assets that are no longer declared."""
     from assetcore.cli import show
 
-    async with call.opened(MAKING - {"prefect"}) as session:
+    async with call.opened(MAKING) as session:
         call.answer((await session.gc(dry_run=not yes)).to_json(), show.garbage)

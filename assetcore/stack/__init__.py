@@ -30,7 +30,7 @@ from assetcore.stack.trouble import Trouble, connection_trouble
 
 ALL = frozenset({"postgres", "redis", "store", "prefect"})
 
-OUR_NAMES = (".gitignore", "services.json", "secrets.json", "lock", "logs", "postgres", "redis", "prefect", "store")
+OUR_NAMES = (".gitignore", "names.json", "services.json", "secrets.json", "lock", "logs", "postgres", "redis", "prefect", "store")
 
 Progress = Callable[[str], None]
 T = TypeVar("T")

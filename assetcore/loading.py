@@ -1,0 +1,198 @@
+"""Loading: where are a user's declarations, and what do they say?
+
+A project is a package below `projects/`, or one that pyproject.toml names. Loading imports it and builds its graph, and reads the
+config of its assets; no service is needed for that, and nothing heavy is imported.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import pkgutil
+import sys
+import tomllib
+import traceback
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from assetcore.assets import Asset, Source
+from assetcore.errors import AssetcoreError, DeclarationError, ProjectError, UsageError
+from assetcore.graph import Graph
+
+__all__ = ["configuration", "find_root", "load", "project_names", "user_packages"]
+
+
+def find_root(start: Path) -> Path:
+    """The nearest folder, from `start` upwards, that holds `projects/` or names projects in its pyproject.toml."""
+    for folder in (start.resolve(), *start.resolve().parents):
+        if (folder / "projects").is_dir() or _named_in_pyproject(folder):
+            return folder
+    raise ProjectError(
+        f"There is no project here: neither {start} nor a folder above it has projects/.",
+        hint="Start one with: aipctl new project NAME, or name packages in pyproject.toml: [tool.assetcore] projects = [...]",
+    )
+
+
+def project_names(root: Path) -> list[str]:
+    """The packages under `projects/`, and those that pyproject.toml names."""
+    folder = root / "projects"
+    found = [p.name for p in sorted(folder.iterdir()) if (p / "__init__.py").is_file()] if folder.is_dir() else []
+    return [*found, *_named_in_pyproject(root)]
+
+
+def load(root: Path, name: str) -> Graph:
+    """Import a project and collect the assets in the namespaces of its modules.
+
+    Modules that are loaded already from the same place are imported anew, so that a long-lived process sees edits.
+    Raises ProjectError when there is no such project or a module cannot be imported (file, line and reason), DeclarationError
+    for mistakes in the declarations.
+    """
+    known = project_names(root)
+    if name not in known:
+        raise ProjectError(
+            f"There is no project {name!r} in {root}.",
+            hint=f"There is: {', '.join(known) or 'none; start one with: aipctl new project'}.",
+        )
+    package = name if name in _named_in_pyproject(root) else f"projects.{name}"
+    _forget(package)
+    if str(root) not in sys.path:
+        sys.path.insert(0, str(root))
+    importlib.invalidate_caches()
+    written, sys.dont_write_bytecode = (
+        sys.dont_write_bytecode,
+        True,
+    )  # an edit within a file's clock grain must not meet stale bytecode
+    try:
+        modules = list(_import_all(package, root))
+    finally:
+        sys.dont_write_bytecode = written
+    declared = {id(v): v for module in modules for v in vars(module).values() if isinstance(v, Asset)}
+    if not declared:
+        raise ProjectError(
+            f"The project {name} declares no asset.", hint="Put @asset on a function in one of its modules."
+        )
+    return Graph(name.rpartition(".")[2], declared.values())
+
+
+def configuration(graph: Graph, root: Path, overrides: Sequence[str] = ()) -> dict[str, dict[str, BaseModel]]:
+    """The config of every asset that takes some: defaults, then the project's `config.yaml`, then `asset.field=value`.
+
+    In the file and in overrides, an asset with one config parameter has its fields directly below its name; with several,
+    below the parameter's name. Raises DeclarationError or UsageError for what does not fit.
+    """
+    path = root / "projects" / graph.project / "config.yaml"
+    values: dict[str, dict[str, Any]] = _read_config(path) if path.is_file() else {}
+    for text in overrides:
+        _override(values, text, graph)
+    for name in values:
+        if name not in graph.assets or not graph.assets[name].configs:
+            takers = [n for n, a in graph.assets.items() if a.configs]
+            raise DeclarationError(
+                f"{path}: {name!r} is not an asset that takes config.",
+                hint=f"Those that do: {', '.join(takers) or 'none'}.",
+            )
+    found: dict[str, dict[str, BaseModel]] = {}
+    for name, asset in graph.assets.items():
+        for config in asset.configs:
+            given = values.get(name) or {}
+            given = given if len(asset.configs) == 1 else (given.get(config.parameter) or {})
+            base = config.default.model_dump() if config.default is not None else {}
+            try:
+                found.setdefault(name, {})[config.parameter] = config.model.model_validate(
+                    {**base, **given}, extra="forbid"
+                )
+            except ValidationError as error:
+                problem = error.errors()[0]
+                where = ".".join([name, *map(str, problem["loc"])])
+                known = ", ".join(config.model.model_fields)
+                raise DeclarationError(
+                    f"The config of {name} does not fit {config.model.__name__}: {where}: {problem['msg']}, got {problem.get('input')!r:.80}.",
+                    hint=f"Its fields are {known}; set them in {path} or with --set {name}.FIELD=VALUE.",
+                ) from None
+    return found
+
+
+def user_packages(graph: Graph) -> frozenset[str]:
+    """The top-level packages that hold the users' own code: those in which the assets are declared."""
+    modules = [getattr(a.function, "__module__", "") for a in graph.assets.values() if not isinstance(a, Source)]
+    return frozenset(module.partition(".")[0] for module in modules if module)
+
+
+@functools.lru_cache(maxsize=64)
+def _named_in_pyproject(root: Path) -> tuple[str, ...]:
+    path = root / "pyproject.toml"
+    if not path.is_file():
+        return ()
+    try:
+        table = tomllib.loads(path.read_text()).get("tool", {}).get("assetcore", {})
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ProjectError(f"{path} cannot be read: {error}.") from None
+    return tuple(table.get("projects", ()))
+
+
+def _forget(package: str) -> None:
+    top = package.partition(".")[0]
+    for name in [n for n in sys.modules if n in (package, top) or n.startswith(f"{package}.")]:
+        del sys.modules[name]
+
+
+def _import_all(package: str, root: Path) -> Iterator[ModuleType]:
+    """The package and all its modules."""
+    module = _import(package, root)
+    yield module
+    for info in pkgutil.walk_packages(getattr(module, "__path__", []), f"{package}."):
+        if not info.name.rpartition(".")[2].startswith("__"):
+            yield _import(info.name, root)
+
+
+def _import(name: str, root: Path) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except AssetcoreError:
+        raise
+    except SyntaxError as error:
+        raise ProjectError(f"{error.filename}:{error.lineno}: {error.msg}: {(error.text or '').strip()}") from None
+    except Exception as error:
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename.startswith(str(root))]
+        own = [f for f in frames if "site-packages" not in f.filename] or frames
+        where = f"{own[-1].filename}:{own[-1].lineno}" if own else name
+        hint = (
+            "Install what it needs, or correct the name."
+            if isinstance(error, ImportError)
+            else f"The line is: {own[-1].line}"
+            if own
+            else None
+        )
+        raise ProjectError(
+            f"{where}: {name} cannot be imported: {type(error).__name__}: {error}.", hint=hint
+        ) from error
+
+
+def _read_config(path: Path) -> dict[str, dict[str, Any]]:
+    try:
+        values = yaml.safe_load(path.read_text()) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise DeclarationError(f"{path} cannot be read: {error}.") from None
+    if not isinstance(values, dict) or not all(isinstance(v, dict | None) for v in values.values()):
+        raise DeclarationError(
+            f"{path} is not a table of assets with a table of values each.", hint="chunks:\n    size: 800"
+        )
+    return values
+
+
+def _override(values: dict[str, dict[str, Any]], text: str, graph: Graph) -> None:
+    path, separator, value = text.partition("=")
+    parts = path.strip().split(".")
+    if not separator or len(parts) < 2:
+        raise UsageError(f"{text!r} is not a config value.", hint="Write --set asset.field=value.")
+    if parts[0] not in graph.assets:
+        raise UsageError(f"--set {text}: there is no asset {parts[0]!r}.", hint=f"There is: {', '.join(graph.assets)}.")
+    place: dict[str, Any] = values.setdefault(parts[0], {})
+    for part in parts[1:-1]:
+        place = place.setdefault(part, {})
+    place[parts[-1]] = yaml.safe_load(value)
