@@ -20,7 +20,7 @@ from pydantic import BaseModel, ValidationError
 from assetcore.assets import Dependency, Model, Output, Table
 from assetcore.documents import JSON, PARQUET, Document, restrict
 from assetcore.errors import AssetcoreError, StorageError
-from assetcore.storage import Reader, Stored, check_fields, columns_of, sorted_json, to_column
+from assetcore.storage import Reader, Stored, arrow_array, check_fields, columns_of, sorted_json, to_column
 
 __all__ = ["decode", "decode_many", "drain", "encode"]
 
@@ -45,9 +45,9 @@ def encode(output: Output, returned: Any, default_name: str, who: str) -> list[D
     """
     match output.form:
         case "table":
-            return [Table(default_name, content=_parquet(_arrow(returned, who), who), media_type=PARQUET)]
+            return [Table(name=default_name, content=_parquet(_arrow(returned, who), who), media_type=PARQUET)]
         case "model":
-            return [Model(default_name, content=_json(output, returned, who), media_type=JSON)]
+            return [Model(name=default_name, content=_json(output, returned, who), media_type=JSON)]
         case "document":
             return _documents(output, returned, who)
 
@@ -313,7 +313,7 @@ def _together(dependency: Dependency, tables: Sequence[pa.Table]) -> pa.Table:
 def _of_models(dependency: Dependency, stored: Sequence[Stored], models: Sequence[BaseModel]) -> pa.Table:
     """A row a model: its name, unless the model has one, and its fields."""
     model = cast("type[BaseModel]", dependency.upstream.output.type)
-    columns: dict[str, Any] = {"name": pa.array([one.name for one in stored], pa.string())}
+    columns: dict[str, Any] = {"name": arrow_array([one.name for one in stored], pa.string())}
     for column in columns_of(model):
         columns[column.name], became_json = to_column(column, [getattr(one, column.name) for one in models])
         if became_json and column.arrow is not None:

@@ -193,7 +193,7 @@ class Folder:
 
     def _fields(self, source: Source) -> bytes:
         """The digests of the typed fields, which have their defaults in every document."""
-        return field_digests(source.type("defaults", content=b"").field_values())
+        return field_digests(source.type(name="defaults", content=b"").field_values())
 
     def _scan(self, source: Source, top: str) -> Iterator[tuple[str, int, int, int]]:
         """Name, size, modification time and inode of each file that the pattern names."""
@@ -302,7 +302,7 @@ class Folder:
                     f"{name} (gone since it was observed)" if error.errno in _GONE else f"{name} ({error.strerror})"
                 )
                 continue
-            documents.append(source.type(name, content=content, media_type=self._media_type_of(source, name)))
+            documents.append(source.type(name=name, content=content, media_type=self._media_type_of(source, name)))
             size += len(content)
         return documents, start
 

@@ -1,7 +1,7 @@
 """Storage: where do the bytes lie, and how are they read again? The only door to fsspec and S3."""
 
 from assetcore.storage.buckets import Bucket, MissingObjectError, ObjectExistsError, ObjectInfo
-from assetcore.storage.formats import check_fields, columns_of, jsonable_fields, sorted_json, to_column
+from assetcore.storage.formats import arrow_array, check_fields, columns_of, jsonable_fields, sorted_json, to_column
 from assetcore.storage.keys import Key, KeyParts, object_key, parse_key, run_timestamp
 from assetcore.storage.packs import CorruptObjectError, Location, Reader, Stored, encode_pack
 
@@ -16,6 +16,7 @@ __all__ = [
     "ObjectInfo",
     "Reader",
     "Stored",
+    "arrow_array",
     "check_fields",
     "columns_of",
     "encode_pack",

@@ -7,12 +7,14 @@ values do not fit their column (an int beyond 64 bits, moments with and without 
 
 from __future__ import annotations
 
+import itertools
 import json
 import types
 import typing
+from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from functools import lru_cache
@@ -20,6 +22,7 @@ from pathlib import PurePath
 from typing import Any
 from uuid import UUID
 
+import polars as pl
 import pyarrow as pa
 from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
@@ -28,7 +31,17 @@ from assetcore.digest import canonical
 from assetcore.documents import Document, field_digests
 from assetcore.errors import StorageError
 
-__all__ = ["FieldColumn", "check_fields", "columns_of", "from_column", "jsonable_fields", "sorted_json", "to_column"]
+__all__ = [
+    "FieldColumn",
+    "arrow_array",
+    "binary_array",
+    "check_fields",
+    "columns_of",
+    "from_column",
+    "jsonable_fields",
+    "sorted_json",
+    "to_column",
+]
 
 _SIMPLE: Mapping[Any, pa.DataType] = {
     str: pa.string(),
@@ -37,6 +50,16 @@ _SIMPLE: Mapping[Any, pa.DataType] = {
     bool: pa.bool_(),
     bytes: pa.binary(),
     date: pa.date32(),
+}
+_POLARS: Mapping[pa.DataType, pl.DataType] = {
+    pa.string(): pl.String(),
+    pa.large_string(): pl.String(),
+    pa.int64(): pl.Int64(),
+    pa.float64(): pl.Float64(),
+    pa.bool_(): pl.Boolean(),
+    pa.binary(): pl.Binary(),
+    pa.large_binary(): pl.Binary(),
+    pa.date32(): pl.Date(),
 }
 _MOMENT = pa.timestamp("us", tz="UTC")
 _RESERVED = ("sha256", "text")
@@ -77,19 +100,37 @@ def to_column(column: FieldColumn, values: Sequence[Any]) -> tuple[pa.Array, boo
         arrow = _moments(plain) if column.arrow == _MOMENT else column.arrow
         if arrow is not None:
             try:
-                return pa.array(plain, arrow), False
-            except (pa.ArrowException, OverflowError, UnicodeEncodeError):
+                return arrow_array(plain, arrow), False
+            except (TypeError, OverflowError, UnicodeEncodeError, pl.exceptions.PolarsError, pa.ArrowException):
                 pass
     try:
-        return pa.array([None if v is None else sorted_json(v) for v in values], pa.string()), True
+        return arrow_array([None if v is None else sorted_json(v) for v in values], pa.string()), True
     except (TypeError, ValueError) as error:
         raise StorageError(f"The field {column.name!r} has a value that cannot be stored: {error}.") from None
 
 
-def from_column(array: pa.Array | pa.ChunkedArray, is_json: bool) -> list[Any]:
+def from_column(column: pa.Array | pa.ChunkedArray, is_json: bool) -> list[Any]:
     """The values of a column as plain Python values, which the class validates into what its annotation says."""
-    values = array.to_pylist()
-    return [None if v is None else json.loads(v) for v in values] if is_json else values
+    if is_json:
+        return [None if v is None else json.loads(v) for v in column.to_pylist()]
+    if pa.types.is_timestamp(column.type):
+        epoch = datetime(1970, 1, 1, tzinfo=UTC if column.type.tz else None)
+        return [None if v is None else epoch + timedelta(microseconds=v) for v in column.cast(pa.int64()).to_pylist()]
+    return column.to_pylist()
+
+
+def arrow_array(values: Sequence[Any], type: pa.DataType) -> pa.Array:
+    """An Arrow array of Python values. `pa.array` would do, but it imports pandas, which takes a quarter of a second."""
+    return pl.Series(values=values, dtype=_as_polars(type)).to_arrow().cast(type)
+
+
+def binary_array(values: Sequence[bytes], width: int | None = None) -> pa.Array:
+    """An Arrow array of bytes, none of them null; of fixed width where one is given."""
+    data = pa.py_buffer(b"".join(values))
+    if width is not None:
+        return pa.Array.from_buffers(pa.binary(width), len(values), [None, data])
+    offsets = array("q", itertools.accumulate(map(len, values), initial=0))
+    return pa.Array.from_buffers(pa.large_binary(), len(values), [None, pa.py_buffer(offsets), data])
 
 
 def jsonable_fields(document: Document) -> dict[str, Any]:
@@ -119,6 +160,14 @@ def check_fields(documents: Sequence[Document]) -> None:
 def sorted_json(value: Any, *, indent: int | None = None) -> str:
     """JSON that is the same for the same value: keys of mappings and members of sets are sorted."""
     return json.dumps(_jsonable(value), sort_keys=True, ensure_ascii=False, indent=indent)
+
+
+def _as_polars(type: pa.DataType) -> pl.DataType:
+    if pa.types.is_list(type):
+        return pl.List(_as_polars(type.value_type))
+    if pa.types.is_timestamp(type):
+        return pl.Datetime("us", type.tz)
+    return _POLARS[type]
 
 
 def _natural(annotation: Any) -> tuple[pa.DataType | None, Callable[[Any], Any] | None]:

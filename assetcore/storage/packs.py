@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import bisect
 import hashlib
-import io
+from abc import ABC, abstractmethod
 from collections import OrderedDict, defaultdict
-from collections.abc import Awaitable, Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from threading import Lock
@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from assetcore.documents import JSON, Document
 from assetcore.errors import StorageError
 from assetcore.storage.buckets import Bucket
-from assetcore.storage.formats import columns_of, from_column, to_column
+from assetcore.storage.formats import arrow_array, binary_array, columns_of, from_column, to_column
 from assetcore.storage.keys import Key
 
 __all__ = ["CorruptObjectError", "Location", "Reader", "Stored", "encode_pack"]
@@ -77,11 +77,11 @@ def encode_pack(documents: Sequence[Document]) -> bytes:
     columns = columns_of(cls)
     fields = [(column, *to_column(column, [getattr(d, column.name) for d in documents])) for column in columns]
     schema = pa.schema(
-        [("name", pa.string()), ("media_type", pa.string()), ("sha256", pa.binary(32)), ("content", pa.binary())]
+        [("name", pa.string()), ("media_type", pa.string()), ("sha256", pa.binary(32)), ("content", pa.large_binary())]
         + [(column.name, array.type) for column, array, _ in fields]
     )
     plain = ["name", "media_type", *(c.name for c, array, _ in fields if not pa.types.is_nested(array.type))]
-    sink = io.BytesIO()
+    sink = pa.BufferOutputStream()
     options: dict[str, Any] = {
         "use_dictionary": plain[1:],
         "write_statistics": plain,
@@ -92,10 +92,10 @@ def encode_pack(documents: Sequence[Document]) -> bytes:
         for start, stop in _groups(documents):
             some = documents[start:stop]
             arrays = [
-                pa.array([d.name for d in some], pa.string()),
-                pa.array([d.media_type for d in some], pa.string()),
-                pa.array([d.sha256 for d in some], pa.binary(32)),
-                pa.array([d.content for d in some], pa.binary()),
+                arrow_array([d.name for d in some], pa.string()),
+                arrow_array([d.media_type for d in some], pa.string()),
+                binary_array([d.sha256 for d in some], width=32),
+                binary_array([d.content for d in some]),
                 *(array.slice(start, stop - start) for _, array, _ in fields),
             ]
             writer.write_table(pa.Table.from_arrays(arrays, schema=schema), row_group_size=stop - start)
@@ -103,7 +103,7 @@ def encode_pack(documents: Sequence[Document]) -> bytes:
         writer.add_key_value_metadata(
             {"assetcore.pack": "1", "assetcore.class": cls.__name__, _JSON_FIELDS.decode(): json_fields}
         )
-    return sink.getvalue()
+    return sink.getvalue().to_pybytes()
 
 
 def _groups(documents: Sequence[Document]) -> Iterator[tuple[int, int]]:
@@ -162,13 +162,13 @@ class Reader:
         await self._each_piece(stored, build)
         try:
             table = pa.concat_tables(
-                [schema.empty_table(), *(part for _, part in pieces)], promote_options="permissive"
+                [pa.Table.from_batches([], schema=schema), *(part for _, part in pieces)], promote_options="permissive"
             )
         except pa.ArrowException as error:
             raise StorageError(f"The documents of {type.__name__} do not fit into one table: {error}.") from None
         places = [place for part, _ in pieces for place in part]
         order = sorted(range(len(places)), key=places.__getitem__)
-        return table if order == list(range(len(places))) else table.take(pa.array(order))
+        return table if order == list(range(len(places))) else table.take(arrow_array(order, pa.int64()))
 
     async def column(self, stored: Sequence[Stored], field: str) -> list[Any]:
         """One typed field of each document, as plain values, in the order asked; no content is read."""
@@ -194,12 +194,10 @@ class Reader:
             where = f"{key} of the bucket {self.bucket.url}"
             async with gate:
                 if some[0].location.row is None:
-                    content = b"" if only else await self.bucket.read(key)
-                    column = pa.chunked_array([pa.array([content], pa.large_binary()).take(pa.array([0] * len(some)))])
-                    piece = _Piece(where, places, some, pa.table({"content": column}), None)
+                    piece = _Whole(where, places, some, b"" if only else await self.bucket.read(key))
                 else:
                     table, json_fields = await self._rows(key, where, [one.location.row or 0 for one in some], only)
-                    piece = _Piece(where, places, some, table, json_fields)
+                    piece = _Rows(where, places, some, table, json_fields)
                 if only is None:
                     await _off_the_loop(piece.size, piece.verify)
                 await build(piece)
@@ -293,33 +291,53 @@ class _Footer:
             total += self.starts[group + 1] - self.starts[group]
         table = pa.concat_tables([one for _, one in sorted(tables.items()) if one is not None])
         indices = [row + offsets[bisect.bisect_right(self.starts, row) - 1] for row in rows]
-        return table if indices == list(range(total)) else table.take(pa.array(indices))
+        return table if indices == list(range(total)) else table.take(arrow_array(indices, pa.int64()))
 
 
 @dataclass(frozen=True, slots=True)
-class _Piece:
-    """Some documents out of one object, a row each; `json_fields` is None where the object is a document itself."""
+class _Piece(ABC):
+    """Some documents out of one object."""
 
     where: str
     places: list[int]
     stored: list[Stored]
-    table: pa.Table
-    json_fields: frozenset[str] | None
+
+    @abstractmethod
+    def slices(self, rows: int) -> Iterator[_Piece]:
+        """The piece in parts of at most so many documents."""
+
+    @abstractmethod
+    def views(self) -> Iterable[memoryview | bytes]:
+        """The contents, without copying them."""
+
+    @abstractmethod
+    def contents(self) -> list[bytes]:
+        """The contents."""
+
+    @abstractmethod
+    def content_column(self) -> pa.Array | pa.ChunkedArray:
+        """The contents as an Arrow column."""
+
+    @abstractmethod
+    def values(self, field: str) -> list[Any]:
+        """A typed field as plain values."""
+
+    @abstractmethod
+    def fields(self, type: type[Document]) -> Iterable[Mapping[str, Any]]:
+        """The typed fields of each document, as plain values."""
+
+    @abstractmethod
+    def typed_columns(self, type: type[Document]) -> list[pa.Array | pa.ChunkedArray] | None:
+        """The typed fields as columns, where they lie there as such."""
 
     @property
     def size(self) -> int:
-        """Bytes of its contents, roughly."""
+        """Bytes of its contents."""
         return sum(one.size for one in self.stored)
-
-    def slices(self, rows: int) -> Iterator[_Piece]:
-        """The piece in parts of at most so many rows."""
-        for start in range(0, len(self.places), rows):
-            part = slice(start, start + rows)
-            yield replace(self, places=self.places[part], stored=self.stored[part], table=self.table.slice(start, rows))
 
     def verify(self) -> None:
         """Raise CorruptObjectError unless each content hashes to what lineage says."""
-        for one, content in zip(self.stored, _views(self.table.column("content")), strict=True):
+        for one, content in zip(self.stored, self.views(), strict=True):
             found = hashlib.sha256(content).digest()
             if found != one.sha256:
                 row = "" if one.location.row is None else f"row {one.location.row} of "
@@ -328,40 +346,23 @@ class _Piece:
                     hint="The object was damaged or replaced: make its unit again.",
                 )
 
-    def values(self, field: str) -> list[Any]:
-        """A typed field as plain values."""
-        if self.json_fields is None:
-            return [(one.fields or {}).get(field) for one in self.stored]
-        return from_column(self.table.column(field), field in self.json_fields)
-
     def documents(self, type: type[D]) -> list[D]:
         """The documents, validated by their class."""
-        rows = zip(self.stored, self.table.column("content").to_pylist(), strict=True)
-        if self.json_fields is None:
-            return [type.stored(one.name, content, one.media_type, one.fields or {}) for one, content in rows]
-        # A field that the class has got since is left to its default; one that it has lost is not read.
-        names = [name for name in type.field_names() if name in self.table.column_names]
-        fields = zip(*(self.values(name) for name in names), strict=True) if names else [()] * len(self.stored)
-        return [
-            type.stored(one.name, content, one.media_type, dict(zip(names, values, strict=True)))
-            for (one, content), values in zip(rows, fields, strict=True)
-        ]
+        rows = zip(self.stored, self.contents(), self.fields(type), strict=True)
+        return [type.stored(one.name, content, one.media_type, fields) for one, content, fields in rows]
 
     def as_table(self, type: type[Document], names: Sequence[str]) -> pa.Table:
         """The documents as a table; see `Reader.table`."""
         of_documents = [
-            pa.array([one.name for one in self.stored], pa.large_string()),
-            pa.array([one.media_type for one in self.stored], pa.large_string()),
+            arrow_array([one.name for one in self.stored], pa.large_string()),
+            arrow_array([one.media_type for one in self.stored], pa.large_string()),
         ]
-        return pa.table([*of_documents, *self._text_and_content(), *self._columns(type)], list(names))
+        typed = self.typed_columns(type) or self._columns_of_documents(type)
+        return pa.table([*of_documents, *self._text_and_content(), *typed], list(names))
 
-    def _columns(self, type: type[Document]) -> list[pa.Array | pa.ChunkedArray]:
+    def _columns_of_documents(self, type: type[Document]) -> list[pa.Array]:
         columns = columns_of(type)
-        if self.json_fields is not None:
-            is_json = {name: name in self.json_fields for name in self.table.column_names}
-            if all(is_json.get(column.name) == (column.arrow is None) for column in columns):
-                return [self.table.column(column.name) for column in columns]
-        documents = self.documents(type)
+        documents = self.documents(type) if columns else []
         arrays = []
         for column in columns:
             array, became_json = to_column(column, [getattr(document, column.name) for document in documents])
@@ -374,17 +375,84 @@ class _Piece:
         return arrays
 
     def _text_and_content(self) -> tuple[pa.Array | pa.ChunkedArray, pa.Array]:
-        content = self.table.column("content").cast(pa.large_binary())
+        content = self.content_column()
         is_text = [_is_text(one.media_type) for one in self.stored]
         if all(is_text):
             try:
                 return content.cast(pa.large_string()), pa.nulls(len(self.stored), pa.large_binary())
             except pa.ArrowInvalid:
                 pass  # some of it is not UTF-8
-        whole = content.to_pylist()
+        whole = self.contents()
         texts = [_decoded(one) if text else None for one, text in zip(whole, is_text, strict=True)]
         contents = [one if text is None else None for one, text in zip(whole, texts, strict=True)]
-        return pa.array(texts, pa.large_string()), pa.array(contents, pa.large_binary())
+        return arrow_array(texts, pa.large_string()), arrow_array(contents, pa.large_binary())
+
+
+@dataclass(frozen=True, slots=True)
+class _Whole(_Piece):
+    """An object that is a document itself, under one or more names."""
+
+    content: bytes
+
+    def slices(self, rows: int) -> Iterator[_Piece]:
+        yield self
+
+    def views(self) -> Iterable[bytes]:
+        return self.contents()
+
+    def contents(self) -> list[bytes]:
+        return [self.content] * len(self.stored)
+
+    def content_column(self) -> pa.Array:
+        return binary_array(self.contents())
+
+    def values(self, field: str) -> list[Any]:
+        return [(one.fields or {}).get(field) for one in self.stored]
+
+    def fields(self, type: type[Document]) -> Iterable[Mapping[str, Any]]:
+        return [one.fields or {} for one in self.stored]
+
+    def typed_columns(self, type: type[Document]) -> None:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows(_Piece):
+    """Rows of a pack."""
+
+    table: pa.Table
+    json_fields: frozenset[str]
+
+    def slices(self, rows: int) -> Iterator[_Piece]:
+        for start in range(0, len(self.places), rows):
+            part = slice(start, start + rows)
+            yield replace(self, places=self.places[part], stored=self.stored[part], table=self.table.slice(start, rows))
+
+    def views(self) -> Iterable[memoryview]:
+        return _views(self.table.column("content"))
+
+    def contents(self) -> list[bytes]:
+        return self.table.column("content").to_pylist()
+
+    def content_column(self) -> pa.ChunkedArray:
+        return self.table.column("content").cast(pa.large_binary())
+
+    def values(self, field: str) -> list[Any]:
+        return from_column(self.table.column(field), field in self.json_fields)
+
+    def fields(self, type: type[Document]) -> Iterable[Mapping[str, Any]]:
+        # A field that the class has got since is left to its default; one that it has lost is not read.
+        names = [name for name in type.field_names() if name in self.table.column_names]
+        if not names:
+            return [{}] * len(self.stored)
+        return [dict(zip(names, row, strict=True)) for row in zip(*map(self.values, names), strict=True)]
+
+    def typed_columns(self, type: type[Document]) -> list[pa.ChunkedArray] | None:
+        columns = columns_of(type)
+        is_json = {name: name in self.json_fields for name in self.table.column_names}
+        if any(is_json.get(column.name) != (column.arrow is None) for column in columns):
+            return None
+        return [self.table.column(column.name) for column in columns]
 
 
 class _Cache(Generic[T]):

@@ -249,7 +249,7 @@ async def test_packs_are_read_from_any_bucket(bucket: Bucket) -> None:
     """The reader needs nothing of a bucket but ranges."""
     from assetcore.assets import Table
 
-    document = Table("a", content=b"abc")
+    document = Table(name="a", content=b"abc")
     await bucket.write(A, encode_pack([document]))
     stored = [Stored(Location(A, 0), "a", document.media_type, document.sha256, 3)]
     assert await Reader(bucket).documents(stored, Table) == [document]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import random
 import string
+import tracemalloc
 import uuid
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
@@ -85,7 +86,7 @@ def bucket(tmp_path: Path) -> Bucket:
 
 
 rich = st.builds(
-    lambda name, content, **fields: Rich(name, content=content, **fields),
+    lambda name, content, **fields: Rich(name=name, content=content, **fields),
     name=st.text(alphabet=string.ascii_letters + " 🙂", min_size=1, max_size=9),
     content=st.binary(max_size=40),
     ordinal=st.integers(-(2**63), 2**63 - 1),
@@ -119,14 +120,14 @@ async def test_documents_come_back_as_they_were(documents: list[Rich]) -> None:
 
 def test_the_same_documents_give_the_same_bytes() -> None:
     """A pack depends on its documents alone: not on the order in which a set or a dict was filled."""
-    one = Rich("a", text="x", ordinal=1, names=frozenset(["a", "b", "c"]), extra={"x": 1, "y": 2})
-    other = Rich("a", text="x", ordinal=1, names=frozenset(["c", "b", "a"]), extra={"y": 2, "x": 1})
+    one = Rich(name="a", text="x", ordinal=1, names=frozenset(["a", "b", "c"]), extra={"x": 1, "y": 2})
+    other = Rich(name="a", text="x", ordinal=1, names=frozenset(["c", "b", "a"]), extra={"y": 2, "x": 1})
     assert encode_pack([one]) == encode_pack([other])
 
 
 def test_columns_have_the_types_of_the_annotations() -> None:
     """Any Parquet reader sees the documents as a typed table."""
-    schema = pq.read_schema(pa.BufferReader(encode_pack([Rich("a", text="x", ordinal=1, span=Span(start=1))])))
+    schema = pq.read_schema(pa.BufferReader(encode_pack([Rich(name="a", text="x", ordinal=1, span=Span(start=1))])))
     types = {field.name: str(field.type) for field in schema}
     assert types == {
         "name": "string", "media_type": "string", "sha256": "fixed_size_binary[32]", "content": "binary", "ordinal": "int64",
@@ -149,14 +150,14 @@ def test_columns_have_the_types_of_the_annotations() -> None:
 )
 async def test_values_that_do_not_fit_their_column_come_back_too(bucket: Bucket, field: str, values: list[Any]) -> None:
     """An int beyond 64 bits, or moments with and without a zone side by side, are kept exactly."""
-    documents = [Rich(str(i), text="x", **{"ordinal": 0, field: value}) for i, value in enumerate(values)]
+    documents = [Rich(name=str(i), text="x", **{"ordinal": 0, field: value}) for i, value in enumerate(values)]
     back = await Reader(bucket).documents(await put(bucket, documents), Rich)
     assert [getattr(d, field) for d in back] == values
 
 
 async def test_what_no_column_holds_is_refused_as_a_frame(bucket: Bucket) -> None:
     """A frame never shows another value than the document has: it says that the field does not fit."""
-    stored = await put(bucket, [Rich("a", text="x", ordinal=2**63), Rich("b", text="x", ordinal=1)])
+    stored = await put(bucket, [Rich(name="a", text="x", ordinal=2**63), Rich(name="b", text="x", ordinal=1)])
     with pytest.raises(StorageError, match=r"The field 'ordinal' of Rich has values .* that do not fit int64"):
         await Reader(bucket).table(stored, Rich)
     assert (await Reader(bucket).table(stored[1:], Rich))["ordinal"].to_pylist() == [1]
@@ -165,13 +166,13 @@ async def test_what_no_column_holds_is_refused_as_a_frame(bucket: Bucket) -> Non
 def test_a_value_that_json_cannot_hold_is_named() -> None:
     """What cannot be stored is refused with the name of the field."""
     with pytest.raises(StorageError, match=r"The field 'extra' has a value that cannot be stored"):
-        encode_pack([Rich("a", text="x", ordinal=1, extra={"f": object()})])
+        encode_pack([Rich(name="a", text="x", ordinal=1, extra={"f": object()})])
 
 
 def test_a_pack_is_of_one_class_and_not_empty() -> None:
     """Documents of two classes, or none, are no pack."""
     with pytest.raises(StorageError, match=r"Plain\('a'.*Rich\('b'"):
-        encode_pack([Plain("a", text=""), Rich("b", text="", ordinal=1)])
+        encode_pack([Plain(name="a", text=""), Rich(name="b", text="", ordinal=1)])
     with pytest.raises(StorageError, match="no documents"):
         encode_pack([])
 
@@ -179,17 +180,17 @@ def test_a_pack_is_of_one_class_and_not_empty() -> None:
 def test_a_field_that_hides_a_built_in_one_is_refused() -> None:
     """A field named like a column that every pack has is refused."""
     with pytest.warns(UserWarning, match="shadows"):
-        hiding = type("Hiding", (Document,), {"__annotations__": {"sha256": str}})
+        hiding: Any = type("Hiding", (Document,), {"__annotations__": {"sha256": str}})
     with pytest.raises(StorageError, match="a field 'sha256'"):
-        encode_pack([hiding("a", content=b"", sha256="x")])
+        encode_pack([hiding(name="a", content=b"", sha256="x")])
 
 
 async def test_any_rows_are_read_in_the_order_asked(bucket: Bucket) -> None:
     """Rows of several packs and objects of their own, shuffled and repeated, come in the order asked."""
     other = Key(KEY.replace("part-0", "part-1"))
-    documents = [Rich(f"n{i}", text=f"text {i} " * 2000, ordinal=i, tags=[str(i)]) for i in range(300)]
+    documents = [Rich(name=f"n{i}", text=f"text {i} " * 2000, ordinal=i, tags=[str(i)]) for i in range(300)]
     stored = await put(bucket, documents[:200]) + await put(bucket, documents[200:], other)
-    own = Rich("own", content=b"\x00", ordinal=7, span=Span(start=1), at=datetime(2026, 1, 1, tzinfo=UTC))
+    own = Rich(name="own", content=b"\x00", ordinal=7, span=Span(start=1), at=datetime(2026, 1, 1, tzinfo=UTC))
     await bucket.write(Key("own"), own.content)
     stored.append(Stored(Location(Key("own"), None), "own", own.media_type, own.sha256, 1, jsonable_fields(own)))
     documents.append(own)
@@ -209,12 +210,12 @@ async def test_any_rows_are_read_in_the_order_asked(bucket: Bucket) -> None:
 async def test_a_table_has_text_or_content(bucket: Bucket) -> None:
     """Text and JSON that is UTF-8 stands in `text`; everything else in `content`."""
     documents = [
-        Plain("t", text="é"),
-        Plain("j", data={"a": 1}),
-        Plain("b", content=b"\xff"),
-        Plain("broken", content=b"\xff", media_type="text/plain"),
-        Plain("ld", content=b"{}", media_type="application/ld+json; charset=utf-8"),
-        Plain("empty", text=""),
+        Plain(name="t", text="é"),
+        Plain(name="j", data={"a": 1}),
+        Plain(name="b", content=b"\xff"),
+        Plain(name="broken", content=b"\xff", media_type="text/plain"),
+        Plain(name="ld", content=b"{}", media_type="application/ld+json; charset=utf-8"),
+        Plain(name="empty", text=""),
     ]
     table = await Reader(bucket).table(await put(bucket, documents), Plain)
     assert table.column_names == ["name", "media_type", "text", "content"]
@@ -225,7 +226,7 @@ async def test_a_table_has_text_or_content(bucket: Bucket) -> None:
 async def test_a_table_of_nothing_has_the_columns(bucket: Bucket) -> None:
     """An aggregate over no documents gets a frame with the right columns and no rows."""
     reader = Reader(bucket)
-    full = await reader.table(await put(bucket, [Rich("a", text="x", ordinal=1)]), Rich)
+    full = await reader.table(await put(bucket, [Rich(name="a", text="x", ordinal=1)]), Rich)
     empty = await reader.table([], Rich)
     assert empty.num_rows == 0
     assert empty.schema == full.schema
@@ -234,7 +235,7 @@ async def test_a_table_of_nothing_has_the_columns(bucket: Bucket) -> None:
 
 async def test_damaged_bytes_are_never_handed_over(bucket: Bucket) -> None:
     """Content that does not hash to what lineage says is refused, naming the object and both hashes."""
-    documents = [Plain("a", text="one"), Plain("b", text="two")]
+    documents = [Plain(name="a", text="one"), Plain(name="b", text="two")]
     stored = await put(bucket, documents)
     wrong = [stored[0], Stored(Location(KEY, 1), "b", "text/plain", documents[0].sha256, 3)]
     for ask in (Reader(bucket).documents, Reader(bucket).table):
@@ -246,7 +247,7 @@ async def test_damaged_bytes_are_never_handed_over(bucket: Bucket) -> None:
 
 async def test_every_damage_of_a_pack_is_found(tmp_path: Path, bucket: Bucket) -> None:
     """A pack cut short or with a flipped byte gives the documents or a StorageError, never something else."""
-    documents = [Rich(f"n{i}", text=f"text {i}", ordinal=i) for i in range(5)]
+    documents = [Rich(name=f"n{i}", text=f"text {i}", ordinal=i) for i in range(5)]
     stored = await put(bucket, documents)
     file = tmp_path / "bucket" / KEY
     whole = file.read_bytes()
@@ -267,7 +268,7 @@ async def test_every_damage_of_a_pack_is_found(tmp_path: Path, bucket: Bucket) -
 
 async def test_a_missing_object_and_a_missing_row_are_told_apart(bucket: Bucket) -> None:
     """A lost object is missing; a pack with too few rows is corrupt."""
-    document = Plain("a", text="x")
+    document = Plain(name="a", text="x")
     with pytest.raises(MissingObjectError, match=KEY):
         await Reader(bucket).documents(stored_rows([document]), Plain)
     await put(bucket, [document])
@@ -277,7 +278,7 @@ async def test_a_missing_object_and_a_missing_row_are_told_apart(bucket: Bucket)
 
 async def test_names_are_lineages(bucket: Bucket) -> None:
     """Content that exists already may be pointed to under another name."""
-    document = Plain("a", text="x")
+    document = Plain(name="a", text="x")
     await put(bucket, [document])
     stored = [Stored(Location(KEY, 0), "renamed", "text/markdown", document.sha256, 1)]
     (back,) = await Reader(bucket).documents(stored, Plain)
@@ -295,7 +296,7 @@ async def test_a_class_may_have_changed_its_fields_since(bucket: Bucket) -> None
         kept: int
         new: str = "default"
 
-    stored = await put(bucket, [Before("a", text="x", kept=1, lost=2)])
+    stored = await put(bucket, [Before(name="a", text="x", kept=1, lost=2)])
     reader = Reader(bucket)
     (back,) = await reader.documents(stored, After)
     assert (back.kept, back.new) == (1, "default")
@@ -306,5 +307,24 @@ async def test_a_class_may_have_changed_its_fields_since(bucket: Bucket) -> None
 
 async def test_empty_and_large_documents_share_a_pack(bucket: Bucket) -> None:
     """A document of 0 bytes and one larger than a row group lie side by side."""
-    documents = [Plain("empty", content=b""), Plain("large", content=b"x" * (3 << 20)), Plain("tail", content=b"y")]
+    documents = [
+        Plain(name="empty", content=b""),
+        Plain(name="large", content=b"x" * (3 << 20)),
+        Plain(name="tail", content=b"y"),
+    ]
     assert await Reader(bucket).documents(await put(bucket, documents), Plain) == documents
+
+
+async def test_a_large_object_is_held_once(tmp_path: Path) -> None:
+    """A document of its own is handed over as it was read, without a copy."""
+    document = Plain(name="large", content=b"x" * 50_000_000)
+    bucket = Bucket.open(f"file://{tmp_path}/bucket")
+    await bucket.write(KEY, document.content)
+    tracemalloc.start()
+    (back,) = await Reader(bucket).documents(
+        [Stored(Location(KEY, None), "large", document.media_type, document.sha256, 50_000_000)], Plain
+    )
+    held = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert back == document
+    assert held < 60_000_000

@@ -434,8 +434,8 @@ async def test_what_a_generator_yields_is_observed(tmp_path: Path) -> None:
     """Hash, fields and identity are those of the documents; the order does not matter."""
 
     async def pages() -> AsyncIterator[Page]:
-        yield Page("b", text="two", language="de")
-        yield Page("a", text="one")
+        yield Page(name="b", text="two", language="de")
+        yield Page(name="a", text="one")
 
     frame = await observe(of(pages, Page), tmp_path, None)
     assert frame.schema == OBSERVED
@@ -452,7 +452,7 @@ async def test_an_empty_generator_has_no_documents(tmp_path: Path) -> None:
 
     async def nothing() -> AsyncIterator[Topic]:
         for name in ():
-            yield Topic(name, text="")
+            yield Topic(name=name, text="")
 
     assert (await observe(of(nothing), tmp_path, None)).height == 0
 
@@ -465,7 +465,7 @@ async def test_a_generator_is_run_no_further_than_needed(tmp_path: Path) -> None
         try:
             for number in range(1000):
                 events.append(f"{number}")
-                yield Topic(f"{number}", text="x")
+                yield Topic(name=f"{number}", text="x")
         finally:
             events.append("closed")
 
@@ -478,7 +478,7 @@ async def test_a_generator_that_fails_is_named_with_its_line(tmp_path: Path) -> 
     """The error names the source, the exception and the user's line, and keeps the exception."""
 
     async def failing() -> AsyncIterator[Topic]:
-        yield Topic("a", text="x")
+        yield Topic(name="a", text="x")
         int("seven")
 
     line = inspect.getsourcelines(failing)[1] + 2
@@ -501,7 +501,7 @@ async def test_a_wrong_document_is_named_with_its_line(tmp_path: Path) -> None:
         yield values[-1]
 
     line = inspect.getsourcelines(wrong)[1] + 1
-    for value, shown in [("text", "str 'text'"), (Special("a", text=""), "Special"), (None, "NoneType None")]:
+    for value, shown in [("text", "str 'text'"), (Special(name="a", text=""), "Special"), (None, "NoneType None")]:
         values.append(value)
         with pytest.raises(SourceError, match=rf"topics yielded {shown}.*test_sources.py:{line}\); declared is Topic"):
             await observe(of(wrong), tmp_path, None)
@@ -511,8 +511,8 @@ async def test_two_documents_of_one_name_are_refused(tmp_path: Path) -> None:
     """A name stands for one document."""
 
     async def twice() -> AsyncIterator[Topic]:
-        yield Topic("a", text="1")
-        yield Topic("a", text="2")
+        yield Topic(name="a", text="1")
+        yield Topic(name="a", text="2")
 
     with pytest.raises(SourceError, match=r"topics yielded two documents named 'a' \(.*test_sources.py:\d+\)"):
         await observe(of(twice), tmp_path, None)
@@ -522,7 +522,7 @@ async def test_what_a_generator_no_longer_yields_is_named(tmp_path: Path) -> Non
     """Documents that are gone since they were observed are named after the others."""
 
     async def some() -> AsyncIterator[Topic]:
-        yield Topic("a", text="1")
+        yield Topic(name="a", text="1")
 
     got, error = await until_error(of(some), tmp_path, ["a", "b"])
     assert got == ["a"]

@@ -10,7 +10,6 @@ import uuid
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -80,12 +79,12 @@ def many(topic: Topic = each(topics)) -> list[Chunk]: ...
 
 @asset
 async def streamed(topic: Topic = each(topics)) -> AsyncIterator[Chunk]:
-    yield Chunk("a", text="")
+    yield Chunk(name="a", text="")
 
 
 @asset
 def generated(topic: Topic = each(topics)) -> Iterator[Chunk]:
-    yield Chunk("a", text="")
+    yield Chunk(name="a", text="")
 
 
 @asset
@@ -122,11 +121,11 @@ def only(of: Asset[..., Any]) -> Dependency:
 @pytest.mark.parametrize(
     ("of", "returned", "names"),
     [
-        (one, Chunk("a", text="x"), ["a"]),
-        (maybe, Chunk("a", text="x"), ["a"]),
+        (one, Chunk(name="a", text="x"), ["a"]),
+        (maybe, Chunk(name="a", text="x"), ["a"]),
         (maybe, None, []),
-        (many, [Chunk("a", text="x"), Chunk("b", text="x")], ["a", "b"]),
-        (many, (Chunk("a", text="x"),), ["a"]),
+        (many, [Chunk(name="a", text="x"), Chunk(name="b", text="x")], ["a", "b"]),
+        (many, (Chunk(name="a", text="x"),), ["a"]),
         (many, [], []),
     ],
 )
@@ -137,8 +136,8 @@ def test_documents_are_taken_as_they_are(of: Asset[..., Any], returned: Any, nam
 
 async def test_generators_are_drained() -> None:
     """What an async or a plain generator yields becomes a list; other values pass."""
-    assert [d.name for d in await drain(streamed(Topic("t", text="")))] == ["a"]
-    assert [d.name for d in await drain(generated(Topic("t", text="")))] == ["a"]
+    assert [d.name for d in await drain(streamed(Topic(name="t", text="")))] == ["a"]
+    assert [d.name for d in await drain(generated(Topic(name="t", text="")))] == ["a"]
     frame = pl.DataFrame()
     assert await drain(frame) is frame
 
@@ -148,13 +147,13 @@ async def test_generators_are_drained() -> None:
     [
         (one, None, r"who returned None; declared is Chunk\."),
         (one, "text", r"who returned str 'text'; declared is Chunk\."),
-        (one, [Chunk("a", text="")], r"who returned a list of 1; declared is Chunk\."),
-        (one, Topic("a", text="x"), r"who returned Topic\('a', 1 bytes, text/plain\); declared is Chunk\."),
-        (one, Special("a", text=""), r"who returned Special\('a'.*; declared is Chunk\.\n  Special is more than"),
+        (one, [Chunk(name="a", text="")], r"who returned a list of 1; declared is Chunk\."),
+        (one, Topic(name="a", text="x"), r"who returned Topic\('a', 1 bytes, text/plain\); declared is Chunk\."),
+        (one, Special(name="a", text=""), r"who returned Special\('a'.*; declared is Chunk\.\n  Special is more than"),
         (maybe, 7, r"who returned int 7; declared is Chunk \| None\."),
-        (many, Chunk("a", text=""), r"who returned Chunk\('a'.*; declared is list\[Chunk\]\."),
+        (many, Chunk(name="a", text=""), r"who returned Chunk\('a'.*; declared is list\[Chunk\]\."),
         (many, None, r"who returned None; declared is list\[Chunk\]\."),
-        (many, [Chunk("a", text=""), "b"], r"who returned str 'b' at place 1; declared is list\[Chunk\]\."),
+        (many, [Chunk(name="a", text=""), "b"], r"who returned str 'b' at place 1; declared is list\[Chunk\]\."),
         (many, [None], r"who returned None at place 0; declared is list\[Chunk\]\."),
         (streamed, ["b"], r"who yielded str 'b' at place 0; declared is an iterator of Chunk\."),
         (model, {"count": 1}, r"who returned a dict of 1; declared is Summary\."),
@@ -171,13 +170,13 @@ def test_a_wrong_value_is_named(of: Asset[..., Any], returned: Any, message: str
 def test_two_documents_of_one_name_are_refused() -> None:
     """Within one unit a name stands for one document."""
     with pytest.raises(AssetcoreError, match=r"chunks\[with\] returned two documents named 'a'"):
-        encode(many.output, [Chunk("a", text="1"), Chunk("a", text="2")], "unit", "chunks[with]")
+        encode(many.output, [Chunk(name="a", text="1"), Chunk(name="a", text="2")], "unit", "chunks[with]")
 
 
 def test_a_field_that_cannot_be_stored_is_named_before_anything_is() -> None:
     """The error names the asset, the document and the field."""
     with pytest.raises(AssetcoreError, match=r"who: Chunk\('b'.*\) has a value in 'extra' that cannot be stored"):
-        encode(many.output, [Chunk("a", text=""), Chunk("b", text="", extra={"f": object()})], "unit", "who")
+        encode(many.output, [Chunk(name="a", text=""), Chunk(name="b", text="", extra={"f": object()})], "unit", "who")
 
 
 def test_a_model_becomes_json_with_sorted_keys() -> None:
@@ -334,7 +333,7 @@ async def test_each_gives_one_document(reader: Reader) -> None:
     @asset
     def whole(chunk: Chunk = each(many)) -> Chunk: ...
 
-    chunks = [Chunk("a", text="x", ordinal=1), Chunk("b", text="y", ordinal=2)]
+    chunks = [Chunk(name="a", text="x", ordinal=1), Chunk(name="b", text="y", ordinal=2)]
     stored = await keep(reader, chunks)
     assert await decode(only(whole), reader, stored[1:]) == chunks[1]
     assert await decode_many(only(whole), reader, [[stored[1]], [stored[0]]]) == [chunks[1], chunks[0]]
@@ -355,7 +354,7 @@ async def test_a_parameter_may_ask_for_a_base_class(reader: Reader) -> None:
     @asset
     def consumer(chunk: Chunk = each(special)) -> Chunk: ...
 
-    stored = await keep(reader, [Special("a", text="x", more=3)])
+    stored = await keep(reader, [Special(name="a", text="x", more=3)])
     given = await decode(only(consumer), reader, stored)
     assert (type(given), given.more) == (Special, 3)
 
@@ -369,7 +368,7 @@ async def test_collect_gives_a_list_or_a_stream(reader: Reader) -> None:
     @asset
     async def streaming(chunks: AsyncIterator[Chunk] = collect(many)) -> Chunk: ...
 
-    chunks = [Chunk(f"{i}", text="x" * i, ordinal=i) for i in range(700)]
+    chunks = [Chunk(name=f"{i}", text="x" * i, ordinal=i) for i in range(700)]
     stored = await keep(reader, chunks)
     assert await decode(only(listed), reader, stored) == chunks
     assert await decode(only(listed), reader, []) == []
@@ -384,7 +383,7 @@ async def test_a_stream_reads_no_further_than_it_is_followed(reader: Reader) -> 
     @asset
     async def streaming(chunks: AsyncIterator[Chunk] = collect(many)) -> Chunk: ...
 
-    good = await keep(reader, [Chunk(f"{i}", text="x") for i in range(300)])
+    good = await keep(reader, [Chunk(name=f"{i}", text="x") for i in range(300)])
     lost = [Stored(Location(Key("lost"), 0), "lost", "text/plain", b"\x00" * 32, 1)]
     stream = await decode(only(streaming), reader, good + lost)
     assert [(await anext(stream)).name for _ in range(256)] == [f"{i}" for i in range(256)]
@@ -407,7 +406,7 @@ async def test_collect_gives_documents_as_any_frame(reader: Reader) -> None:
     @asset
     def arrow(f: pa.Table = collect(many)) -> Chunk: ...
 
-    stored = await keep(reader, [Chunk("a", text="x", ordinal=1), Chunk("b", content=b"\xff", ordinal=2)])
+    stored = await keep(reader, [Chunk(name="a", text="x", ordinal=1), Chunk(name="b", content=b"\xff", ordinal=2)])
     expected = {
         "name": ["a", "b"], "media_type": ["text/plain", "application/octet-stream"], "text": ["x", None],
         "content": [None, b"\xff"], "ordinal": [1, 2], "extra": ["{}", "{}"],
@@ -546,15 +545,50 @@ async def test_a_model_whose_class_has_changed_is_named(reader: Reader) -> None:
     @asset
     def single(m: Summary = each(model)) -> Chunk: ...
 
-    stored = await keep(reader, [Model("unit", data={"other": 1})])
+    stored = await keep(reader, [Model(name="unit", data={"other": 1})])
     with pytest.raises(
         AssetcoreError, match=r"The stored Summary 'unit' does not fit its class any more: count: Field required"
     ):
         await decode(only(single), reader, stored)
 
 
-def test_nothing_of_pandas_is_imported(tmp_path: Path) -> None:
-    """pandas takes its time to load; only a function that uses it pays."""
-    program = "import sys, assetcore.values; print('pandas' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
-    assert done.stdout == "False\n"
+def test_nothing_of_pandas_is_imported() -> None:
+    """pandas takes its time to load; only a function that uses it pays. pyarrow imports it at the first `pa.array`."""
+    program = """
+        import asyncio, sys
+        from datetime import UTC, datetime
+        import polars as pl
+        from assetcore.assets import Output, Table, asset, collect, each, source
+        from assetcore.documents import Document
+        from assetcore.sources import folder
+        from assetcore.storage import Bucket, Key, Location, Reader, Stored, encode_pack
+        from assetcore.values import decode, encode
+
+        class Rich(Document):
+            number: int
+            at: datetime
+            words: list[str]
+            extra: dict
+
+        def keep(bucket, documents, key):
+            asyncio.run(bucket.write(Key(key), encode_pack(documents)))
+            return [Stored(Location(Key(key), i), d.name, d.media_type, d.sha256, len(d.content)) for i, d in enumerate(documents)]
+
+        def many() -> list[Rich]: ...
+        def framed() -> pl.DataFrame: ...
+        many, framed = asset(many), asset(framed)
+        def frame(f: pl.DataFrame = collect(many)) -> Rich: ...
+        def lists(f: list[Rich] = collect(many)) -> Rich: ...
+        def frames(f: pl.LazyFrame = collect(framed)) -> Rich: ...
+
+        bucket = Bucket.open("memory://x")
+        document = dict(text="x", number=1, at=datetime.now(UTC), words=["a"], extra={"a": 1})
+        stored = keep(bucket, [Rich(name="a", **document), Rich(name="b", **document)], "rich")
+        table = encode(framed.output, pl.DataFrame({"at": [datetime.now(UTC)], "c": ["x"]}), "t", "who")
+        for asked, given in [(frame, stored[::-1]), (lists, stored[1:]), (frames, keep(bucket, table, "tables"))]:
+            asyncio.run(decode(asset(asked).dependencies[0], Reader(bucket), given))
+        asyncio.run(Reader(bucket).column(stored, "at"))
+        print("pandas" in sys.modules)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "False\n", done.stderr
