@@ -19,16 +19,17 @@ INTERRUPTED = 130
 @click.option("--force", is_flag=True, help="Make everything that is selected, stale or not.")
 @click.option("--upstream", is_flag=True, help="Also make what the selected assets are made of, where it is stale.")
 @click.option("--rehash", is_flag=True, help="Read every source file again, even if its time and size are the same.")
-async def materialize(call: Call, select: str | None, force: bool, upstream: bool, rehash: bool) -> None:
+@click.option("--local", is_flag=True, help="Without Prefect: nothing is shown there, and its server need not run.")
+async def materialize(call: Call, select: str | None, force: bool, upstream: bool, rehash: bool, local: bool) -> None:
     """Make what is stale, and only that. Ctrl-C stops it; the next run continues with what is missing."""
     from assetcore.cli import show
     from assetcore.cli.progress import reporting
 
     try:
-        async with call.opened(MAKING, ahead={"prefect"}) as session:
+        async with call.opened(MAKING, ahead=() if local else {"prefect"}) as session:
             with reporting(sys.stderr) as report:
                 result = await session.materialize(
-                    select, force=force, upstream=upstream, rehash=rehash, on_event=report
+                    select, force=force, upstream=upstream, rehash=rehash, local=local, on_event=report
                 )
     except asyncio.CancelledError:
         call.say("Stopped. What was made is kept: the next run continues with what is missing.")
