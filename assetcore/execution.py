@@ -15,7 +15,6 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 import polars as pl
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from assetcore import sources
 from assetcore.assets import Asset, Source
@@ -27,6 +26,7 @@ from assetcore.keep import Draft, Keeper, facts_of
 from assetcore.lineage import commit as lineage
 from assetcore.lineage import read
 from assetcore.lineage.commit import Overtaken, Reused
+from assetcore.lineage.schema import Connection
 from assetcore.plan import AssetState, Choice, judge_asset, source_changes
 from assetcore.project import Project
 from assetcore.results import AssetResult, Event, Failure, Say
@@ -236,7 +236,7 @@ class Run:
         await self._finish(asset, definition, work)
 
     async def _read(
-        self, connection: AsyncConnection, asset: Asset[..., Any], definition: Definition
+        self, connection: Connection, asset: Asset[..., Any], definition: Definition
     ) -> tuple[dict[int, read.Watermark], AssetState, dict[str, View]]:
         """Watermarks, the asset's own state, and the views of what it is made of, as of one moment."""
         project, graph = self.project, self.project.graph

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from assetcore.assets import Source
 from assetcore.documents import document_id
 from assetcore.errors import AssetcoreError, NothingSelectedError, SelectionError
 from assetcore.lineage import read, trace
+from assetcore.lineage.schema import Connection
 from assetcore.lineage.trace import Found
 from assetcore.plan import AssetState, Plan, Snapshot
 from assetcore.project import Project
@@ -100,12 +100,12 @@ class Lineage:
         }  # fmt: skip
 
 
-async def find(project: Project, connection: AsyncConnection, text: str, *, limit: int | None = None) -> list[Found]:
+async def find(project: Project, connection: Connection, text: str, *, limit: int | None = None) -> list[Found]:
     """The current documents that a REF names. Raises SelectionError where it names none, or is the beginning of several ids."""
     return await trace.qualified(connection, project.environment_id, await _find(project, connection, text, limit))
 
 
-async def _find(project: Project, connection: AsyncConnection, text: str, limit: int | None) -> list[Found]:
+async def _find(project: Project, connection: Connection, text: str, limit: int | None) -> list[Found]:
     ref = parse_ref(text)
     if ref.asset is not None and ref.asset in project.asset_ids:
         identifier = project.asset_ids[ref.asset]
@@ -144,7 +144,7 @@ async def _find(project: Project, connection: AsyncConnection, text: str, limit:
 
 
 async def _units(
-    project: Project, connection: AsyncConnection, asset: str, label: str
+    project: Project, connection: Connection, asset: str, label: str
 ) -> list[tuple[bytes, str, str | None]]:
     units = await trace.by_unit(connection, project.environment_id, project.asset_ids[asset], label)
     if not units:
@@ -278,7 +278,7 @@ def _row(judged: pl.DataFrame, name: str, label: str | None) -> dict[str, Any]:
 
 async def _cause(
     project: Project,
-    connection: AsyncConnection,
+    connection: Connection,
     name: str,
     code: str,
     row: Mapping[str, Any],
@@ -304,7 +304,7 @@ async def _cause(
 
 
 async def _component_changed(
-    project: Project, connection: AsyncConnection, name: str, component: str, code: str, row: Mapping[str, Any],
+    project: Project, connection: Connection, name: str, component: str, code: str, row: Mapping[str, Any],
     state: AssetState, snapshot: Snapshot,
 ) -> list[CauseFound]:  # fmt: skip
     made_with = state.made.filter(pl.col("unit") == row["unit"])["definition"][0]
@@ -343,7 +343,7 @@ def _part_name(part: str, asset: str) -> str:
 
 async def _inputs_changed(
     project: Project,
-    connection: AsyncConnection,
+    connection: Connection,
     name: str,
     code: str,
     row: Mapping[str, Any],
@@ -370,7 +370,7 @@ async def _inputs_changed(
 
 
 async def _differences(
-    project: Project, connection: AsyncConnection, upstream: str, old: Sequence[Found], now: pl.DataFrame, code: str
+    project: Project, connection: Connection, upstream: str, old: Sequence[Found], now: pl.DataFrame, code: str
 ) -> list[CauseFound]:
     was = {f.address: f for f in old}
     rows = {r["address"]: r for r in now.iter_rows(named=True)}
@@ -398,7 +398,7 @@ async def _differences(
 
 
 async def _document_diff(
-    project: Project, connection: AsyncConnection, upstream: str, old: Found, row: Mapping[str, Any]
+    project: Project, connection: Connection, upstream: str, old: Found, row: Mapping[str, Any]
 ) -> str | None:
     """The difference of two versions of a document where both are text."""
     asset = project.graph.assets[upstream]

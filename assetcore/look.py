@@ -13,7 +13,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import polars as pl
-import sqlalchemy as sa
 
 from assetcore.assets import Asset
 from assetcore.documents import Document, document_id
@@ -21,7 +20,6 @@ from assetcore.errors import NothingSelectedError, SelectionError, UsageError
 from assetcore.explain import find
 from assetcore.keep import SUFFIXES
 from assetcore.lineage import read, trace
-from assetcore.lineage import tables as t
 from assetcore.lineage.trace import Found
 from assetcore.plan import Choice, Plan
 from assetcore.project import Project
@@ -118,23 +116,9 @@ class Diff:
 
 async def list_assets(project: Project, choice: Choice, plan: Plan) -> list[AssetInfo]:
     """The selected assets with counts, and how many of their units are stale."""
-    h, m, f = t.head.c, t.materialization.c, t.failure.c
     async with project.engine.connect() as connection:
-        rows = await connection.execute(
-            sa.select(
-                h.asset_id, sa.func.count(), sa.func.sum(sa.func.cardinality(m.documents)), sa.func.max(m.made_at)
-            )
-            .select_from(t.head.join(t.materialization, m.id == h.materialization_id))
-            .where(h.environment_id == project.environment_id, h.until_commit.is_(None))
-            .group_by(h.asset_id)
-        )
-        counts = {row[0]: row[1:] for row in rows}
-        failed = await connection.execute(
-            sa.select(f.asset_id, sa.func.count())
-            .where(f.environment_id == project.environment_id)
-            .group_by(f.asset_id)
-        )
-        failures = dict(failed.all())
+        counts = await read.asset_counts(connection, project.environment_id)
+        failures = await read.failure_counts(connection, project.environment_id)
     stale: dict[str, int] = {a.asset: a.stale + a.pending + a.removed for a in plan.assets}
     stale |= {s.source: s.new + s.changed + s.removed for s in plan.sources}
     found: list[AssetInfo] = []
@@ -144,7 +128,7 @@ async def list_assets(project: Project, choice: Choice, plan: Plan) -> list[Asse
         units, documents, made_at = counts.get(identifier, (0, 0, None))
         found.append(
             AssetInfo(
-                name, asset.kind, asset.group, asset.tags, asset.options.owner, asset.description, units, int(documents or 0),
+                name, asset.kind, asset.group, asset.tags, asset.options.owner, asset.description, units, documents,
                 stale.get(name), failures.get(identifier, 0), made_at,
             )
         )  # fmt: skip

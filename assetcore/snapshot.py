@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import polars as pl
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from assetcore import sources
 from assetcore.assets import Source
@@ -20,6 +19,7 @@ from assetcore.digest import sequence_digest, short_digest
 from assetcore.errors import AssetcoreError
 from assetcore.lineage import commit as lineage
 from assetcore.lineage import read
+from assetcore.lineage.schema import Connection
 from assetcore.plan import AssetState, Choice, Snapshot, unsettled
 from assetcore.project import Project
 from assetcore.staleness import Definition
@@ -132,7 +132,7 @@ def source_unit(name: str) -> bytes:
 
 
 async def asset_states(
-    project: Project, connection: AsyncConnection, names: Iterable[str], definitions: Mapping[str, Definition]
+    project: Project, connection: Connection, names: Iterable[str], definitions: Mapping[str, Definition]
 ) -> dict[str, AssetState]:
     """The state of these assets, in a number of statements that does not depend on the number of units."""
     identifiers = {n: project.asset_ids[n] for n in names}
@@ -151,9 +151,7 @@ async def asset_states(
     return states
 
 
-async def _with_values(
-    project: Project, connection: AsyncConnection, name: str, documents: pl.DataFrame
-) -> pl.DataFrame:
+async def _with_values(project: Project, connection: Connection, name: str, documents: pl.DataFrame) -> pl.DataFrame:
     """The documents with the values of the fields by which some asset groups them: they are in the packs, not in Postgres."""
     fields = project.graph.consumers_of_fields(name)
     if not fields:

@@ -6,23 +6,19 @@ code leaves its documents. Nothing is removed that lineage points to: what an as
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from assetcore.lineage import commit as lineage
-from assetcore.lineage import tables as t
+from assetcore.lineage import read
 from assetcore.lineage.commit import Batch
 from assetcore.lineage.manifest import NAME as MANIFEST
 from assetcore.lineage.manifest import encode_manifest
 from assetcore.project import Project
-from assetcore.storage import Key, ObjectInfo, object_key, run_timestamp
+from assetcore.storage import ObjectInfo, object_key, run_timestamp
 
 __all__ = ["Swept", "sweep"]
 
@@ -48,34 +44,14 @@ async def sweep(
 ) -> Swept:
     """Find what nobody needs, and remove it unless `dry_run`. No run is at work meanwhile."""
     async with alone:
-        orphans = await _orphans(project)
+        async with project.engine.connect() as connection:
+            orphans = await read.undeclared(connection, project.environment_id, list(project.asset_ids.values()))
         unknown = [info async for info in _unknown(project, datetime.now(UTC) - grace)]
         if not dry_run:
             for identifier, (name, units) in orphans.items():
                 await _retire(project, identifier, name, units)
             await project.bucket.delete([info.key for info in unknown])
     return Swept(dry_run, len(unknown), sum(info.size for info in unknown), tuple(name for name, _ in orphans.values()))
-
-
-async def _orphans(project: Project) -> dict[int, tuple[str, list[tuple[bytes, int]]]]:
-    """Assets that have documents but are not declared any more, with their units."""
-    h, a = t.head.c, t.asset.c
-    async with project.engine.connect() as connection:
-        rows = await connection.execute(
-            sa.select(a.id, a.name, h.unit, h.materialization_id)
-            .select_from(t.head.join(t.asset, a.id == h.asset_id))
-            .where(
-                h.environment_id == project.environment_id,
-                h.until_commit.is_(None),
-                a.id.not_in(project.asset_ids.values()),
-            )
-        )
-    units: defaultdict[int, list[tuple[bytes, int]]] = defaultdict(list)
-    names: dict[int, str] = {}
-    for identifier, name, unit, materialization in rows:
-        names[identifier] = name
-        units[identifier].append((unit, materialization))
-    return {i: (names[i], found) for i, found in units.items()}
 
 
 async def _retire(project: Project, identifier: int, name: str, units: list[tuple[bytes, int]]) -> None:
@@ -97,17 +73,7 @@ async def _retire(project: Project, identifier: int, name: str, units: list[tupl
 async def _unknown(project: Project, before: datetime) -> AsyncIterator[ObjectInfo]:
     """Objects of this project in the bucket that no lineage points to."""
     async with project.engine.connect() as connection:
-        known = await _known(connection, project)
+        known = await read.known_keys(connection, project.id)
     async for info in project.bucket.list(f"{project.name}/"):
         if info.key not in known and info.modified < before:
             yield info
-
-
-async def _known(connection: AsyncConnection, project: Project) -> set[Key]:
-    objects = await connection.execute(
-        sa.select(t.object_.c.key)
-        .join(t.asset, t.asset.c.id == t.object_.c.asset_id)
-        .where(t.asset.c.project_id == project.id)
-    )
-    manifests = await connection.execute(sa.select(t.commit.c.manifest).where(t.commit.c.project_id == project.id))
-    return {*objects.scalars(), *manifests.scalars()}

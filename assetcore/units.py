@@ -232,9 +232,11 @@ def _projected(documents: pl.DataFrame, dependency: Dependency) -> pl.Series:
     output = dependency.upstream.output
     names = output.document_type.field_names()
     chosen = dependency.fields or frozenset()
-    columns: Any = documents.select("name", "media_type", "sha256", "field_digests").iter_rows()
+    rows = documents.select("name", "media_type", "sha256", "field_digests").iter_rows()
     return pl.Series(
-        "identity", [projected_identity(output.type_name, *row, names, chosen) for row in columns], pl.Binary
+        "identity",
+        [projected_identity(output.type_name, n, m, sha, fields, names, chosen) for n, m, sha, fields in rows],
+        pl.Binary,
     )
 
 

@@ -22,8 +22,9 @@ from assetcore.storage import Key, Location, Stored
 from assetcore.units import DOCUMENTS, sort_documents
 
 __all__ = [
-    "Watermark", "counts", "current_documents", "definitions", "documents_of", "former_members", "made_units", "observations", "reusable", "seconds_per_unit",
-    "sources_of_parts", "stored", "watermarks",
+    "Watermark", "among", "as_of", "asset_counts", "counts", "current_documents", "definitions", "documents_of", "failure_counts",
+    "former_members", "known_keys", "last_failure", "made_units", "observations", "reusable", "seconds_per_unit", "sources_of_parts",
+    "stored", "undeclared", "watermarks",
 ]  # fmt: skip
 
 OBSERVED = {
@@ -277,3 +278,51 @@ async def last_failure(
         )
     ).one_or_none()
     return (row[0], row[1]) if row else None
+
+
+async def asset_counts(connection: AsyncConnection, environment: int) -> dict[int, tuple[int, int, datetime]]:
+    """Units, documents and the time of the last materialization of every asset that has any."""
+    h, m = t.head.c, t.materialization.c
+    rows = await connection.execute(
+        sa.select(h.asset_id, sa.func.count(), sa.func.sum(sa.func.cardinality(m.documents)), sa.func.max(m.made_at))
+        .select_from(t.head.join(t.materialization, m.id == h.materialization_id))
+        .where(h.environment_id == environment, h.until_commit.is_(None))
+        .group_by(h.asset_id)
+    )
+    return {asset: (units, int(documents or 0), made_at) for asset, units, documents, made_at in rows}
+
+
+async def failure_counts(connection: AsyncConnection, environment: int) -> dict[int, int]:
+    """How many units of every asset failed when they were last tried."""
+    f = t.failure.c
+    rows = await connection.execute(
+        sa.select(f.asset_id, sa.func.count()).where(f.environment_id == environment).group_by(f.asset_id)
+    )
+    return dict(rows.all())
+
+
+async def known_keys(connection: AsyncConnection, project: int) -> set[str]:
+    """The keys of all objects and manifests that the lineage of a project points to."""
+    objects = await connection.execute(
+        sa.select(t.object_.c.key)
+        .join(t.asset, t.asset.c.id == t.object_.c.asset_id)
+        .where(t.asset.c.project_id == project)
+    )
+    manifests = await connection.execute(sa.select(t.commit.c.manifest).where(t.commit.c.project_id == project))
+    return {*objects.scalars(), *manifests.scalars()}
+
+
+async def undeclared(
+    connection: AsyncConnection, environment: int, declared: Collection[int]
+) -> dict[int, tuple[str, list[tuple[bytes, int]]]]:
+    """Assets that have units but are not declared any more: name, units with their materializations."""
+    h, a = t.head.c, t.asset.c
+    rows = await connection.execute(
+        sa.select(a.id, a.name, h.unit, h.materialization_id)
+        .select_from(t.head.join(t.asset, a.id == h.asset_id))
+        .where(h.environment_id == environment, h.until_commit.is_(None), a.id.not_in(list(declared)))
+    )
+    found: dict[int, tuple[str, list[tuple[bytes, int]]]] = {}
+    for identifier, name, unit, materialization in rows:
+        found.setdefault(identifier, (name, []))[1].append((unit, materialization))
+    return found

@@ -14,9 +14,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from assetcore.errors import SchemaError, ServiceError
 
-__all__ = ["HEAD", "connect", "ensure", "migrations_folder", "revision", "upgrade"]
+__all__ = ["HEAD", "Connection", "Engine", "connect", "ensure", "migrations_folder", "revision", "upgrade"]
 
 HEAD = "0001"
+Engine = AsyncEngine
+Connection = AsyncConnection
+"""The words of SQLAlchemy that other rooms hold, and hand back to this one."""
 _LOCK = 0x617373657463
 _version = sa.table("alembic_version", sa.column("version_num"))
 _catalogue = sa.table("pg_tables", sa.column("tablename"), sa.column("schemaname"))
