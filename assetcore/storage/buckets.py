@@ -341,7 +341,7 @@ class _Remote(Bucket):
             if key.startswith(prefix):
                 modified = info.get("LastModified") or info["created"]
                 at = modified if isinstance(modified, datetime) else datetime.fromtimestamp(modified, UTC)
-                yield ObjectInfo(key, info["size"], at)
+                yield ObjectInfo(key, info["size"], at.astimezone(UTC))
 
     async def delete(self, keys: Sequence[Key]) -> None:
         there = await self.exists(keys)
