@@ -58,7 +58,7 @@ class AssetResult:
     def to_json(self) -> dict[str, Any]:
         return {
             "asset": self.asset, "made": self.made, "unchanged": self.unchanged, "reused": self.reused, "fresh": self.fresh,
-            "removed": self.removed, "failed": self.failed, "skipped": self.skipped, "seconds": round(self.seconds, 3),
+            "removed": self.removed, "failed": self.failed, "skipped": self.skipped,
         }  # fmt: skip
 
     @property
