@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypeVar
@@ -21,7 +21,7 @@ from assetcore.assets import Asset, Source
 from assetcore.batches import LARGEST_BATCH, Work
 from assetcore.calls import Processes
 from assetcore.documents import Document
-from assetcore.errors import AssetcoreError, SourceError
+from assetcore.errors import AssetcoreError, SourceError, StorageError
 from assetcore.keep import Draft, Keeper, facts_of
 from assetcore.lineage import commit as lineage
 from assetcore.lineage import read
@@ -91,7 +91,7 @@ class Run:
         result = self.results[name] = AssetResult(name)
         for attempt in range(ATTEMPTS):
             try:
-                await (self._take_in(asset) if isinstance(asset, Source) else self._make(asset, result))
+                await (self._take_in(asset, result) if isinstance(asset, Source) else self._make(asset, result))
                 break
             except Overtaken:
                 if attempt == ATTEMPTS - 1:
@@ -114,7 +114,7 @@ class Run:
 
     # -- sources ---------------------------------------------------------------------------------------------------------------
 
-    async def _take_in(self, source: Source) -> None:
+    async def _take_in(self, source: Source, result: AssetResult) -> None:
         """Keep the bytes of what is new or changed, and note what is gone."""
         project, name = self.project, source.name
         identifier = project.asset_ids[name]
@@ -139,25 +139,45 @@ class Run:
         last = marks[identifier].last if identifier in marks else 0
         if reused or removed:
             last = await self.keeper.commit(source, None, 0, reused=reused, removed=removed)
+        result.reused, result.removed = len(reused), len(removed)
         done = len(reused) + len(removed)
         pending: list[Document] = []
         size = 0
         try:
-            async for document in sources.documents(source, project.root, wanted):
+            async for document in self._read_now(source, wanted):
                 pending.append(document)
                 size += len(document.content)
                 if len(pending) >= LARGEST_BATCH or size > BATCH_BYTES:
                     last = await self._commit_documents(source, pending, was)
+                    wanted = {n: key for n, key in wanted.items() if n not in {d.name for d in pending}}
+                    result.taken_in += len(pending)
                     done += len(pending)
                     self.tell(Event("progress", name, done, total))
                     pending, size = [], 0
-        except SourceError as error:  # what could be read is kept, and what depends on it is made
-            self.failures.append(Failure(name, name, str(error), ""))
-            self.results[name].failed += 1
-            self.tell(Event("unit-failed", name, text=str(error)))
-        if pending:
-            last = await self._commit_documents(source, pending, was)
+            if pending:
+                last = await self._commit_documents(source, pending, was)
+                wanted = {n: key for n, key in wanted.items() if n not in {d.name for d in pending}}
+        except StorageError as error:
+            self._fail(name, error)
+        if (
+            wanted
+        ):  # what could not be taken in is unfinished: what is made of it, and of all documents, waits for the next run
+            self.unfinished[name] = pl.Series("unit", [source_unit(n) for n in wanted], pl.Binary)
         await self._settle_source(source, last)
+
+    async def _read_now(self, source: Source, names: Collection[str]) -> AsyncIterator[Document]:
+        """The documents of these names that can be read; the others are told as a failure."""
+        try:
+            async for document in sources.documents(source, self.project.root, names):
+                yield document
+        except SourceError as error:
+            self._fail(source.name, error)
+
+    def _fail(self, name: str, error: AssetcoreError) -> None:
+        """Note what kept a step from being finished, apart from units that fail for themselves; other steps go on."""
+        result.failed += 1
+        self.failures.append(Failure(name, name, str(error), ""))
+        self.tell(Event("unit-failed", name, text=f"{name}: {error}"))
 
     async def _commit_documents(
         self, source: Source, documents: Sequence[Document], was: Mapping[bytes, int | None]
@@ -223,16 +243,19 @@ class Run:
             self.failures, last,
         )  # fmt: skip
         gone = [(unit, was) for unit, was in removed.select("unit", "materialization").iter_rows() if was is not None]
-        to_make = await work.take_back(to_make, reuse, gone)
-        firsts = to_make if force else to_make.unique("inputs", keep="first", maintain_order=True)
-        await work.make(firsts)
-        if firsts.height < to_make.height:  # units of one recipe are executed once
-            again = to_make.join(firsts.select("unit"), on="unit", how="anti", maintain_order="left")
-            async with project.engine.connect() as connection:
-                reuse = await read.reusable(
-                    connection, project.asset_ids[name], definition_id, again["inputs"].to_list()
-                )
-            await work.make(await work.take_back(again, reuse, []))
+        try:
+            to_make = await work.take_back(to_make, reuse, gone)
+            firsts = to_make if force else to_make.unique("inputs", keep="first", maintain_order=True)
+            await work.make(firsts)
+            if firsts.height < to_make.height:  # units of one recipe are executed once
+                again = to_make.join(firsts.select("unit"), on="unit", how="anti", maintain_order="left")
+                async with project.engine.connect() as connection:
+                    reuse = await read.reusable(
+                        connection, project.asset_ids[name], definition_id, again["inputs"].to_list()
+                    )
+                await work.make(await work.take_back(again, reuse, []))
+        except StorageError as error:
+            self._fail(name, error)
         await self._finish(asset, definition, work)
 
     async def _read(

@@ -24,6 +24,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
 from prefect.events import emit_event
+from prefect.exceptions import FailedRun
 from prefect.settings import temporary_settings
 from prefect.states import Completed, Failed
 
@@ -58,8 +59,7 @@ async def execute(run: Run, steps: Steps) -> str | None:
         named = run_plan.with_options(name=run.project.name, flow_run_name=f"{run.project.name}-{run.id}")
         outcome: Any = named(run.id, return_state=True)  # typed as if it were not a coroutine
         state: State[Any] = await outcome
-    if state.is_crashed() or (state.is_failed() and not run.failures and "unit" not in (state.message or "")):
-        await state.aresult(raise_on_failure=True)
+    await _raise_error(state)
     return str(state.state_details.flow_run_id) if state.state_details.flow_run_id else None
 
 
@@ -72,8 +72,8 @@ async def run_plan(run_id: str) -> State[Any]:
             resumed,  # a worker: the run is opened from the settings it finds (a cycle otherwise)
         )
 
-        async with resumed(run_id, Path.cwd()) as (run, steps):
-            return await _perform_all(run, steps)
+        async with resumed(run_id, Path.cwd()) as (run, waits, plan):
+            return await _perform_all(run, Steps(waits, plan))
     return await _perform_all(*opened)
 
 
@@ -111,16 +111,26 @@ async def _step(run: Run, name: str, upstream: Sequence[State[Any]]) -> State[An
         return _state(result)
 
     outcome: Any = perform(return_state=True, wait_for=[allow_failure(state) for state in upstream])
-    return await outcome
+    state: State[Any] = await outcome
+    await _raise_error(state)
+    return state
+
+
+async def _raise_error(state: State[Any]) -> None:
+    """Raise what a task or flow raised, which Prefect keeps in its state; that units failed is told by the run itself."""
+    if not state.is_completed():
+        error = await state.aresult(raise_on_failure=False)
+        if isinstance(error, BaseException) and not isinstance(error, FailedRun):
+            raise error
 
 
 async def _with_progress(run: Run, name: str) -> AssetResult:
     """Perform a step; one that takes longer than a moment shows how far it is."""
     work = asyncio.create_task(run.perform(name))
-    done, _ = await asyncio.wait([work], timeout=PROGRESS_SECONDS)
-    if done:
-        return work.result()
     try:
+        done, _ = await asyncio.wait([work], timeout=PROGRESS_SECONDS)
+        if done:
+            return work.result()
         shown = await acreate_progress_artifact(run.progress.get(name, 0.0), description=name)
         while not done:
             done, _ = await asyncio.wait([work], timeout=PROGRESS_SECONDS)
@@ -133,12 +143,10 @@ async def _with_progress(run: Run, name: str) -> AssetResult:
 
 
 def _state(result: AssetResult) -> State[Any]:
-    message = (
-        ", ".join(f"{n} {word}" for word, n in result.to_json().items() if word != "asset" and n) or "nothing to do"
-    )
+    message = result.summary
     if result.failed:
         return Failed(message=message)
-    if result.made or result.removed:
+    if result.made or result.removed or result.taken_in:
         return Completed(message=message)
     if result.unchanged:
         return Completed(name="Unchanged", message=message)

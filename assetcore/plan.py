@@ -193,6 +193,7 @@ class Plan:
             "project": self.project, "environment": self.environment, "stale": self.stale, "assets": assets,
             "sources": [s.to_json() for s in self.sources], "up_to_date": self.up_to_date,
             "stale_inputs": list(self.stale_inputs),
+            "undecided": [a.asset for a in self.assets if a.undecided and not (a.stale or a.pending or a.removed)],
             "estimate": {"seconds": round(self.seconds, 1), "tokens": None, "usd": None},
         }  # fmt: skip
 

@@ -42,7 +42,7 @@ class Failure:
 
 @dataclass(slots=True)
 class AssetResult:
-    """What a run did to one asset, in units."""
+    """What a run did to one asset, in units. `taken_in` counts the documents of a source, which is observed and not made."""
 
     asset: str
     made: int = 0
@@ -52,6 +52,7 @@ class AssetResult:
     removed: int = 0
     failed: int = 0
     skipped: int = 0
+    taken_in: int = 0
     seconds: float = 0.0
     keys: list[str] = field(default_factory=list)
 
@@ -64,8 +65,8 @@ class AssetResult:
     @property
     def summary(self) -> str:
         """The counts that are not zero, in words."""
-        shown = ("made", "unchanged", "reused", "removed", "failed", "skipped")
-        return ", ".join(f"{getattr(self, n)} {n}" for n in shown if getattr(self, n)) or "nothing to do"
+        shown = ("taken_in", "made", "unchanged", "reused", "removed", "failed", "skipped")
+        return ", ".join(f"{getattr(self, n)} {n.replace('_', ' ')}" for n in shown if getattr(self, n)) or "nothing to do"
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,6 +51,7 @@ async def sweep(
             for identifier, (name, units) in orphans.items():
                 await _retire(project, identifier, name, units)
             await project.bucket.delete([info.key for info in unknown])
+            await project.bucket.sweep(datetime.now(UTC) - grace)  # what writers that died left half written
     return Swept(dry_run, len(unknown), sum(info.size for info in unknown), tuple(name for name, _ in orphans.values()))
 
 

@@ -78,8 +78,12 @@ def plan(answer: Answer, *, units: bool = False) -> RenderableType:
     for row in busy if units else ():
         parts += _unit_lines(row)
     parts += map(why, answer.get("why", ()))
-    if idle and busy:
-        parts.append(Text(f"Fresh: {', '.join(row['asset'] for row in idle)}", style="dim"))
+    undecided = answer.get("undecided", ())
+    fresh = [row["asset"] for row in idle if row["asset"] not in undecided]
+    if fresh and busy:
+        parts.append(Text(f"Fresh: {', '.join(fresh)}", style="dim"))
+    if undecided:
+        parts.append(Text(f"Known when what is above them is made: {', '.join(undecided)}", style="dim"))
     if stale_inputs := answer.get("stale_inputs"):
         parts.append(Text(f"Not selected, but stale above: {', '.join(stale_inputs)} (add --upstream)"))
     parts.append(Text(_plan_sentence(answer, busy)))
