@@ -156,12 +156,11 @@ class Run:
                     pending, size = [], 0
             if pending:
                 last = await self._commit_documents(source, pending, was)
+                result.taken_in += len(pending)
                 wanted = {n: key for n, key in wanted.items() if n not in {d.name for d in pending}}
         except StorageError as error:
             self._fail(name, error)
-        if (
-            wanted
-        ):  # what could not be taken in is unfinished: what is made of it, and of all documents, waits for the next run
+        if wanted:  # what could not be taken in is unfinished: what is made of it, and of all documents, waits
             self.unfinished[name] = pl.Series("unit", [source_unit(n) for n in wanted], pl.Binary)
         await self._settle_source(source, last)
 
@@ -175,7 +174,7 @@ class Run:
 
     def _fail(self, name: str, error: AssetcoreError) -> None:
         """Note what kept a step from being finished, apart from units that fail for themselves; other steps go on."""
-        result.failed += 1
+        self.results[name].failed += 1
         self.failures.append(Failure(name, name, str(error), ""))
         self.tell(Event("unit-failed", name, text=f"{name}: {error}"))
 
