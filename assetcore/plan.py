@@ -165,6 +165,7 @@ class Plan:
     changed_aggregates: Mapping[str, Sequence[int]] = field(default_factory=dict)
     judgements: Mapping[str, Judgement] = field(default_factory=dict)
     views: Mapping[str, View] = field(default_factory=dict)
+    notes: tuple[Mapping[str, str], ...] = ()
 
     @property
     def stale(self) -> int:
@@ -193,6 +194,7 @@ class Plan:
             "project": self.project, "environment": self.environment, "stale": self.stale, "assets": assets,
             "sources": [s.to_json() for s in self.sources], "up_to_date": self.up_to_date,
             "stale_inputs": list(self.stale_inputs),
+            "notes": [dict(note) for note in self.notes],
             "undecided": [a.asset for a in self.assets if a.undecided and not (a.stale or a.pending or a.removed)],
             "estimate": {"seconds": round(self.seconds, 1), "tokens": None, "usd": None},
         }  # fmt: skip

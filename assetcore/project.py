@@ -6,6 +6,8 @@ the environment and the assets, and the bucket.
 
 from __future__ import annotations
 
+import functools
+import types
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -81,12 +83,23 @@ class Project:
             await engine.dispose()
 
     def fingerprint(self, name: str) -> Fingerprint:
-        """The fingerprint of an asset's code; computed once."""
+        """The fingerprint of an asset's code, and of the methods of the documents and config that it is given; computed once.
+
+        Raises DeclarationError in strict mode where something cannot be followed.
+        """
         if name not in self._fingerprints:
             asset = self.graph.assets[name]
-            self._fingerprints[name] = fingerprint(
-                asset.function, user_packages=user_packages(self.graph), version=asset.options.version
+            given = [d.upstream.output.type for d in asset.dependencies] + [c.model for c in asset.configs]
+            found = fingerprint(
+                asset.function,
+                user_packages=user_packages(self.graph),
+                version=asset.options.version,
+                types=[cls for cls in dict.fromkeys(given) if _has_methods(cls)],
             )
+            if self.settings.strict and found.notes:
+                note = found.notes[0]
+                raise asset.fail(f"cannot be followed at {note.where}: {note.what} ({note.code}).", note.settle)
+            self._fingerprints[name] = found
         return self._fingerprints[name]
 
     def definition(self, name: str) -> Definition:
@@ -101,3 +114,10 @@ class Project:
     def definitions(self, names: Collection[str]) -> dict[str, Definition]:
         """The current definitions of these assets (sources have none)."""
         return {n: self.definition(n) for n in names if not isinstance(self.graph.assets[n], Source)}
+
+
+def _has_methods(cls: type) -> bool:
+    """Whether a class of the user's has code that a function can call; fields alone are the schema's affair."""
+    own = [c for c in cls.__mro__ if c.__module__.partition(".")[0] not in ("assetcore", "pydantic", "builtins")]
+    kinds = (types.FunctionType, property, classmethod, staticmethod, functools.cached_property)
+    return any(isinstance(value, kinds) for c in own for value in vars(c).values())
