@@ -61,7 +61,7 @@ fmt:                 ## format, and mend what ruff can
 	@$(RUN) ruff format
 
 bench:               ## measure (tests/bench)
-	@$(RUN) pytest tests/bench -q -s $(ARGS)
+	@$(RUN) python -m tests.bench $(ARGS)
 
 lock:                ## resolve pyproject.toml again into requirements.lock
 	@$(RUN) uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \

@@ -1,0 +1,48 @@
+"""What does it cost? Measurements as tables, with ratios between what is measured in one run; nothing here passes or fails.
+
+    make bench                          the command, the handbook, workload W of 1,000 and 10,000 documents
+    make bench ARGS='command'           one of them: command, handbook, workload
+    make bench ARGS='workload --documents 1000 --repeat 5'
+
+CPU time and ratios are the figures to look at where other work is done on the machine. Services run before the clock starts, and
+their CPU is counted until they are at rest again. Memory is the resident memory of all processes of the command together.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sys
+
+from tests.bench import command, handbook
+from tests.bench.report import Report
+from tests.bench.workload import scenarios
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(
+        prog="make bench", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    arguments.add_argument("sections", nargs="*", metavar="SECTION", help="command, handbook, workload; all by default")
+    arguments.add_argument("--repeat", type=int, default=3, help="medians of so many (the longest: once)")
+    arguments.add_argument("--documents", default="1000,10000", help="sizes of workload W")
+    given = arguments.parse_args()
+    sections = given.sections or ["command", "handbook", "workload"]
+    if unknown := set(sections) - {"command", "handbook", "workload"}:
+        arguments.error(f"there is no section {', '.join(sorted(unknown))}")
+    report = Report()
+    report.say(
+        f"Python {platform.python_version()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the start, {sys.platform}\n"
+    )
+    if "command" in sections:
+        command.bench(report, given.repeat)
+    if "handbook" in sections:
+        handbook.bench(report, given.repeat)
+    if "workload" in sections:
+        for documents in map(int, given.documents.split(",")):
+            scenarios.bench(report, documents, given.repeat if documents < 5000 else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Workload W: many small texts, their pieces, a summary of each, and one report."""
