@@ -120,10 +120,7 @@ class Session:
         choice = await self.choose(select, force=force)
         project = self.project
         async with self._alone(say):
-            plan, snapshot = await self._plan(choice, rehash=rehash)
-            if upstream and plan.stale_inputs:
-                choice = replace(choice, assets=choice.assets | set(plan.stale_inputs))
-                plan, snapshot = await self._plan(choice, rehash=False)
+            choice, plan, snapshot = await self._widened(choice, upstream=upstream, rehash=rehash)
             plan.check()
             self._must_select_units(plan)
             for source in plan.sources:
@@ -145,6 +142,7 @@ class Session:
                 "force": force,
                 "upstream": upstream,
                 "config": list(project.overrides),
+                "rehash": rehash,
                 "plan": plan.to_json(),
             }
             async with project.engine.begin() as connection:
@@ -206,7 +204,21 @@ class Session:
                 )
             states |= {name: replace(states[name], former=former) for name in plan.changed_aggregates}
             plan = make_plan(self.graph, self.environment, replace(found.snapshot, states=states), choice)
-        return plan, found
+        return replace(plan, notes=self._notes(plan)), found
+
+    def _notes(self, plan: Plan) -> tuple[dict[str, str], ...]:
+        """What of the selected assets' code cannot be followed, so that a change of it would go unnoticed."""
+        return tuple(
+            {"asset": a.asset, **note._asdict()} for a in plan.assets for note in self.project.fingerprint(a.asset).notes
+        )
+
+    async def _widened(self, choice: Choice, *, upstream: bool, rehash: bool) -> tuple[Choice, Plan, Read]:
+        """The plan of a choice; with `upstream` the choice includes what is stale above it."""
+        plan, found = await self._plan(choice, rehash=rehash)
+        if upstream and plan.stale_inputs:
+            choice = replace(choice, assets=choice.assets | set(plan.stale_inputs))
+            plan, found = await self._plan(choice, rehash=False)
+        return choice, plan, found
 
     def _must_select_units(self, plan: Plan) -> None:
         """A selection of units that names none of the units there are selects nothing."""
@@ -273,16 +285,9 @@ class Session:
 
     async def _run(self, run: Run, plan: Plan, *, local: bool) -> RunResult:
         steps = steps_of(plan, self.graph)
-        status = "cancelled"
-        try:
+        async with self._at_work(run):
             flow_run = await (_without_prefect(run, steps) if local else self._as_flow(run, steps, plan))
-            status = "failed" if run.failures else "done"
-        except BaseException as error:
-            status = "cancelled" if isinstance(error, asyncio.CancelledError | KeyboardInterrupt) else "failed"
-            raise
-        finally:
-            run.close()
-            await asyncio.shield(self._finish(run, status))
+        status = "failed" if run.failures else "done"
         planned = {a.asset: AssetResult(a.asset, fresh=a.fresh) for a in plan.assets}
         made = {n: r for n, r in run.results.items() if n in planned}
         results = tuple((planned | made).values())
@@ -300,6 +305,37 @@ class Session:
         )  # the user's own profile is not ours
         flow = await asyncio.to_thread(importlib.import_module, "assetcore.flow")  # Prefect takes a second to import
         return await flow.execute(run, flow.Steps(steps, _plan_rows(plan)))
+
+    @asynccontextmanager
+    async def _at_work(self, run: Run) -> AsyncIterator[None]:
+        """Whatever happens inside: processes are ended, and how the run ended is written down."""
+        status = "failed"
+        try:
+            yield
+            status = "failed" if run.failures else "done"
+        except (asyncio.CancelledError, KeyboardInterrupt):
+            status = "cancelled"
+            raise
+        finally:
+            run.close()
+            await asyncio.shield(self._finish(run, status))
+
+    @asynccontextmanager
+    async def _resumed(self, stored: runs.StoredRun) -> AsyncIterator[tuple[Run, Plan]]:
+        """A run that was begun elsewhere, opened here to be completed: planned anew, so that nothing made is made again."""
+        project, request = self.project, stored.plan
+        async with self._alone(lambda _: None):
+            choice = await self.choose(request["select"], force=request["force"])
+            options = {"upstream": request["upstream"], "rehash": request["rehash"]}
+            choice, plan, found = await self._widened(choice, **options)
+            plan.check()
+            async with project.engine.begin() as connection:
+                await runs.close_abandoned(connection, project.id, project.environment_id)
+                await runs.resume(connection, stored.run)
+            now = datetime.now(UTC)  # keys of its own: under the first start's may lie bytes that were never committed
+            run = Run(project, stored.run, now, choice, found.observed, lambda _: None)
+            async with self._at_work(run):
+                yield run, plan
 
     async def _finish(self, run: Run, status: str) -> None:
         results = [(r.asset, r.to_json(), r.seconds) for r in run.results.values()]
@@ -399,27 +435,17 @@ def _since(started: datetime) -> float:
 
 
 @asynccontextmanager
-async def resumed(run_id: str, start: Path) -> AsyncIterator[tuple[Run, Any]]:
-    """Open a stored run where it is not open yet: on a worker, from the settings found there."""
-    from assetcore.flow import Steps
-
+async def resumed(
+    run_id: str, start: Path
+) -> AsyncIterator[tuple[Run, Mapping[str, Sequence[str]], list[dict[str, Any]]]]:
+    """Open a stored run where it is not open yet, on a worker, from the settings found there: the run, its steps, the plan's rows."""
     settings = Settings.load(find_root(start))
-    for name in project_names(settings.root):
-        async with Session.open(settings, name) as session:
-            async with session.project.engine.connect() as connection:
-                found = [r for r in await runs.latest(connection, session.project.id, 1000) if r.run == run_id]
-            if not found:
-                continue
-            stored = found[0].plan
-            choice = await session.choose(stored["select"], force=stored["force"])
-            plan, snapshot = await session._plan(choice, rehash=False)
-            run = Run(session.project, run_id, found[0].started_at, choice, snapshot.observed, lambda _: None)
-            status = "failed"
-            try:
-                yield run, Steps(steps_of(plan, session.graph), _plan_rows(plan))
-                status = "failed" if run.failures else "done"
-            finally:
-                run.close()
-                await session._finish(run, status)
-            return
-    raise UsageError(f"There is no run {run_id!r} in any project of {settings.root}.")
+    addresses = await stack.up(settings, {"postgres", "redis", "store"})
+    settings = addresses.applied_to(settings)
+    stored = await runs.look_up(addresses.database_url, run_id)
+    name = next((n for n in project_names(settings.root) if n.rpartition(".")[2] == stored.project), stored.project)
+    async with (
+        Session.open(settings, name, environment=stored.environment, config=stored.plan["config"]) as session,
+        session._resumed(stored) as (run, plan),
+    ):
+        yield run, steps_of(plan, session.graph), _plan_rows(plan)

@@ -14,9 +14,12 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from assetcore.errors import SelectionError
+from assetcore.lineage import schema
 from assetcore.lineage import tables as t
 
-__all__ = ["RunInfo", "begin", "find", "finish", "latest", "new_run_id", "note_flow_run"]
+__all__ = [
+    "RunInfo", "StoredRun", "begin", "close_abandoned", "find", "finish", "latest", "look_up", "new_run_id", "note_flow_run", "resume",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,16 @@ class RunInfo:
             "started_at": self.started_at.isoformat(), "finished_at": self.finished_at.isoformat() if self.finished_at else None,
             "seconds": self.seconds, "flow_run": self.flow_run, "assets": [dict(a) for a in self.assets],
         }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRun:
+    """What a worker needs to know of a run that was begun elsewhere."""
+
+    run: str
+    project: str
+    environment: str
+    plan: Mapping[str, Any]
 
 
 def new_run_id() -> str:
@@ -72,6 +85,32 @@ async def begin(
     )  # fmt: skip
 
 
+async def look_up(database_url: str, run: str) -> StoredRun:
+    """A stored run, by its whole identifier, of whichever project. Raises SelectionError, SchemaError, ServiceError."""
+    engine = schema.connect(database_url)
+    try:
+        await schema.ensure(engine, automatic=False)
+        async with engine.connect() as connection:
+            row = (
+                await connection.execute(
+                    sa.select(t.run.c.id, t.project.c.name, t.environment.c.name, t.run.c.plan)
+                    .join_from(t.run, t.project, t.project.c.id == t.run.c.project_id)
+                    .join(t.environment, t.environment.c.id == t.run.c.environment_id)
+                    .where(t.run.c.id == run)
+                )
+            ).one_or_none()
+    finally:
+        await engine.dispose()
+    if row is None:
+        raise SelectionError(f"There is no run {run!r} in the database.", hint="See: aipctl runs")
+    return StoredRun(*row)
+
+
+async def resume(connection: AsyncConnection, run: str) -> None:
+    """A stored run is at work again."""
+    await connection.execute(sa.update(t.run).where(t.run.c.id == run).values(status="running", finished_at=None))
+
+
 async def note_flow_run(connection: AsyncConnection, run: str, flow_run: str) -> None:
     """Remember which Prefect flow run shows this run."""
     await connection.execute(sa.update(t.run).where(t.run.c.id == run).values(flow_run=flow_run))
@@ -88,7 +127,9 @@ async def finish(
         {"run_id": run, "asset": asset, "counts": dict(counts), "seconds": seconds} for asset, counts, seconds in assets
     ]
     if rows:
-        await connection.execute(insert(t.run_asset).values(rows).on_conflict_do_nothing())
+        statement = insert(t.run_asset).values(rows)
+        latest = {"counts": statement.excluded.counts, "seconds": statement.excluded.seconds}
+        await connection.execute(statement.on_conflict_do_update(index_elements=["run_id", "asset"], set_=latest))
 
 
 async def close_abandoned(connection: AsyncConnection, project: int, environment: int) -> None:
