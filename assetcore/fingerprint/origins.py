@@ -63,6 +63,8 @@ def distributions(top: str) -> tuple[tuple[str, str], ...]:
             return ((own.metadata["Name"], own.version),)
     except importlib.metadata.PackageNotFoundError:
         pass
+    if top not in sys.modules:  # a name that only looks like a module's, such as that of a NamedTuple's constructor
+        return ()
     names = sorted(set(_by_package().get(top, ())))
     return tuple((name, importlib.metadata.version(name)) for name in names)
 
