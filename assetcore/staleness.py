@@ -70,7 +70,10 @@ class Definition:
 
 
 def definition_causes(old: Definition, new: Definition) -> tuple[Cause, ...]:
-    """Which components differ. A version, on either side, stands for the code: then the code says nothing."""
+    """Which components differ. A version, on either side, stands for the code: then the code says nothing.
+
+    A component that only another release of assetcore has counts as code: what differs has a cause.
+    """
 
     def differs(name: str) -> bool:
         before, after = old.components.get(name), new.components.get(name)
@@ -79,6 +82,8 @@ def definition_causes(old: Definition, new: Definition) -> tuple[Cause, ...]:
     changed = [name for name in COMPONENTS if differs(name)]
     if "version" in changed and "code" in changed:
         changed.remove("code")
+    if not changed and old.digest != new.digest:
+        changed.append("code")
     return tuple(COMPONENTS[name] for name in changed)
 
 
@@ -96,7 +101,8 @@ def judge(
     `definition` is the identifier of the current definition (None: no unit was ever made with it); `definitions` gives, for every
     other identifier in `made`, the causes that it differs by. `removed_inputs` are the units some of whose members are gone.
     Statuses: fresh; stale (must be made again); pending (its recipe is known only when an input has been made); removed (no longer
-    wanted). `blocked` marks units with an input that is itself to be made.
+    wanted). `blocked` marks units with an input that is itself to be made. A unit that only ever failed and is no longer wanted is
+    nothing, and has no row.
     """
     joined = wanted.with_columns(pl.lit(value=True).alias("is_wanted")).join(
         made, on="unit", how="full", coalesce=True, suffix="_made"
@@ -133,7 +139,8 @@ def judge(
         .when(blocked).then(pl.lit("pending"))
         .otherwise(pl.lit("fresh"))
     )  # fmt: skip
-    judged = joined.with_columns(status.alias("status"), found.alias("causes"), blocked.alias("blocked"))
+    something = joined.filter(is_wanted | is_made)
+    judged = something.with_columns(status.alias("status"), found.alias("causes"), blocked.alias("blocked"))
     return judged.select(
         "unit",
         pl.coalesce("label", "label_made").alias("label"),

@@ -205,15 +205,20 @@ async def settle(
     documents: int,
     last: int,
 ) -> None:
-    """Note that every unit of an asset was found fresh under these conditions, unless it was committed to after `last`."""
-    w = t.watermark
+    """Note that every unit of an asset was found fresh under these conditions, unless it was committed to after `last`.
+
+    Failures that are still noted are those of units that are not wanted any more, or that have been mended: they are forgotten.
+    """
+    w, f = t.watermark, t.failure.c
     values = {"settled": dict(settled), "units": units, "documents": documents}
     statement = insert(w).values(environment_id=environment, asset_id=asset, changed_commit=0, last_commit=0, **values)
-    await connection.execute(
+    noted = await connection.execute(
         statement.on_conflict_do_update(
             index_elements=["environment_id", "asset_id"], set_=values, where=w.c.last_commit == last
-        )
+        ).returning(w.c.asset_id)
     )
+    if noted.first() is not None:
+        await connection.execute(sa.delete(t.failure).where(f.environment_id == environment, f.asset_id == asset))
 
 
 async def keep_observation(
