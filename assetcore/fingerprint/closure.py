@@ -42,6 +42,7 @@ from assetcore.fingerprint.objects import (
     shown,
     unwrapped,
     wrapped,
+    written_order,
 )
 from assetcore.fingerprint.origins import Origins
 from assetcore.fingerprint.values import Reference, ValueWriter, is_plain
@@ -198,8 +199,7 @@ class Closure:
 
     def _part(self, key: Hashable, place: Place, qualname: str, fill: Callable[[Draft], Any]) -> Reference:
         """The reference to a part, which is filled once, later."""
-        name = self._parts.get(key)
-        if name is None:
+        if key not in self._parts:
             module = module_name(place.module, place.variables)
             name = wanted = f"{module}.{qualname}" if qualname else module
             count = 1
@@ -210,6 +210,10 @@ class Closure:
             short = (qualname or module.rpartition(".")[2]) + name[len(wanted) :]
             draft = self.findings.drafts[name] = Draft(name, short)
             self._pending.append(lambda: fill(draft))
+        return self._known(key)
+
+    def _known(self, key: Hashable) -> Reference:
+        name = self._parts[key]
         return Reference("part", name, self.findings.drafts[name].short)
 
     # Definitions
@@ -316,7 +320,8 @@ class Closure:
         """Follow what a name stands for."""
         if located.value is MISSING:
             if located.path is None:
-                self.findings.note("AC112", place.part, mention.line, ".".join(mention.names))
+                if not mention.annotation:
+                    self.findings.note("AC112", place.part, mention.line, ".".join(mention.names))
                 return Reference("undefined", ".".join(mention.names))
             found = self.findings.external(located.path)
         else:
@@ -347,10 +352,10 @@ class Closure:
         if isinstance(value, logging.Logger | logging.LoggerAdapter):
             return Reference("logger", "")
         if isinstance(value, type):
-            return self._class(value, path)
+            return self._class(value, path, binding)
         if dispatch_registry(value) is not None:
             return None
-        if isinstance(value, BUILT_IN):
+        if isinstance(value, BUILT_IN) or type(value).__name__ == "cython_function_or_method":
             return self._built_in(value, path)
         if callable(value):
             inner, links = unwrapped(value)
@@ -376,7 +381,7 @@ class Closure:
         if self._origins.of(name) != "user":
             return self.findings.external(path or name)
         place = self._names.module(name, name)
-        if place.file is None and "__path__" not in variables:
+        if self._names.is_extension(name):
             return Reference("extension", name)
 
         def fill(draft: Draft) -> None:
@@ -391,17 +396,15 @@ class Closure:
 
         return self._part(name, place, "", fill)
 
-    def _class(self, cls: type, path: str | None = None) -> Reference:
+    def _class(self, cls: type, path: str | None = None, binding: Binding | None = None) -> Reference:
         """A class: the user's as a whole, with its bases."""
         if self._origins.of(cls.__module__) != "user":
             return self.findings.external(path or f"{cls.__module__}.{cls.__qualname__}")
-        place = self._names.module(cls.__module__)
-        if place.file is None or place.file.class_(cls) is None:  # a notebook has a file for each cell
-            methods = [f for f in vars(cls).values() if isinstance(f, types.FunctionType) and home(f) == cls.__module__]
-            found = [
-                p for p in (self._names.place("", f) for f in methods) if p.file is not None and p.file.class_(cls)
-            ]
-            place = found[0] if found else place
+        if cls in self._parts:
+            return self._known(cls)
+        if self._names.is_extension(cls.__module__):
+            return Reference("extension", f"{cls.__module__}.{cls.__qualname__}")
+        place = self._names.of_class(cls, binding)
         return self._part(cls, place, cls.__qualname__, lambda draft: self._fill_class(draft, cls, place))
 
     def _fill_class(self, draft: Draft, cls: type, place: Place) -> None:
@@ -409,9 +412,8 @@ class Closure:
         if place.file is None or site is None:
             self._made_class(draft, cls, place.within(draft.name))
             return
-        methods = [
-            f for f in vars(cls).values() if isinstance(f, types.FunctionType) and is_within(f.__code__, site.node)
-        ]
+        methods = [f for f in vars(cls).values() if isinstance(f, types.FunctionType) and home(f) == place.module]
+        methods = [f for f in methods if is_within(f.__code__, site.node)]
         cells = {n: v for f in methods for n, v in self._names.place("", f).cells.items() if n != "__class__"}
         documented = has_third_party_base(cls, self._origins)
         self._definition(draft, place.file.define(site.node), place.within(draft.name, cells), documented=documented)
@@ -463,6 +465,8 @@ class Closure:
             self._definition(draft, definition, place.within(draft.name))
             return
         draft.definition = definition
+        if definition is not None:
+            draft.add("order", written_order(definition))
         if definition is None or not is_plain(value) or literal_of(definition) != value:
             draft.remark = shown(binding[1], value)
         if opaque and type(value) is not object:

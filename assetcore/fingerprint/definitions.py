@@ -36,11 +36,15 @@ class Imported(NamedTuple):
 
 
 class Mention(NamedTuple):
-    """One place where a free name stands: `names` is the dotted chain; `imports` are set where a function imports it itself."""
+    """One place where a free name stands: `names` is the dotted chain; `imports` are set where a function imports it itself.
+
+    In an `annotation` the name may be one for type checkers only.
+    """
 
     names: tuple[str, ...]
     line: int
     imports: tuple[Imported, ...] = ()
+    annotation: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +139,7 @@ class _Reader:
         self.normal = normal
         self.stack: list[_Scope] = []
         self.open = _Open()
+        self.in_annotation = False
         self.parts = [
             ScopeParts(isinstance(s, ast.ClassDef), p) for s, p in zip(normal.scopes, normal.parents, strict=True)
         ]
@@ -146,7 +151,7 @@ class _Reader:
             ast.FunctionDef: self.function, ast.AsyncFunctionDef: self.function, ast.Lambda: self.lambda_,
             ast.ClassDef: self.class_, ast.Import: self.import_, ast.ImportFrom: self.import_,
             ast.ListComp: self.comprehension, ast.SetComp: self.comprehension, ast.GeneratorExp: self.comprehension,
-            ast.DictComp: self.comprehension, ast.Global: self.nothing, ast.Nonlocal: self.nothing,
+            ast.AnnAssign: self.annotated, ast.DictComp: self.comprehension, ast.Global: self.nothing, ast.Nonlocal: self.nothing,
         }  # fmt: skip
 
     def definition(self, name: str) -> Definition:
@@ -210,7 +215,7 @@ class _Reader:
 
     def mention(self, tree: Any, names: tuple[str, ...], imports: tuple[Imported, ...]) -> bytes:
         self.open.places[tree] = len(self.open.mentions)
-        self.open.mentions.append(Mention(names, tree.lineno, imports))
+        self.open.mentions.append(Mention(names, tree.lineno, imports, self.in_annotation))
         return PLACEHOLDER
 
     def lookup(self, name: str) -> tuple[Imported, ...] | None:
@@ -347,7 +352,21 @@ class _Reader:
         annotated = [(a.arg, a.annotation) for a in every if a is not None and a.annotation is not None]
         if tree.returns is not None:
             annotated.append(("return", tree.returns))
-        return sequence([text(name) + self.encode(annotation) for name, annotation in annotated])
+        return sequence([text(name) + self.annotation(annotation) for name, annotation in annotated])
+
+    def annotated(self, tree: ast.AnnAssign) -> bytes:
+        """A field of a class; elsewhere the normal form has dropped the annotation."""
+        fields = [("annotation", self.annotation(tree.annotation)), ("simple", constant(tree.simple))]
+        fields.append(("target", self.encode(tree.target)))
+        if tree.value is not None:
+            fields.append(("value", self.encode(tree.value)))
+        return node("AnnAssign", fields)
+
+    def annotation(self, tree: ast.expr) -> bytes:
+        outer, self.in_annotation = self.in_annotation, True
+        data = self.encode(tree)
+        self.in_annotation = outer
+        return data
 
     def type_parameters(self, tree: Any) -> list[tuple[str, bytes]]:
         parameters = getattr(tree, "type_params", None)

@@ -13,6 +13,7 @@ import os
 import types
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from assetcore.fingerprint.definitions import Definition, Imported, imported_names, read
@@ -43,7 +44,7 @@ class Site:
         return "<locals>" in self.qualname
 
 
-@dataclass(slots=True)
+@dataclass
 class SourceFile:
     """One content of a source file, indexed."""
 
@@ -64,11 +65,7 @@ class SourceFile:
 
     def lambda_(self, code: types.CodeType) -> list[ast.Lambda]:
         """The lambda that `code` was compiled from; several if this Python does not keep columns."""
-        candidates = [
-            n
-            for n in self._around(code.co_firstlineno)
-            if isinstance(n, ast.Lambda) and n.lineno == code.co_firstlineno
-        ]
+        candidates = self._lambdas.get(code.co_firstlineno, [])
         if len(candidates) < 2:
             return candidates
         spans = [s for s in code.co_positions() if None not in s and s[3] != 0]
@@ -112,10 +109,13 @@ class SourceFile:
             definition = self._definitions[name] = read(self.bindings[name])
         return definition
 
-    def _around(self, line: int) -> Iterator[ast.AST]:
-        for statement in self.tree.body:
-            if first_line(statement) <= line <= (statement.end_lineno or 0):
-                yield from ast.walk(statement)
+    @cached_property
+    def _lambdas(self) -> dict[int, list[ast.Lambda]]:
+        found: dict[int, list[ast.Lambda]] = {}
+        for node in ast.walk(self.tree):
+            if isinstance(node, ast.Lambda):
+                found.setdefault(node.lineno, []).append(node)
+        return found
 
 
 _seen: dict[str, tuple[tuple[int, ...] | None, bytes, SourceFile | None]] = {}

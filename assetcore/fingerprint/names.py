@@ -14,6 +14,7 @@ import sys
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import PurePath
 from typing import Any, NamedTuple
 
@@ -88,6 +89,29 @@ class Names:
         path = getattr(module, "__file__", None)
         return self._file(path, vars(module)) if isinstance(path, str) and path.endswith(".py") else None
 
+    def is_extension(self, name: str) -> bool:
+        """Whether a module was compiled, so that there is nothing to follow."""
+        path = getattr(sys.modules.get(name), "__file__", None)
+        return isinstance(path, str) and path.endswith(tuple(EXTENSION_SUFFIXES))
+
+    def of_class(self, cls: type, binding: Binding | None) -> Place:
+        """Where a class is defined; `__module__` may have been set, and each cell of a notebook is a file of its own."""
+
+        def has_it(place: Place) -> bool:
+            return place.file is not None and place.file.class_(cls) is not None
+
+        said = self.module(cls.__module__)
+        if has_it(said):
+            return said
+        functions = [f for f in vars(cls).values() if isinstance(f, types.FunctionType)]
+        own = [f for f in functions if f.__code__.co_qualname.startswith(f"{cls.__qualname__}.")]
+        found = [self.place("", function) for function in own] + ([self.module(binding[0])] if binding else [])
+        if not any(map(has_it, found)):
+            modules = sorted((n, m) for n, m in sys.modules.items() if isinstance(m, types.ModuleType))
+            holding = [n for n, m in modules if vars(m).get(cls.__name__) is cls and self._origins.of(n) == "user"]
+            found = [self.module(name) for name in holding]
+        return next((place for place in found if has_it(place)), said)
+
     def _file(self, path: str, variables: Mapping[str, Any]) -> SourceFile | None:
         if path not in self._files:
             self._files[path] = source_file(path, variables)
@@ -110,6 +134,9 @@ class Names:
             return [self._descend(value, rest, binding, path)]
         if hasattr(builtins, name):
             return [Located(MISSING, path=f"builtins.{name}", rest=rest)]
+        if place.file is not None and name in place.file.imports:  # for type checkers, or for another platform
+            paths = [(_absolute(i, place.variables), i.attribute) for i in place.file.imports[name]]
+            return [Located(MISSING, path=".".join(filter(None, path)), rest=rest) for path in paths]
         return [Located(MISSING, rest=rest)]
 
     def imported(self, imported: Imported, rest: tuple[str, ...], place: Place) -> Located:
@@ -137,10 +164,12 @@ class Names:
                 return Located(MISSING, path=f"module.{attribute}", rest=rest)
             variables = vars(value)
             if attribute not in variables:
-                inner = _loaded(f"{name}.{attribute}") if "__path__" in variables else None
-                if inner is None:
+                inner = _attribute(value, attribute) if "__getattr__" in variables else MISSING
+                if inner is MISSING and "__path__" in variables:
+                    inner = _loaded(f"{name}.{attribute}") or MISSING
+                if inner is MISSING:
                     return Located(MISSING, rest=(attribute, *rest))
-                value, binding, path = inner, None, None
+                value, binding, path = inner, (name, attribute), None
                 continue
             held = variables[attribute]
             binding, path = self._trace(name, attribute, held, self.file_of(value), variables)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from assetcore.fingerprint.definitions import Definition
-from assetcore.fingerprint.encoding import constant, frame, sequence, text
+from assetcore.fingerprint.encoding import children, constant, frame, sequence, text
 from assetcore.fingerprint.normal import first_line
 from assetcore.fingerprint.origins import Origins
 from assetcore.fingerprint.values import ValueWriter, is_plain
@@ -37,6 +37,7 @@ __all__ = [
     "shown",
     "unwrapped",
     "wrapped",
+    "written_order",
 ]
 
 KEY = "__assetcore_key__"
@@ -110,8 +111,9 @@ def dispatch_registry(value: Any) -> list[tuple[type, Any]] | None:
 def defaults(function: types.FunctionType) -> dict[str, Any]:
     """The default values of a function's parameters."""
     positional = function.__code__.co_varnames[: function.__code__.co_argcount]
-    given = function.__defaults__ or ()
-    return dict(zip(positional[len(positional) - len(given) :], given, strict=True)) | (function.__kwdefaults__ or {})
+    given = function.__defaults__ or ()  # may have been set by hand, and be more than there are parameters
+    pairs = zip(reversed(positional), reversed(given), strict=False)
+    return dict(pairs) | (function.__kwdefaults__ or {})
 
 
 def dependency_parameters(function: types.FunctionType) -> frozenset[str]:
@@ -168,6 +170,17 @@ def literal_of(definition: Definition) -> Any:
             return _literal(value)
         case _:
             return MISSING
+
+
+def written_order(definition: Definition) -> bytes:
+    """The keys of the dicts that a statement writes, in their order, which the value of a dict does not have."""
+    displays: list[list[ast.expr | None]] = []
+    for node in (node for statement in definition.normal.body for node in ast.walk(statement)):
+        if isinstance(node, ast.Dict):
+            displays.append(list(node.keys))
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dict":
+            displays.append([ast.Constant(keyword.arg) for keyword in node.keywords])
+    return sequence([children(keys) for keys in displays if len(keys) > 1])
 
 
 def shown(name: str, value: Any) -> str:

@@ -1,8 +1,9 @@
 """Values: which bytes stand for an object that code refers to?
 
-Plain data is encoded by value, typed and framed, in the order it has (sets in the order of their members' bytes): the same
-in every process. What has an identity of its own (functions, classes, modules, assets) is a reference. What is neither
-(clients, locks, compiled models) is its type alone, and `opaque`: then the statement that makes it is followed instead.
+Plain data is encoded by value, typed and framed: the same in every process. Sets have no order, and dicts none that every
+process agrees on (one may be filled from a set), so the order of a dict's keys counts where it is written, not here. What has
+an identity of its own (functions, classes, modules, assets) is a reference. What is neither (clients, locks, compiled models)
+is its type alone, and `opaque`: then the statement that makes it is followed instead.
 """
 
 from __future__ import annotations
@@ -148,10 +149,12 @@ class ValueWriter:
     def _container(self, value: Any, kind: type) -> bytes | None:
         match value:
             case dict() | types.MappingProxyType():
-                extra = [value.default_factory] if isinstance(value, collections.defaultdict) else []
-                return self._typed_container(
-                    "dict", kind, self._pairs(value.items()) + b"".join(map(self.write, extra))
-                )
+                ordered = isinstance(value, collections.OrderedDict)
+                held = dict(value)
+                data = self._pairs((key, held[key]) for key in (held if ordered else self._sorted(held)))
+                if isinstance(value, collections.defaultdict):
+                    data += self.write(value.default_factory)
+                return self._typed_container("dict", kind, data)
             case list() | tuple() | collections.deque() | array.array():
                 return self._typed_container("list", kind, sequence([self.write(item) for item in value]))
             case set() | frozenset():
@@ -167,7 +170,7 @@ class ValueWriter:
         return sequence([self.write(key) + self.write(value) for key, value in items])
 
     def _sorted(self, members: Any) -> list[Any]:
-        """The members of a set by their own bytes and references, which do not depend on the process."""
+        """The members of a set, or the keys of a dict, by their own bytes and references: whatever order a process gives them."""
 
         def key(member: Any) -> tuple[bytes, list[tuple[Reference, ...]]]:
             alone = ValueWriter(self._refer, self._typed)

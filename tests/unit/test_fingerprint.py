@@ -861,7 +861,10 @@ def test_every_process_finds_the_same(shop: Shop, seed: str, tmp_path: Path) -> 
     """Neither the hash seed nor memory addresses nor the folder of the code enter."""
     files = dict(BASE)
     files["helpers.py"] = textwrap.dedent(BASE["helpers.py"]) + "\n\nNAMES = {'a', 'b', tidy, words, (1, 'x')}\n"
-    files["assets.py"] = textwrap.dedent(BASE["assets.py"]).replace("math.sqrt(factor)", "len(helpers.NAMES)")
+    files["helpers.py"] += "LENGTHS = {name: 1 for name in {'a', 'bb', 'ccc', 'dddd', 'eeeee'}}\n"
+    files["assets.py"] = textwrap.dedent(BASE["assets.py"]).replace(
+        "math.sqrt(factor)", "len([helpers.NAMES, helpers.LENGTHS])"
+    )
     here = shop.fingerprint(files)
     program = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
@@ -969,8 +972,14 @@ def value(of: Any) -> Value:
 @settings(max_examples=500, deadline=None)
 @given(VALUES, VALUES)
 def test_two_values_have_the_same_bytes_only_if_they_are_the_same(first: Any, second: Any) -> None:
-    """Types, order and nesting count: `repr` tells exactly these values apart."""
-    assert (value(first) == value(second)) == (repr(first) == repr(second))
+    """Types, nesting and the order of lists count: `repr` tells exactly these values apart, once dicts are sorted."""
+    assert (value(first) == value(second)) == (repr(by_key(first)) == repr(by_key(second)))
+
+
+def by_key(of: Any) -> Any:
+    if isinstance(of, dict):
+        return {key: by_key(of[key]) for key in sorted(of, key=repr)}
+    return type(of)(map(by_key, of)) if isinstance(of, list | tuple) else of
 
 
 @settings(max_examples=100, deadline=None)
