@@ -20,7 +20,6 @@ from typing import Any
 import polars as pl
 
 from assetcore import explain, look, selection, stack
-from assetcore.cache import async_lock, get_async_client
 from assetcore.errors import NothingSelectedError, SelectionError, UsageError
 from assetcore.execution import Run, walk
 from assetcore.explain import Lineage, Why
@@ -117,26 +116,20 @@ class Session:
         """
         say = on_event or (lambda _: None)
         started = datetime.now(UTC)
-        choice = await self.choose(select, force=force)
         project = self.project
+        choice, plan, found = await self._widened(
+            await self.choose(select, force=force), upstream=upstream, rehash=rehash
+        )
+        self._check(plan, say)
+        if plan.up_to_date:
+            return await self._nothing_to_do(plan, found, started)
         async with self._alone(say):
-            choice, plan, snapshot = await self._widened(choice, upstream=upstream, rehash=rehash)
-            plan.check()
-            self._must_select_units(plan)
-            for source in plan.sources:
-                say(
-                    Event(
-                        "observed",
-                        source.source,
-                        source.documents,
-                        text=f"{source.new} new, {source.changed} changed, {source.removed} gone",
-                    )
-                )
-            if plan.up_to_date:
-                await self._note_settled(plan, snapshot)
-                results = tuple(AssetResult(a.asset, fresh=a.fresh) for a in plan.assets)
-                return RunResult(None, None, "nothing to do", results, seconds=_since(started))
-            run = Run(project, runs.new_run_id(), started, choice, snapshot.observed, say)
+            if await self._has_moved(found):
+                choice, plan, found = await self._widened(choice, upstream=upstream, rehash=False)
+                self._check(plan, say)
+                if plan.up_to_date:
+                    return await self._nothing_to_do(plan, found, started)
+            run = Run(project, runs.new_run_id(), started, choice, found.observed, say)
             stored = {
                 "select": select,
                 "force": force,
@@ -209,7 +202,9 @@ class Session:
     def _notes(self, plan: Plan) -> tuple[dict[str, str], ...]:
         """What of the selected assets' code cannot be followed, so that a change of it would go unnoticed."""
         return tuple(
-            {"asset": a.asset, **note._asdict()} for a in plan.assets for note in self.project.fingerprint(a.asset).notes
+            {"asset": a.asset, **note._asdict()}
+            for a in plan.assets
+            for note in self.project.fingerprint(a.asset).notes
         )
 
     async def _widened(self, choice: Choice, *, upstream: bool, rehash: bool) -> tuple[Choice, Plan, Read]:
@@ -220,8 +215,25 @@ class Session:
             plan, found = await self._plan(choice, rehash=False)
         return choice, plan, found
 
-    def _must_select_units(self, plan: Plan) -> None:
-        """A selection of units that names none of the units there are selects nothing."""
+    async def _has_moved(self, found: Read) -> bool:
+        """Whether another run has committed since the plan was made."""
+        async with self.project.engine.connect() as connection:
+            return await read.watermarks(connection, self.project.environment_id) != found.marks
+
+    async def _nothing_to_do(self, plan: Plan, found: Read, started: datetime) -> RunResult:
+        await self._note_settled(plan, found)
+        results = tuple(AssetResult(a.asset, fresh=a.fresh) for a in plan.assets)
+        return RunResult(None, None, "nothing to do", results, seconds=_since(started))
+
+    def _check(self, plan: Plan, say: Say) -> None:
+        """Refuse a plan that cannot be run, and say what was observed.
+
+        A selection of units that names none of the units there are selects nothing.
+        """
+        plan.check()
+        for source in plan.sources:
+            seen = f"{source.new} new, {source.changed} changed, {source.removed} gone"
+            say(Event("observed", source.source, source.documents, text=seen))
         for asset in plan.assets:
             if asset.asset in plan.choice.units and not asset.units and not asset.removed:
                 rule = plan.choice.units[asset.asset]
@@ -270,6 +282,8 @@ class Session:
             raise UsageError(
                 "No Redis is known.", hint="Start the embedded services with: aipctl up, or set REDIS_URL."
             )
+        from assetcore.cache import async_lock, get_async_client  # the Redis client takes 0.15 s to import: only for a run
+
         client = get_async_client(url)
         key = f"assetcore:run:{self.project.name}:{self.environment}"
         try:
