@@ -353,7 +353,7 @@ def make_plan(graph: Graph, environment: str, snapshot: Snapshot, choice: Choice
         if name in choice.assets:
             plans.append(replace(_asset_plan(name, chosen, details=details), undecided=bool(above)))
             seconds += plans[-1].stale * snapshot.seconds_per_unit.get(name, 0.0)
-            if chosen["blocked"].any():
+            if chosen["blocked"].any() or name not in choice.units:  # units that are yet to appear are not there to be blocked
                 blocking |= above - choice.assets
         if is_open or above:
             open_assets[name] = above | ({name} if is_open else frozenset())
