@@ -17,7 +17,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from assetcore.assets import Asset, Source
@@ -111,7 +110,8 @@ def configuration(graph: Graph, root: Path, overrides: Sequence[str] = ()) -> di
                 where = ".".join([name, *map(str, problem["loc"])])
                 known = ", ".join(config.model.model_fields)
                 raise DeclarationError(
-                    f"The config of {name} does not fit {config.model.__name__}: {where}: {problem['msg']}, got {problem.get('input')!r:.80}.",
+                    f"The config of {name} does not fit {config.model.__name__}: {where}: {problem['msg']}, "
+                    f"got {problem.get('input')!r:.80}.",
                     hint=f"Its fields are {known}; set them in {path} or with --set {name}.FIELD=VALUE.",
                 ) from None
     return found
@@ -174,6 +174,8 @@ def _import(name: str, root: Path) -> ModuleType:
 
 
 def _read_config(path: Path) -> dict[str, dict[str, Any]]:
+    import yaml  # only where there is a config file
+
     try:
         values = yaml.safe_load(path.read_text()) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -192,6 +194,8 @@ def _override(values: dict[str, dict[str, Any]], text: str, graph: Graph) -> Non
         raise UsageError(f"{text!r} is not a config value.", hint="Write --set asset.field=value.")
     if parts[0] not in graph.assets:
         raise UsageError(f"--set {text}: there is no asset {parts[0]!r}.", hint=f"There is: {', '.join(graph.assets)}.")
+    import yaml  # only where a value is given
+
     place: dict[str, Any] = values.setdefault(parts[0], {})
     for part in parts[1:-1]:
         place = place.setdefault(part, {})

@@ -282,7 +282,10 @@ class Session:
             raise UsageError(
                 "No Redis is known.", hint="Start the embedded services with: aipctl up, or set REDIS_URL."
             )
-        from assetcore.cache import async_lock, get_async_client  # the Redis client takes 0.15 s to import: only for a run
+        from assetcore.cache import (  # the Redis client takes 0.15 s to import: only for a run
+            async_lock,
+            get_async_client,
+        )
 
         client = get_async_client(url)
         key = f"assetcore:run:{self.project.name}:{self.environment}"
