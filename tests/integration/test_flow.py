@@ -1,0 +1,223 @@
+"""A run as Prefect shows it: one flow run, one task for each asset, states and tables that tell what happened."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from typing import Any
+
+import pytest
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    FlowRunFilter,
+    FlowRunFilterId,
+)
+
+from assetcore.session import Session
+from assetcore.settings import Settings
+from tests.integration.command import Command, end, lease_runs_out, until
+from tests.integration.world import World
+
+pytestmark = pytest.mark.integration
+
+BODY = """
+@asset(tags=["tidy"])
+async def clean(topic: Topic = each(topics)) -> Topic:
+    return Topic(topic.name, text=" ".join(topic.text.split()))
+
+@asset(group="books")
+async def chunks(topic: Topic = each(clean)) -> list[Chunk]:
+    return [Chunk(f"{topic.stem}-{i}", text=w, ordinal=i) for i, w in enumerate(topic.text.split())]
+
+@asset
+async def report(chunks: list[Chunk] = collect(chunks)) -> Report:
+    return Report("report.txt", text=" ".join(c.text for c in chunks))
+"""
+
+
+@pytest.fixture
+def world(settings: Settings, prefect_api: str) -> World:
+    world = World(settings.using("test", prefect_api_url=prefect_api))
+    world.code(BODY)
+    world.document("a.txt", "alpha beta")
+    world.document("b.txt", "gamma delta")
+    return world
+
+
+@pytest.fixture
+def aipctl(world: World, variables: dict[str, str]) -> Command:
+    return Command(world.root, variables)
+
+
+async def test_a_run_is_one_flow_run_with_a_task_for_each_asset(world: World, prefect_api: str) -> None:
+    """One flow run, named for the project, small parameters; its task runs are named by the assets; tables tell plan and result."""
+    result = await world.materialize(local=False)
+    assert result.status == "done"
+    async with PrefectClient(prefect_api) as client:
+        flow_run = await client.read_flow_run(_id(result.flow_run))
+        assert flow_run.parameters == {"run_id": result.run}
+        assert flow_run.name == f"demo-{result.run}"
+        assert flow_run.state is not None
+        assert (flow_run.state.type.value, flow_run.state.message) == ("COMPLETED", "5 units made")
+        tasks = await _tasks(client, result.flow_run, 4)
+        assert {t.name for t in tasks} == {"topics", "clean", "chunks", "report"}
+        assert {t.state_name for t in tasks} == {"Completed"}
+        assert set(next(t for t in tasks if t.name == "clean").tags) == {"asset", "group:main", "tidy"}
+        tables = await _tables(client, result.flow_run)
+    planned = tables["demo-prod-plan"][0]
+    assert (planned["asset"], planned["stale"], planned["causes"]) == ("clean", 2, "missing 2")
+    rows = {row["asset"]: row for row in tables["demo-prod-result"]}
+    assert (rows["clean"]["made"], rows["report"]["made"]) == (2, 1)
+    assert rows["report"]["keys"].endswith("/report/report.txt")
+    assert rows["report"]["keys"].startswith(world.settings.storage_url)
+
+
+async def test_states_tell_what_was_unchanged_and_what_was_reused(world: World, prefect_api: str) -> None:
+    """A task whose units came out as before ends as Unchanged; one that took back earlier results ends as Reused."""
+    await world.materialize()
+    world.document("a.txt", "  alpha   beta ")
+    unchanged = await world.materialize(local=False)
+    world.document("a.txt", "other words")
+    await world.materialize()
+    world.document("a.txt", "alpha beta")
+    reused = await world.materialize(local=False)
+    async with PrefectClient(prefect_api) as client:
+        states = {t.name: t.state_name for t in await _tasks(client, unchanged.flow_run, 4)}
+        assert states["clean"] == "Unchanged"
+        states = {t.name: t.state_name for t in await _tasks(client, reused.flow_run, 4)}
+    assert (states["clean"], states["chunks"], states["report"]) == ("Reused", "Reused", "Reused")
+
+
+async def test_nothing_stale_is_no_flow_run(world: World, prefect_api: str, aipctl: Command) -> None:
+    """When nothing is stale there is no flow run; the command says so."""
+    await world.materialize()
+    async with PrefectClient(prefect_api) as client:
+        before = await client.count_flow_runs()
+        ended = aipctl("materialize", "--json")
+        assert (ended.code, ended.json["run"], ended.json["flow_run"]) == (0, None, None)
+        assert ended.json["status"] == "nothing to do"
+        assert await client.count_flow_runs() == before
+    assert "up to date" in aipctl("materialize").out
+
+
+async def test_a_failed_unit_fails_its_task_and_the_flow_at_the_end(
+    world: World, prefect_api: str, aipctl: Command
+) -> None:
+    """A unit that raises fails its task and the flow run; what does not depend on it is made; the command ends with 1."""
+    world.code(
+        BODY.replace(
+            "    return Topic(topic.name",
+            "    assert 'gamma' not in topic.text, 'no gamma here'\n    return Topic(topic.name",
+        )
+    )
+    ended = aipctl("materialize", "--json")
+    assert ended.code == 1
+    answer = ended.json
+    assert answer["status"] == "failed"
+    assert [(f["asset"], f["unit"]) for f in answer["failures"]] == [("clean", "b.txt")]
+    assert "no gamma here" in answer["failures"][0]["error"]
+    made = {a["asset"]: (a["made"], a["failed"], a["skipped"]) for a in answer["assets"]}
+    assert made == {"clean": (1, 1, 0), "chunks": (1, 0, 0), "report": (0, 0, 1)}
+    async with PrefectClient(prefect_api) as client:
+        flow_run = await client.read_flow_run(_id(answer["flow_run"]))
+        assert flow_run.state is not None
+        assert (flow_run.state.type.value, flow_run.state.message) == ("FAILED", "1 unit failed")
+        states = {t.name: t.state_name for t in await _tasks(client, answer["flow_run"], 4)}
+    assert states == {"topics": "Completed", "clean": "Failed", "chunks": "Completed", "report": "Skipped"}
+
+
+async def test_what_goes_wrong_outside_of_units_is_not_lost_in_prefect(world: World) -> None:
+    """An object that an asset reads is gone: the run fails and names the object, as it does without Prefect."""
+    await world.materialize("clean", upstream=True)
+    for pack in (world.root / "store").rglob("*/clean/pack-*.parquet"):
+        pack.unlink()
+    result = await world.materialize(local=False)
+    assert result.status == "failed"
+    assert [f.asset for f in result.failures] == ["chunks"]
+    assert "/clean/pack-" in result.failures[0].error
+
+
+async def test_the_users_prefect_settings_cannot_make_a_task_return_anothers_value(
+    world: World, prefect_api: str, aipctl: Command
+) -> None:
+    """With result persistence switched on in the environment, every task still does its own work and stores no result."""
+    storage = world.root / "results"
+    variables = {"PREFECT_RESULTS_PERSIST_BY_DEFAULT": "true", "PREFECT_LOCAL_STORAGE_PATH": str(storage)}
+    assert aipctl("materialize", "--json", variables=variables).json["status"] == "done"
+    forced = aipctl("materialize", "--force", "--json", variables=variables).json
+    assert {a["asset"]: a["unchanged"] for a in forced["assets"]} == {"clean": 2, "chunks": 2, "report": 1}
+    assert not list(storage.rglob("*")) if storage.exists() else True
+    async with PrefectClient(prefect_api) as client:
+        states = {t.name: t.state_name for t in await _tasks(client, forced["flow_run"], 3)}
+    assert states == {"clean": "Unchanged", "chunks": "Unchanged", "report": "Unchanged"}
+
+
+WAITING = """
+import asyncio, pathlib
+
+class Limits(BaseModel):
+    words: int = 1
+
+@asset
+async def first(limits: Limits, topic: Topic = each(clean)) -> Report:
+    pathlib.Path("begun").touch()
+    while pathlib.Path("gate").exists():
+        await asyncio.sleep(0.05)
+    return Report(topic.name, text=" ".join(topic.text.split()[: limits.words]))
+"""
+
+
+async def test_a_worker_completes_a_stored_run(
+    world: World, aipctl: Command, variables: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`run_plan(run_id)` where no run is open reads the stored plan, with the settings that it finds there, and completes it."""
+    from assetcore.flow import run_plan
+
+    world.code(BODY + WAITING)
+    (world.root / "gate").touch()
+    process = aipctl.start("materialize", "first", "--upstream", "--local", "--set", "first.words=2", "--env", "night")
+    try:
+        until((world.root / "begun").exists)
+    finally:
+        end(process)
+    (world.root / "gate").unlink()
+    await lease_runs_out(world.settings)
+    async with world.open() as session:
+        begun = (await session.runs())[0]
+        assert begun.status == "running"
+    for name in ("ASSETCORE_HOME", "ASSETCORE_STORAGE_URL", "DATABASE_URL", "REDIS_URL"):
+        monkeypatch.setenv(name, variables[name])
+    monkeypatch.chdir(world.root)
+    state: Any = await run_plan(begun.run, return_state=True)
+    assert state.is_completed(), state
+    async with Session.open(world.settings, "demo", environment="night", config=["first.words=2"]) as session:
+        run = (await session.runs(begun.run))[0]
+        assert (run.status, run.flow_run) == ("done", str(state.state_details.flow_run_id))
+        assert {a["asset"]: a["made"] for a in run.assets} == {"first": 2}  # clean was made before, and not again
+        assert [d.content for d in await session.show("first")] == [b"alpha beta", b"gamma delta"]
+        assert (await session.materialize("first", local=True)).status == "nothing to do"
+
+
+def _id(text: str | None) -> uuid.UUID:
+    assert text is not None
+    return uuid.UUID(text)
+
+
+async def _tasks(client: PrefectClient, flow_run: str | None, count: int) -> list[Any]:
+    """The task runs of a flow run; the server writes them down a moment after they happened."""
+    wanted = FlowRunFilter(id=FlowRunFilterId(any_=[_id(flow_run)]))
+    for _ in range(200):
+        found = await client.read_task_runs(flow_run_filter=wanted)
+        if len(found) == count and all(t.state is not None and t.state.is_final() for t in found):
+            return found
+        await asyncio.sleep(0.1)
+    raise AssertionError(f"{count} task runs expected, found {[(t.name, t.state_name) for t in found]}")
+
+
+async def _tables(client: PrefectClient, flow_run: str | None) -> dict[str, list[dict[str, Any]]]:
+    wanted = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[_id(flow_run)]))
+    found = await client.read_artifacts(artifact_filter=wanted)
+    return {a.key: json.loads(a.data) for a in found if a.type == "table" and isinstance(a.data, str) and a.key}
