@@ -73,6 +73,12 @@ class Graph:
         """These names in the graph's order."""
         return tuple(sorted(set(names), key=self._rank.__getitem__))
 
+    def nearest(self, names: Iterable[str]) -> dict[str, list[str]]:
+        """For each of these, in order, those of them that it is made of with none of them in between."""
+        closure = nx.transitive_closure_dag(self._digraph).subgraph(names)
+        reduced: nx.DiGraph[str] = nx.transitive_reduction(closure)
+        return {name: list(self.ordered(reduced.predecessors(name))) for name in self.ordered(names)}
+
     def driver(self, name: str) -> Dependency | None:
         """The `each` whose documents the units of `name` are: the one that descends from all the others."""
         eaches = [d for d in self.assets[name].dependencies if d.kind == "each" and not d.cross]

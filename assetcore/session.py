@@ -433,9 +433,8 @@ def changed_since(graph: Graph, root: Path, reference: str) -> frozenset[str]:
 
 def steps_of(plan: Plan, graph: Graph) -> dict[str, list[str]]:
     """The steps of a run in order: sources to take in, assets to make; each with the steps that it waits for."""
-    names = [s.source for s in plan.sources if not s.idle] + [a.asset for a in plan.assets if not a.idle]
-    ordered = graph.ordered(names)
-    return {name: [other for other in ordered if other in graph.ancestors([name])] for name in ordered}
+    sources = [s.source for s in plan.sources if not s.idle]
+    return graph.nearest([*sources, *(a.asset for a in plan.assets if not a.idle)])
 
 
 def _plan_rows(plan: Plan) -> list[dict[str, Any]]:
