@@ -16,14 +16,14 @@ import polars as pl
 from assetcore import sources
 from assetcore.assets import Source
 from assetcore.digest import sequence_digest, short_digest
-from assetcore.errors import AssetcoreError
+from assetcore.errors import AssetcoreError, StorageError
 from assetcore.lineage import commit as lineage
 from assetcore.lineage import read
 from assetcore.lineage.schema import Connection
 from assetcore.plan import AssetState, Choice, Snapshot, unsettled
 from assetcore.project import Project
 from assetcore.staleness import Definition
-from assetcore.units import document_address
+from assetcore.units import document_address, group_address, sort_documents
 
 __all__ = [
     "Read",
@@ -67,7 +67,7 @@ async def take(project: Project, choice: Choice, *, rehash: bool = False) -> Rea
         needed = {up for n in look for direct in graph.upstream(n) for up in graph.chain(direct)} | look
         states = await asset_states(project, connection, needed, definitions)
         seconds = await read.seconds_per_unit(connection, [project.asset_ids[n] for n in look])
-    observed = {n: as_documents(raw[n], states[n].documents) if n in states else raw[n] for n in names}
+    observed = {n: as_documents(graph.assets[n], raw[n], states[n].documents) if n in states else raw[n] for n in names}
     by_name = {n: seconds[i] for n, i in project.asset_ids.items() if i in seconds}
     snapshot = Snapshot(definitions, states, {n: u for n, u in settled.items() if n not in look}, observed, by_name)
     return Read(snapshot, raw, marks)
@@ -113,17 +113,24 @@ def observed_digest(observed: pl.DataFrame) -> str:
     return sequence_digest("observed", observed["identity"]).hex()
 
 
-def as_documents(observed: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
+def as_documents(source: Source, observed: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
     """What was observed, as documents (`units.DOCUMENTS`): those that lineage knows keep their identifiers."""
-    facts = known.select("name", "document", "address", "unit", "position", pl.col("identity").alias("was"))
+    facts = known.select("name", "document", "address", "unit", pl.col("identity").alias("was"))
     joined = observed.join(facts, on="name", how="left", maintain_order="left")
     units = [u or source_unit(n) for u, n in joined.select("unit", "name").iter_rows()]
     addresses = [a or document_address(u, n) for a, u, n in zip(joined["address"], units, joined["name"], strict=True)]
-    return joined.select(
+    documents = joined.select(
         pl.when(pl.col("identity") == pl.col("was")).then("document").otherwise(None).alias("document"),
         pl.Series("address", addresses, pl.Binary), pl.Series("unit", units, pl.Binary), pl.col("name").alias("label"), "name",
         pl.lit(1, pl.Int64).alias("position"), "identity", pl.lit(value=False).alias("pending"), "media_type", "sha256", "field_digests",
-    ).sort("label", "position", "name", "address")  # fmt: skip
+    )  # fmt: skip
+    for value in (column for column in known.columns if column.startswith("value:")):
+        group = group_address(source.output, value.removeprefix("value:")).alias("group")
+        labels = known.select(group, value).unique("group", keep="any")
+        documents = (
+            documents.with_columns(group).join(labels, on="group", how="left", maintain_order="left").drop("group")
+        )
+    return sort_documents(documents)
 
 
 def source_unit(name: str) -> bytes:
@@ -152,13 +159,19 @@ async def asset_states(
 
 
 async def _with_values(project: Project, connection: Connection, name: str, documents: pl.DataFrame) -> pl.DataFrame:
-    """The documents with the values of the fields by which some asset groups them: they are in the packs, not in Postgres."""
-    fields = project.graph.consumers_of_fields(name)
-    if not fields:
-        return documents
-    stored = await read.stored(connection, documents["document"].to_list())
-    wanted = [stored[d] for d in documents["document"]]
-    for one in sorted(fields):
-        values = await project.reader.column(wanted, one)
-        documents = documents.with_columns(pl.Series(f"value:{one}", values, strict=False))
+    """The documents with the values by which some asset groups them, as text: one of each group is read, Postgres has no values."""
+    output = project.graph.assets[name].output
+    for field in sorted(project.graph.consumers_of_fields(name)):
+        grouped = documents.with_columns(group_address(output, field).alias("group"))
+        firsts = grouped.unique("group", keep="first", maintain_order=True)
+        stored = await read.stored(connection, firsts["document"].to_list())
+        try:
+            values = await project.reader.column([stored[d] for d in firsts["document"]], field)
+            shown = [str(value) for value in values]
+        except (
+            StorageError
+        ):  # documents of an earlier class, without the field: they are stale, and shown without a value
+            shown = [None] * firsts.height
+        labels = firsts.select("group", pl.Series(f"value:{field}", shown, pl.String))
+        documents = grouped.join(labels, on="group", how="left", maintain_order="left").drop("group")
     return documents

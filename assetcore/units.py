@@ -6,7 +6,7 @@ order of the parameters. All of it is stated over columns, so that a million uni
 
 Columns, everywhere:
     documents  document i64|null, address bin, unit bin, label str, name str, position i64, identity bin, pending bool
-               and media_type, sha256, field_digests (for `fields=`), value:<field> (for `by=`)
+               and media_type, sha256, field_digests (for `fields=` and `by=`), value:<field> (for people: what `by=` groups by)
     wanted     unit bin, label str, parent str|null, inputs bin, pending bool
     given      unit bin, parameter i64, document i64|null, address bin      (what is not the whole of an asset)
 """
@@ -19,12 +19,14 @@ from typing import Any
 
 import polars as pl
 
-from assetcore.assets import Asset, Dependency, Source
+from assetcore.assets import Asset, Dependency, Output, Source
 from assetcore.digest import sequence_digest, short_digest
 from assetcore.documents import projected_identity
 from assetcore.graph import Graph
 
-__all__ = ["DOCUMENTS", "WANTED", "View", "Wanted", "document_address", "sort_documents", "wanted_units", "whole_unit"]
+__all__ = [
+    "DOCUMENTS", "WANTED", "View", "Wanted", "document_address", "group_address", "sort_documents", "wanted_units", "whole_unit",
+]  # fmt: skip
 
 DOCUMENTS = {
     "document": pl.Int64, "address": pl.Binary, "unit": pl.Binary, "label": pl.String, "name": pl.String, "position": pl.Int64,
@@ -64,9 +66,15 @@ def whole_unit() -> bytes:
     return short_digest("unit", "whole")
 
 
+def group_address(output: Output, by: str) -> pl.Expr:
+    """The address of the group that a document belongs to: the 16 bytes that stand for its field `by` among its field digests."""
+    place = output.document_type.field_names().index(by)
+    return pl.col("field_digests").bin.slice(16 * place, 16)
+
+
 def sort_documents(documents: pl.DataFrame) -> pl.DataFrame:
     """The order in which documents are handed over: by unit, then as the unit returned them."""
-    return documents.sort("label", "position", "name", "address")
+    return documents.sort("label", "unit", "position", "address")
 
 
 def wanted_units(asset: Asset[..., Any], graph: Graph, views: Mapping[str, View]) -> Wanted:
@@ -133,15 +141,20 @@ def _base(asset: Asset[..., Any], driver: Dependency, views: Mapping[str, View])
 
 def _groups(dependency: Dependency, views: Mapping[str, View]) -> pl.DataFrame:
     """A row a value of the field by which documents are grouped."""
-    values = views[dependency.upstream.name].documents[f"value:{dependency.by}"].unique(maintain_order=True).to_list()
-    return pl.DataFrame(
-        {"unit": [_group_unit(v) for v in values], "label": [str(v) for v in values], "parent": [None] * len(values)},
-        schema={"unit": pl.Binary, "label": pl.String, "parent": pl.String},
+    value = f"value:{dependency.by}"
+    groups = _with_groups(dependency, views).group_by("of", maintain_order=True).agg(pl.col(value).drop_nulls().first())
+    unread = "#" + pl.col("of").bin.slice(0, 4).bin.encode("hex")
+    return groups.select(
+        pl.col("of").alias("unit"),
+        pl.coalesce(value, unread).alias("label"),  # what has not been read yet is shown by its digest
+        pl.lit(None, pl.String).alias("parent"),
     )
 
 
-def _group_unit(value: object) -> bytes:
-    return short_digest("group", value)
+def _with_groups(dependency: Dependency, views: Mapping[str, View]) -> pl.DataFrame:
+    """The documents of the dependency with the address of their group (of)."""
+    group = group_address(dependency.upstream.output, str(dependency.by))
+    return views[dependency.upstream.name].documents.with_columns(group.alias("of"))
 
 
 def _part(
@@ -152,9 +165,7 @@ def _part(
     if dependency.kind == "each":
         return _each_part(index, dependency, driver, base, graph, views)
     if dependency.by is not None:
-        documents = view.documents.with_columns(
-            pl.Series("of", [_group_unit(v) for v in view.documents[f"value:{dependency.by}"]], pl.Binary)
-        )
+        documents = _with_groups(dependency, views)
         return _members_part(index, documents, base.select("unit", pl.col("unit").alias("of")), view.open)
     if dependency.per is not None and driver is not None:
         below = _ancestor(dependency.upstream.name, dependency.per.name, graph, views)
