@@ -6,11 +6,10 @@ of an asset are keyed by: the asset's *driver*, the one `each` whose documents a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import heapq
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
-
-import networkx as nx
 
 from assetcore.assets import Asset, Dependency, Source
 from assetcore.errors import DeclarationError, SelectionError
@@ -31,13 +30,12 @@ class Graph:
         self.project = project
         named = _by_name(declared)
         _resolve_all(named.values())
-        graph: nx.DiGraph[str] = nx.DiGraph()
-        graph.add_nodes_from(named)
-        graph.add_edges_from((up.name, name) for name, asset in named.items() for up in asset.upstreams)
-        line = {name: (asset.place.file, asset.place.line) for name, asset in named.items()}
-        order = nx.lexicographical_topological_sort(graph, key=lambda name: (*line[name], name))
-        self.assets: Mapping[str, AnyAsset] = {name: named[name] for name in order}
-        self._digraph = graph
+        self._above = {name: tuple({up.name: None for up in asset.upstreams}) for name, asset in named.items()}
+        self._below: dict[str, list[str]] = {name: [] for name in named}
+        for name, upstreams in self._above.items():
+            for up in upstreams:
+                self._below[up].append(name)
+        self.assets: Mapping[str, AnyAsset] = {name: named[name] for name in self._sorted(named)}
         _raise_all([problem for asset in self.assets.values() if (problem := self._misaligned(asset))])
 
     @cached_property
@@ -59,15 +57,15 @@ class Graph:
 
     def downstream(self, name: str) -> tuple[str, ...]:
         """The assets that are made of `name` directly."""
-        return tuple(sorted(self._digraph.successors(name), key=self._rank.__getitem__))
+        return tuple(sorted(self._below[name], key=self._rank.__getitem__))
 
     def ancestors(self, names: Iterable[str]) -> frozenset[str]:
         """All assets that these are made of, however far up; without themselves unless one is above another."""
-        return frozenset().union(*(nx.ancestors(self._digraph, name) for name in names))
+        return _reached(names, self._above)
 
     def descendants(self, names: Iterable[str]) -> frozenset[str]:
         """All assets made of these, however far down."""
-        return frozenset().union(*(nx.descendants(self._digraph, name) for name in names))
+        return _reached(names, self._below)
 
     def ordered(self, names: Iterable[str]) -> tuple[str, ...]:
         """These names in the graph's order."""
@@ -75,9 +73,13 @@ class Graph:
 
     def nearest(self, names: Iterable[str]) -> dict[str, list[str]]:
         """For each of these, in order, those of them that it is made of with none of them in between."""
-        closure = nx.transitive_closure_dag(self._digraph).subgraph(names)
-        reduced: nx.DiGraph[str] = nx.transitive_reduction(closure)
-        return {name: list(self.ordered(reduced.predecessors(name))) for name in self.ordered(names)}
+        chosen = set(names)
+        between = {name: up for name, up in self._above.items() if name not in chosen}  # a walk up ends at the chosen
+        found: dict[str, list[str]] = {}
+        for name in self.ordered(chosen):
+            first = _reached(self._above[name], between).union(self._above[name]) & chosen
+            found[name] = list(self.ordered(first - self.ancestors(first)))
+        return found
 
     def driver(self, name: str) -> Dependency | None:
         """The `each` whose documents the units of `name` are: the one that descends from all the others."""
@@ -104,6 +106,23 @@ class Graph:
     def _rank(self) -> dict[str, int]:
         return {name: index for index, name in enumerate(self.assets)}
 
+    def _sorted(self, named: Mapping[str, AnyAsset]) -> Iterable[str]:
+        """Each after those that it is made of; among those that could come next, the one that is declared first."""
+
+        def ready(name: str) -> tuple[str, int, str]:
+            return named[name].place.file, named[name].place.line, name
+
+        waits = {name: len(above) for name, above in self._above.items()}
+        heap = [ready(name) for name, count in waits.items() if count == 0]
+        heapq.heapify(heap)
+        while heap:
+            name = heapq.heappop(heap)[-1]
+            yield name
+            for below in self._below[name]:
+                waits[below] -= 1
+                if waits[below] == 0:
+                    heapq.heappush(heap, ready(below))
+
     def _misaligned(self, asset: AnyAsset) -> DeclarationError | None:
         eaches = [d for d in asset.dependencies if d.kind == "each" and not d.cross]
         if eaches and self.driver(asset.name) is None:
@@ -126,6 +145,17 @@ class Graph:
                     f"{', '.join(self.chain(dependency.upstream.name)[1:]) or 'nothing'}.",
                 )
         return None
+
+
+def _reached(starts: Iterable[str], steps: Mapping[str, Sequence[str]]) -> frozenset[str]:
+    """All that one or more steps lead to."""
+    found: set[str] = set()
+    waiting = list(starts)
+    while waiting:
+        new = [name for name in steps.get(waiting.pop(), ()) if name not in found]
+        found.update(new)
+        waiting.extend(new)
+    return frozenset(found)
 
 
 def _by_name(declared: Iterable[AnyAsset]) -> dict[str, AnyAsset]:
