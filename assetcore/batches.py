@@ -16,7 +16,7 @@ from typing import Any
 import polars as pl
 
 from assetcore.assets import Asset, Dependency
-from assetcore.calls import Call, Outcome, Processes, call_async, call_sync
+from assetcore.calls import Call, Outcome, Processes, call_async
 from assetcore.keep import Draft, Keeper
 from assetcore.lineage import read
 from assetcore.lineage.commit import Failed, Made, NewDocument, Reused
@@ -32,8 +32,6 @@ __all__ = ["LARGEST_BATCH", "Work"]
 
 FIRST_BATCH = 64
 LARGEST_BATCH = 8192
-PROCESS_PAYS_SECONDS = 2.0
-"""Work left in a sync asset above which processes are worth their start."""
 
 
 @dataclass(slots=True)
@@ -134,11 +132,13 @@ class Work:
         """Make these units; one commit is under way while the next batch is called."""
         total, done, size = units.height, 0, FIRST_BATCH
         commit: asyncio.Task[None] | None = None
+        if total and not self.asset.asynchronous:
+            await self.processes.ready()  # their start is no part of a batch's time
         try:
             while done < total:
                 batch = units.slice(done, size)
                 started = time.perf_counter()
-                drafts, failed = await self._call(batch, left=total - done)
+                drafts, failed = await self._call(batch)
                 took = time.perf_counter() - started
                 if commit is not None:
                     await commit
@@ -156,15 +156,14 @@ class Work:
         floor = self.asset.options.concurrency or self.project.settings.concurrency
         return int(min(max(wanted, floor), size * 8, LARGEST_BATCH))
 
-    async def _call(self, units: pl.DataFrame, left: int) -> tuple[list[Draft], list[Failed]]:
+    async def _call(self, units: pl.DataFrame) -> tuple[list[Draft], list[Failed]]:
         given = self.judgement.wanted.given.join(units.select("unit"), on="unit", how="semi", maintain_order="left")
         by_unit: dict[bytes, dict[int, list[int]]] = {unit: {} for unit in units["unit"]}
         for unit, parameter, document in given.select("unit", "parameter", "document").iter_rows():
             by_unit[unit].setdefault(parameter, []).append(document)
         async with self.project.engine.connect() as connection:
             stored = await read.stored(connection, given["document"].unique().to_list())
-        calls = await self._calls(units, by_unit, stored)
-        outcomes = await self._outcomes(calls, left)
+        outcomes = await self._outcomes(await self._calls(units, by_unit, stored))
         before = self._before(units)
         collected = self._collected()
         drafts: list[Draft] = []
@@ -248,7 +247,7 @@ class Work:
             stored = await read.stored(connection, documents)
         return [stored[d] for d in documents]
 
-    async def _outcomes(self, calls: Sequence[Call], left: int) -> list[Outcome]:
+    async def _outcomes(self, calls: Sequence[Call]) -> list[Outcome]:
         asset = self.asset
         if asset.asynchronous:
             gate = asyncio.Semaphore(asset.options.concurrency or self.project.settings.concurrency)
@@ -258,15 +257,7 @@ class Work:
                     return await call_async(asset, call, self.project.root)
 
             return list(await asyncio.gather(*map(one, calls)))
-        outcomes: list[Outcome] = []
-        spent = 0.0
-        for i, call in enumerate(calls):
-            if spent / max(i, 1) * (left - i) > PROCESS_PAYS_SECONDS and i > 0 and self.project.settings.processes > 1:
-                return outcomes + await self._in_processes(calls[i:])
-            outcome = await asyncio.to_thread(call_sync, asset, call, self.project.root)
-            spent += outcome.seconds
-            outcomes.append(outcome)
-        return outcomes
+        return await self._in_processes(calls)
 
     async def _in_processes(self, calls: Sequence[Call]) -> list[Outcome]:
         share = max(1, -(-len(calls) // (self.processes.count * 4)))

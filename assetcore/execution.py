@@ -102,6 +102,11 @@ class Run:
         self.tell(Event("asset-finished", name, result.made + result.unchanged, text=result.summary))
         return result
 
+    def prepare(self, steps: Collection[str]) -> None:
+        """Start what the steps will need, while the first of them are taken."""
+        if not all(self.project.graph.assets[name].asynchronous for name in steps):
+            self.processes.prepare()
+
     def close(self) -> None:
         """End the processes that were started."""
         self.processes.close()

@@ -10,7 +10,7 @@ import asyncio
 import importlib
 import os
 import subprocess
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -302,7 +302,7 @@ class Session:
 
     async def _run(self, run: Run, plan: Plan, *, local: bool) -> RunResult:
         steps = steps_of(plan, self.graph)
-        async with self._at_work(run):
+        async with self._at_work(run, steps):
             flow_run = await (_without_prefect(run, steps) if local else self._as_flow(run, steps, plan))
         status = "failed" if run.failures else "done"
         planned = {a.asset: AssetResult(a.asset, fresh=a.fresh) for a in plan.assets}
@@ -324,9 +324,10 @@ class Session:
         return await flow.execute(run, flow.Steps(steps, _plan_rows(plan)))
 
     @asynccontextmanager
-    async def _at_work(self, run: Run) -> AsyncIterator[None]:
+    async def _at_work(self, run: Run, steps: Collection[str]) -> AsyncIterator[None]:
         """Whatever happens inside: processes are ended, and how the run ended is written down."""
         status = "failed"
+        run.prepare(steps)
         try:
             yield
             status = "failed" if run.failures else "done"
@@ -351,7 +352,7 @@ class Session:
                 await runs.resume(connection, stored.run)
             now = datetime.now(UTC)  # keys of its own: under the first start's may lie bytes that were never committed
             run = Run(project, stored.run, now, choice, found.observed, lambda _: None)
-            async with self._at_work(run):
+            async with self._at_work(run, steps_of(plan, self.graph)):
                 yield run, plan
 
     async def _finish(self, run: Run, status: str) -> None:
