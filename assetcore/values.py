@@ -13,14 +13,13 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any, cast
 
 import polars as pl
-import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import BaseModel, ValidationError
 
 from assetcore.assets import Dependency, Model, Output, Table
 from assetcore.documents import JSON, PARQUET, Document, restrict
 from assetcore.errors import AssetcoreError, StorageError
 from assetcore.storage import Reader, Stored, arrow_array, check_fields, columns_of, sorted_json, to_column
+from assetcore.storage.arrow import pa, pq
 
 __all__ = ["decode", "decode_many", "drain", "encode"]
 

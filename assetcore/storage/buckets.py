@@ -18,10 +18,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import fsspec
-import pyarrow as pa
-
 from assetcore.errors import ServiceError, SettingsError, StorageError
+from assetcore.storage.arrow import pa
 from assetcore.storage.keys import Key
 
 __all__ = ["Bucket", "MissingObjectError", "ObjectExistsError", "ObjectInfo"]
@@ -267,6 +265,8 @@ class _Remote(Bucket):
             options["config_kwargs"] = defaults | options.get("config_kwargs", {})
             options["use_listings_cache"] = False
         try:
+            import fsspec  # 0.05 s, and a folder needs none of it
+
             self._fs: Any = fsspec.filesystem(protocol, skip_instance_cache=protocol != "memory", **options)
         except (ValueError, ImportError, TypeError) as error:
             raise SettingsError(f"The bucket {url} cannot be opened: {error}.") from None

@@ -17,19 +17,19 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import PurePath
 from typing import Any
 from uuid import UUID
 
 import polars as pl
-import pyarrow as pa
 from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
 from assetcore.digest import canonical
 from assetcore.documents import Document, field_digests
 from assetcore.errors import StorageError
+from assetcore.storage.arrow import pa
 
 __all__ = [
     "FieldColumn",
@@ -43,25 +43,6 @@ __all__ = [
     "to_column",
 ]
 
-_SIMPLE: Mapping[Any, pa.DataType] = {
-    str: pa.string(),
-    int: pa.int64(),
-    float: pa.float64(),
-    bool: pa.bool_(),
-    bytes: pa.binary(),
-    date: pa.date32(),
-}
-_POLARS: Mapping[pa.DataType, pl.DataType] = {
-    pa.string(): pl.String(),
-    pa.large_string(): pl.String(),
-    pa.int64(): pl.Int64(),
-    pa.float64(): pl.Float64(),
-    pa.bool_(): pl.Boolean(),
-    pa.binary(): pl.Binary(),
-    pa.large_binary(): pl.Binary(),
-    pa.date32(): pl.Date(),
-}
-_MOMENT = pa.timestamp("us", tz="UTC")
 _RESERVED = ("sha256", "text")
 """Names that the columns of packs and tables have already."""
 
@@ -97,7 +78,7 @@ def to_column(column: FieldColumn, values: Sequence[Any]) -> tuple[pa.Array, boo
     """The values as an Arrow array, and whether they had to become JSON text. Raises StorageError for what JSON cannot hold."""
     if column.arrow is not None:
         plain = values if column.plain is None else [None if v is None else column.plain(v) for v in values]
-        arrow = _moments(plain) if column.arrow == _MOMENT else column.arrow
+        arrow = _moments(plain) if column.arrow == _moment() else column.arrow
         if arrow is not None:
             try:
                 return arrow_array(plain, arrow), False
@@ -162,21 +143,43 @@ def sorted_json(value: Any, *, indent: int | None = None) -> str:
     return json.dumps(_jsonable(value), sort_keys=True, ensure_ascii=False, indent=indent)
 
 
+@cache
+def _simple() -> Mapping[Any, pa.DataType]:
+    """The Arrow types of the simple annotations."""
+    return {
+        str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_(), bytes: pa.binary(), date: pa.date32(),
+    }  # fmt: skip
+
+
+@cache
+def _moment() -> pa.DataType:
+    return pa.timestamp("us", tz="UTC")
+
+
+@cache
+def _polars() -> Mapping[pa.DataType, pl.DataType]:
+    """The polars types of the simple Arrow types."""
+    return {
+        pa.string(): pl.String(), pa.large_string(): pl.String(), pa.int64(): pl.Int64(), pa.float64(): pl.Float64(),
+        pa.bool_(): pl.Boolean(), pa.binary(): pl.Binary(), pa.large_binary(): pl.Binary(), pa.date32(): pl.Date(),
+    }  # fmt: skip
+
+
 def _as_polars(type: pa.DataType) -> pl.DataType:
     if pa.types.is_list(type):
         return pl.List(_as_polars(type.value_type))
     if pa.types.is_timestamp(type):
         return pl.Datetime("us", type.tz)
-    return _POLARS[type]
+    return _polars()[type]
 
 
 def _natural(annotation: Any) -> tuple[pa.DataType | None, Callable[[Any], Any] | None]:
     """The Arrow type of an annotation and what makes a value fit it; None where it is JSON."""
     annotation = _bare(annotation)
-    if annotation in _SIMPLE:
-        return _SIMPLE[annotation], None
+    if annotation in _simple():
+        return _simple()[annotation], None
     if annotation is datetime:
-        return _MOMENT, None
+        return _moment(), None
     if isinstance(annotation, type) and issubclass(annotation, Enum):
         arrow = _of_values([member.value for member in annotation])
         return arrow, (lambda member: member.value) if arrow is not None else None
@@ -185,7 +188,7 @@ def _natural(annotation: Any) -> tuple[pa.DataType | None, Callable[[Any], Any] 
         return _of_values(arguments), None
     if origin is list and arguments:
         arrow, plain = _natural(arguments[0])
-        if arrow is None or arrow == _MOMENT:
+        if arrow is None or arrow == _moment():
             return None, None
         each = (lambda members: [None if m is None else plain(m) for m in members]) if plain is not None else None
         return pa.list_(arrow), each
@@ -213,7 +216,7 @@ def _bare(annotation: Any) -> Any:
 
 def _of_values(values: Sequence[Any]) -> pa.DataType | None:
     kinds = {type(value) for value in values}
-    return _SIMPLE.get(kinds.pop()) if len(kinds) == 1 else None
+    return _simple().get(kinds.pop()) if len(kinds) == 1 else None
 
 
 def _moments(values: Sequence[datetime | None]) -> pa.DataType | None:
@@ -221,7 +224,7 @@ def _moments(values: Sequence[datetime | None]) -> pa.DataType | None:
     zoned = {value.tzinfo is not None for value in values if value is not None}
     if len(zoned) == 2:
         return None
-    return pa.timestamp("us") if zoned == {False} else _MOMENT
+    return pa.timestamp("us") if zoned == {False} else _moment()
 
 
 def _jsonable(value: Any) -> Any:

@@ -18,11 +18,9 @@ from itertools import pairwise
 from threading import Lock
 from typing import Any, Generic, TypeVar
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from assetcore.documents import JSON, Document
 from assetcore.errors import StorageError
+from assetcore.storage.arrow import pa, pq
 from assetcore.storage.buckets import Bucket
 from assetcore.storage.formats import arrow_array, binary_array, columns_of, from_column, to_column
 from assetcore.storage.keys import Key
