@@ -10,13 +10,14 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
-
-import pyarrow as pa
-import pyarrow.parquet as pq
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 from assetcore.lineage.commit import Batch
 from assetcore.staleness import Definition
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 __all__ = ["FORMAT", "NAME", "decode_manifest", "encode_manifest"]
 
@@ -24,17 +25,23 @@ FORMAT = 1
 NAME = "_manifest"
 """How the artifact names of manifests begin; no document's artifact name does."""
 
-_DOCUMENT = pa.struct([
-    ("id", pa.int64()), ("address", pa.binary(16)), ("name", pa.string()), ("type", pa.string()), ("media_type", pa.string()),
-    ("size", pa.int64()), ("sha256", pa.binary(32)), ("field_digests", pa.binary()), ("identity", pa.binary(32)),
-    ("object", pa.int64()), ("row", pa.int32()), ("fields", pa.string()),
-])  # fmt: skip
-_SCHEMA = pa.schema([
-    ("event", pa.string()), ("unit", pa.binary(16)), ("label", pa.string()), ("parent", pa.string()), ("materialization", pa.int64()),
-    ("inputs", pa.binary(32)), ("seconds", pa.float32()), ("documents", pa.list_(pa.int64())), ("new", pa.list_(_DOCUMENT)),
-    ("edges", pa.list_(pa.struct([("parameter", pa.int16()), ("document", pa.int64())]))),
-    ("collected", pa.list_(pa.struct([("parameter", pa.int16()), ("asset", pa.int32()), ("commit", pa.int64())]))),
-])  # fmt: skip
+
+@cache
+def _schema() -> pa.Schema:
+    """A row a unit. Arrow takes 0.15 s to import, which only writing and reading manifests pay."""
+    import pyarrow as pa
+
+    document = pa.struct([
+        ("id", pa.int64()), ("address", pa.binary(16)), ("name", pa.string()), ("type", pa.string()), ("media_type", pa.string()),
+        ("size", pa.int64()), ("sha256", pa.binary(32)), ("field_digests", pa.binary()), ("identity", pa.binary(32)),
+        ("object", pa.int64()), ("row", pa.int32()), ("fields", pa.string()),
+    ])  # fmt: skip
+    return pa.schema([
+        ("event", pa.string()), ("unit", pa.binary(16)), ("label", pa.string()), ("parent", pa.string()), ("materialization", pa.int64()),
+        ("inputs", pa.binary(32)), ("seconds", pa.float32()), ("documents", pa.list_(pa.int64())), ("new", pa.list_(document)),
+        ("edges", pa.list_(pa.struct([("parameter", pa.int16()), ("document", pa.int64())]))),
+        ("collected", pa.list_(pa.struct([("parameter", pa.int16()), ("asset", pa.int32()), ("commit", pa.int64())]))),
+    ])  # fmt: skip
 
 
 def encode_manifest(
@@ -47,6 +54,9 @@ def encode_manifest(
     definition: Definition | None,
 ) -> bytes:
     """The Parquet bytes of a batch's manifest. Assets that were collected are named in the metadata, by identifier."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     rows: list[dict[str, Any]] = [
         {
             "event": "made", "unit": m.unit, "label": m.label, "parent": m.parent, "materialization": m.id, "inputs": m.inputs,
@@ -67,7 +77,9 @@ def encode_manifest(
         "format": FORMAT, "project": project, "environment": environment, "asset": asset, "run": batch.run, "at": batch.at.isoformat(),
         "definition": facts, "objects": [asdict(o) for o in batch.objects], "assets": {str(i): n for i, n in assets.items()},
     }  # fmt: skip
-    table = pa.Table.from_pylist(rows, schema=_SCHEMA.with_metadata({"assetcore": json.dumps(header, sort_keys=True)}))
+    table = pa.Table.from_pylist(
+        rows, schema=_schema().with_metadata({"assetcore": json.dumps(header, sort_keys=True)})
+    )
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd", use_dictionary=False)
     return sink.getvalue()
@@ -75,5 +87,7 @@ def encode_manifest(
 
 def decode_manifest(data: bytes) -> tuple[dict[str, Any], Sequence[dict[str, Any]]]:
     """The header and the rows of a manifest."""
+    import pyarrow.parquet as pq
+
     table = pq.read_table(io.BytesIO(data))
     return json.loads((table.schema.metadata or {})[b"assetcore"]), table.to_pylist()
