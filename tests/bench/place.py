@@ -67,8 +67,8 @@ def executed(answer: str) -> dict[str, int]:
 
 
 def _environment(root: Path) -> dict[str, str]:
-    """The environment without what would lead a measured command to other services or another project."""
-    led = {*CONVENTIONAL, "PROJECT", "PYTHON_HOME"}
+    """The environment without what would lead a measured command elsewhere, or let it compile itself each time."""
+    led = {*CONVENTIONAL, "PROJECT", "PYTHON_HOME", "PYTHONDONTWRITEBYTECODE"}
     kept = {k: v for k, v in os.environ.items() if k not in led and not k.startswith(("ASSETCORE_", "PREFECT_"))}
     return kept | {"ASSETCORE_HOME": str(root / "home")}
 
