@@ -134,7 +134,8 @@ async def _find(project: Project, connection: Connection, text: str, limit: int 
                 for f in found[:20] if f.asset in names
             )  # fmt: skip
             raise SelectionError(
-                f"{text} is the beginning of {len(found)} documents' ids:\n{shown}", hint="Name one of them in full."
+                f"{text} is the beginning of {len(found)} documents' ids:\n{shown}",
+                hint="Give more of its id, or name it as it is listed.",
             )
         if found:
             return found
@@ -243,7 +244,11 @@ async def why_unit(project: Project, name: str, label: str | None, plan: Plan, s
             if label is not None:
                 await _units(project, connection, name, label)
         return Why(format_ref(name, label), "fresh", ())
-    row = _row(judgement.judged, name, label)
+    return await _why_row(project, name, _row(judgement.judged, name, label), plan, snapshot)
+
+
+async def _why_row(project: Project, name: str, row: Mapping[str, Any], plan: Plan, snapshot: Snapshot) -> Why:
+    """Why a unit is stale, given its row of the judgement of its asset."""
     causes: list[CauseFound] = []
     async with project.engine.connect() as connection:
         for code in row["causes"]:
@@ -252,7 +257,13 @@ async def why_unit(project: Project, name: str, label: str | None, plan: Plan, s
             causes += await _root_causes(project, name, row, plan, snapshot)
     if row["status"] == "removed":
         causes.append(CauseFound("input-removed", "what it was made for is gone", before=row["label"]))
-    return Why(format_ref(name, row["label"]), row["status"], tuple(causes))
+    return Why(_reference(plan.judgements[name].judged, name, row), row["status"], tuple(causes))
+
+
+def _reference(judged: pl.DataFrame, name: str, row: Mapping[str, Any]) -> str:
+    """The shortest REF of a unit: with its parent where its label repeats."""
+    repeated = row["parent"] is not None and (judged["label"] == row["label"]).sum() > 1
+    return format_ref(name, f"{row['parent']}/{row['label']}" if repeated else row["label"])
 
 
 def _row(judged: pl.DataFrame, name: str, label: str | None) -> dict[str, Any]:
@@ -438,7 +449,7 @@ async def _root_causes(
             documents = plan.views[upstream].documents.join(mine, on="address", how="semi")
             open_units = open_units.join(documents.select("unit"), on="unit", how="semi")
         for above in open_units.head(ROOT_CAUSES).iter_rows(named=True):
-            found = await why_unit(project, upstream, above["label"], plan, snapshot)
+            found = await _why_row(project, upstream, above, plan, snapshot)
             causes += [CauseFound(c.code, f"{found.unit}: {c.detail}", c.before, c.after, c.diff) for c in found.causes]
             if len(causes) >= ROOT_CAUSES:
                 return [*causes[:ROOT_CAUSES], CauseFound("input-changed", "and more")]

@@ -90,6 +90,10 @@ class Graph:
                 return candidate
         return None
 
+    def is_whole(self, name: str) -> bool:
+        """Whether the asset is made once, over everything: neither once for each document nor for each group."""
+        return self.driver(name) is None and all(d.by is None for d in self.assets[name].dependencies)
+
     def chain(self, name: str) -> tuple[str, ...]:
         """`name`, the asset whose documents are its units, the one whose documents are that one's units, and so on."""
         chain = [name]

@@ -65,7 +65,7 @@ class Keeper:
     ) -> tuple[list[Made], list[NewObject]]:
         """Write the bytes of new documents: small ones as one pack, those of their own as objects; returns what to commit."""
         output = asset.output
-        whole = self.project.graph.driver(asset.name) is None and not isinstance(asset, Source) and not output.many
+        whole = self.project.graph.is_whole(asset.name) and not isinstance(asset, Source) and not output.many
         packed: list[tuple[Draft, Document, bytes]] = []
         own: list[tuple[Draft, Document, bytes]] = []
         for draft in drafts:

@@ -14,7 +14,7 @@ from typing import Any
 
 import polars as pl
 
-from assetcore.assets import Asset, Source
+from assetcore.assets import Asset, Dependency, Source
 from assetcore.digest import digest
 from assetcore.errors import StaleInputError
 from assetcore.fingerprint import Fingerprint
@@ -34,8 +34,8 @@ __all__ = [
 class AssetState:
     """What lineage knows of one asset: its units (`staleness.MADE`), its current documents, the definitions they were made with.
 
-    `former` (materialization, address) holds documents that a unit was given last time and that may be gone; it is read only
-    for units whose inputs changed, and tells `input-removed` from `input-changed`.
+    `former` (materialization, parameter, address) holds documents that a unit was given last time and that may be gone; it is
+    read only for units whose inputs changed, and tells `input-removed` from `input-changed`.
     """
 
     made: pl.DataFrame
@@ -275,7 +275,7 @@ def judge_asset(
     """Judge the units of one asset against the documents above it."""
     wanted = wanted_units(asset, graph, views)
     causes = {i: definition_causes(old, definition) for i, old in state.definitions.items() if i != state.definition}
-    gone = _units_with_members_gone(asset, views, state) if state.former is not None else None
+    gone = _units_with_members_gone(asset, wanted, views, state) if state.former is not None else None
     judged = judge(
         wanted.units, state.made, definition=state.definition, definitions=causes, removed_inputs=gone, force=force
     )
@@ -290,13 +290,24 @@ def changed_aggregates(asset: Asset[..., Any], judgement: Judgement) -> list[int
     return changed["materialization"].drop_nulls().to_list()
 
 
-def _units_with_members_gone(asset: Asset[..., Any], views: Mapping[str, View], state: AssetState) -> pl.Series:
-    """The units that were given a document which is not there any more."""
+def _units_with_members_gone(
+    asset: Asset[..., Any], wanted: Wanted, views: Mapping[str, View], state: AssetState
+) -> pl.Series:
+    """The units that were given, among several documents in one parameter, one which they would not be given any more."""
     assert state.former is not None
-    collects = [d for d in asset.dependencies if d.kind == "collect"]
-    now = pl.concat([views[d.upstream.name].documents.select("address") for d in collects])
-    gone = state.former.join(now, on="address", how="anti").select("materialization").unique()
-    return state.made.join(gone, on="materialization", how="semi")["unit"]
+    former = state.former.join(state.made.select("unit", "materialization"), on="materialization")
+    gone = [former.select("unit").clear()]
+    for index, dependency in enumerate(asset.dependencies):
+        then = former.filter(pl.col("parameter") == index)
+        if _is_whole(dependency):
+            gone.append(then.join(views[dependency.upstream.name].documents, on="address", how="anti").select("unit"))
+        elif dependency.kind == "collect":
+            gone.append(then.join(wanted.given, on=["unit", "parameter", "address"], how="anti").select("unit"))
+    return pl.concat(gone)["unit"].unique()
+
+
+def _is_whole(dependency: Dependency) -> bool:
+    return dependency.kind == "collect" and dependency.per is None and dependency.by is None
 
 
 def view_below(judged: pl.DataFrame, documents: pl.DataFrame) -> View:
@@ -340,7 +351,7 @@ def make_plan(graph: Graph, environment: str, snapshot: Snapshot, choice: Choice
                 views[name] = View(state.documents)
             continue
         force = choice.force and name in choice.assets
-        state = _with_going(asset, graph, snapshot, state)
+        state = _with_going(asset, snapshot, views, state)
         judgement = judge_asset(asset, graph, views, snapshot.definitions[name], state, force=force)
         judged = judgement.judged
         judgements[name] = judgement
@@ -353,7 +364,9 @@ def make_plan(graph: Graph, environment: str, snapshot: Snapshot, choice: Choice
         if name in choice.assets:
             plans.append(replace(_asset_plan(name, chosen, details=details), undecided=bool(above)))
             seconds += plans[-1].stale * snapshot.seconds_per_unit.get(name, 0.0)
-            if chosen["blocked"].any() or name not in choice.units:  # units that are yet to appear are not there to be blocked
+            if (
+                chosen["blocked"].any() or name not in choice.units
+            ):  # units that are yet to appear are not there to be blocked
                 blocking |= above - choice.assets
         if is_open or above:
             open_assets[name] = above | ({name} if is_open else frozenset())
@@ -363,17 +376,18 @@ def make_plan(graph: Graph, environment: str, snapshot: Snapshot, choice: Choice
     )  # fmt: skip
 
 
-def _with_going(asset: Asset[..., Any], graph: Graph, snapshot: Snapshot, state: AssetState) -> AssetState:
-    """Of whole assets, what lineage still has was given, too: some of it may be about to go."""
-    whole = [d.upstream.name for d in asset.dependencies if d.kind == "collect" and d.per is None and d.by is None]
-    if state.former is None or not whole or graph.driver(asset.name) is not None:
+def _with_going(asset: Asset[..., Any], snapshot: Snapshot, views: Mapping[str, View], state: AssetState) -> AssetState:
+    """Of whole assets, what lineage still has was given, too: one document that is about to go tells enough."""
+    if state.former is None:
         return state
-    given = [
-        snapshot.states[up].documents.select(pl.lit(m, pl.Int64).alias("materialization"), "address")
-        for up in whole
-        for m in state.made["materialization"].drop_nulls()
-    ]
-    return replace(state, former=pl.concat([state.former, *given]))
+    former = [state.former]
+    for index, dependency in enumerate(asset.dependencies):
+        if _is_whole(dependency):
+            now = views[dependency.upstream.name].documents
+            going = snapshot.states[dependency.upstream.name].documents.join(now, on="address", how="anti").head(1)
+            given = state.made.select("materialization").drop_nulls().join(going.select("address"), how="cross")
+            former.append(given.select("materialization", pl.lit(index, pl.Int64).alias("parameter"), "address"))
+    return replace(state, former=pl.concat(former))
 
 
 def _asset_plan(name: str, judged: pl.DataFrame, *, details: bool) -> AssetPlan:

@@ -161,14 +161,14 @@ async def definitions(connection: AsyncConnection, assets: Collection[int]) -> d
 
 
 async def former_members(connection: AsyncConnection, materializations: Collection[int]) -> pl.DataFrame:
-    """Documents that these materializations were given and that may be gone: materialization, address. Two statements.
+    """Documents that these materializations were given and that may be gone: materialization, parameter, address. Two statements.
 
     Of what was given one by one, all; of whole assets, those whose unit is no longer what it was.
     """
-    schema = {"materialization": pl.Int64, "address": pl.Binary}
+    schema = {"materialization": pl.Int64, "parameter": pl.Int64, "address": pl.Binary}
     e, d, c, h = t.edge.c, t.document.c, t.collected.c, t.head.c
     given = await connection.execute(
-        sa.select(e.materialization_id, d.address)
+        sa.select(e.materialization_id, e.parameter, d.address)
         .join_from(t.edge, t.document, d.id == e.document_id)
         .where(among(e.materialization_id, materializations, sa.BigInteger))
     )
@@ -179,7 +179,7 @@ async def former_members(connection: AsyncConnection, materializations: Collecti
         h.until_commit > c.commit_id,
     )
     past = await connection.execute(
-        sa.select(c.materialization_id, d.address)
+        sa.select(c.materialization_id, c.parameter, d.address)
         .select_from(t.collected.join(current, then))
         .where(among(c.materialization_id, materializations, sa.BigInteger))
     )

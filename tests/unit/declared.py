@@ -102,8 +102,8 @@ class Shelf:
             found.setdefault(labels[unit], []).append(names[document])
         return found
 
-    def open(self, name: str, *pending: str) -> None:
-        """Say that these documents (by name) are to be made again; none named: that any may yet appear."""
+    def open(self, name: str, *pending: str, more: bool = True) -> None:
+        """Say that these documents (by name) are to be made again, and whether documents may yet appear."""
         documents = self.views[name].documents
         marked = documents.with_columns((pl.col("pending") | pl.col("name").is_in(pending)).alias("pending"))
-        self.views[name] = View(marked, open=True)
+        self.views[name] = View(marked, open=more)

@@ -384,6 +384,21 @@ def test_what_gathers_documents_waits_while_any_may_appear() -> None:
     assert (pending(other, "whole"), pending(other, "beside")) == ({"whole"}, {"a", "b"})
 
 
+def test_what_gathers_documents_waits_for_those_that_are_open() -> None:
+    """One open document among many keeps waiting what is given it with others, and nothing else."""
+    shelf = shelf_of_parts(x=["1", "2"], y=["1"])
+    shelf.open("marked", "2", more=False)
+    assert pending(shelf, "joined") == {"x"}
+
+    @asset
+    async def whole(pages: list[Page] = collect(PAGES)) -> Page: ...
+
+    other = Shelf.of(whole)
+    other.observe("pages", [text("a"), text("b")])
+    other.open("pages", "b", more=False)
+    assert pending(other, "whole") == {"whole"}
+
+
 def test_groups_wait_while_any_document_may_appear() -> None:
     """While an asset is open, every group of its documents waits."""
     parts = pages("parts", Part)
