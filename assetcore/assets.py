@@ -210,10 +210,12 @@ class Asset(Generic[P, R]):
 
     @property
     def group(self) -> str:
+        """The group that it was declared in; the second part of its storage keys."""
         return self.options.group
 
     @property
     def tags(self) -> tuple[str, ...]:
+        """Its tags, for selections such as `tag:report`."""
         return self.options.tags
 
     @property
@@ -228,14 +230,17 @@ class Asset(Generic[P, R]):
 
     @property
     def dependencies(self) -> tuple[Dependency, ...]:
+        """The parameters that are given documents, in their order."""
         return self.resolve().dependencies
 
     @property
     def configs(self) -> tuple[Config, ...]:
+        """The parameters that are given configuration."""
         return self.resolve().configs
 
     @property
     def output(self) -> Output:
+        """What the function returns."""
         return self.resolve().output
 
     @property

@@ -81,6 +81,7 @@ class RunResult:
     seconds: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
+        """What `aipctl materialize --json` prints."""
         return {
             "run": self.run,
             "flow_run": self.flow_run,

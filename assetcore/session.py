@@ -71,14 +71,17 @@ class Session:
 
     @property
     def name(self) -> str:
+        """The project's name."""
         return self.project.name
 
     @property
     def environment(self) -> str:
+        """The environment whose documents are current here."""
         return self.project.environment
 
     @property
     def graph(self) -> Graph:
+        """The project's assets and sources, and who is made out of whom."""
         return self.project.graph
 
     async def choose(self, select: str | None, *, force: bool = False) -> Choice:
