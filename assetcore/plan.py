@@ -169,6 +169,7 @@ class Plan:
 
     @property
     def stale(self) -> int:
+        """How many units are certain to be made."""
         return sum(a.stale for a in self.assets)
 
     @property
@@ -189,6 +190,7 @@ class Plan:
             )
 
     def to_json(self, *, units: bool = False) -> dict[str, Any]:
+        """What `aipctl plan --json` prints; with `units` also the units that are not fresh."""
         assets = [a.to_json() | ({"details": [d.to_json() for d in a.details]} if units else {}) for a in self.assets]
         return {
             "project": self.project, "environment": self.environment, "stale": self.stale, "assets": assets,
