@@ -73,13 +73,13 @@ class Graph:
 
     def nearest(self, names: Iterable[str]) -> dict[str, list[str]]:
         """For each of these, in order, those of them that it is made of with none of them in between."""
-        chosen = set(names)
-        between = {name: up for name, up in self._above.items() if name not in chosen}  # a walk up ends at the chosen
-        found: dict[str, list[str]] = {}
-        for name in self.ordered(chosen):
-            first = _reached(self._above[name], between).union(self._above[name]) & chosen
-            found[name] = list(self.ordered(first - self.ancestors(first)))
-        return found
+        import networkx as nx  # 0.13 s: only a run asks, beside Prefect
+
+        whole: nx.DiGraph[str] = nx.DiGraph((up, name) for name, above in self._above.items() for up in above)
+        whole.add_nodes_from(self._above)
+        chosen = self.ordered(names)
+        reduced: nx.DiGraph[str] = nx.transitive_reduction(nx.transitive_closure_dag(whole).subgraph(chosen))
+        return {name: list(self.ordered(reduced.predecessors(name))) for name in chosen}
 
     def driver(self, name: str) -> Dependency | None:
         """The `each` whose documents the units of `name` are: the one that descends from all the others."""
