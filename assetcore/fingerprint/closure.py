@@ -324,6 +324,8 @@ class Closure:
                     self.findings.note("AC112", place.part, mention.line, ".".join(mention.names))
                 return Reference("undefined", ".".join(mention.names))
             found = self.findings.external(located.path)
+            if found.origin == "user" and not mention.annotation:
+                self.findings.note("AC112", place.part, mention.line, located.path)
         else:
             found = self._refer(located.value, located.binding, located.path)
             if found is None and located.cell is not None:
@@ -435,13 +437,14 @@ class Closure:
 
     def _set_from_outside(self, draft: Draft, cls: type, site: Site) -> None:
         """Methods and plain values that were put into a class after its statement had run."""
-        stated = {s.name: s for s in site.node.body if isinstance(s, (*FUNCTIONS, ast.ClassDef))}
+        stated = {n.name: n for n in ast.walk(site.node) if isinstance(n, FUNCTIONS)}
         literal = literals(site.node.body)
         for name, value in sorted(vars(cls).items(), key=lambda item: item[0]):
             function = function_of(value)
             if isinstance(function, types.FunctionType) and self._origins.of(home(function)) == "user":
                 own = stated.get(name)
                 as_stated = own is not None and (own.decorator_list or is_within(function.__code__, own))
+                as_stated = as_stated or is_assigned(site.node.body, name)
                 if not as_stated and not function.__code__.co_filename.startswith(GENERATED):
                     self._value(draft, f"set {name}", function)
             elif is_plain(value) and not name.startswith("_"):

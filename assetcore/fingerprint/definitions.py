@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from assetcore.fingerprint.encoding import constant, encode, frame, node, plain, sequence, text
-from assetcore.fingerprint.normal import Normal, Variant, normalise, written
+from assetcore.fingerprint.normal import Normal, Variant, deep, normalise, written
 
 __all__ = ["Definition", "Imported", "Mention", "ScopeParts", "Section", "imported_names", "read"]
 
@@ -93,14 +93,16 @@ class Definition:
     def source(self, variant: Variant) -> str:
         """The source without what does not count; see `normal.written`."""
         if variant not in self._sources:
-            self._sources[variant] = written(self.normal, variant)
+            with deep():
+                self._sources[variant] = written(self.normal, variant)
         return self._sources[variant]
 
 
 def read(nodes: Sequence[ast.AST], *, name: str = "") -> Definition:
     """Read a definition: one function, class or lambda, or the module-level statements that bind a name."""
-    normal = normalise(list(nodes))
-    return _Reader(normal).definition(name)
+    with deep():
+        normal = normalise(list(nodes))
+        return _Reader(normal).definition(name)
 
 
 def imported_names(statement: ast.Import | ast.ImportFrom) -> Iterable[tuple[str, Imported]]:

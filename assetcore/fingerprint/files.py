@@ -17,7 +17,7 @@ from functools import cached_property
 from typing import Any
 
 from assetcore.fingerprint.definitions import Definition, Imported, imported_names, read
-from assetcore.fingerprint.normal import FUNCTIONS, first_line
+from assetcore.fingerprint.normal import FUNCTIONS, deep, first_line
 
 __all__ = ["Site", "SourceFile", "source_file"]
 
@@ -152,7 +152,8 @@ def source_file(path: str, variables: Mapping[str, Any] | None = None) -> Source
 
 def _parse(content: bytes) -> SourceFile | None:
     try:
-        return _index(ast.parse(content))
+        with deep():
+            return _index(ast.parse(content))
     except (SyntaxError, ValueError):
         return None
 

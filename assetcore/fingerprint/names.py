@@ -146,7 +146,7 @@ class Names:
         if self._origins.of(name) != "user":
             return self._descend(sys.modules.get(name, MISSING), attributes, None, name)
         module = _loaded(name)
-        return Located(MISSING, rest=attributes) if module is None else self._descend(module, attributes)
+        return Located(MISSING, None, name, attributes) if module is None else self._descend(module, attributes)
 
     def _descend(
         self, value: Any, rest: tuple[str, ...], binding: Binding | None = None, path: str | None = None

@@ -8,15 +8,18 @@ run time. So docstrings are set aside here, and `written` gives the source witho
 from __future__ import annotations
 
 import ast
+import contextlib
 import inspect
-from collections.abc import Set
+import sys
+from collections.abc import Iterator, Set
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["FUNCTIONS", "SCOPES", "Normal", "Variant", "first_line", "normalise", "written"]
+__all__ = ["FUNCTIONS", "SCOPES", "Normal", "Variant", "deep", "first_line", "normalise", "written"]
 
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 SCOPES = (*FUNCTIONS, ast.ClassDef, ast.Lambda)
+DEPTH = 30_000
 Scope = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda
 
 
@@ -55,6 +58,17 @@ def written(normal: Normal, variant: Variant) -> str:
         return "\n".join(ast.unparse(copier.copy(node)) for node in normal.body)
     except ValueError:  # Python 3.11 cannot write some f-strings that later versions can read
         return "\n".join(ast.dump(node) for node in normal.body)
+
+
+@contextlib.contextmanager
+def deep() -> Iterator[None]:
+    """Allow for syntax that nests deep, as a sum of a thousand terms does; Python's own frames take no C stack."""
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(limit, DEPTH))
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(limit)
 
 
 def first_line(node: Any) -> int:

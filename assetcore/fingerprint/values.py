@@ -129,8 +129,8 @@ class ValueWriter:
             return held
         if (generic := typing.get_origin(value)) is not None:
             return frame(b"g", self.write(generic) + self.write(typing.get_args(value)))
-        if kind.__module__ == "typing":  # Any, TypeVar: their repr is their name
-            return self._tagged("text", kind, text(repr(value)))
+        if kind.__module__ in ("typing", "typing_extensions"):  # Literal, TypeVar: by name, for their classes vary
+            return frame(b"h", text(repr(value)))
         self.opaque.append(f"{kind.__module__}.{kind.__qualname__}")
         return self._tagged("opaque", kind, b"")
 

@@ -840,6 +840,14 @@ def test_what_holds_itself_ends(shop: Shop) -> None:
     assert shop.of(source).digest != shop.of(source.replace("'a': 1", "'a': 2")).digest
 
 
+def test_syntax_may_nest_deep(shop: Shop) -> None:
+    """A sum of two thousand terms is followed, and so is a long chain of elif."""
+    total = " + ".join(f"x{i % 7}" for i in range(2000))
+    chain = "if x1 == 0: return 0\n" + "".join(f"    elif x1 == {i}: return {i}\n" for i in range(1, 300))
+    source = f"def f(x0, x1, x2, x3, x4, x5, x6):\n    {chain}    return {total}\ndef made(): return f(*range(7))"
+    assert shop.of(source).digest != shop.of(source.replace("x6 + x0 + x1", "x6 + x1 + x1", 1)).digest
+
+
 def test_a_strange_object_does_no_harm(shop: Shop) -> None:
     """Objects that answer to every name, or raise, are opaque and not asked further."""
     source = """
