@@ -8,20 +8,24 @@ from: an upstream that is made again with the same result therefore stops there.
 from __future__ import annotations
 
 import base64
+import copy
 import hashlib
+import inspect
 import json
+import re
+import sys
 import unicodedata
 from collections.abc import Iterable, Mapping
 from functools import cached_property, lru_cache
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from assetcore.digest import digest, short_digest
-from assetcore.errors import AssetcoreError
+from assetcore.errors import AssetcoreError, DeclarationError
 
-__all__ = ["Document", "document_id", "field_digests", "identity", "projected_identity", "restrict"]
+__all__ = ["Document", "document_id", "field_digest_at", "field_digests", "identity", "projected_identity", "restrict"]
 
 TEXT = "text/plain"
 JSON = "application/json"
@@ -29,6 +33,8 @@ PARQUET = "application/vnd.apache.parquet"
 NAME_LIMIT = 1024
 BUILT_IN = ("name", "media_type", "content")
 """What every document has, beside its typed fields."""
+PINNED: Mapping[str, Any] = {"frozen": True, "extra": "forbid"}
+"""What no subclass may change of a document's `model_config`."""
 
 
 class Document(BaseModel):
@@ -45,10 +51,14 @@ class Document(BaseModel):
     (bytes). The media type is `text/plain`, `application/json` or `application/octet-stream` accordingly, unless it is given or
     the class fixes it: `class Page(Document, media_type="text/html")`.
 
-    Raises AssetcoreError for a name or a field that does not fit; the message names the class, the field and the value.
+    Raises AssetcoreError for a name or a field that does not fit; the message names the class, the field and the value. A subclass
+    whose fields hide what every document has, or would not be stored, is a DeclarationError where it is declared.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=False, protected_namespaces=())
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", arbitrary_types_allowed=False, protected_namespaces=(), validate_by_name=True,
+        validate_by_alias=True,
+    )  # fmt: skip
     fixed_media_type: ClassVar[str | None] = None
 
     if TYPE_CHECKING:  # the constructor as a type checker should see it: what is given, not what is kept
@@ -79,13 +89,17 @@ class Document(BaseModel):
                     f"{cls.__name__}({name!r}) was given {given} of text=, data= and content=.",
                     hint="Give exactly one of them.",
                 )
-            if text is not None:
-                content, kind = text.encode(), TEXT
-            elif data is not None:
-                content, kind = json.dumps(data, sort_keys=True, ensure_ascii=False, indent=1).encode(), JSON
-            else:
-                kind = "application/octet-stream"
             check_name(name, cls.__name__)
+            kind = "application/octet-stream"
+            try:
+                if text is not None:
+                    content, kind = text.encode(), TEXT
+                elif data is not None:
+                    content = json.dumps(data, sort_keys=True, ensure_ascii=False, allow_nan=False, indent=1).encode()
+                    kind = JSON
+            except (AttributeError, TypeError, ValueError) as error:
+                asked = "text= takes str" if text is not None else "data= takes what JSON can hold"
+                raise AssetcoreError(f"{cls.__name__}({name!r}): {asked}: {error}.") from None
             try:
                 super().__init__(
                     name=name, content=content, media_type=media_type or cls.fixed_media_type or kind, **fields
@@ -116,12 +130,22 @@ class Document(BaseModel):
                 raise AssetcoreError(f"{type(self).__name__} {self.name!r} is not JSON: {error}.") from None
 
     def __init_subclass__(cls, media_type: str | None = None, **kwargs: Any) -> None:
+        _check_fields(cls)  # before pydantic sees them: it would only warn
         super().__init_subclass__(**kwargs)
 
     @classmethod
     def __pydantic_init_subclass__(cls, media_type: str | None = None, **kwargs: Any) -> None:
         super().__pydantic_init_subclass__(**kwargs)
+        for option, value in PINNED.items():
+            if cls.model_config.get(option) != value:
+                raise _declared_wrongly(
+                    cls,
+                    f"sets {option}={cls.model_config.get(option)!r}.",
+                    f"Documents are {option}={value!r}: leave it out.",
+                )
         if media_type is not None:
+            if not isinstance(media_type, str) or "/" not in media_type:
+                raise _declared_wrongly(cls, f"has media_type={media_type!r}.", 'Write it as "text/html".')
             cls.fixed_media_type = media_type
 
     @classmethod
@@ -153,6 +177,15 @@ class Document(BaseModel):
     def id(self) -> str:
         """The first 6 characters of the base32 SHA-256: a label for people, never a key (30 bits collide)."""
         return document_id(self.sha256)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """The same document with some parts replaced (`text`, `data` or `content` among them), checked as when it was made."""
+        parts: dict[str, Any] = {part: getattr(self, part) for part in (*BUILT_IN, *self.field_names())}
+        changes = dict(update or {})
+        if changes.keys() & {"text", "data"}:
+            del parts["content"]
+        parts = copy.deepcopy(parts) if deep else parts
+        return type(self)(**(parts | changes))
 
     def field_values(self) -> dict[str, Any]:
         """The typed fields, nested models as plain dictionaries."""
@@ -186,8 +219,13 @@ def check_name(name: str, what: str) -> None:
 
 
 def field_digests(fields: Mapping[str, Any]) -> bytes:
-    """16 bytes for each typed field, in the order given; what `identity` and `projected_identity` are made of."""
-    return b"".join(short_digest("field", name, value) for name, value in fields.items())
+    """16 bytes for each typed field, in the order of their names: in which order a class declares them changes nothing."""
+    return b"".join(short_digest("field", name, value) for name, value in sorted(fields.items()))
+
+
+def field_digest_at(names: Iterable[str], field: str) -> int:
+    """At which byte of `field_digests` the digest of a field begins, given the names of all fields."""
+    return 16 * sorted(names).index(field)
 
 
 def identity(type_name: str, name: str, media_type: str, sha256: bytes, fields: bytes) -> bytes:
@@ -204,17 +242,14 @@ def projected_identity(
     names: Iterable[str],
     chosen: frozenset[str],
 ) -> bytes:
-    """The identity of what `each(..., fields=chosen)` hands over: only the chosen parts count.
-
-    `names` are the typed fields in the order in which `fields` holds their 16-byte digests.
-    """
+    """The identity of what `each(..., fields=chosen)` hands over: only the chosen parts count. `names` are the typed fields."""
     parts: dict[str, bytes | str] = {"name": name, "media_type": media_type, "content": sha256}
-    parts.update((field, fields[16 * i : 16 * i + 16]) for i, field in enumerate(names))
+    parts.update((field, fields[16 * i : 16 * i + 16]) for i, field in enumerate(sorted(names)))
     return digest("projected", type_name, {key: value for key, value in parts.items() if key in chosen})
 
 
 def restrict(document: Document, chosen: frozenset[str]) -> Document:
-    """The same document with only the chosen parts; touching another raises AttributeError."""
+    """The same document with only the chosen parts; touching another raises AssetcoreError, which says how to have it."""
     parts = {name: getattr(document, name) for name in (*BUILT_IN, *document.field_names()) if name in chosen}
     return _restricted(type(document), chosen).model_construct(**parts)
 
@@ -232,13 +267,44 @@ def _restricted(cls: type[Document], chosen: frozenset[str]) -> type[Document]:
             )
         return object.__getattribute__(self, name)
 
-    namespace = {"__getattribute__": __getattribute__, "__module__": cls.__module__, "__doc__": cls.__doc__}
+    def __repr__(self: Document) -> str:
+        return f"{cls.__name__}(... only {allowed or 'that it is there'})"
+
+    namespace = {
+        "__getattribute__": __getattribute__, "__repr__": __repr__, "__str__": __repr__, "__module__": cls.__module__,
+        "__doc__": cls.__doc__,
+    }  # fmt: skip
     return cast("type[Document]", type(cls.__name__, (cls,), namespace))
 
 
 @lru_cache(maxsize=4096)
 def _field_names(cls: type[Document]) -> tuple[str, ...]:
     return tuple(name for name in cls.model_fields if name not in BUILT_IN)
+
+
+def _check_fields(cls: type[Document]) -> None:
+    """Raise DeclarationError for a field that would hide what a document has, or would not be stored."""
+    for owner in cls.__mro__:
+        if owner in Document.__mro__:
+            continue
+        for name, annotation in inspect.get_annotations(owner).items():
+            if get_origin(annotation) is ClassVar or re.match(r"([\w.]+\.)?ClassVar\b", str(annotation)):
+                continue
+            if name.startswith("_"):
+                raise _declared_wrongly(
+                    cls, f"has a private field {name!r}, which would not be stored.", "Name it without _."
+                )
+            if name in BUILT_IN or hasattr(Document, name):
+                raise _declared_wrongly(
+                    cls, f"has a field {name!r}, which every document has already.", "Rename the field."
+                )
+
+
+def _declared_wrongly(cls: type[Document], problem: str, fix: str) -> DeclarationError:
+    frame = sys._getframe(1)
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in ("abc", "assetcore", "pydantic"):
+        frame = frame.f_back
+    return DeclarationError(f"{frame.f_code.co_filename}:{frame.f_lineno}: {cls.__name__} {problem}", hint=fix)
 
 
 def _plain(value: Any) -> Any:

@@ -21,7 +21,7 @@ import polars as pl
 
 from assetcore.assets import Asset, Dependency, Output, Source
 from assetcore.digest import sequence_digest, short_digest
-from assetcore.documents import projected_identity
+from assetcore.documents import field_digest_at, projected_identity
 from assetcore.graph import Graph
 
 __all__ = [
@@ -68,8 +68,7 @@ def whole_unit() -> bytes:
 
 def group_address(output: Output, by: str) -> pl.Expr:
     """The address of the group that a document belongs to: the 16 bytes that stand for its field `by` among its field digests."""
-    place = output.document_type.field_names().index(by)
-    return pl.col("field_digests").bin.slice(16 * place, 16)
+    return pl.col("field_digests").bin.slice(field_digest_at(output.document_type.field_names(), by), 16)
 
 
 def sort_documents(documents: pl.DataFrame) -> pl.DataFrame:

@@ -43,9 +43,6 @@ __all__ = [
     "to_column",
 ]
 
-_RESERVED = ("sha256", "text")
-"""Names that the columns of packs and tables have already."""
-
 
 @dataclass(frozen=True, slots=True)
 class FieldColumn:
@@ -66,11 +63,6 @@ def columns_of(cls: type[BaseModel]) -> tuple[FieldColumn, ...]:
     """The columns of a class's typed fields (of a pydantic model: its fields), in the order of their declaration."""
     if not issubclass(cls, Document):
         return tuple(FieldColumn(name, *_natural(field.annotation)) for name, field in cls.model_fields.items())
-    for name in cls.field_names():
-        if name in _RESERVED:
-            raise StorageError(
-                f"{cls.__name__} has a field {name!r}, which every document has already.", hint="Rename the field."
-            )
     return tuple(FieldColumn(name, *_natural(cls.model_fields[name].annotation)) for name in cls.field_names())
 
 

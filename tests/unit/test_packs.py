@@ -177,14 +177,6 @@ def test_a_pack_is_of_one_class_and_not_empty() -> None:
         encode_pack([])
 
 
-def test_a_field_that_hides_a_built_in_one_is_refused() -> None:
-    """A field named like a column that every pack has is refused."""
-    with pytest.warns(UserWarning, match="shadows"):
-        hiding: Any = type("Hiding", (Document,), {"__annotations__": {"sha256": str}})
-    with pytest.raises(StorageError, match="a field 'sha256'"):
-        encode_pack([hiding(name="a", content=b"", sha256="x")])
-
-
 async def test_any_rows_are_read_in_the_order_asked(bucket: Bucket) -> None:
     """Rows of several packs and objects of their own, shuffled and repeated, come in the order asked."""
     other = Key(KEY.replace("part-0", "part-1"))
