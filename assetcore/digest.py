@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
+from functools import lru_cache
 from pathlib import PurePath
 from typing import Any
 from uuid import UUID
@@ -28,7 +29,9 @@ def digest(tag: str, *values: object) -> bytes:
 
     Raises TypeError for a value that has no canonical encoding (an arbitrary object).
     """
-    return hashlib.sha256(_frame(b"T", tag.encode()) + b"".join(map(canonical, values))).digest()
+    hashed = _tagged(tag).copy()
+    hashed.update(b"".join([canonical(value) for value in values]))
+    return hashed.digest()
 
 
 def short_digest(tag: str, *values: object) -> bytes:
@@ -41,11 +44,20 @@ def sequence_digest(tag: str, digests: Iterable[bytes]) -> bytes:
     joined = b"".join(digests)
     if len(joined) % SIZE:
         raise ValueError(f"{tag}: every member of a sequence digest is {SIZE} bytes")
-    return hashlib.sha256(_frame(b"T", tag.encode()) + _frame(b"Q", joined)).digest()
+    hashed = _tagged(tag).copy()
+    hashed.update(_frame(b"Q", joined))
+    return hashed.digest()
 
 
 def canonical(value: Any) -> bytes:
     """The canonical, self-delimiting encoding of a plain value. Dicts and sets are ordered by their encoded members."""
+    kind = type(value)
+    if kind is str:  # the most frequent ones first: the questions below take their time
+        return _frame(b"S", value.encode("utf-8", "surrogatepass"))
+    if kind is bytes:
+        return _frame(b"Y", value)
+    if kind is int:
+        return _frame(b"I", str(value).encode())
     match value:
         case None:
             return _frame(b"N", b"")
@@ -78,6 +90,12 @@ def canonical(value: Any) -> bytes:
             return _frame(b"K", b"".join(sorted(canonical(k) + canonical(v) for k, v in value.items())))
         case _:
             raise TypeError(f"no canonical encoding for {type(value).__module__}.{type(value).__qualname__}")
+
+
+@lru_cache(maxsize=256)
+def _tagged(tag: str) -> Any:
+    """SHA-256 that has read the tag: to be copied, not to be changed."""
+    return hashlib.sha256(_frame(b"T", tag.encode()))
 
 
 def _kind(value: object) -> str:

@@ -28,6 +28,10 @@ __all__ = ["SUFFIXES", "Draft", "Keeper", "facts_of"]
 
 OWN_OBJECT_BYTES = 4 << 20
 """A larger document is an object of its own."""
+Facts = tuple[str, str, bytes, bytes, bytes]
+"""Of a document: name, media type, content hash, digests of the fields, identity."""
+Place = tuple[int, int | None, Mapping[str, Any] | None]
+"""Of a document: object, row in it, and the fields where no pack holds them."""
 SUFFIXES = {"application/vnd.apache.parquet": ".parquet", "application/json": ".json"}
 
 
@@ -66,37 +70,37 @@ class Keeper:
         """Write the bytes of new documents: small ones as one pack, those of their own as objects; returns what to commit."""
         output = asset.output
         whole = self.project.graph.is_whole(asset.name) and not isinstance(asset, Source) and not output.many
-        packed: list[tuple[Draft, Document, bytes]] = []
-        own: list[tuple[Draft, Document, bytes]] = []
-        for draft in drafts:
-            for document in draft.documents:
-                facts = facts_of(document, output.type_name)
-                if facts[-1] in {known for _, known in draft.before}:
+        packed: list[tuple[Draft, Document]] = []
+        own: list[tuple[Draft, Document]] = []
+        facts = [[facts_of(document, output.type_name) for document in draft.documents] for draft in drafts]
+        for draft, found in zip(drafts, facts, strict=True):
+            known = {identity_ for _, identity_ in draft.before}
+            for document, (*_, key) in zip(draft.documents, found, strict=True):
+                if key in known:
                     continue
                 apart = whole or asset.options.layout == "files" or len(document.content) > OWN_OBJECT_BYTES
-                (own if apart else packed).append((draft, document, facts[-1]))
+                (own if apart else packed).append((draft, document))
         objects: list[NewObject] = []
-        places: dict[tuple[bytes, str], tuple[int, int | None, Mapping[str, Any] | None]] = {}
+        places: dict[tuple[bytes, str], Place] = {}
         counter = iter(range(base, base + (1 << 20)))
         if packed:
-            data = await asyncio.to_thread(encode_pack, [document for _, document, _ in packed])
-            found = NewObject(next(counter), self.key(asset, f"pack-{base >> 20:08d}.parquet"), len(data), len(packed))
-            await self.project.bucket.write(found.key, data)
-            objects.append(found)
-            places.update({(d.unit, doc.name): (found.id, row, None) for row, (d, doc, _) in enumerate(packed)})
-        for draft, document, _ in own:
-            key = self.key(
-                asset, _artifact_name(document, None if whole else document_address(draft.unit, document.name))
-            )
-            found = NewObject(next(counter), key, len(document.content), None)
-            await self.project.bucket.write(found.key, document.content)
-            objects.append(found)
+            data = await asyncio.to_thread(encode_pack, [document for _, document in packed])
+            pack = NewObject(next(counter), self.key(asset, f"pack-{base >> 20:08d}.parquet"), len(data), len(packed))
+            await self.project.bucket.write(pack.key, data)
+            objects.append(pack)
+            places.update({(d.unit, doc.name): (pack.id, row, None) for row, (d, doc) in enumerate(packed)})
+        for draft, document in own:
+            address = None if whole else document_address(draft.unit, document.name)
+            key = self.key(asset, _artifact_name(document, address))
+            one = NewObject(next(counter), key, len(document.content), None)
+            await self.project.bucket.write(key, document.content)
+            objects.append(one)
             places[draft.unit, document.name] = (
-                found.id,
+                one.id,
                 None,
                 jsonable_fields(document) if document.field_names() else None,
             )
-        made = [_made(draft, output.type_name, places, counter) for draft in drafts]
+        made = [_made(d, f, output.type_name, places, counter) for d, f in zip(drafts, facts, strict=True)]
         return made, objects
 
     async def commit(
@@ -128,8 +132,8 @@ class Keeper:
         return object_key(self.project.name, asset.group, self.stamp, asset.name, artifact)
 
 
-def facts_of(document: Document, type_name: str) -> tuple[str, str, bytes, bytes, bytes]:
-    """Name, media type, content hash, digests of the fields, identity."""
+def facts_of(document: Document, type_name: str) -> Facts:
+    """All that lineage keeps of a document, and what makes it an input."""
     fields = field_digests(document.field_values())
     return (
         document.name, document.media_type, document.sha256, fields,
@@ -138,16 +142,14 @@ def facts_of(document: Document, type_name: str) -> tuple[str, str, bytes, bytes
 
 
 def _made(
-    draft: Draft, type_name: str, places: Mapping[tuple[bytes, str], tuple[int, int | None, Mapping[str, Any] | None]],
-    counter: Iterable[int],
+    draft: Draft, facts: Sequence[Facts], type_name: str, places: Mapping[tuple[bytes, str], Place], counter: Iterable[int]
 ) -> Made:  # fmt: skip
     """What to commit of a unit: documents that are as they were keep their identifiers."""
     numbers = iter(counter)
     known = {identity_: number for number, identity_ in draft.before}
     documents: list[int] = []
     new: list[NewDocument] = []
-    for document in draft.documents:
-        name, media_type, sha256, fields, key = facts_of(document, type_name)
+    for document, (name, media_type, sha256, fields, key) in zip(draft.documents, facts, strict=True):
         if key in known:
             documents.append(known[key])
             continue
