@@ -634,13 +634,18 @@ def _output(declared: Asset[..., Any], annotation: Any) -> Output:
         raise declared.fail(f"returns {_show(annotation)}.", f"{fix} A union is allowed only with None.")
     streams = (collections.abc.AsyncIterator, collections.abc.AsyncGenerator, collections.abc.AsyncIterable,
                collections.abc.Iterator, collections.abc.Generator, collections.abc.Iterable)  # fmt: skip
+    generator = inspect.isasyncgenfunction(declared.function) or inspect.isgeneratorfunction(declared.function)
+    if generator and origin is not list and origin not in streams:
+        raise declared.fail(
+            f"is annotated with {_show(annotation)}, but yields.",
+            "Annotate a function that yields with AsyncIterator[...] (async def) or Iterator[...] (def).",
+        )
     if origin is list or origin in streams:
         inner = arguments[0] if arguments else None
         if not (isinstance(inner, type) and issubclass(inner, Document)):
             raise declared.fail(
                 f"returns {_show(annotation)}: its members are not documents.", f"{fix} Name what they are."
             )
-        generator = inspect.isasyncgenfunction(declared.function) or inspect.isgeneratorfunction(declared.function)
         if generator != (origin in streams):
             raise declared.fail(
                 f"is annotated with {_show(annotation)}, but {'yields' if generator else 'does not yield'}.",

@@ -74,7 +74,10 @@ async def call_async(asset: Asset[..., Any], call: Call, root: Path) -> Outcome:
                 else:
                     returned = await returned
             return Outcome(encode(asset.output, returned, call.default_name, call.who), time.perf_counter() - started)
-        except Exception as error:
+        except (Exception, SystemExit, asyncio.CancelledError) as error:
+            task = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+                raise  # the run is being cancelled; otherwise it is the function that raised it
             if attempt == asset.options.retries:
                 timeout = asset.options.timeout if isinstance(error, TimeoutError) else None
                 return _failed(error, root, started, timeout)
@@ -91,7 +94,7 @@ def call_sync(asset: Asset[..., Any], call: Call, root: Path) -> Outcome:
             if asset.output.stream:
                 returned = list(returned)
             return Outcome(encode(asset.output, returned, call.default_name, call.who), time.perf_counter() - started)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             if attempt == asset.options.retries:
                 return _failed(error, root, started)
             time.sleep(_backoff(attempt))
@@ -228,7 +231,7 @@ def _call_in_worker(name: str, calls: Sequence[Call]) -> list[Outcome]:
     return [call_sync(asset, call, Path(_worker["root"])) for call in calls]
 
 
-def _failed(error: Exception, root: Path, started: float, timeout: float | None = None) -> Outcome:
+def _failed(error: BaseException, root: Path, started: float, timeout: float | None = None) -> Outcome:
     text = f"took longer than its timeout of {timeout:g} s" if timeout is not None else str(error)
     kind = type(error).__name__
     return Outcome([], time.perf_counter() - started, f"{kind}: {text}" if text else kind, user_traceback(error, root))

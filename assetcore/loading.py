@@ -6,6 +6,8 @@ config of its assets; no service is needed for that, and nothing heavy is import
 
 from __future__ import annotations
 
+import builtins
+import difflib
 import functools
 import importlib
 import pkgutil
@@ -157,20 +159,29 @@ def _import(name: str, root: Path) -> ModuleType:
         raise
     except SyntaxError as error:
         raise ProjectError(f"{error.filename}:{error.lineno}: {error.msg}: {(error.text or '').strip()}") from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename.startswith(str(root))]
         own = [f for f in frames if "site-packages" not in f.filename] or frames
         where = f"{own[-1].filename}:{own[-1].lineno}" if own else name
-        hint = (
-            "Install what it needs, or correct the name."
-            if isinstance(error, ImportError)
-            else f"The line is: {own[-1].line}"
-            if own
-            else None
-        )
+        hint = f"The line is: {own[-1].line}" if own else None
+        if isinstance(error, ImportError):
+            hint = "Install what it needs, or correct the name."
+        elif near := _nearest(error):
+            hint = f"Did you mean {near}?"
         raise ProjectError(
             f"{where}: {name} cannot be imported: {type(error).__name__}: {error}.", hint=hint
         ) from error
+
+
+def _nearest(error: BaseException) -> str | None:
+    """The name that was meant where one is not defined."""
+    trace = error.__traceback__
+    if not isinstance(error, NameError) or trace is None:
+        return None
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    known = [*trace.tb_frame.f_locals, *trace.tb_frame.f_globals, *dir(builtins)]
+    return next(iter(difflib.get_close_matches(error.name, known, 1)), None)
 
 
 def _read_config(path: Path) -> dict[str, dict[str, Any]]:
