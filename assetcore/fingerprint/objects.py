@@ -50,7 +50,10 @@ GENERATED = ("<string>", "<attrs")
 def home(value: Any) -> str:
     """The module whose globals a function uses, or a class was made in; `functools.wraps` falsifies `__module__`."""
     if isinstance(value, types.FunctionType):
-        return str(value.__globals__.get("__name__", ""))
+        name = str(value.__globals__.get("__name__", ""))
+        return (
+            "collections" if name.startswith("namedtuple_") else name
+        )  # where the constructor of a named tuple is made
     return str(getattr(value, "__module__", "") or "")
 
 

@@ -63,13 +63,11 @@ def distributions(top: str) -> tuple[tuple[str, str], ...]:
             return ((own.metadata["Name"], own.version),)
     except importlib.metadata.PackageNotFoundError:
         pass
-    if top not in sys.modules:  # a name that only looks like a module's, such as that of a NamedTuple's constructor
-        return ()
-    names = sorted(set(_by_package().get(top, ())))
+    names = sorted(set(by_package().get(top, ())))
     return tuple((name, importlib.metadata.version(name)) for name in names)
 
 
 @lru_cache(maxsize=1)
-def _by_package() -> dict[str, list[str]]:
+def by_package() -> dict[str, list[str]]:
     """Reads the metadata of every distribution: 0.2 s for 200, only where a package is not named like its distribution."""
     return dict(importlib.metadata.packages_distributions())

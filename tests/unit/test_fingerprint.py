@@ -30,6 +30,7 @@ from assetcore.fingerprint import Fingerprint, fingerprint
 from assetcore.fingerprint.definitions import read
 from assetcore.fingerprint.encoding import encode
 from assetcore.fingerprint.files import source_file
+from assetcore.fingerprint.origins import by_package, distributions
 from assetcore.fingerprint.values import Reference, Value, ValueWriter
 from tests.unit import fingerprint_golden
 
@@ -716,6 +717,24 @@ def test_third_party_packages_are_pinned_apart(shop: Shop) -> None:
     """The distributions that the closure touches are listed with their versions, outside the digest of the code."""
     found = shop.of("import polars as pl, yaml, json\ndef made(): return pl.col(yaml.safe_load('a')), json")
     assert [name for name, _ in found.environment] == ["PyYAML", "polars"]
+
+
+def test_a_package_that_is_imported_later_is_pinned_too(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose code a package is does not depend on whether it has been imported yet; it is not imported to find out."""
+    monkeypatch.delitem(sys.modules, "yaml", raising=False)
+    distributions.cache_clear()
+    found = shop.of("def made(text):\n    import yaml\n    return yaml.safe_load(text)")
+    assert [name for name, _ in found.environment] == ["PyYAML"]
+    assert [part.name for part in found.parts] == ["<asset>"]
+    assert "yaml" not in sys.modules
+
+
+def test_a_named_tuple_costs_no_look_at_every_distribution(shop: Shop) -> None:
+    """Its constructor names a module that does not exist."""
+    source = "from typing import NamedTuple\nclass P(NamedTuple):\n    x: int = 1\ndef made(): return P()"
+    before = by_package.cache_info().misses + by_package.cache_info().hits
+    assert shop.of(source).digest != shop.of(source.replace("= 1", "= 2")).digest
+    assert by_package.cache_info().misses + by_package.cache_info().hits == before
 
 
 def test_an_asset_contributes_its_key_alone(shop: Shop) -> None:
