@@ -20,6 +20,7 @@ from sqlalchemy.dialects.postgresql import BYTEA, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from assetcore.fingerprint import Part
+from assetcore.lineage import schema
 from assetcore.lineage import tables as t
 from assetcore.lineage.read import among
 from assetcore.staleness import Definition
@@ -305,4 +306,9 @@ async def _copy(connection: AsyncConnection, table: sa.Table, rows: Sequence[tup
     raw = await connection.get_raw_connection()
     driver: Any = raw.driver_connection
     columns = [column.name for column in table.columns]
-    await driver.copy_records_to_table(table.name, records=rows, columns=columns)
+    try:
+        await driver.copy_records_to_table(table.name, records=rows, columns=columns)
+    except Exception as error:  # the driver's own: SQLAlchemy has not seen it
+        if schema.is_service_error(error):
+            raise schema.service_error(connection.engine, error) from error
+        raise

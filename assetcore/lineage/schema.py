@@ -8,13 +8,16 @@ order does not pay for importing it.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from assetcore.errors import SchemaError, ServiceError
 
-__all__ = ["HEAD", "Connection", "Engine", "connect", "ensure", "migrations_folder", "revision", "upgrade"]
+__all__ = ["HEAD", "Connection", "Engine", "connect", "ensure", "is_service_error", "migrations_folder", "revision",
+           "service_error", "upgrade"]  # fmt: skip
 
 HEAD = "0001"
 Engine = AsyncEngine
@@ -26,8 +29,45 @@ _catalogue = sa.table("pg_tables", sa.column("tablename"), sa.column("schemaname
 
 
 def connect(database_url: str) -> AsyncEngine:
-    """An engine over asyncpg. One pool for each process: five connections, ten more under load, checked before use."""
-    return create_async_engine(database_url, pool_size=5, max_overflow=10, pool_pre_ping=True, pool_recycle=1800)
+    """An engine over asyncpg. One pool for each process: five connections, ten more under load, checked before use.
+
+    What keeps a connection from opening, or breaks it, is raised as a ServiceError that names the address.
+    """
+    engine = create_async_engine(database_url, pool_size=5, max_overflow=10, pool_pre_ping=True, pool_recycle=1800)
+
+    def opening(dialect: sa.Dialect, record: Any, arguments: Any, options: Any) -> Any:
+        try:
+            return dialect.connect(*arguments, **options)
+        except Exception as error:
+            raise service_error(engine, error) from error
+
+    def failing(context: sa.ExceptionContext) -> None:
+        if not context.is_pre_ping and (context.is_disconnect or is_service_error(context.original_exception)):
+            raise service_error(engine, context.original_exception) from context.original_exception
+
+    event.listen(engine.sync_engine, "do_connect", opening)
+    event.listen(engine.sync_engine, "handle_error", failing)
+    return engine
+
+
+def is_service_error(error: BaseException) -> bool:
+    """Whether it is the server's state, and not what was asked of it: connection lost, no resources, shutting down, a full disk."""
+    state = getattr(error, "sqlstate", None) or getattr(getattr(error, "__cause__", None), "sqlstate", None) or ""
+    return (
+        isinstance(error, OSError)
+        or state[:2] in ("08", "28", "53", "57", "58")
+        or "connection is closed" in str(error)
+    )
+
+
+def service_error(engine: AsyncEngine, error: BaseException) -> ServiceError:
+    """The sentence for a database that cannot be used."""
+    address = engine.url.render_as_string(hide_password=True)
+    reason = str(getattr(error, "orig", None) or error).split(">: ")[-1].splitlines()
+    return ServiceError(
+        f"Postgres at {address} cannot be used: {reason[0].rstrip('.') if reason else type(error).__name__}.",
+        hint="Look at: aipctl check, or start the services with: aipctl up",
+    )
 
 
 def migrations_folder() -> Path:
@@ -51,7 +91,7 @@ async def revision(connection: AsyncConnection) -> str | None:
 
 async def ensure(engine: AsyncEngine, *, automatic: bool) -> None:
     """Raise SchemaError unless the schema is `HEAD`; with `automatic` (the embedded database) bring it there first."""
-    async with reach(engine) as connection:
+    async with engine.connect() as connection:
         found = await revision(connection)
     if found == HEAD:
         return
@@ -72,36 +112,12 @@ async def upgrade(database_url: str) -> tuple[str | None, str]:
     """Bring the database to `HEAD`; returns the revision before and after. Raises SchemaError for a newer database."""
     engine = connect(database_url)
     try:
-        async with reach(engine) as connection:
+        async with engine.connect() as connection:
             before = await revision(connection)
         await ensure(engine, automatic=True)
         return before, HEAD
     finally:
         await engine.dispose()
-
-
-class reach:
-    """Open a connection; whatever keeps it from opening becomes a ServiceError that names the address."""
-
-    def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine
-        self._connection: AsyncConnection | None = None
-
-    async def __aenter__(self) -> AsyncConnection:
-        address = self._engine.url.render_as_string(hide_password=True)
-        try:
-            self._connection = await self._engine.connect()
-        except Exception as error:
-            reason = str(getattr(error, "orig", None) or error).split(">: ")[-1].splitlines()[0]
-            raise ServiceError(
-                f"Postgres at {address} cannot be used: {reason}.",
-                hint="Look at: aipctl check, or start the services with: aipctl up",
-            ) from error
-        return self._connection
-
-    async def __aexit__(self, *_: object) -> None:
-        if self._connection is not None:
-            await self._connection.close()
 
 
 async def _migrate(engine: AsyncEngine) -> None:
