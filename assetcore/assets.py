@@ -57,7 +57,7 @@ class Each:
     """Once for each document of `upstream`; made by `each`."""
 
     upstream: Any
-    fields: tuple[str, ...] | None = None
+    fields: tuple[str, ...] | str | None = None
     cross: bool = False
     __assetcore_dependency__ = True
 
@@ -75,10 +75,10 @@ class Collect:
 def each(upstream: Any, *, fields: Sequence[str] | None = None, cross: bool = False) -> Any:
     """Depend on every document of `upstream`, one at a time: the function is called once for each.
 
-    `fields` hands over only these parts (`"name"`, `"text"`, `"media_type"` or typed fields): a change of any other part makes
-    nothing stale, and touching another part raises. `cross=True` allows a second, unrelated `each`: once for each pair.
+    `fields` hands over only these parts (`"name"`, `"text"`, `"data"`, `"content"`, `"media_type"` or typed fields): a change of any
+    other part makes nothing stale, and touching another part raises. `cross=True` allows a second, unrelated `each`: once for each pair.
     """
-    return Each(upstream, tuple(fields) if fields is not None else None, cross)
+    return Each(upstream, fields if fields is None or isinstance(fields, str) else tuple(fields), cross)
 
 
 def collect(upstream: Any, *, per: Any = None, by: str | None = None) -> Any:
@@ -111,7 +111,7 @@ class Dependency:
             self.parameter,
             self.kind,
             self.form,
-            sorted(self.fields) if self.fields else None,
+            sorted(self.fields) if self.fields is not None else None,
             self.per is not None,
             self.by,
         )
@@ -226,7 +226,7 @@ class Asset(Generic[P, R]):
     @property
     def asynchronous(self) -> bool:
         """Whether the function runs on the event loop."""
-        return inspect.iscoroutinefunction(self.function) or inspect.isasyncgenfunction(self.function)
+        return _is_async(self.function)
 
     @property
     def dependencies(self) -> tuple[Dependency, ...]:
@@ -329,24 +329,10 @@ def asset(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     Raises DeclarationError for what cannot be an asset, at once or when the project is loaded.
     """
     if function is not None:
-        return _declare(function, Options(), sys._getframe(1))
+        return _declare(function, options, sys._getframe(1))
 
     def decorate(function: Callable[..., Any]) -> Asset[..., Any]:
-        unknown = set(options) - set(Options.__dataclass_fields__)
-        if unknown:
-            known = ", ".join(Options.__dataclass_fields__)
-            raise DeclarationError(
-                f"{_place(function)}: @asset has no option {sorted(unknown)[0]!r}.", hint=f"It has: {known}."
-            )
-        for plural in ("tags", "models"):
-            value = options.get(plural, ())
-            if isinstance(value, str):
-                raise DeclarationError(
-                    f"{_place(function)}: {plural}= takes a list, found the text {value!r}.",
-                    hint=f"Write {plural}=[{value!r}].",
-                )
-            options[plural] = tuple(value)
-        return _declare(function, Options(**options), sys._getframe(1))
+        return _declare(function, options, sys._getframe(1))
 
     return decorate
 
@@ -376,9 +362,15 @@ def source(name: str, type: type[Document], where: Any, *, tags: Sequence[str] =
             f"{place}: source {name!r} reads files, which cannot fill the required field {missing[0]!r} of {type.__name__}.",
             hint=f"Give {missing[0]} a default, or yield the documents from an async generator function.",
         )
-    options = Options(
-        name=name, tags=tuple(tags), group=group, owner=owner, description=description, renamed_from=renamed_from
-    )
+    if generator and inspect.signature(where).parameters:
+        raise DeclarationError(
+            f"{place}: source {name!r} is observed by calling {where.__name__}, which takes {inspect.signature(where)}.",
+            hint="Give it no parameters: async def read() -> AsyncIterator[...].",
+        )
+    given = {
+        "name": name, "tags": tags, "group": group, "owner": owner, "description": description, "renamed_from": renamed_from,
+    }  # fmt: skip
+    options = _options(place, f"source {name!r}", given)
     _check_name(name, place)
     return Source(name, type, where, options, place)
 
@@ -387,7 +379,53 @@ type_ = type
 """The built-in, which the parameter of `source` hides."""
 
 
-def _declare(function: Any, options: Options, frame: types.FrameType) -> Asset[..., Any]:
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list | tuple | set | frozenset) and all(map(_is_text, value))
+
+
+WANTED: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+    "name": ("a Python identifier", _is_text),
+    "tags": ("a list of texts", _are_texts),
+    "group": ("a text without /", lambda value: _is_text(value) and "/" not in value),
+    "owner": ("a text", _is_text),
+    "description": ("a text", _is_text),
+    "sensitivity": ("a text", _is_text),
+    "models": ("a list of texts", _are_texts),
+    "version": ('a text, such as "2"', _is_text),
+    "retries": ("a whole number, 0 or more", lambda value: _is_number(value) and value >= 0 and value == int(value)),
+    "timeout": ("a number of seconds above 0", lambda value: _is_number(value) and value > 0),
+    "concurrency": (
+        "a whole number, 1 or more",
+        lambda value: _is_number(value) and value >= 1 and value == int(value),
+    ),
+    "layout": ('"packs" or "files"', lambda value: value in get_args(Layout)),
+    "renamed_from": ("the name that an asset had", _is_text),
+}
+"""What each option of a declaration takes, in words and as a question."""
+
+
+def _options(place: Place, who: str, given: Mapping[str, Any]) -> Options:
+    """The options of a declaration. Raises DeclarationError for one that does not exist, or has a value that it does not take."""
+    optional = {name for name, default in Options.__dataclass_fields__.items() if default.default is None}
+    for name, value in given.items():
+        if name not in WANTED:
+            raise DeclarationError(f"{place}: {who} has no option {name!r}.", hint=f"It has: {', '.join(WANTED)}.")
+        what, fits = WANTED[name]
+        if not (fits(value) or (value is None and name in optional)):
+            hint = f"Write {name}=[{value!r}]." if isinstance(value, str) and what == "a list of texts" else None
+            raise DeclarationError(f"{place}: {who} has {name}={value!r}, which is not {what}.", hint=hint)
+    return Options(**{n: tuple(v) if n in ("tags", "models") else v for n, v in given.items()})
+
+
+def _declare(function: Any, given: Mapping[str, Any], frame: types.FrameType) -> Asset[..., Any]:
     if not inspect.isfunction(function):
         what = f"an asset ({function!r})" if isinstance(function, Asset) else f"{function!r}"
         raise DeclarationError(
@@ -398,19 +436,26 @@ def _declare(function: Any, options: Options, frame: types.FrameType) -> Asset[.
             f"{_place(function)}: a lambda cannot be an asset: it has no name and no annotations.",
             hint="Use def or async def.",
         )
+    options = _options(_place(function), f"@asset of {function.__name__}", given)
     strings = any(isinstance(a, str) for a in function.__annotations__.values())
     names = dict(frame.f_locals) if strings and frame.f_code.co_name != "<module>" else None
     declared = Asset(function, options, names)
     _check_name(declared.name, declared.place)
-    if options.layout not in get_args(Layout):
-        raise declared.fail(f"has layout={options.layout!r}.", 'layout= is "packs" or "files".')
+    if not declared.asynchronous and _is_async(inspect.unwrap(function)):
+        raise declared.fail(
+            "is async below a decorator that is not.", "Make the decorator's inner function async def too, or use none."
+        )
+    if options.renamed_from == declared.name:
+        raise declared.fail("was renamed from its own name.", "renamed_from= is the name that it had before.")
     if options.timeout is not None and not declared.asynchronous:
         raise declared.fail(
             "has a timeout, but is not async: a running sync function cannot be stopped.", "Make it async def."
         )
-    if options.retries < 0:
-        raise declared.fail(f"has retries={options.retries}.", "retries= is 0 or more.")
     return declared
+
+
+def _is_async(function: Callable[..., Any]) -> bool:
+    return inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
 
 
 def _check_name(name: str, place: Place) -> None:
@@ -457,6 +502,8 @@ def _resolve(declared: Asset[..., Any]) -> Resolved:
             case default:
                 configs.append(_config(declared, parameter.name, annotation, default))
     output = _output(declared, hints.get("return", inspect.Parameter.empty))
+    if output.type is Document:
+        raise declared.fail("returns Document itself.", "Subclass it to name what it is: class Report(Document): ...")
     _check_together(declared, dependencies)
     return Resolved(tuple(dependencies), tuple(configs), output)
 
@@ -579,33 +626,35 @@ def _check_type(
 
 def _mismatch(declared: Asset[..., Any], name: str, annotation: Any, asked: str, expected: str) -> DeclarationError:
     found = "no annotation" if annotation is None else f"the annotation {_show(annotation)}"
-    return declared.fail(
-        f"has {found} on {name!r}, but {asked} hands over {expected}.", f"Write {name}: {expected.split(',')[0]} = ..."
-    )
+    fix = "polars.DataFrame" if expected.startswith("a frame") else expected.split(",")[0]
+    return declared.fail(f"has {found} on {name!r}, but {asked} hands over {expected}.", f"Write {name}: {fix} = ...")
 
 
 def _fields(
-    declared: Asset[..., Any], name: str, fields: tuple[str, ...] | None, upstream: Asset[..., Any]
+    declared: Asset[..., Any], name: str, fields: tuple[str, ...] | str | None, upstream: Asset[..., Any]
 ) -> frozenset[str] | None:
     if fields is None:
         return None
+    if isinstance(fields, str):
+        raise declared.fail(f"has fields={fields!r} on {name!r}, which takes a list.", f"Write fields=[{fields!r}].")
     if upstream.output.form != "document":
         raise declared.fail(
             f"has fields= on {name!r}, but {upstream.name} makes no documents with fields.", "Leave fields= out."
         )
     known = (*BUILT_IN, *upstream.output.document_type.field_names())
-    chosen = ["content" if f == "text" else f for f in fields]
+    chosen = ["content" if f in ("text", "data") else f for f in fields]
     for wanted in chosen:
         if wanted not in known:
             raise declared.fail(
                 f"asks for the field {wanted!r} of {upstream.name} in {name!r}, which {upstream.output.type.__name__} does not have.",
-                f"It has: text, {', '.join(known)}.",
+                f"It has: text, data, {', '.join(known)}.",
             )
     return frozenset(chosen)
 
 
 def _config(declared: Asset[..., Any], name: str, annotation: Any, default: Any) -> Config:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel) and not issubclass(annotation, Document):
+    is_model = isinstance(annotation, type) and issubclass(annotation, BaseModel) and annotation is not BaseModel
+    if is_model and not issubclass(annotation, Document):
         if default is inspect.Parameter.empty:
             return Config(name, annotation, None)
         if isinstance(default, annotation):
@@ -627,11 +676,6 @@ def _output(declared: Asset[..., Any], annotation: Any) -> Output:
     if annotation is inspect.Parameter.empty or annotation is None or annotation is type(None):
         raise declared.fail("does not say what it returns.", fix)
     origin, arguments = get_origin(annotation), get_args(annotation)
-    if origin in (typing.Union, types.UnionType):
-        inner = [a for a in arguments if a is not type(None)]
-        if len(inner) == 1 and isinstance(inner[0], type) and issubclass(inner[0], Document) and len(arguments) == 2:
-            return Output("document", inner[0], optional=True)
-        raise declared.fail(f"returns {_show(annotation)}.", f"{fix} A union is allowed only with None.")
     streams = (collections.abc.AsyncIterator, collections.abc.AsyncGenerator, collections.abc.AsyncIterable,
                collections.abc.Iterator, collections.abc.Generator, collections.abc.Iterable)  # fmt: skip
     generator = inspect.isasyncgenfunction(declared.function) or inspect.isgeneratorfunction(declared.function)
@@ -640,6 +684,11 @@ def _output(declared: Asset[..., Any], annotation: Any) -> Output:
             f"is annotated with {_show(annotation)}, but yields.",
             "Annotate a function that yields with AsyncIterator[...] (async def) or Iterator[...] (def).",
         )
+    if origin in (typing.Union, types.UnionType):
+        inner = [a for a in arguments if a is not type(None)]
+        if len(inner) == 1 and isinstance(inner[0], type) and issubclass(inner[0], Document) and len(arguments) == 2:
+            return Output("document", inner[0], optional=True)
+        raise declared.fail(f"returns {_show(annotation)}.", f"{fix} A union is allowed only with None.")
     if origin is list or origin in streams:
         inner = arguments[0] if arguments else None
         if not (isinstance(inner, type) and issubclass(inner, Document)):
@@ -661,10 +710,6 @@ def _output(declared: Asset[..., Any], annotation: Any) -> Output:
     if form is not None:
         return Output("table", Table)
     if isinstance(annotation, type) and issubclass(annotation, Document):
-        if annotation is Document:
-            raise declared.fail(
-                "returns Document itself.", "Subclass it to name what it is: class Report(Document): ..."
-            )
         return Output("document", annotation)
     if isinstance(annotation, type) and issubclass(annotation, BaseModel) and annotation is not BaseModel:
         return Output("model", annotation)
