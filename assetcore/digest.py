@@ -8,6 +8,7 @@ empty list and nothing). It depends on values alone: not on the platform, the Py
 from __future__ import annotations
 
 import hashlib
+import math
 import struct
 from collections.abc import Iterable, Mapping
 from datetime import date, datetime, time, timedelta
@@ -41,11 +42,11 @@ def short_digest(tag: str, *values: object) -> bytes:
 
 def sequence_digest(tag: str, digests: Iterable[bytes]) -> bytes:
     """The digest of an ordered sequence of 32-byte digests; fixed width, so that concatenation is unambiguous."""
-    joined = b"".join(digests)
-    if len(joined) % SIZE:
+    members = list(digests)
+    if any(len(member) != SIZE for member in members):
         raise ValueError(f"{tag}: every member of a sequence digest is {SIZE} bytes")
     hashed = _tagged(tag).copy()
-    hashed.update(_frame(b"Q", joined))
+    hashed.update(_frame(b"Q", b"".join(members)))
     return hashed.digest()
 
 
@@ -57,20 +58,21 @@ def canonical(value: Any) -> bytes:
     if kind is bytes:
         return _frame(b"Y", value)
     if kind is int:
-        return _frame(b"I", str(value).encode())
+        return _frame(b"I", _digits(value))
     match value:
         case None:
             return _frame(b"N", b"")
-        case Enum():
-            return _frame(b"E", canonical(type(value).__qualname__) + canonical(value.name))
+        case Enum():  # a combination of flags may have no name
+            name = value.name if value.name is not None else value.value
+            return _frame(b"E", canonical(type(value).__qualname__) + canonical(name))
         case bool():
             return _frame(b"B", b"\x01" if value else b"\x00")
         case int():
-            return _frame(b"I", str(value).encode())
+            return _frame(b"I", _digits(value))
         case float():
-            return _frame(b"F", struct.pack(">d", value))
+            return _frame(b"F", _binary64(value))
         case complex():
-            return _frame(b"J", struct.pack(">dd", value.real, value.imag))
+            return _frame(b"J", _binary64(value.real) + _binary64(value.imag))
         case str():
             return _frame(b"S", value.encode("utf-8", "surrogatepass"))
         case bytes() | bytearray() | memoryview():
@@ -96,6 +98,16 @@ def canonical(value: Any) -> bytes:
 def _tagged(tag: str) -> Any:
     """SHA-256 that has read the tag: to be copied, not to be changed."""
     return hashlib.sha256(_frame(b"T", tag.encode()))
+
+
+def _digits(value: int) -> bytes:
+    """Decimal; hexadecimal beyond what Python may be told to refuse to write in decimal (never below 640 digits)."""
+    return (str(int(value)) if value.bit_length() < 2048 else hex(value)).encode()
+
+
+def _binary64(value: float) -> bytes:
+    """The eight bytes of a float. There is one NaN: which sign and payload it has depends on the processor that made it."""
+    return struct.pack(">d", value if value == value else math.nan)
 
 
 def _kind(value: object) -> str:
