@@ -393,6 +393,17 @@ def test_shapes_tell_apart_what_a_function_is_handed() -> None:
     ]  # fmt: skip
     assert len({repr(one) for one in shapes}) == len(shapes)
     assert shape(Part, each(parts)) == shape(Part, each(other))
+
+    @asset
+    async def cut(page: Page = each(PAGES)) -> list[Part]: ...
+
+    @asset
+    async def some(page: Page = each(PAGES), parts: list[Part] = collect(cut, per=PAGES)) -> Part: ...
+
+    @asset
+    async def all_of_them(page: Page = each(PAGES), parts: list[Part] = collect(cut)) -> Part: ...
+
+    assert some.dependencies[1].shape != all_of_them.dependencies[1].shape
     assert shape(Part, each(parts, fields=["text", "name"])) == shape(
         Part, each(parts, fields=["name", "content", "data"])
     )
