@@ -92,11 +92,11 @@ class Rights(IntFlag):
 
 
 NEAR: list[Any] = [
-    None, True, False, 0, 1, -1, 10, 1.0, 0.0, -0.0, float("nan"), float("inf"), -float("inf"), 1j, 0j, complex(0.0, -0.0), "", "1", "a",
-    "ab", "None", "a\x00", "\u00e9", "e\u0301", "\ud800", "\ud83d\ude00", "\U0001f600", b"", b"1", b"a", b"ab", Number.ONE, Word.ONE,
-    Colour.RED, Rights(0), Rights(4), Rights(8), Rights.READ | Rights.WRITE, datetime(2026, 1, 1), datetime(2026, 1, 1, tzinfo=UTC), date(2026, 1, 1),
-    time(0), timedelta(0), timedelta(1), timedelta(seconds=1), Decimal(1), Decimal("1.0"), UUID(int=1), PurePosixPath("a"),
-    PurePosixPath("1"), (), frozenset(), 2**2048, 2**2048 + 1,
+    None, True, False, 0, 1, -1, 10, 1.0, 0.0, -0.0, float("nan"), float("inf"), -float("inf"), 1j, 0j, complex(0.0, -0.0), "",
+    "1", "a", "ab", "None", "a\x00", "\u00e9", "e\u0301", "\ud800", "\ud83d\ude00", "\U0001f600", b"", b"1", b"a", b"ab",
+    Number.ONE, Word.ONE, Colour.RED, Rights(0), Rights(4), Rights(8), Rights.READ | Rights.WRITE, datetime(2026, 1, 1),
+    datetime(2026, 1, 1, tzinfo=UTC), date(2026, 1, 1), time(0), timedelta(0), timedelta(1), timedelta(seconds=1), Decimal(1),
+    Decimal("1.0"), UUID(int=1), PurePosixPath("a"), PurePosixPath("1"), (), frozenset(), 2**2048, 2**2048 + 1,
 ]  # fmt: skip
 """Values of which some are equal, some print alike, and some have the bytes of others."""
 
