@@ -567,7 +567,7 @@ def _collect(declared: Asset[..., Any], name: str, annotation: Any, default: Col
                 f"groups {name!r} by {default.by!r}, but {output.type.__name__} has no such typed field.",
                 f"It has: {', '.join(known) or 'none'}.",
             )
-    return Dependency(name, "collect", upstream, form, found if found is not None else None, per=per, by=default.by)
+    return Dependency(name, "collect", upstream, form, found, per=per, by=default.by)
 
 
 def _check_together(declared: Asset[..., Any], dependencies: Sequence[Dependency]) -> None:

@@ -278,9 +278,12 @@ def judge_asset(
     wanted = wanted_units(asset, graph, views)
     causes = {i: definition_causes(old, definition) for i, old in state.definitions.items() if i != state.definition}
     gone = _units_with_members_gone(asset, wanted, views, state) if state.former is not None else None
+    # A group without members may get some, while documents that could be its members are yet to be made.
+    may_return = any(d.by is not None and views[d.upstream.name].open for d in asset.dependencies)
     judged = judge(
-        wanted.units, state.made, definition=state.definition, definitions=causes, removed_inputs=gone, force=force
-    )
+        wanted.units, state.made, definition=state.definition, definitions=causes, removed_inputs=gone, may_return=may_return,
+        force=force,
+    )  # fmt: skip
     return Judgement(judged, wanted)
 
 

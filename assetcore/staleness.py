@@ -94,12 +94,14 @@ def judge(
     definition: int | None,
     definitions: Mapping[int, tuple[Cause, ...]],
     removed_inputs: pl.Series | None = None,
+    may_return: bool = False,
     force: bool = False,
 ) -> pl.DataFrame:
     """The status of every unit, wanted or made, with its causes.
 
     `definition` is the identifier of the current definition (None: no unit was ever made with it); `definitions` gives, for every
-    other identifier in `made`, the causes that it differs by. `removed_inputs` are the units some of whose members are gone.
+    other identifier in `made`, the causes that it differs by. `removed_inputs` are the units some of whose members are gone. With
+    `may_return`, units that are not wanted now may be wanted again when what is above has been made: they are pending.
     Statuses: fresh; stale (must be made again); pending (its recipe is known only when an input has been made); removed (no longer
     wanted). `blocked` marks units with an input that is itself to be made. A unit that only ever failed and is no longer wanted is
     nothing, and has no row.
@@ -109,7 +111,7 @@ def judge(
     )
     is_made = pl.col("materialization").is_not_null()
     is_wanted = pl.col("is_wanted").fill_null(value=False)
-    blocked = pl.col("pending").fill_null(value=False)
+    blocked = pl.col("pending").fill_null(value=may_return)
     other = is_made & pl.col("definition").ne_missing(pl.lit(definition, pl.Int64))
     changed = is_made & ~blocked & pl.col("inputs").ne_missing(pl.col("inputs_made"))
     recipe_is_made = is_made & ~other & ~changed
@@ -134,7 +136,7 @@ def judge(
     found = pl.concat_list(causes).list.drop_nulls()
     certain = found.list.len() > 0
     status = (
-        pl.when(~is_wanted).then(pl.lit("removed"))
+        pl.when(~is_wanted).then(pl.lit("pending" if may_return else "removed"))
         .when(certain).then(pl.lit("stale"))
         .when(blocked).then(pl.lit("pending"))
         .otherwise(pl.lit("fresh"))
@@ -150,7 +152,7 @@ def judge(
         pl.when(pl.col("status") == "stale").then("causes").otherwise(pl.lit([], pl.List(pl.String))).alias("causes"),
         "blocked",
         "materialization",
-    ).sort("label", "unit")
+    ).sort("label", "parent", "unit")
 
 
 def _when(condition: pl.Expr, cause: Cause) -> pl.Expr:

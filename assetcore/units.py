@@ -261,4 +261,4 @@ def _combine(units: pl.DataFrame, parameters: int) -> pl.DataFrame:
     pending = (
         pl.any_horizontal([pl.col(f"pending{i}") for i in range(parameters)]) if parameters else pl.lit(value=False)
     )
-    return units.select("unit", "label", "parent", inputs, pending.alias("pending")).sort("label", "unit")
+    return units.select("unit", "label", "parent", inputs, pending.alias("pending")).sort("label", "parent", "unit")

@@ -364,6 +364,7 @@ def test_forms_follow_from_annotations() -> None:
         yield Part("a", text="")
 
     assert [d.form for d in report.dependencies] == ["document", "list", "iterator", "polars-lazy", "pandas", "arrow"]
+    assert [d.type for d in report.dependencies] == [Page, Part, Part, None, None, None]
     assert [d.per for d in report.dependencies] == [None, PAGES, None, None, None, None]
     assert [(c.parameter, c.model, c.default) for c in report.configs] == [
         ("limits", Limits, None),

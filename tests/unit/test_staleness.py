@@ -39,10 +39,12 @@ class Row:
         return self.made is not None or self.failed is not None
 
 
-def expected(row: Row, current: int | None, *, force: bool, gone: bool) -> tuple[str, Causes, bool] | None:
+def expected(
+    row: Row, current: int | None, *, force: bool, gone: bool, may_return: bool = False
+) -> tuple[str, Causes, bool] | None:
     """Status, causes and whether it is blocked; None where there is nothing to say of a unit. DESIGN section 4, a row at a time."""
     if row.wanted is None:
-        return ("removed", (), False) if row.made is not None else None
+        return ("pending" if may_return else "removed", (), may_return) if row.made is not None else None
     inputs, blocked = row.wanted
     causes = {"forced"} if force else set()
     same_recipe = not blocked and row.made == (current, inputs)
@@ -80,15 +82,16 @@ def asked(given_rows: list[Row], current: int | None, **options: Any) -> pl.Data
     )  # fmt: skip
 
 
-@given(st.data(), st.sampled_from([1, None]), st.booleans(), st.sets(st.sampled_from(UNITS)))
+@given(st.data(), st.sampled_from([1, None]), st.booleans(), st.booleans(), st.sets(st.sampled_from(UNITS)))
 def test_every_unit_has_the_status_and_causes_that_the_truth_table_gives_it(
-    data: st.DataObject, current: int | None, force: bool, gone: set[bytes]
+    data: st.DataObject, current: int | None, force: bool, may_return: bool, gone: set[bytes]
 ) -> None:
     """Judging columns gives, for every unit, what looking at that unit alone gives."""
     given_rows = data.draw(rows(current))
-    judged = asked(given_rows, current, force=force, removed_inputs=pl.Series("unit", sorted(gone), pl.Binary))
+    options = {"force": force, "may_return": may_return}
+    judged = asked(given_rows, current, removed_inputs=pl.Series("unit", sorted(gone), pl.Binary), **options)
     found = {u: (s, tuple(c), b) for u, s, c, b in judged.select("unit", "status", "causes", "blocked").iter_rows()}
-    oracle = {r.unit: expected(r, current, force=force, gone=r.unit in gone) for r in given_rows}
+    oracle = {r.unit: expected(r, current, gone=r.unit in gone, **options) for r in given_rows}
     assert found == {unit: answer for unit, answer in oracle.items() if answer is not None}
 
 
@@ -118,7 +121,7 @@ def test_an_answer_brings_its_reasons(data: st.DataObject, force: bool, gone: bo
 
 def one(**facts: Any) -> tuple[str, Causes, bool]:
     """The answer for one unit."""
-    options = {name: facts.pop(name) for name in ("force", "removed_inputs") if name in facts}
+    options = {name: facts.pop(name) for name in ("force", "removed_inputs", "may_return") if name in facts}
     row = Row(b"a", **{"wanted": (b"1", False), "made": None, "failed": None, **facts})
     answer = asked([row], 1, **options).row(0, named=True)
     return answer["status"], tuple(answer["causes"]), answer["blocked"]
@@ -171,6 +174,12 @@ def test_what_was_never_made_cannot_be_removed() -> None:
     """A unit that only ever failed and is no longer wanted leaves nothing behind that a run would have to remove."""
     row = Row(b"a", wanted=None, made=None, failed=(1, b"1"))
     assert asked([row], 1).is_empty()
+
+
+def test_a_unit_that_may_be_wanted_again_is_pending() -> None:
+    """While what decides whether there is such a unit is open, it is not removed yet."""
+    assert one(wanted=None, made=(1, b"1"), may_return=True) == ("pending", (), True)
+    assert one(made=(1, b"1"), may_return=True) == ("fresh", (), False)
 
 
 def test_force_makes_everything_wanted_stale_and_nothing_else() -> None:
