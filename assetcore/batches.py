@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,7 +19,7 @@ from assetcore.assets import Asset, Dependency
 from assetcore.calls import Call, Outcome, Processes, call_async
 from assetcore.keep import Draft, Keeper
 from assetcore.lineage import read
-from assetcore.lineage.commit import Failed, Made, NewDocument, Reused
+from assetcore.lineage.commit import Committed, Failed, Made, NewDocument, Reused
 from assetcore.plan import AssetState, Judgement
 from assetcore.project import Project
 from assetcore.results import AssetResult, Event, Failure, Say
@@ -53,6 +53,8 @@ class Work:
     failures: list[Failure]
     last: int
     finished: list[bytes] = field(default_factory=list)
+    cancelled: bool = False
+    alone: bool = True
     _shared: dict[str, Any] = field(default_factory=dict)
 
     async def take_back(
@@ -76,11 +78,13 @@ class Work:
                 copied[unit] = earlier[inputs][0][1]
         base, made = await self._copies(units, copied) if copied else (None, [])
         if reused or made or gone:
-            self.last = await self.keeper.commit(
-                self.asset, self.definition, self.definition_id, base=base, made=made, reused=reused, removed=gone
+            self._note(
+                await self.keeper.commit(
+                    self.asset, self.definition, self.definition_id, base=base, made=made, reused=reused, removed=gone
+                )
             )
         taken = [*(r.unit for r in reused), *copied]
-        self.finished.extend(taken)
+        self.finished.extend([*taken, *(unit for unit, _ in gone)])
         self.result.reused += len(taken)
         return units.filter(~pl.col("unit").is_in(pl.Series("unit", taken, pl.Binary).implode()))
 
@@ -141,10 +145,12 @@ class Work:
                 drafts, failed = await self._call(batch)
                 took = time.perf_counter() - started
                 if commit is not None:
-                    await commit
+                    await asyncio.shield(commit)
                 commit = asyncio.create_task(self._keep(drafts, failed))
                 done += batch.height
                 self.say(Event("progress", self.asset.name, done, total))
+                if self.cancelled:
+                    raise asyncio.CancelledError
                 size = self._next_size(batch.height, took)
         finally:
             if commit is not None:
@@ -170,6 +176,8 @@ class Work:
         failed: list[Failed] = []
         rows = units.select("unit", "label", "parent", "inputs", "materialization").iter_rows()
         for (unit, label, parent, inputs, was), outcome in zip(rows, outcomes, strict=True):
+            if outcome is None:
+                continue
             if outcome.error is not None:
                 failed.append(Failed(unit, label, inputs, outcome.error, outcome.traceback))
                 continue
@@ -193,8 +201,10 @@ class Work:
     async def _keep(self, drafts: Sequence[Draft], failed: Sequence[Failed]) -> None:
         base = await self.keeper.allocate()
         made, objects = await self.keeper.store(self.asset, base, drafts)
-        self.last = await self.keeper.commit(
-            self.asset, self.definition, self.definition_id, base=base, made=made, objects=objects, failed=failed
+        self._note(
+            await self.keeper.commit(
+                self.asset, self.definition, self.definition_id, base=base, made=made, objects=objects, failed=failed
+            )
         )
         self.result.keys.extend(o.key for o in objects)
         changed = Counter(m.changed or m.was is None for m in made)
@@ -206,6 +216,11 @@ class Work:
             failure = Failure(self.asset.name, one.label, one.error, one.traceback)
             self.failures.append(failure)
             self.say(Event("unit-failed", self.asset.name, text=f"{self.asset.name}[{one.label}]: {one.error}"))
+
+    def _note(self, committed: Committed) -> None:
+        """Another run's commit between ours means that not all units are as they were judged."""
+        self.alone = self.alone and committed.after == self.last
+        self.last = committed.number
 
     async def _calls(
         self, units: pl.DataFrame, by_unit: Mapping[bytes, Mapping[int, Sequence[int]]], stored: Mapping[int, Stored]
@@ -247,26 +262,34 @@ class Work:
             stored = await read.stored(connection, documents)
         return [stored[d] for d in documents]
 
-    async def _outcomes(self, calls: Sequence[Call]) -> list[Outcome]:
-        asset = self.asset
-        if asset.asynchronous:
-            gate = asyncio.Semaphore(asset.options.concurrency or self.project.settings.concurrency)
+    async def _outcomes(self, calls: Sequence[Call]) -> list[Outcome | None]:
+        """What the calls gave. When the run is cancelled, None for those that had not ended: what had is kept."""
+        if self.asset.asynchronous:
+            gate = asyncio.Semaphore(self.asset.options.concurrency or self.project.settings.concurrency)
 
-            async def one(call: Call) -> Outcome:
+            async def one(call: Call) -> list[Outcome]:
                 async with gate:
-                    return await call_async(asset, call, self.project.root)
+                    return [await call_async(self.asset, call, self.project.root)]
 
-            return list(await asyncio.gather(*map(one, calls)))
-        return await self._in_processes(calls)
-
-    async def _in_processes(self, calls: Sequence[Call]) -> list[Outcome]:
+            return await self._ended([(one(call), 1) for call in calls])
         share = max(1, -(-len(calls) // (self.processes.count * 4)))
         parts = [calls[i : i + share] for i in range(0, len(calls), share)]
-        return [
-            o
-            for part in await asyncio.gather(*(self.processes.call(self.asset.name, part) for part in parts))
-            for o in part
-        ]
+        code = self.project.fingerprint(self.asset.name).digest
+        return await self._ended([(self.processes.call(self.asset.name, part, code), len(part)) for part in parts])
+
+    async def _ended(self, work: Sequence[tuple[Coroutine[Any, Any, list[Outcome]], int]]) -> list[Outcome | None]:
+        tasks = [asyncio.create_task(one) for one, _ in work]
+        try:
+            await asyncio.wait(tasks)
+        except asyncio.CancelledError:
+            self.cancelled = True
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+        outcomes: list[Outcome | None] = []
+        for task, (_, count) in zip(tasks, work, strict=True):
+            outcomes.extend([None] * count if task.cancelled() else task.result())
+        return outcomes
 
     def _before(self, units: pl.DataFrame) -> dict[bytes, tuple[tuple[int, bytes], ...]]:
         """What these units currently are: the identifiers and identities of their documents in order."""

@@ -11,6 +11,7 @@ import asyncio
 import multiprocessing
 import os
 import random
+import re
 import signal
 import sys
 import sysconfig
@@ -26,9 +27,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
+from pydantic import BaseModel
+
 from assetcore.assets import Asset
 from assetcore.documents import Document, restrict
-from assetcore.loading import load
+from assetcore.loading import fingerprint_of, load
 from assetcore.values import encode
 
 __all__ = ["Call", "Outcome", "Processes", "call_async", "call_sync"]
@@ -37,6 +40,9 @@ P = ParamSpec("P")
 T = TypeVar("T")
 BACKOFF_SECONDS = 0.5
 BACKOFF_LIMIT = 30.0
+ERROR_LIMIT = 4_000
+TRACEBACK_LIMIT = 20_000
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +55,8 @@ class Call:
     restricted: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     def arguments(self) -> dict[str, Any]:
-        return {n: restrict(v, self.restricted[n]) if n in self.restricted else v for n, v in self.values.items()}
+        """The arguments of one call: what a function does to them must not be seen by the next."""
+        return {n: restrict(v, self.restricted[n]) if n in self.restricted else _own(v) for n, v in self.values.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +67,20 @@ class Outcome:
     seconds: float
     error: str | None = None
     traceback: str = ""
+
+
+def _own(value: Any) -> Any:
+    """The value, or a copy of it where it could be changed in place."""
+    if isinstance(value, list):
+        return list(value)
+    if isinstance(value, BaseModel):
+        return value if isinstance(value, Document) else value.model_copy(deep=True)
+    match type(value).__module__.partition(".")[0], type(value).__name__:
+        case "polars", "DataFrame":
+            return value.clone()
+        case "pandas", "DataFrame":
+            return value.copy()
+    return value
 
 
 async def call_async(asset: Asset[..., Any], call: Call, root: Path) -> Outcome:
@@ -128,24 +149,28 @@ class Processes:
         if self._starting is not None:
             await asyncio.shield(self._starting)
 
-    async def call(self, name: str, calls: Sequence[Call]) -> list[Outcome]:
-        """Call the asset's function for each; a call in which the process dies fails, and no other."""
+    async def call(self, name: str, calls: Sequence[Call], code: bytes) -> list[Outcome]:
+        """Call the asset's function for each; a call in which the process dies fails, and no other.
+
+        `code` is the digest of the fingerprint that lineage will say it was made with: the processes load the project themselves,
+        and refuse when what they found is something else.
+        """
         await self.ready()
         assert self._pool is not None
         pool = self._pool
         try:
-            return await _submitted(pool, _call_in_worker, name, calls)
+            return await _submitted(pool, _call_in_worker, name, calls, code)
         except BrokenProcessPool:
             if self._pool is pool:
                 self._pool = self._starting = None
         # Which of all that ran did it is not known: they are called again, one at a time in a process of its own.
-        return [await self._alone(name, call) for call in calls]
+        return [await self._alone(name, call, code) for call in calls]
 
-    async def _alone(self, name: str, call: Call) -> Outcome:
+    async def _alone(self, name: str, call: Call, code: bytes) -> Outcome:
         async with self._one_suspect:
             cell = self._cell = self._cell or self._started(1)
             try:
-                return (await _submitted(cell, _call_in_worker, name, [call]))[0]
+                return (await _submitted(cell, _call_in_worker, name, [call], code))[0]
             except BrokenProcessPool:
                 self._cell = None
         problem = "The process that ran it ended in the middle: out of memory, os._exit, or a crash in native code."
@@ -226,15 +251,31 @@ def _graph(root: str, project: str) -> Any:
     return load(Path(root), project)
 
 
-def _call_in_worker(name: str, calls: Sequence[Call]) -> list[Outcome]:
+@lru_cache(maxsize=1024)
+def _code(root: str, project: str, name: str) -> bytes:
+    return fingerprint_of(_graph(root, project), name).digest
+
+
+def _call_in_worker(name: str, calls: Sequence[Call], code: bytes) -> list[Outcome]:
     asset = _graph(_worker["root"], _worker["project"]).assets[name]
+    if _code(_worker["root"], _worker["project"], name) != code:
+        return [Outcome([], 0.0, "The code was edited while the run was under way: run again.") for _ in calls]
     return [call_sync(asset, call, Path(_worker["root"])) for call in calls]
 
 
 def _failed(error: BaseException, root: Path, started: float, timeout: float | None = None) -> Outcome:
     text = f"took longer than its timeout of {timeout:g} s" if timeout is not None else str(error)
     kind = type(error).__name__
-    return Outcome([], time.perf_counter() - started, f"{kind}: {text}" if text else kind, user_traceback(error, root))
+    told = f"{kind}: {text}" if text else kind
+    seconds = time.perf_counter() - started
+    return Outcome([], seconds, _printable(told, ERROR_LIMIT), _printable(user_traceback(error, root), TRACEBACK_LIMIT))
+
+
+def _printable(text: str, limit: int) -> str:
+    """The text as it can be kept and shown: not longer than anyone reads, control characters and lone surrogates escaped."""
+    if len(text) > limit:
+        text = f"{text[: limit // 2]} [... {len(text) - limit:,} characters ...] {text[-limit // 2 :]}"
+    return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def user_traceback(error: BaseException, root: Path) -> str:

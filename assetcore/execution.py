@@ -27,7 +27,7 @@ from assetcore.lineage import commit as lineage
 from assetcore.lineage import read
 from assetcore.lineage.commit import Overtaken, Reused
 from assetcore.lineage.schema import Connection
-from assetcore.plan import AssetState, Choice, judge_asset, source_changes
+from assetcore.plan import AssetState, Choice, judge_chosen, source_changes
 from assetcore.project import Project
 from assetcore.results import AssetResult, Event, Failure, Say
 from assetcore.snapshot import asset_states, changed_commits, observed_digest, source_unit
@@ -143,7 +143,7 @@ class Run:
         removed = [(unit, was[unit]) for unit in gone["unit"]]
         last = marks[identifier].last if identifier in marks else 0
         if reused or removed:
-            last = await self.keeper.commit(source, None, 0, reused=reused, removed=removed)
+            last = (await self.keeper.commit(source, None, 0, reused=reused, removed=removed)).number
         result.reused, result.removed = len(reused), len(removed)
         done = len(reused) + len(removed)
         pending: list[Document] = []
@@ -203,7 +203,7 @@ class Run:
             for d in documents
         ]
         made, objects = await self.keeper.store(source, base, drafts)
-        return await self.keeper.commit(source, None, 0, base=base, made=made, objects=objects)
+        return (await self.keeper.commit(source, None, 0, base=base, made=made, objects=objects)).number
 
     async def _settle_source(self, source: Source, last: int) -> None:
         """A source is settled when lineage holds exactly what was observed."""
@@ -231,7 +231,7 @@ class Run:
         async with project.engine.connect() as connection:
             marks, state, views = await self._read(connection, asset, definition)
             force = self.choice.force and name in self.choice.assets
-            judgement = judge_asset(asset, project.graph, views, definition, state, force=force)
+            judgement = judge_chosen(asset, project.graph, views, definition, state, self.choice)
             chosen = self.choice.narrow(name, judgement.judged)
             to_make = chosen.filter((pl.col("status") == "stale") & ~pl.col("blocked"))
             skipped = chosen.filter(pl.col("blocked") & (pl.col("status") != "removed"))
@@ -279,16 +279,17 @@ class Run:
         unfinished = self.unfinished.get(name)
         if unfinished is None:
             return View(documents)
-        return View(documents.with_columns(pl.col("unit").is_in(unfinished.implode()).alias("pending")), open=True)
+        pending = pl.col("unit").is_in(unfinished.implode()).alias("pending")
+        return View(documents.with_columns(pending), open=True, open_units=unfinished)
 
     async def _finish(self, asset: Asset[..., Any], definition: Definition, work: Work) -> None:
         """Hand down what is unfinished; note the asset as settled when nothing is."""
         project, identifier = self.project, self.project.asset_ids[asset.name]
-        stale = work.judgement.judged.filter(pl.col("status").is_in(["stale", "pending"]))["unit"]
+        stale = work.judgement.judged.filter(pl.col("status") != "fresh")["unit"]
         done = set(work.finished)
         unfinished = [u for u in stale if u not in done]
         above = any(up in self.unfinished for up in project.graph.upstream(asset.name))
-        if unfinished or work.result.failed or above:
+        if unfinished or work.result.failed or above or not work.alone:
             self.unfinished[asset.name] = pl.Series("unit", unfinished, pl.Binary)
             return
         settled = {

@@ -175,10 +175,8 @@ async def lineage(project: Project, text: str, direction: str, depth: int | None
         while frontier and (depth is None or steps < depth) and len(found) < NODES:
             step = await (trace.up if direction == "up" else trace.down)(connection, project.environment_id, frontier)
             pairs = set(step.edges)
-            for asset, commit, document in step.wholes:
-                members = await trace.of_asset(
-                    connection, project.environment_id, asset, commit=commit, limit=EXPANDED + 1
-                )
+            for asset, environment, commit, document in step.wholes:
+                members = await trace.of_asset(connection, environment, asset, commit=commit, limit=EXPANDED + 1)
                 if len(members) > EXPANDED:
                     node = LineageNode(f"{names.get(asset, '?')}@{commit}", names.get(asset, "?"), None, None, None)
                     wholes[node.id] = node

@@ -15,12 +15,12 @@ from typing import Any
 from assetcore.assets import Asset, Source
 from assetcore.documents import Document, field_digests, identity
 from assetcore.lineage import commit as lineage
-from assetcore.lineage.commit import Batch, Failed, Made, NewDocument, NewObject, Reused
+from assetcore.lineage.commit import Batch, Committed, Failed, Made, NewDocument, NewObject, Reused
 from assetcore.lineage.manifest import NAME as MANIFEST
 from assetcore.lineage.manifest import encode_manifest
 from assetcore.project import Project
 from assetcore.staleness import Definition
-from assetcore.storage import Key, encode_pack, object_key
+from assetcore.storage import Key, ObjectExistsError, encode_pack, object_key
 from assetcore.storage.formats import jsonable_fields
 from assetcore.units import document_address
 
@@ -92,8 +92,14 @@ class Keeper:
         for draft, document in own:
             address = None if whole else document_address(draft.unit, document.name)
             key = self.key(asset, _artifact_name(document, address))
+            try:
+                await self.project.bucket.write(key, document.content)
+            except ObjectExistsError:  # this run made it before, and was overtaken
+                key = self.key(
+                    asset, _artifact_name(document, document_address(base.to_bytes(8, "big"), document.name))
+                )
+                await self.project.bucket.write(key, document.content)
             one = NewObject(next(counter), key, len(document.content), None)
-            await self.project.bucket.write(key, document.content)
             objects.append(one)
             places[draft.unit, document.name] = (
                 one.id,
@@ -107,13 +113,13 @@ class Keeper:
         self, asset: Asset[..., Any], definition: Definition | None, definition_id: int, *, base: int | None = None,
         made: Sequence[Made] = (), reused: Sequence[Reused] = (), removed: Sequence[tuple[bytes, int | None]] = (),
         failed: Sequence[Failed] = (), objects: Sequence[NewObject] = (),
-    ) -> int:  # fmt: skip
+    ) -> Committed:  # fmt: skip
         """Manifest, then one transaction. The bytes are stored before: a crash leaves bytes that nobody knows, never the reverse."""
         project = self.project
         if base is None:
             base = await self.allocate()
         batch = Batch(
-            project.id, project.environment_id, project.asset_ids[asset.name], definition_id, self.run,
+            base >> 20, project.id, project.environment_id, project.asset_ids[asset.name], definition_id, self.run,
             self.key(asset, f"{MANIFEST}-{base >> 20:08d}.parquet"), tuple(made), tuple(reused), tuple(removed), tuple(failed),
             tuple(objects),
         )  # fmt: skip

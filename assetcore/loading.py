@@ -14,6 +14,7 @@ import pkgutil
 import sys
 import tomllib
 import traceback
+import types
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -23,9 +24,10 @@ from pydantic import BaseModel, ValidationError
 
 from assetcore.assets import Asset, Source
 from assetcore.errors import AssetcoreError, DeclarationError, ProjectError, UsageError
+from assetcore.fingerprint import Fingerprint, fingerprint
 from assetcore.graph import Graph
 
-__all__ = ["configuration", "find_root", "load", "project_names", "user_packages"]
+__all__ = ["configuration", "find_root", "fingerprint_of", "load", "project_names", "user_packages"]
 
 
 def find_root(start: Path) -> Path:
@@ -64,14 +66,13 @@ def load(root: Path, name: str) -> Graph:
     if str(root) not in sys.path:
         sys.path.insert(0, str(root))
     importlib.invalidate_caches()
-    written, sys.dont_write_bytecode = (
-        sys.dont_write_bytecode,
-        True,
-    )  # an edit within a file's clock grain must not meet stale bytecode
+    before, written = frozenset(sys.modules), sys.dont_write_bytecode
+    sys.dont_write_bytecode = True  # an edit within a file's clock grain must not meet stale bytecode
     try:
         modules = list(_import_all(package, root))
     finally:
         sys.dont_write_bytecode = written
+        _remember(before, root)
     declared = {id(v): v for module in modules for v in vars(module).values() if isinstance(v, Asset)}
     if not declared:
         raise ProjectError(
@@ -125,6 +126,25 @@ def user_packages(graph: Graph) -> frozenset[str]:
     return frozenset(module.partition(".")[0] for module in modules if module)
 
 
+def fingerprint_of(graph: Graph, name: str) -> Fingerprint:
+    """The fingerprint of an asset's code, with the methods of the documents and config that it is given."""
+    asset = graph.assets[name]
+    given = [d.upstream.output.type for d in asset.dependencies] + [c.model for c in asset.configs]
+    return fingerprint(
+        asset.function,
+        user_packages=user_packages(graph),
+        version=asset.options.version,
+        types=[cls for cls in dict.fromkeys(given) if _has_methods(cls)],
+    )
+
+
+def _has_methods(cls: type) -> bool:
+    """Whether a class of the user's has code that a function can call; fields alone are the schema's affair."""
+    own = [c for c in cls.__mro__ if c.__module__.partition(".")[0] not in ("assetcore", "pydantic", "builtins")]
+    kinds = (types.FunctionType, property, classmethod, staticmethod, functools.cached_property)
+    return any(isinstance(value, kinds) for c in own for value in vars(c).values())
+
+
 @functools.lru_cache(maxsize=64)
 def _named_in_pyproject(root: Path) -> tuple[str, ...]:
     path = root / "pyproject.toml"
@@ -137,10 +157,25 @@ def _named_in_pyproject(root: Path) -> tuple[str, ...]:
     return tuple(table.get("projects", ()))
 
 
+_loaded: set[str] = set()
+"""Modules that loading a project has imported from below its root: they are forgotten before the next time."""
+
+
 def _forget(package: str) -> None:
+    """Let a project's modules, and what they imported from below its root, be imported anew."""
     top = package.partition(".")[0]
-    for name in [n for n in sys.modules if n in (package, top) or n.startswith(f"{package}.")]:
+    for name in [n for n in sys.modules if n in _loaded or n in (package, top) or n.startswith(f"{package}.")]:
         del sys.modules[name]
+    _loaded.clear()
+
+
+def _remember(before: frozenset[str], root: Path) -> None:
+    """Note which modules came from below the root since; installed packages and assetcore itself are not the user's."""
+    for name in frozenset(sys.modules) - before:
+        file = getattr(sys.modules[name], "__file__", None) or ""
+        installed = "site-packages" in file or name.partition(".")[0] == "assetcore"
+        if file.startswith(f"{root}/") and not installed:
+            _loaded.add(name)
 
 
 def _import_all(package: str, root: Path) -> Iterator[ModuleType]:

@@ -155,7 +155,7 @@ async def _stored(project: Project, found: Sequence[Found]) -> list[StoredDocume
     plain = await project.reader.documents([replace(stored[f.id], fields=None) for f in found], Document)
     return [
         StoredDocument(
-            names[f.asset], f.unit, f.name, f.media_type, f.sha256, document.content, stored[f.id].location.key
+            names.get(f.asset, "?"), f.unit, f.name, f.media_type, f.sha256, document.content, stored[f.id].location.key
         )
         for f, document in zip(found, plain, strict=True)
     ]
@@ -195,17 +195,19 @@ def _repeated(found: Sequence[Found]) -> set[str]:
 def _write_files(
     folder: Path, documents: Sequence[StoredDocument], repeated: set[str], asset: Asset[..., Any]
 ) -> list[str]:
+    written: list[str] = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for document in documents:
             name = f"{document.unit}/{document.name}" if document.name in repeated else document.name
             path = folder / file_name(name, document.media_type)
+            written.append(f"{folder.name}/{path.name}")
             temporary = path.with_name(f".{path.name}.part")
             temporary.write_bytes(document.content)
             os.replace(temporary, path)
     except OSError as error:
         raise UsageError(f"{asset.name} cannot be exported to {folder}: {error.strerror or error}.") from None
-    return [f"{folder.name}/{file_name(d.name, d.media_type)}" for d in documents]
+    return written
 
 
 async def compare(project: Project, one: str, other: str) -> Diff:

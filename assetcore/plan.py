@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import polars as pl
+from pydantic import BaseModel
 
 from assetcore.assets import Asset, Dependency, Source
 from assetcore.digest import digest
@@ -26,6 +27,7 @@ from assetcore.units import View, Wanted, wanted_units
 __all__ = [
     "AssetPlan", "AssetState", "Choice", "Judgement", "Plan", "Snapshot", "SourcePlan", "UnitPlan", "changed_aggregates", "define",
     "judge_asset",
+    "judge_chosen",
     "make_plan", "source_changes", "unsettled", "view_below",
 ]  # fmt: skip
 
@@ -203,7 +205,7 @@ class Plan:
 
 
 def define(
-    asset: Asset[..., Any], fingerprint: Fingerprint, config: Mapping[str, Any], models: Mapping[str, str | None]
+    asset: Asset[..., Any], fingerprint: Fingerprint, config: Mapping[str, BaseModel], models: Mapping[str, str | None]
 ) -> Definition:
     """The current definition of an asset. `config` holds its parameters' values, `models` what its aliases point to."""
     output = asset.output
@@ -215,10 +217,18 @@ def define(
             "schema": Component(digest("schema", schema), schema),
             "version": Component(digest("version", version), version),
             "code": Component(fingerprint.digest, {part.name: part.digest.hex() for part in fingerprint.parts}),
-            "config": Component(digest("config", config), dict(config)),
+            "config": Component(_config_digest(config), {p: v.model_dump(mode="json") for p, v in config.items()}),
             "models": Component(digest("models", models), dict(models)),
         }
     )
+
+
+def _config_digest(config: Mapping[str, BaseModel]) -> bytes:
+    """Over the values themselves, because JSON lists a set in the order of its hashes; over JSON where they have no encoding."""
+    try:
+        return digest("config", {p: v.model_dump() for p, v in config.items()})
+    except TypeError:
+        return digest("config", {p: v.model_dump(mode="json") for p, v in config.items()})
 
 
 def _schema(cls: type[Any]) -> Any:
@@ -287,6 +297,25 @@ def judge_asset(
     return Judgement(judged, wanted)
 
 
+def judge_chosen(
+    asset: Asset[..., Any],
+    graph: Graph,
+    views: Mapping[str, View],
+    definition: Definition,
+    state: AssetState,
+    choice: Choice,
+) -> Judgement:
+    """Judge the units of one asset; those that were selected are stale where the choice forces them."""
+    judgement = judge_asset(asset, graph, views, definition, state)
+    if not choice.force or asset.name not in choice.assets:
+        return judgement
+    forced = judge_asset(asset, graph, views, definition, state, force=True).judged
+    chosen = choice.narrow(asset.name, forced).select("unit")
+    others = judgement.judged.join(chosen, on="unit", how="anti")
+    both = pl.concat([forced.join(chosen, on="unit", how="semi"), others])
+    return Judgement(both.sort("label", "unit"), judgement.wanted)
+
+
 def changed_aggregates(asset: Asset[..., Any], judgement: Judgement) -> list[int]:
     """The materializations of units that are given several documents, some of which changed or are gone: which, `former` tells."""
     if not any(d.kind == "collect" for d in asset.dependencies):
@@ -322,7 +351,8 @@ def view_below(judged: pl.DataFrame, documents: pl.DataFrame) -> View:
         pl.col("status").ne_missing("removed")
     )
     marked = marked.with_columns(pl.col("again").fill_null(value=True).alias("pending")).drop("again", "status")
-    return View(marked, open=bool(status["again"].any()))
+    again = status.filter("again")["unit"]
+    return View(marked, open=len(again) > 0, open_units=again)
 
 
 def make_plan(graph: Graph, environment: str, snapshot: Snapshot, choice: Choice, *, details: bool = True) -> Plan:
@@ -333,6 +363,7 @@ def make_plan(graph: Graph, environment: str, snapshot: Snapshot, choice: Choice
     sources: list[SourcePlan] = []
     open_assets: dict[str, frozenset[str]] = {}
     blocking: set[str] = set()
+    partial: set[str] = set()
     changed: dict[str, list[int]] = {}
     judgements: dict[str, Judgement] = {}
     seconds = 0.0
@@ -355,15 +386,14 @@ def make_plan(graph: Graph, environment: str, snapshot: Snapshot, choice: Choice
             if state is not None:
                 views[name] = View(state.documents)
             continue
-        force = choice.force and name in choice.assets
         state = _with_going(asset, snapshot, views, state)
-        judgement = judge_asset(asset, graph, views, snapshot.definitions[name], state, force=force)
+        judgement = judge_chosen(asset, graph, views, snapshot.definitions[name], state, choice)
         judged = judgement.judged
         judgements[name] = judgement
         if state.former is None and (aggregates := changed_aggregates(asset, judgement)):
             changed[name] = aggregates
         below = view_below(judged, state.documents)
-        views[name] = View(below.documents, open=below.open or any(views[up].open for up in graph.upstream(name)))
+        views[name] = replace(below, open=below.open or any(views[up].open for up in graph.upstream(name)))
         is_open = judged.filter(pl.col("status") != "fresh").height > 0
         chosen = choice.narrow(name, judged)
         if name in choice.assets:
@@ -373,6 +403,9 @@ def make_plan(graph: Graph, environment: str, snapshot: Snapshot, choice: Choice
                 chosen["blocked"].any() or name not in choice.units
             ):  # units that are yet to appear are not there to be blocked
                 blocking |= above - choice.assets
+            blocking |= above & partial
+            if judged.join(chosen.select("unit"), on="unit", how="anti").filter(pl.col("status") != "fresh").height:
+                partial.add(name)  # units outside the selection stay stale
         if is_open or above:
             open_assets[name] = above | ({name} if is_open else frozenset())
     return Plan(

@@ -6,8 +6,6 @@ the environment and the assets, and the bucket.
 
 from __future__ import annotations
 
-import functools
-import types
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -17,11 +15,11 @@ from pydantic import BaseModel
 
 from assetcore.assets import Source
 from assetcore.errors import UsageError
-from assetcore.fingerprint import Fingerprint, fingerprint
+from assetcore.fingerprint import Fingerprint
 from assetcore.graph import Graph
 from assetcore.lineage import schema
 from assetcore.lineage.registry import register
-from assetcore.loading import configuration, load, user_packages
+from assetcore.loading import configuration, fingerprint_of, load
 from assetcore.plan import define
 from assetcore.settings import Settings
 from assetcore.staleness import Definition
@@ -89,13 +87,7 @@ class Project:
         """
         if name not in self._fingerprints:
             asset = self.graph.assets[name]
-            given = [d.upstream.output.type for d in asset.dependencies] + [c.model for c in asset.configs]
-            found = fingerprint(
-                asset.function,
-                user_packages=user_packages(self.graph),
-                version=asset.options.version,
-                types=[cls for cls in dict.fromkeys(given) if _has_methods(cls)],
-            )
+            found = fingerprint_of(self.graph, name)
             if self.settings.strict and found.notes:
                 note = found.notes[0]
                 raise asset.fail(f"cannot be followed at {note.where}: {note.what} ({note.code}).", note.settle)
@@ -106,7 +98,7 @@ class Project:
         """The current definition of an asset; computed once."""
         if name not in self._definitions:
             asset = self.graph.assets[name]
-            config = {p: value.model_dump(mode="json") for p, value in self.config.get(name, {}).items()}
+            config = dict(self.config.get(name, {}))
             models = {alias: self.settings.models.get(alias) for alias in asset.options.models}
             self._definitions[name] = define(asset, self.fingerprint(name), config, models)
         return self._definitions[name]
@@ -114,10 +106,3 @@ class Project:
     def definitions(self, names: Collection[str]) -> dict[str, Definition]:
         """The current definitions of these assets (sources have none)."""
         return {n: self.definition(n) for n in names if not isinstance(self.graph.assets[n], Source)}
-
-
-def _has_methods(cls: type) -> bool:
-    """Whether a class of the user's has code that a function can call; fields alone are the schema's affair."""
-    own = [c for c in cls.__mro__ if c.__module__.partition(".")[0] not in ("assetcore", "pydantic", "builtins")]
-    kinds = (types.FunctionType, property, classmethod, staticmethod, functools.cached_property)
-    return any(isinstance(value, kinds) for c in own for value in vars(c).values())

@@ -66,7 +66,9 @@ class AssetResult:
     def summary(self) -> str:
         """The counts that are not zero, in words."""
         shown = ("taken_in", "made", "unchanged", "reused", "removed", "failed", "skipped")
-        return ", ".join(f"{getattr(self, n)} {n.replace('_', ' ')}" for n in shown if getattr(self, n)) or "nothing to do"
+        return (
+            ", ".join(f"{getattr(self, n)} {n.replace('_', ' ')}" for n in shown if getattr(self, n)) or "nothing to do"
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -214,7 +214,9 @@ class Session:
         """The plan of a choice; with `upstream` the choice includes what is stale above it."""
         plan, found = await self._plan(choice, rehash=rehash)
         if upstream and plan.stale_inputs:
-            choice = replace(choice, assets=choice.assets | set(plan.stale_inputs))
+            whole = set(plan.stale_inputs)
+            units = {n: rule for n, rule in choice.units.items() if n not in whole}
+            choice = replace(choice, assets=choice.assets | whole, units=units)
             plan, found = await self._plan(choice, rehash=False)
         return choice, plan, found
 

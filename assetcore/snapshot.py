@@ -51,9 +51,9 @@ async def take(project: Project, choice: Choice, *, rehash: bool = False) -> Rea
     graph = project.graph
     scope = choice.assets | graph.ancestors(choice.assets)
     names = [n for n in graph.sources if n in scope]
+    definitions = project.definitions(scope)  # before anything that takes time: the code is what was just imported
     looked = await asyncio.gather(*(observe(project, n, rehash=rehash) for n in names))
     raw = dict(zip(names, looked, strict=True))
-    definitions = project.definitions(scope)
     async with project.engine.connect() as connection:
         await connection.execution_options(isolation_level="REPEATABLE READ")
         marks = await read.watermarks(connection, project.environment_id)

@@ -6,22 +6,25 @@ code leaves its documents. Nothing is removed that lineage points to: what an as
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from assetcore.errors import StorageError
 from assetcore.lineage import commit as lineage
-from assetcore.lineage import read
+from assetcore.lineage import read, runs
 from assetcore.lineage.commit import Batch
 from assetcore.lineage.manifest import NAME as MANIFEST
-from assetcore.lineage.manifest import encode_manifest
+from assetcore.lineage.manifest import decode_manifest, encode_manifest
 from assetcore.project import Project
-from assetcore.storage import ObjectInfo, object_key, run_timestamp
+from assetcore.storage import ObjectInfo, object_key, parse_key, run_timestamp
 
 __all__ = ["Swept", "sweep"]
 
+GC = "gc"
+"""What stands for a run in the manifests that this room writes."""
 GRACE = timedelta(hours=1)
 """Objects younger than this may belong to a commit that is under way elsewhere."""
 
@@ -47,6 +50,7 @@ async def sweep(
         async with project.engine.connect() as connection:
             orphans = await read.undeclared(connection, project.environment_id, list(project.asset_ids.values()))
         unknown = [info async for info in _unknown(project, datetime.now(UTC) - grace)]
+        await _refuse_foreign_lineage(project, unknown)
         if not dry_run:
             for identifier, (name, units) in orphans.items():
                 await _retire(project, identifier, name, units)
@@ -62,7 +66,7 @@ async def _retire(project: Project, identifier: int, name: str, units: list[tupl
     key = object_key(
         project.name, "main", run_timestamp(datetime.now(UTC)), name, f"{MANIFEST}-{base >> 20:08d}.parquet"
     )
-    batch = Batch(project.id, project.environment_id, identifier, 0, "gc", key, removed=tuple(units))
+    batch = Batch(base >> 20, project.id, project.environment_id, identifier, 0, GC, key, removed=tuple(units))
     data = encode_manifest(
         batch, project=project.name, environment=project.environment, asset=name, assets={}, definition=None
     )
@@ -78,3 +82,17 @@ async def _unknown(project: Project, before: datetime) -> AsyncIterator[ObjectIn
     async for info in project.bucket.list(f"{project.name}/"):
         if info.key not in known and info.modified < before:
             yield info
+
+
+async def _refuse_foreign_lineage(project: Project, unknown: Sequence[ObjectInfo]) -> None:
+    """Manifests of runs that this database has never heard of say that it was lost or restored: then nothing here is garbage."""
+    manifests = [info.key for info in unknown if parse_key(info.key).artifact_name.startswith(MANIFEST)]
+    named = {decode_manifest(await project.bucket.read(key))[0]["run"] for key in manifests}
+    async with project.engine.connect() as connection:
+        foreign = named - await runs.known(connection, named) - {GC}
+    if foreign:
+        raise StorageError(
+            f"The bucket holds lineage of {len(foreign)} runs that the database does not know, such as {min(foreign)}: "
+            "it was lost, or restored from a backup, or is another one.",
+            hint="Nothing was removed. Use the database that belongs to this bucket.",
+        )

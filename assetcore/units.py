@@ -14,7 +14,8 @@ Columns, everywhere:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import polars as pl
@@ -33,6 +34,9 @@ DOCUMENTS = {
     "identity": pl.Binary, "pending": pl.Boolean, "media_type": pl.String, "sha256": pl.Binary, "field_digests": pl.Binary,
 }  # fmt: skip
 WANTED = {"unit": pl.Binary, "label": pl.String, "parent": pl.String, "inputs": pl.Binary, "pending": pl.Boolean}
+_NONE = pl.Series("unit", [], pl.Binary)
+LABEL_LIMIT = 200
+CONTROL = r"[\x00-\x1f\x7f-\x9f]"
 GIVEN = {"unit": pl.Binary, "parameter": pl.Int64, "document": pl.Int64, "address": pl.Binary}
 
 
@@ -41,11 +45,13 @@ class View:
     """What an asset's documents are, as far as is known.
 
     `documents` holds the current ones; `pending` marks those that will be made again, whose identity is therefore open.
-    `open` says that documents may appear, change or vanish: some unit of the asset is yet to be made.
+    `open` says that documents may appear, change or vanish: some unit of the asset is yet to be made. `open_units` are those of
+    them that are known; others may appear where an asset above is open.
     """
 
     documents: pl.DataFrame
     open: bool = False
+    open_units: pl.Series = field(default_factory=lambda: _NONE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,10 +148,13 @@ def _groups(dependency: Dependency, views: Mapping[str, View]) -> pl.DataFrame:
     """A row a value of the field by which documents are grouped."""
     value = f"value:{dependency.by}"
     groups = _with_groups(dependency, views).group_by("of", maintain_order=True).agg(pl.col(value).drop_nulls().first())
-    unread = "#" + pl.col("of").bin.slice(0, 4).bin.encode("hex")
+    short = "#" + pl.col("of").bin.slice(0, 4).bin.encode("hex")
+    text = pl.coalesce(value, short)  # what has not been read yet is shown by its digest
+    unfit = (text == "") | text.str.contains(CONTROL) | (text.str.len_chars() > LABEL_LIMIT)
+    shown = text.str.replace_all(CONTROL, " ").str.slice(0, LABEL_LIMIT // 2) + short
     return groups.select(
         pl.col("of").alias("unit"),
-        pl.coalesce(value, unread).alias("label"),  # what has not been read yet is shown by its digest
+        pl.when(unfit).then(shown).otherwise(text).alias("label"),
         pl.lit(None, pl.String).alias("parent"),
     )
 
@@ -165,7 +174,9 @@ def _part(
         return _each_part(index, dependency, driver, base, graph, views)
     if dependency.by is not None:
         documents = _with_groups(dependency, views)
-        return _members_part(index, documents, base.select("unit", pl.col("unit").alias("of")), view.open)
+        return _members_part(
+            index, documents, base.select("unit", pl.col("unit").alias("of")), None if view.open else _NONE
+        )
     if dependency.per is not None and driver is not None:
         below = _ancestor(dependency.upstream.name, dependency.per.name, graph, views)
         documents = view.documents.join(below, on="address", how="inner", maintain_order="left")
@@ -175,7 +186,9 @@ def _part(
             .join(above, on="address", how="left")
             .select("unit", "of")
         )
-        return _members_part(index, documents, of, view.open)
+        return _members_part(
+            index, documents, of, _open_under(dependency.upstream.name, dependency.per.name, graph, views)
+        )
     digest = sequence_digest("inputs", view.documents["identity"])
     pending = view.open or bool(view.documents["pending"].any())
     inputs = base.select("unit", pl.lit(digest).alias("inputs"), pl.lit(pending).alias("pending"))
@@ -212,19 +225,46 @@ def _each_part(
     )
 
 
-def _members_part(index: int, documents: pl.DataFrame, of: pl.DataFrame, is_open: bool) -> _Part:
-    """Each unit is given several documents: those whose `of` is the unit's."""
+def _members_part(index: int, documents: pl.DataFrame, of: pl.DataFrame, open_of: pl.Series | None) -> _Part:
+    """Each unit is given several documents: those whose `of` is the unit's. `open_of` may gain, lose or change some; None: all may."""
     joined = documents.select("of", "document", "address", "identity", "pending").join(
         of, on="of", how="inner", maintain_order="left"
     )
     groups = joined.group_by("unit", maintain_order=True).agg("identity", pl.col("pending").any())
-    inputs = groups.select(
-        "unit",
-        pl.Series("inputs", [sequence_digest("inputs", members) for members in groups["identity"]], pl.Binary),
-        pl.col("pending") | pl.lit(is_open),
+    is_open = pl.lit(value=True) if open_of is None else pl.col("of").is_in(open_of.implode())
+    inputs = (
+        of.join(
+            groups.select(
+                "unit",
+                pl.Series("inputs", [sequence_digest("inputs", members) for members in groups["identity"]], pl.Binary),
+                "pending",
+            ),
+            on="unit",
+            how="left",
+        )
+        .with_columns(
+            pl.col("inputs").fill_null(sequence_digest("inputs", [])),
+            pl.col("pending").fill_null(value=False) | is_open.fill_null(value=False),
+        )
+        .select("unit", "inputs", "pending")
     )
     given = joined.select("unit", pl.lit(index, pl.Int64).alias("parameter"), "document", "address")
-    return _Part(inputs, given, is_open)
+    return _Part(inputs, given)
+
+
+def _open_under(name: str, above: str, graph: Graph, views: Mapping[str, View]) -> pl.Series:
+    """The documents of `above` below which documents of `name` may yet appear, change or go: their units on the way are to be made."""
+    found = [pl.Series("of", [], pl.Binary)]
+    for step, up in pairwise(graph.chain(name)):
+        if step == above:
+            break
+        units = views[step].open_units
+        if up == above:
+            found.append(units)
+        else:
+            ancestors = _ancestor(up, above, graph, views)
+            found.append(units.to_frame("address").join(ancestors, on="address", how="inner")["of"])
+    return pl.concat([one.rename("of") for one in found])
 
 
 def _ancestor(name: str, above: str, graph: Graph, views: Mapping[str, View]) -> pl.DataFrame:

@@ -8,7 +8,6 @@ it is written and `Overtaken` is raised; the caller judges again.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -26,8 +25,10 @@ from assetcore.lineage.read import among
 from assetcore.staleness import Definition
 from assetcore.storage import Key
 
-__all__ = ["Batch", "Failed", "Made", "NewDocument", "NewObject", "Overtaken", "Reused", "allocate", "commit", "keep_definition",
-           "keep_observation", "settle"]  # fmt: skip
+__all__ = [
+    "Batch", "Committed", "Failed", "Made", "NewDocument", "NewObject", "Overtaken", "Reused", "allocate", "commit",
+    "keep_definition", "keep_observation", "settle",
+]  # fmt: skip
 
 
 class Overtaken(Exception):
@@ -102,8 +103,22 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
+class Committed:
+    """A commit's number, and that of the asset's commit before it (0 for none)."""
+
+    number: int
+    after: int
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
-    """One commit: what changes of one asset in one environment."""
+    """One commit: what changes of one asset in one environment.
+
+    `number` is that of the block of identifiers it took: known before Postgres is told, so that the manifest, which is named by it,
+    and those that collect the asset later can say which commit they mean.
+    """
+
+    number: int
 
     project: int
     environment: int
@@ -149,25 +164,23 @@ async def keep_definition(
     return int(found)
 
 
-async def commit(connection: AsyncConnection, batch: Batch) -> int:
-    """Write one batch; returns the commit's number. The caller's transaction is committed by the caller."""
+async def commit(connection: AsyncConnection, batch: Batch) -> Committed:
+    """Write one batch. The caller's transaction is committed by the caller."""
     await connection.execute(sa.select(t.project.c.id).where(t.project.c.id == batch.project).with_for_update())
     await _compare(connection, batch)
-    row = await connection.execute(
-        sa.insert(t.commit)
-        .values(
-            project_id=batch.project, environment_id=batch.environment, asset_id=batch.asset, run_id=batch.run,
+    number = batch.number
+    await connection.execute(
+        sa.insert(t.commit).values(
+            id=number, project_id=batch.project, environment_id=batch.environment, asset_id=batch.asset, run_id=batch.run,
             manifest=batch.manifest, at=batch.at,
         )
-        .returning(t.commit.c.id)
     )  # fmt: skip
-    number = int(row.scalar_one())
     await _copy(connection, t.object_, [(o.id, batch.asset, o.key, o.size, o.rows) for o in batch.objects])
     documents = [(d, m) for m in batch.made for d in m.new]
     await _copy(
         connection, t.document,
         [(d.id, batch.asset, m.id, d.address, d.name, d.type, d.media_type, d.size, d.sha256, d.field_digests, d.identity, d.object,
-          d.row, None if d.fields is None else json.dumps(d.fields)) for d, m in documents],
+          d.row, None if d.fields is None else schema.to_json(d.fields)) for d, m in documents],
     )  # fmt: skip
     await _copy(
         connection, t.materialization,
@@ -192,8 +205,7 @@ async def commit(connection: AsyncConnection, batch: Batch) -> int:
     await _supersede(connection, batch, ended, number)
     await _copy(connection, t.head, [(batch.environment, batch.asset, unit, m, number, None) for unit, m in heads])
     await _note_failures(connection, batch, [unit for unit, _ in heads] + [unit for unit, _ in batch.removed])
-    await _move_watermark(connection, batch, number)
-    return number
+    return Committed(number, await _move_watermark(connection, batch, number))
 
 
 async def settle(
@@ -227,6 +239,9 @@ async def keep_observation(
 ) -> None:
     """Remember the last look at a source: only rows that differ are written."""
     o = t.observation
+    await connection.execute(
+        sa.select(t.asset.c.id).where(t.asset.c.id == asset).with_for_update()
+    )  # one look at a time
     changed = observed.join(known, on=observed.columns, how="anti", nulls_equal=True)
     gone = known.join(observed, on="name", how="anti")["name"].to_list() + changed["name"].to_list()
     if gone:
@@ -281,8 +296,12 @@ async def _note_failures(connection: AsyncConnection, batch: Batch, mended: Sequ
     )  # fmt: skip
 
 
-async def _move_watermark(connection: AsyncConnection, batch: Batch, number: int) -> None:
+async def _move_watermark(connection: AsyncConnection, batch: Batch, number: int) -> int:
+    """Note the commit as the asset's last; returns the one before."""
     w = t.watermark
+    before = await connection.execute(
+        sa.select(w.c.last_commit).where(w.c.environment_id == batch.environment, w.c.asset_id == batch.asset)
+    )
     changed = number if batch.changes else 0
     statement = insert(w).values(
         environment_id=batch.environment, asset_id=batch.asset, changed_commit=changed, last_commit=number, settled=None,
@@ -297,6 +316,7 @@ async def _move_watermark(connection: AsyncConnection, batch: Batch, number: int
             },
         )
     )  # fmt: skip
+    return int(before.scalar_one_or_none() or 0)
 
 
 async def _copy(connection: AsyncConnection, table: sa.Table, rows: Sequence[tuple[Any, ...]]) -> None:

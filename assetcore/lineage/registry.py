@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from assetcore.graph import Graph
 from assetcore.lineage import tables as t
@@ -32,7 +32,10 @@ async def register(engine: AsyncEngine, graph: Graph, environment: str) -> tuple
         new = []
         for name, asset in graph.assets.items():
             before = asset.options.renamed_from
-            if name not in known and before in known and before not in graph.assets:
+            if before in known and before not in graph.assets and await _is_unused(connection, known.get(name)):
+                if name in known:  # registered by a look at the project before `renamed_from` was written
+                    spare = f"{name}~{known[name]}"
+                    await connection.execute(sa.update(a).where(a.c.id == known[name]).values(name=spare))
                 await connection.execute(sa.update(a).where(a.c.id == known[before]).values(name=name))
                 known[name] = known.pop(before)
             elif name not in known:
@@ -42,3 +45,11 @@ async def register(engine: AsyncEngine, graph: Graph, environment: str) -> tuple
             rows = await connection.execute(sa.select(a.c.id, a.c.name).where(a.c.project_id == identifier))
             known = {n: i for i, n in rows}
     return int(identifier), int(environment_id), {n: known[n] for n in graph.assets}
+
+
+async def _is_unused(connection: AsyncConnection, asset: int | None) -> bool:
+    """Whether nothing was ever committed to an asset."""
+    if asset is None:
+        return True
+    w = t.watermark.c
+    return (await connection.execute(sa.select(sa.func.count()).where(w.asset_id == asset))).scalar_one() == 0

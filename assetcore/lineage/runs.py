@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -187,3 +187,9 @@ async def _with_assets(connection: AsyncConnection, rows: Sequence[Any]) -> list
         )
         for r in rows
     ]
+
+
+async def known(connection: AsyncConnection, runs: Collection[str]) -> set[str]:
+    """Those of these runs that there are."""
+    rows = await connection.execute(sa.select(t.run.c.id).where(t.run.c.id.in_(list(runs))))
+    return set(rows.scalars())

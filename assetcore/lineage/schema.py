@@ -7,6 +7,8 @@ order does not pay for importing it.
 
 from __future__ import annotations
 
+import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +18,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from assetcore.errors import SchemaError, ServiceError
 
-__all__ = ["HEAD", "Connection", "Engine", "connect", "ensure", "is_service_error", "migrations_folder", "revision",
-           "service_error", "upgrade"]  # fmt: skip
+__all__ = ["HEAD", "Connection", "Engine", "connect", "ensure", "from_json", "is_service_error", "migrations_folder",
+           "revision", "service_error", "to_json", "upgrade"]  # fmt: skip
 
 HEAD = "0001"
 Engine = AsyncEngine
 Connection = AsyncConnection
 """The words of SQLAlchemy that other rooms hold, and hand back to this one."""
+_AS_TEXT = "$json"
 _LOCK = 0x617373657463
 _version = sa.table("alembic_version", sa.column("version_num"))
 _catalogue = sa.table("pg_tables", sa.column("tablename"), sa.column("schemaname"))
@@ -33,7 +36,10 @@ def connect(database_url: str) -> AsyncEngine:
 
     What keeps a connection from opening, or breaks it, is raised as a ServiceError that names the address.
     """
-    engine = create_async_engine(database_url, pool_size=5, max_overflow=10, pool_pre_ping=True, pool_recycle=1800)
+    engine = create_async_engine(
+        database_url, pool_size=5, max_overflow=10, pool_pre_ping=True, pool_recycle=1800,
+        json_serializer=to_json, json_deserializer=from_json,
+    )  # fmt: skip
 
     def opening(dialect: sa.Dialect, record: Any, arguments: Any, options: Any) -> Any:
         try:
@@ -48,6 +54,21 @@ def connect(database_url: str) -> AsyncEngine:
     event.listen(engine.sync_engine, "do_connect", opening)
     event.listen(engine.sync_engine, "handle_error", failing)
     return engine
+
+
+def to_json(value: Any) -> str:
+    """JSON as Postgres takes it: what jsonb cannot hold (NUL, NaN, infinities) is kept as text inside."""
+    with suppress(ValueError):
+        text = json.dumps(value, allow_nan=False)
+        if "\\u0000" not in text:
+            return text
+    return json.dumps({_AS_TEXT: json.dumps(value)})
+
+
+def from_json(text: str | bytes) -> Any:
+    """The value that `to_json` was given."""
+    value = json.loads(text)
+    return json.loads(value[_AS_TEXT]) if isinstance(value, dict) and value.keys() == {_AS_TEXT} else value
 
 
 def is_service_error(error: BaseException) -> bool:

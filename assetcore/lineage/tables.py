@@ -103,7 +103,7 @@ run_asset = sa.Table(
 
 commit = sa.Table(
     "commit", metadata,
-    sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),
+    sa.Column("id", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("project_id", sa.Integer, nullable=False),
     sa.Column("environment_id", sa.Integer, nullable=False),
     sa.Column("asset_id", sa.Integer, nullable=False),
@@ -111,7 +111,7 @@ commit = sa.Table(
     sa.Column("manifest", sa.Text, nullable=False),
     _now(),
     sa.Index(None, "environment_id", "at"),
-    comment="one transaction that changed what an asset is; ids grow in the order of a project's commits",
+    comment="one transaction that changed what an asset is; its id names its manifest, and grows with each commit of an asset",
 )  # fmt: skip
 
 object_ = sa.Table(

@@ -58,10 +58,10 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step of a trace: pairs (from, to) of documents, and (asset, commit, document) where a whole asset was given."""
+    """One step of a trace: pairs (from, to) of documents, and (asset, environment, commit, document) where a whole asset was given."""
 
     edges: frozenset[tuple[int, int]]
-    wholes: frozenset[tuple[int, int, int]]
+    wholes: frozenset[tuple[int, int, int, int]]
 
 
 _d, _h, _m = t.document.c, t.head.c, t.materialization.c
@@ -171,13 +171,13 @@ async def up(connection: AsyncConnection, environment: int, ids: Collection[int]
         sa.select(e.materialization_id, e.document_id).where(among(e.materialization_id, by_maker, sa.BigInteger))
     )
     wholes = await connection.execute(
-        sa.select(c.materialization_id, c.asset_id, c.commit_id).where(
+        sa.select(c.materialization_id, c.asset_id, c.environment_id, c.commit_id).where(
             among(c.materialization_id, by_maker, sa.BigInteger)
         )
     )
     return Step(
         frozenset((document, given) for m, given in edges for document in by_maker[m]),
-        frozenset((asset, commit, document) for m, asset, commit in wholes for document in by_maker[m]),
+        frozenset((asset, at, commit, document) for m, asset, at, commit in wholes for document in by_maker[m]),
     )
 
 

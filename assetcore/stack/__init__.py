@@ -30,7 +30,18 @@ from assetcore.stack.trouble import Trouble, connection_trouble
 
 ALL = frozenset({"postgres", "redis", "store", "prefect"})
 
-OUR_NAMES = (".gitignore", "names.json", "services.json", "secrets.json", "lock", "logs", "postgres", "redis", "prefect", "store")
+OUR_NAMES = (
+    ".gitignore",
+    "names.json",
+    "services.json",
+    "secrets.json",
+    "lock",
+    "logs",
+    "postgres",
+    "redis",
+    "prefect",
+    "store",
+)
 
 Progress = Callable[[str], None]
 T = TypeVar("T")
@@ -108,7 +119,7 @@ async def up(
         async with home.lock(lambda: say("waiting for another command that starts or stops the services")):
             await _unbroken(_each(asyncio.to_thread(_start, home, name) for name in sorted(needed | sooner)))
         await _each(_ready(home, name, say) for name in sorted(needed))
-    return _addresses(settings, home)
+    return _addresses(settings, home, needed)
 
 
 async def down(settings: Settings, on_progress: Progress | None = None) -> None:
@@ -242,13 +253,14 @@ def _reset_password(home: Home, name: str) -> Service:
     return home.remember(name, SERVERS[name].reset_password(home, home.services()[name]))
 
 
-def _addresses(settings: Settings, home: Home) -> Addresses:
+def _addresses(settings: Settings, home: Home, needed: set[str]) -> Addresses:
+    """Addresses that were given, and those of what was started and answers; not of what is only starting."""
     found = {"storage_url": settings.storage_url}
     services = home.services()
     for name, server in SERVERS.items():
         service = services.get(name, Service())
         given = getattr(settings, server.SETTING)
-        found[server.SETTING] = given or (server.address(home, service) if service.pid else "")
+        found[server.SETTING] = given or (server.address(home, service) if name in needed else "")
     return Addresses(**found)
 
 

@@ -30,7 +30,7 @@ def upgrade() -> None:
     op.create_index(op.f("ix_collected_asset_id"), "collected", ["asset_id"], unique=False)
     op.create_table(
         "commit",
-        sa.Column("id", sa.BigInteger(), sa.Identity(always=False), nullable=False),
+        sa.Column("id", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("project_id", sa.Integer(), nullable=False),
         sa.Column("environment_id", sa.Integer(), nullable=False),
         sa.Column("asset_id", sa.Integer(), nullable=False),
@@ -38,7 +38,7 @@ def upgrade() -> None:
         sa.Column("manifest", sa.Text(), nullable=False),
         sa.Column("at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_commit")),
-        comment="one transaction that changed what an asset is; ids grow in the order of a project's commits",
+        comment="one transaction that changed what an asset is; its id names its manifest, and grows with each commit of an asset",
     )
     op.create_index(op.f("ix_commit_environment_id_at"), "commit", ["environment_id", "at"], unique=False)
     op.create_table(
