@@ -167,14 +167,14 @@ async def export(project: Project, choice: Choice, directory: Path) -> Exported:
     for name in project.graph.ordered(choice.assets):
         async with project.engine.connect() as connection:
             found = await trace.of_asset(connection, project.environment_id, project.asset_ids[name])
-        rule = choice.units.get(name)
-        found = [f for f in found if rule is None or rule.matches(f.unit)]
-        repeated = _repeated(found)
+            rule = choice.units.get(name)
+            found = [f for f in found if rule is None or rule.matches(f.unit)]
+            names = _file_names(await trace.qualified(connection, project.environment_id, found))
         for start in range(0, len(found), EXPORT_BATCH):
             documents = await _stored(project, found[start : start + EXPORT_BATCH])
-            written += await asyncio.to_thread(
-                _write_files, directory / name, documents, repeated, project.graph.assets[name]
-            )
+            some = zip(names[start : start + EXPORT_BATCH], documents, strict=True)
+            await asyncio.to_thread(_write_files, directory / name, list(some), project.graph.assets[name])
+        written += [f"{name}/{file}" for file in names]
     if not written:
         raise NothingSelectedError(
             "The selected assets have no documents yet.", hint="Make them first: aipctl materialize"
@@ -188,26 +188,26 @@ def file_name(name: str, media_type: str) -> str:
     return artifact_name(name + suffix)
 
 
-def _repeated(found: Sequence[Found]) -> set[str]:
-    return {name for name, count in Counter(f.name for f in found).items() if count > 1}
+def _file_names(found: Sequence[Found]) -> list[str]:
+    """A file name for each of an asset's documents: its own; with its unit where names repeat; with its address where these do, too."""
+    own = [file_name(f.name, f.media_type) for f in found]
+    in_unit = [file_name(f"{f.unit}/{f.name}", f.media_type) for f in found]
+    addressed = [file_name(f"{f.unit}/{f.name}/{f.address.hex()}", f.media_type) for f in found]
+    repeated = Counter(own)
+    names = [u if repeated[o] > 1 else o for o, u in zip(own, in_unit, strict=True)]
+    repeated = Counter(names)
+    return [a if repeated[n] > 1 else n for n, a in zip(names, addressed, strict=True)]
 
 
-def _write_files(
-    folder: Path, documents: Sequence[StoredDocument], repeated: set[str], asset: Asset[..., Any]
-) -> list[str]:
-    written: list[str] = []
+def _write_files(folder: Path, documents: Sequence[tuple[str, StoredDocument]], asset: Asset[..., Any]) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for document in documents:
-            name = f"{document.unit}/{document.name}" if document.name in repeated else document.name
-            path = folder / file_name(name, document.media_type)
-            written.append(f"{folder.name}/{path.name}")
-            temporary = path.with_name(f".{path.name}.part")
+        for name, document in documents:
+            temporary = folder / f".{name}.part"
             temporary.write_bytes(document.content)
-            os.replace(temporary, path)
+            os.replace(temporary, folder / name)
     except OSError as error:
         raise UsageError(f"{asset.name} cannot be exported to {folder}: {error.strerror or error}.") from None
-    return written
 
 
 async def compare(project: Project, one: str, other: str) -> Diff:

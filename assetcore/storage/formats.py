@@ -7,6 +7,7 @@ values do not fit their column (an int beyond 64 bits, moments with and without 
 
 from __future__ import annotations
 
+import base64
 import itertools
 import json
 import types
@@ -39,6 +40,7 @@ __all__ = [
     "columns_of",
     "from_column",
     "jsonable_fields",
+    "plain_fields",
     "sorted_json",
     "to_column",
 ]
@@ -107,11 +109,41 @@ def binary_array(values: Sequence[bytes], width: int | None = None) -> pa.Array:
 
 
 def jsonable_fields(document: Document) -> dict[str, Any]:
-    """The typed fields as plain JSON values, for an object that stands alone; `Document.stored` takes them back."""
+    """The typed fields as plain JSON values, for an object that stands alone; `plain_fields` takes them back."""
+    binary = [c.name for c in columns_of(type(document)) if c.arrow is not None and _is_binary(c.arrow)]
+    values = {name: getattr(document, name) for name in document.field_names()}
+    values.update({name: _as_base64(values[name]) for name in binary})
     try:
-        return {name: json.loads(sorted_json(getattr(document, name))) for name in document.field_names()}
+        plain = {name: json.loads(sorted_json(value)) for name, value in values.items()}
     except (TypeError, ValueError) as error:
         raise StorageError(f"{document!r} has a field that cannot be stored: {error}.") from None
+    return plain | ({_BASE64: binary} if binary else {})
+
+
+def plain_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of the typed fields, as `Document.stored` takes them, of what `jsonable_fields` made of them."""
+    binary = fields.get(_BASE64, ())
+    return {n: _from_base64(v) if n in binary else v for n, v in fields.items() if n != _BASE64}
+
+
+_BASE64 = "$base64"
+"""Beside the fields: the names of those whose bytes are written in base64, because JSON has no bytes."""
+
+
+def _is_binary(arrow: pa.DataType) -> bool:
+    return _is_binary(arrow.value_type) if pa.types.is_list(arrow) else arrow == pa.binary()
+
+
+def _as_base64(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    return [_as_base64(member) for member in value] if isinstance(value, list) else value
+
+
+def _from_base64(value: Any) -> Any:
+    if isinstance(value, str):
+        return base64.b64decode(value)
+    return [_from_base64(member) for member in value] if isinstance(value, list) else value
 
 
 def check_fields(documents: Sequence[Document]) -> None:

@@ -22,7 +22,7 @@ from assetcore.documents import JSON, Document
 from assetcore.errors import StorageError
 from assetcore.storage.arrow import pa, pq
 from assetcore.storage.buckets import Bucket
-from assetcore.storage.formats import arrow_array, binary_array, columns_of, from_column, to_column
+from assetcore.storage.formats import arrow_array, binary_array, columns_of, from_column, plain_fields, to_column
 from assetcore.storage.keys import Key
 
 __all__ = ["CorruptObjectError", "Location", "Reader", "Stored", "encode_pack"]
@@ -405,10 +405,10 @@ class _Whole(_Piece):
         return binary_array(self.contents())
 
     def values(self, field: str) -> list[Any]:
-        return [(one.fields or {}).get(field) for one in self.stored]
+        return [plain_fields(one.fields or {}).get(field) for one in self.stored]
 
     def fields(self, type: type[Document]) -> Iterable[Mapping[str, Any]]:
-        return [one.fields or {} for one in self.stored]
+        return [plain_fields(one.fields or {}) for one in self.stored]
 
     def typed_columns(self, type: type[Document]) -> None:
         return None
