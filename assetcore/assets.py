@@ -422,7 +422,8 @@ def _options(place: Place, who: str, given: Mapping[str, Any]) -> Options:
         if not (fits(value) or (value is None and name in optional)):
             hint = f"Write {name}=[{value!r}]." if isinstance(value, str) and what == "a list of texts" else None
             raise DeclarationError(f"{place}: {who} has {name}={value!r}, which is not {what}.", hint=hint)
-    return Options(**{n: tuple(v) if n in ("tags", "models") else v for n, v in given.items()})
+    fitting: dict[str, Any] = {n: tuple(v) if n in ("tags", "models") else v for n, v in given.items()}
+    return Options(**fitting)
 
 
 def _declare(function: Any, given: Mapping[str, Any], frame: types.FrameType) -> Asset[..., Any]:

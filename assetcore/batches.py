@@ -52,6 +52,7 @@ class Work:
     result: AssetResult
     failures: list[Failure]
     last: int
+    forced: bool
     finished: list[bytes] = field(default_factory=list)
     cancelled: bool = False
     alone: bool = True
@@ -171,6 +172,11 @@ class Work:
             stored = await read.stored(connection, given["document"].unique().to_list())
         outcomes = await self._outcomes(await self._calls(units, by_unit, stored))
         before = self._before(units)
+        if self.forced:  # what is lost or damaged is written again, even if it comes out the same
+            async with self.project.engine.connect() as connection:
+                known = await read.stored(connection, [d for documents in before.values() for d, _ in documents])
+            broken = await self.keeper.broken(known)
+            before = {u: tuple(pair for pair in documents if pair[0] not in broken) for u, documents in before.items()}
         collected = self._collected()
         drafts: list[Draft] = []
         failed: list[Failed] = []

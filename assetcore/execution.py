@@ -128,7 +128,16 @@ class Run:
             known = (await read.current_documents(connection, project.environment_id, [identifier]))[identifier]
             heads = (await read.made_units(connection, project.environment_id, [identifier]))[identifier]
             _, fresh, gone = source_changes(name, self.observed[name], known)
-            earlier = await read.reusable(connection, identifier, 0, fresh["identity"].to_list())
+            if self.choice.force and name in self.choice.assets:
+                stored = await read.stored(connection, known["document"].to_list())
+                broken = known.filter(pl.col("document").is_in(list(await self.keeper.broken(stored))))
+                lost = self.observed[name].join(broken.select("name"), on="name", how="semi")
+                fresh = pl.concat([fresh.join(lost, on="name", how="anti"), lost.select(fresh.columns)])
+                earlier = await read.reusable(
+                    connection, identifier, 0, fresh.join(lost, on="name", how="anti")["identity"].to_list()
+                )
+            else:
+                earlier = await read.reusable(connection, identifier, 0, fresh["identity"].to_list())
         was = dict(heads.select("unit", "materialization").iter_rows())
         total = fresh.height + gone.height
         reused: list[Reused] = []
@@ -244,7 +253,7 @@ class Run:
         last = marks[project.asset_ids[name]].last if project.asset_ids[name] in marks else 0
         work = Work(
             project, self.keeper, self.processes, self.tell, asset, definition, definition_id, judgement, state, marks, views, result,
-            self.failures, last,
+            self.failures, last, force,
         )  # fmt: skip
         gone = [(unit, was) for unit, was in removed.select("unit", "materialization").iter_rows() if was is not None]
         try:

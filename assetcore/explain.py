@@ -323,6 +323,7 @@ async def _component_changed(
         was, now = before.detail, after.detail
         detail = {
             "config": "its config was changed", "version": "its version was changed", "models": "a model alias points elsewhere",
+            "environment": "a package has another version",
             "schema": "what it returns is declared differently", "shape": "its dependencies are declared differently",
         }[component]  # fmt: skip
         if isinstance(was, dict) and isinstance(now, dict):

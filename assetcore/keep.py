@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from assetcore.assets import Asset, Source
 from assetcore.documents import Document, field_digests, identity
+from assetcore.errors import StorageError
 from assetcore.lineage import commit as lineage
 from assetcore.lineage.commit import Batch, Committed, Failed, Made, NewDocument, NewObject, Reused
 from assetcore.lineage.manifest import NAME as MANIFEST
 from assetcore.lineage.manifest import encode_manifest
 from assetcore.project import Project
 from assetcore.staleness import Definition
-from assetcore.storage import Key, ObjectExistsError, encode_pack, object_key
+from assetcore.storage import Key, ObjectExistsError, Stored, encode_pack, object_key
 from assetcore.storage.formats import jsonable_fields
 from assetcore.units import document_address
 
@@ -63,6 +64,24 @@ class Keeper:
         """The first of a block of identifiers."""
         async with self.project.engine.connect() as connection:
             return await lineage.allocate(connection)
+
+    async def broken(self, stored: Mapping[int, Stored]) -> set[int]:
+        """The documents among these whose bytes are gone, or are not what lineage says."""
+        by_key: dict[Key, list[int]] = {}
+        for identifier, one in stored.items():
+            by_key.setdefault(one.location.key, []).append(identifier)
+        found: set[int] = set()
+        for identifiers in by_key.values():
+            if await self._is_broken([stored[i] for i in identifiers]):
+                found |= {i for i in identifiers if await self._is_broken([stored[i]])}
+        return found
+
+    async def _is_broken(self, stored: Sequence[Stored]) -> bool:
+        try:
+            await self.project.reader.documents([replace(one, fields=None) for one in stored], Document)
+        except StorageError:
+            return True
+        return False
 
     async def store(
         self, asset: Asset[..., Any], base: int, drafts: Sequence[Draft]

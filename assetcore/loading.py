@@ -15,7 +15,7 @@ import sys
 import tomllib
 import traceback
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -56,6 +56,10 @@ def load(root: Path, name: str) -> Graph:
     for mistakes in the declarations.
     """
     known = project_names(root)
+    if name not in known and (root / "projects" / name).is_dir():
+        raise ProjectError(
+            f"{root / 'projects' / name} is no package: it has no __init__.py.", hint="Create one; it may be empty."
+        )
     if name not in known:
         raise ProjectError(
             f"There is no project {name!r} in {root}.",
@@ -63,8 +67,8 @@ def load(root: Path, name: str) -> Graph:
         )
     package = name if name in _named_in_pyproject(root) else f"projects.{name}"
     _forget(package)
-    if str(root) not in sys.path:
-        sys.path.insert(0, str(root))
+    if sys.path[:1] != [str(root)]:  # of two roots in one process, the one that is asked comes first
+        sys.path[:] = [str(root), *(entry for entry in sys.path if entry != str(root))]
     importlib.invalidate_caches()
     before, written = frozenset(sys.modules), sys.dont_write_bytecode
     sys.dont_write_bytecode = True  # an edit within a file's clock grain must not meet stale bytecode
@@ -87,10 +91,8 @@ def configuration(graph: Graph, root: Path, overrides: Sequence[str] = ()) -> di
     In the file and in overrides, an asset with one config parameter has its fields directly below its name; with several,
     below the parameter's name. Raises DeclarationError or UsageError for what does not fit.
     """
-    path = root / "projects" / graph.project / "config.yaml"
+    path = _package_folder(graph, root) / "config.yaml"
     values: dict[str, dict[str, Any]] = _read_config(path) if path.is_file() else {}
-    for text in overrides:
-        _override(values, text, graph)
     for name in values:
         if name not in graph.assets or not graph.assets[name].configs:
             takers = [n for n, a in graph.assets.items() if a.configs]
@@ -98,26 +100,60 @@ def configuration(graph: Graph, root: Path, overrides: Sequence[str] = ()) -> di
                 f"{path}: {name!r} is not an asset that takes config.",
                 hint=f"Those that do: {', '.join(takers) or 'none'}.",
             )
-    found: dict[str, dict[str, BaseModel]] = {}
-    for name, asset in graph.assets.items():
-        for config in asset.configs:
-            given = values.get(name) or {}
-            given = given if len(asset.configs) == 1 else (given.get(config.parameter) or {})
-            base = config.default.model_dump() if config.default is not None else {}
-            try:
-                found.setdefault(name, {})[config.parameter] = config.model.model_validate(
-                    {**base, **given}, extra="forbid"
-                )
-            except ValidationError as error:
-                problem = error.errors()[0]
-                where = ".".join([name, *map(str, problem["loc"])])
-                known = ", ".join(config.model.model_fields)
-                raise DeclarationError(
-                    f"The config of {name} does not fit {config.model.__name__}: {where}: {problem['msg']}, "
-                    f"got {problem.get('input')!r:.80}.",
-                    hint=f"Its fields are {known}; set them in {path} or with --set {name}.FIELD=VALUE.",
-                ) from None
+    for text in overrides:
+        _override(values, text, graph)
+    return {
+        name: _configured(asset, values.get(name) or {}, path) for name, asset in graph.assets.items() if asset.configs
+    }
+
+
+def _configured(asset: Asset[..., Any], given: Mapping[str, Any], path: Path) -> dict[str, BaseModel]:
+    """The config of one asset, by parameter."""
+    by_parameter = {asset.configs[0].parameter: given} if len(asset.configs) == 1 else given
+    parameters = [config.parameter for config in asset.configs]
+    for parameter, values in by_parameter.items():
+        if parameter not in parameters or not isinstance(values, dict | None):
+            raise DeclarationError(
+                f"The config of {asset.name} has {parameter}: {values!r:.80}, but {asset.name} takes {', '.join(parameters)}.",
+                hint=f"Write the fields below the parameter, in {path} or with --set {asset.name}.PARAMETER.FIELD=VALUE.",
+            )
+    found: dict[str, BaseModel] = {}
+    for config in asset.configs:
+        try:
+            found[config.parameter] = config.model.model_validate(
+                _merged(config.default, by_parameter.get(config.parameter) or {}),
+                extra="forbid",
+                by_alias=True,
+                by_name=True,
+            )
+        except ValidationError as error:
+            problem = error.errors()[0]
+            where = ".".join([asset.name, *map(str, problem["loc"])])
+            known = ", ".join(config.model.model_fields)
+            raise DeclarationError(
+                f"The config of {asset.name} does not fit {config.model.__name__}: {where}: {problem['msg']}, "
+                f"got {problem.get('input')!r:.80}.",
+                hint=f"Its fields are {known}; set them in {path} or with --set {asset.name}.FIELD=VALUE.",
+            ) from None
     return found
+
+
+def _merged(default: BaseModel | None, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What is given, over the default: models inside are merged field by field, any other value is replaced as a whole."""
+    values: dict[str, Any] = {} if default is None else {n: getattr(default, n) for n in type(default).model_fields}
+    for name, value in given.items():
+        before = values.get(name)
+        values[name] = _merged(before, value) if isinstance(before, BaseModel) and isinstance(value, dict) else value
+    return values
+
+
+def _package_folder(graph: Graph, root: Path) -> Path:
+    """The folder of a project's package."""
+    for name in _named_in_pyproject(root):
+        module = sys.modules.get(name)
+        if name.rpartition(".")[2] == graph.project and module is not None and module.__file__ is not None:
+            return Path(module.__file__).parent
+    return root / "projects" / graph.project
 
 
 def user_packages(graph: Graph) -> frozenset[str]:
@@ -145,16 +181,28 @@ def _has_methods(cls: type) -> bool:
     return any(isinstance(value, kinds) for c in own for value in vars(c).values())
 
 
-@functools.lru_cache(maxsize=64)
 def _named_in_pyproject(root: Path) -> tuple[str, ...]:
     path = root / "pyproject.toml"
-    if not path.is_file():
+    try:
+        state = path.stat()
+    except OSError:
         return ()
+    return _projects_of(path, state.st_mtime_ns, state.st_size)
+
+
+@functools.lru_cache(maxsize=64)
+def _projects_of(path: Path, *state: int) -> tuple[str, ...]:
     try:
         table = tomllib.loads(path.read_text()).get("tool", {}).get("assetcore", {})
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ProjectError(f"{path} cannot be read: {error}.") from None
-    return tuple(table.get("projects", ()))
+    projects = table.get("projects", [])
+    if not isinstance(projects, list) or not all(isinstance(p, str) and p for p in projects):
+        raise ProjectError(
+            f"{path}: [tool.assetcore] has projects = {projects!r}, which is not a list of packages.",
+            hint='projects = ["package", "another.package"]',
+        )
+    return tuple(projects)
 
 
 _loaded: set[str] = set()
@@ -216,7 +264,7 @@ def _nearest(error: BaseException) -> str | None:
     while trace.tb_next is not None:
         trace = trace.tb_next
     known = [*trace.tb_frame.f_locals, *trace.tb_frame.f_globals, *dir(builtins)]
-    return next(iter(difflib.get_close_matches(error.name, known, 1)), None)
+    return next(iter(difflib.get_close_matches(error.name or "", known, 1)), None)
 
 
 def _read_config(path: Path) -> dict[str, dict[str, Any]]:
@@ -236,13 +284,22 @@ def _read_config(path: Path) -> dict[str, dict[str, Any]]:
 def _override(values: dict[str, dict[str, Any]], text: str, graph: Graph) -> None:
     path, separator, value = text.partition("=")
     parts = path.strip().split(".")
-    if not separator or len(parts) < 2:
+    if not separator or len(parts) < 2 or not all(parts):
         raise UsageError(f"{text!r} is not a config value.", hint="Write --set asset.field=value.")
     if parts[0] not in graph.assets:
         raise UsageError(f"--set {text}: there is no asset {parts[0]!r}.", hint=f"There is: {', '.join(graph.assets)}.")
+    if not graph.assets[parts[0]].configs:
+        takers = ", ".join(name for name, asset in graph.assets.items() if asset.configs)
+        raise UsageError(f"--set {text}: {parts[0]} takes no config.", hint=f"Those that do: {takers or 'none'}.")
     import yaml  # only where a value is given
 
-    place: dict[str, Any] = values.setdefault(parts[0], {})
-    for part in parts[1:-1]:
-        place = place.setdefault(part, {})
-    place[parts[-1]] = yaml.safe_load(value)
+    try:
+        read = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise UsageError(f"--set {text}: {value!r} cannot be read.", hint="Quote it as in YAML.") from None
+    place: dict[str, Any] = values
+    for part in parts[:-1]:
+        if not isinstance(place.get(part), dict):
+            place[part] = {}
+        place = place[part]
+    place[parts[-1]] = read

@@ -138,10 +138,11 @@ class SourcePlan:
     new: int = 0
     changed: int = 0
     removed: int = 0
+    forced: bool = False
 
     @property
     def idle(self) -> bool:
-        return not (self.new or self.changed or self.removed)
+        return not (self.new or self.changed or self.removed or self.forced)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -205,9 +206,19 @@ class Plan:
 
 
 def define(
-    asset: Asset[..., Any], fingerprint: Fingerprint, config: Mapping[str, BaseModel], models: Mapping[str, str | None]
+    asset: Asset[..., Any],
+    fingerprint: Fingerprint,
+    config: Mapping[str, BaseModel],
+    models: Mapping[str, str | None],
+    packages: Collection[str] = (),
 ) -> Definition:
-    """The current definition of an asset. `config` holds its parameters' values, `models` what its aliases point to."""
+    """The current definition of an asset.
+
+    `config` holds its parameters' values, `models` what its aliases point to, `packages` the installed distributions whose version
+    counts; those of the others that the code touches are kept to be shown.
+    """
+    pins = dict(fingerprint.environment)
+    counted = {name: version for name, version in pins.items() if name in packages}
     output = asset.output
     schema = {"form": output.form, "type": output.type_name, "many": output.many, "fields": _schema(output.type)}
     version = asset.options.version
@@ -217,6 +228,7 @@ def define(
             "schema": Component(digest("schema", schema), schema),
             "version": Component(digest("version", version), version),
             "code": Component(fingerprint.digest, {part.name: part.digest.hex() for part in fingerprint.parts}),
+            "environment": Component(digest("environment", counted), pins),
             "config": Component(_config_digest(config), {p: v.model_dump(mode="json") for p, v in config.items()}),
             "models": Component(digest("models", models), dict(models)),
         }
@@ -376,6 +388,10 @@ def make_plan(graph: Graph, environment: str, snapshot: Snapshot, choice: Choice
             sources.append(
                 source_changes(name, observed, known)[0] if known is not None else SourcePlan(name, observed.height)
             )
+            if choice.force and name in choice.assets:
+                sources[-1] = replace(
+                    sources[-1], forced=True
+                )  # its bytes are looked at, and taken in again where lost
             views[name] = View(observed)
             continue
         above = frozenset().union(*(open_assets.get(up, frozenset()) for up in graph.upstream(name)))

@@ -100,7 +100,8 @@ class Project:
             asset = self.graph.assets[name]
             config = dict(self.config.get(name, {}))
             models = {alias: self.settings.models.get(alias) for alias in asset.options.models}
-            self._definitions[name] = define(asset, self.fingerprint(name), config, models)
+            counted = [package for package, policy in self.settings.packages.items() if policy == "stale"]
+            self._definitions[name] = define(asset, self.fingerprint(name), config, models, counted)
         return self._definitions[name]
 
     def definitions(self, names: Collection[str]) -> dict[str, Definition]:

@@ -17,7 +17,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from dotenv import dotenv_values
@@ -116,6 +116,10 @@ class Settings(BaseSettings):
         default=0.5, gt=0, le=3600, description="a number of seconds above 0: how much work one batch holds"
     )
     models: dict[str, str] = Field(default_factory=dict, description="a table of model aliases: alias = 'model name'")
+    packages: dict[str, Literal["ignore", "stale"]] = Field(
+        default_factory=dict,
+        description="a table of installed packages: name = 'stale' makes what uses it stale when its version changes",
+    )
     strict: bool = Field(default=False, description="true or false: whether warnings about a project are errors")
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)

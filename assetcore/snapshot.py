@@ -17,6 +17,7 @@ from assetcore import sources
 from assetcore.assets import Source
 from assetcore.digest import sequence_digest, short_digest
 from assetcore.errors import AssetcoreError, StorageError
+from assetcore.graph import AnyAsset
 from assetcore.lineage import commit as lineage
 from assetcore.lineage import read
 from assetcore.lineage.schema import Connection
@@ -113,7 +114,7 @@ def observed_digest(observed: pl.DataFrame) -> str:
     return sequence_digest("observed", observed["identity"]).hex()
 
 
-def as_documents(source: Source, observed: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
+def as_documents(source: AnyAsset, observed: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
     """What was observed, as documents (`units.DOCUMENTS`): those that lineage knows keep their identifiers."""
     facts = known.select("name", "document", "address", "unit", pl.col("identity").alias("was"))
     joined = observed.join(facts, on="name", how="left", maintain_order="left")
@@ -123,6 +124,7 @@ def as_documents(source: Source, observed: pl.DataFrame, known: pl.DataFrame) ->
         pl.when(pl.col("identity") == pl.col("was")).then("document").otherwise(None).alias("document"),
         pl.Series("address", addresses, pl.Binary), pl.Series("unit", units, pl.Binary), pl.col("name").alias("label"), "name",
         pl.lit(1, pl.Int64).alias("position"), "identity", pl.lit(value=False).alias("pending"), "media_type", "sha256", "field_digests",
+        pl.col("name").alias("path"),
     )  # fmt: skip
     for value in (column for column in known.columns if column.startswith("value:")):
         group = group_address(source.output, value.removeprefix("value:")).alias("group")

@@ -21,8 +21,8 @@ from assetcore.digest import digest
 __all__ = ["CAUSES", "JUDGED", "MADE", "Cause", "Component", "Definition", "definition_causes", "judge"]
 
 Cause = Literal[
-    "forced", "missing", "failed", "inputs-changed", "schema-changed", "version-changed", "code-changed", "config-changed",
-    "model-changed", "input-removed", "input-changed",
+    "forced", "missing", "failed", "inputs-changed", "schema-changed", "version-changed", "code-changed",
+    "environment-changed", "config-changed", "model-changed", "input-removed", "input-changed",
 ]  # fmt: skip
 CAUSES: tuple[Cause, ...] = Cause.__args__  # type: ignore[attr-defined]  # typing keeps them there, untyped
 """Every cause, the one that is named first coming first."""
@@ -32,6 +32,7 @@ COMPONENTS: Mapping[str, Cause] = {
     "schema": "schema-changed",
     "version": "version-changed",
     "code": "code-changed",
+    "environment": "environment-changed",
     "config": "config-changed",
     "models": "model-changed",
 }

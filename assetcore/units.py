@@ -32,7 +32,9 @@ __all__ = [
 DOCUMENTS = {
     "document": pl.Int64, "address": pl.Binary, "unit": pl.Binary, "label": pl.String, "name": pl.String, "position": pl.Int64,
     "identity": pl.Binary, "pending": pl.Boolean, "media_type": pl.String, "sha256": pl.Binary, "field_digests": pl.Binary,
+    "path": pl.String,
 }  # fmt: skip
+"""`path` is the label of the unit below those of the units that its input came from: no two units of an asset have one path."""
 WANTED = {"unit": pl.Binary, "label": pl.String, "parent": pl.String, "inputs": pl.Binary, "pending": pl.Boolean}
 _NONE = pl.Series("unit", [], pl.Binary)
 LABEL_LIMIT = 200
@@ -120,7 +122,7 @@ def _base(asset: Asset[..., Any], driver: Dependency, views: Mapping[str, View])
     """A row a unit: the driver's documents, times those of each dependency with cross=True."""
     upstream = driver.upstream
     documents = views[upstream.name].documents
-    parent = pl.lit(None, pl.String) if isinstance(upstream, Source) else pl.col("label")
+    parent = pl.lit(None, pl.String) if isinstance(upstream, Source) else pl.coalesce("path", "label")
     base = documents.select(
         pl.col("address").alias("unit"),
         pl.col("name").alias("label"),
@@ -139,7 +141,7 @@ def _base(asset: Asset[..., Any], driver: Dependency, views: Mapping[str, View])
             )
     crossed = [f"cross:{d.parameter}" for d in asset.dependencies if d.cross]
     if crossed:
-        pairs = zip(base["driver"], *(base[c] for c in crossed), strict=True)
+        pairs = base.select("driver", *crossed).iter_rows()
         base = base.with_columns(pl.Series("unit", [short_digest("pair", *pair) for pair in pairs], pl.Binary))
     return base
 
@@ -236,7 +238,11 @@ def _members_part(index: int, documents: pl.DataFrame, of: pl.DataFrame, open_of
         of.join(
             groups.select(
                 "unit",
-                pl.Series("inputs", [sequence_digest("inputs", members) for members in groups["identity"]], pl.Binary),
+                pl.Series(
+                    "inputs",
+                    [sequence_digest("inputs", members) for members in groups["identity"].to_list()],
+                    pl.Binary,
+                ),
                 "pending",
             ),
             on="unit",
@@ -295,8 +301,8 @@ def _combine(units: pl.DataFrame, parameters: int) -> pl.DataFrame:
     if parameters == 1:
         inputs = pl.col("inputs0").alias("inputs")
     else:
-        columns = [units[f"inputs{i}"] for i in range(parameters)]
-        rows = zip(*columns, strict=True) if columns else [() for _ in range(units.height)]
+        columns = [f"inputs{i}" for i in range(parameters)]
+        rows = units.select(columns).iter_rows() if columns else [() for _ in range(units.height)]
         inputs = pl.Series("inputs", [sequence_digest("inputs", row) for row in rows], pl.Binary)
     pending = (
         pl.any_horizontal([pl.col(f"pending{i}") for i in range(parameters)]) if parameters else pl.lit(value=False)

@@ -103,7 +103,7 @@ async def current_documents(
     rows = await connection.execute(
         sa.select(
             h.asset_id, d.id, d.address, h.unit, m.label, d.name, position, d.identity,
-            d.media_type, d.sha256, d.field_digests,
+            d.media_type, d.sha256, d.field_digests, sa.func.coalesce(m.parent + "/" + m.label, m.label),
         )
         .select_from(current)
         .where(h.environment_id == environment, h.asset_id.in_(list(assets)), as_of(commit))

@@ -182,7 +182,12 @@ async def up(connection: AsyncConnection, environment: int, ids: Collection[int]
 
 
 async def down(connection: AsyncConnection, environment: int, ids: Collection[int]) -> Step:
-    """What was made of these documents and is current: edges from each, also through whole assets."""
+    """What was made of these documents and is current: edges from each, also through whole assets.
+
+    What was made of the same document under an earlier identifier (it was made again, with another result in between) counts.
+    """
+    twins = await _twins(connection, ids)
+    asked, ids = {**{i: i for i in ids}, **twins}, [*ids, *twins]
     e, c = t.edge.c, t.collected.c
     made = sa.func.unnest(_m.documents).table_valued("id", name="made").render_derived()
     now = sa.and_(_h.materialization_id == _m.id, _h.environment_id == environment, _h.until_commit.is_(None))
@@ -221,7 +226,23 @@ async def down(connection: AsyncConnection, environment: int, ids: Collection[in
         )
         .where(among(given.c.id, ids, sa.BigInteger))
     )
-    return Step(frozenset((a, b) for a, b in [*direct, *through]), frozenset())
+    return Step(frozenset((asked[a], b) for a, b in [*direct, *through]), frozenset())
+
+
+async def _twins(connection: AsyncConnection, ids: Collection[int]) -> dict[int, int]:
+    """Other rows of the same documents (asset, address and identity), each with the one that was asked for."""
+    other = t.document.alias("other")
+    same = sa.and_(
+        other.c.sha256 == _d.sha256,
+        other.c.asset_id == _d.asset_id,
+        other.c.address == _d.address,
+        other.c.identity == _d.identity,
+        other.c.id != _d.id,
+    )
+    rows = await connection.execute(
+        sa.select(other.c.id, _d.id).join_from(t.document, other, same).where(among(_d.id, ids, sa.BigInteger))
+    )
+    return dict(rows.all())
 
 
 async def inputs_of(connection: AsyncConnection, materialization: int) -> list[tuple[int, Found]]:

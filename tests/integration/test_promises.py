@@ -1,0 +1,225 @@
+"""Promises that are easily broken in passing: each of these was broken once."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from assetcore.errors import StaleInputError, StorageError
+from assetcore.explain import Lineage
+from assetcore.lineage import read
+from assetcore.session import Session
+from assetcore.settings import Settings
+from assetcore.sweep import sweep
+from tests.integration.world import World
+
+pytestmark = pytest.mark.integration
+
+BODY = """
+@asset
+async def chunks(topic: Topic = each(topics)) -> list[Chunk]:
+    return [Chunk(name=f"{topic.stem}-{i}", text=word, ordinal=i) for i, word in enumerate(topic.text.split())]
+
+@asset
+async def counts(topic: Topic = each(topics), words: list[Chunk] = collect(chunks, per=topics)) -> Report:
+    return Report(name=topic.name, text=str(len(words)))
+
+@asset
+async def report(chunks: list[Chunk] = collect(chunks)) -> Report:
+    return Report(name="report.txt", text=" ".join(c.text for c in chunks))
+"""
+
+
+@pytest.fixture
+def world(settings: Settings) -> World:
+    world = World(settings)
+    world.code(BODY)
+    for name, text in {"a.txt": "alpha beta", "b.txt": "gamma", "c.txt": "delta epsilon"}.items():
+        world.document(name, text)
+    return world
+
+
+async def test_making_some_units_leaves_removed_ones_to_the_next_run(world: World) -> None:
+    """A selection of units settles nothing of what is outside it: a document that is gone still leaves."""
+    await world.materialize()
+    world.document("a.txt", "alpha changed")
+    world.remove("b.txt")
+    await world.materialize("chunks[a.txt]")
+    assert (await world.plan("+report"))["chunks"]["removed"] == 1
+    await world.materialize()
+    assert b"gamma" not in (await world.contents())["report"]["report", "report.txt"]
+    assert await world.plan() == {}
+
+
+async def test_a_stale_unit_outside_the_selection_is_refused_not_skipped(world: World) -> None:
+    """What is selected in part does not count as selected where the rest of it is stale."""
+    await world.materialize()
+    world.document("a.txt", "alpha changed")
+    world.document("b.txt", "gamma changed")
+    with pytest.raises(StaleInputError, match="chunks"):
+        await world.materialize("chunks[a.txt] or report")
+    await world.materialize("chunks[a.txt] or report", upstream=True)
+    assert b"gamma changed" in (await world.contents())["report"]["report", "report.txt"]
+
+
+async def test_a_failed_unit_keeps_back_only_what_descends_from_it(world: World) -> None:
+    """What is grouped per document waits only for the documents of its own."""
+    world.code(BODY.replace("return [Chunk(", 'assert "gamma" not in topic.text\n    return [Chunk('))
+    result = await world.materialize()
+    done = {a.asset: a.to_json() for a in result.assets}
+    assert (done["chunks"]["made"], done["chunks"]["failed"]) == (2, 1)
+    assert (done["counts"]["made"], done["counts"]["skipped"]) == (2, 1)
+    assert done["report"]["skipped"] == 1
+
+
+async def test_one_edited_document_makes_pending_only_what_descends_from_it(world: World) -> None:
+    """The plan is as narrow as the run."""
+    await world.materialize()
+    world.document("a.txt", "alpha changed")
+    plan = await world.plan()
+    assert (plan["counts"]["pending"], plan["counts"]["fresh"]) == (1, 2)
+
+
+async def test_what_one_call_does_to_its_arguments_is_not_seen_by_the_next(world: World) -> None:
+    """All units that are given a whole asset are given the same."""
+    world.code("""
+        @asset
+        async def others(topic: Topic = each(topics), everything: list[Topic] = collect(topics)) -> Report:
+            everything.remove(next(t for t in everything if t.name == topic.name))
+            return Report(name=topic.name, text=" ".join(t.stem for t in everything))
+    """)
+    await world.materialize()
+    found = (await world.contents())["others"]
+    assert {name: text for (_, name), text in found.items()} == {"a.txt": b"b c", "b.txt": b"a c", "c.txt": b"a b"}
+
+
+async def test_lineage_through_a_whole_asset_in_another_environment(world: World) -> None:
+    """What was reused from another environment has the lineage that it had there."""
+    await world.materialize()
+    async with Session.open(world.settings, "demo", environment="pr") as session:
+        result = await session.materialize(local=True)
+        assert {a.asset: a.made for a in result.assets} == {"chunks": 0, "counts": 0, "report": 0}
+        traced = await session.lineage("report")
+    assert {n.document for n in traced.nodes if n.asset == "topics"} == {"a.txt", "b.txt", "c.txt"}
+
+
+async def test_a_document_made_again_after_another_result_keeps_what_came_of_it(world: World) -> None:
+    """Lineage downwards follows the document, not the row that it once was."""
+    await world.materialize()
+    before = [n.document for n in (await _lineage(world, "chunks[b.txt]/b-0", "down")).nodes if n.asset == "report"]
+    world.code(BODY.replace("text=word", "text=word.upper()"))
+    await world.materialize("chunks")
+    world.code(BODY.replace("text=word", "text=str(word)"))
+    await world.materialize("chunks")
+    after = [n.document for n in (await _lineage(world, "chunks[b.txt]/b-0", "down")).nodes if n.asset == "report"]
+    assert before == after == ["report.txt"]
+
+
+async def _lineage(world: World, ref: str, direction: str) -> Lineage:
+    async with world.open() as session:
+        return await session.lineage(ref, direction)
+
+
+async def test_what_is_lost_from_the_store_is_written_again(world: World) -> None:
+    """Making a unit again by force writes its bytes again, though they come out the same; for sources, too."""
+    await world.materialize()
+    store = Path(world.settings.storage_url.removeprefix("file://"))
+    for path in [*store.rglob("chunks/pack-*"), *store.rglob("topics/pack-*")]:
+        path.unlink()
+    result = await world.materialize("chunks")
+    assert result.status == "nothing to do"
+    await world.materialize("topics or chunks", force=True)
+    contents = await world.contents()
+    assert contents["topics"]["a.txt", "a.txt"] == b"alpha beta"
+    assert contents["chunks"]["a.txt", "a-0"] == b"alpha"
+    assert await world.plan() == {}
+
+
+async def test_gc_leaves_a_bucket_alone_whose_lineage_it_does_not_know(
+    world: World, template: str, stack: Settings
+) -> None:
+    """A lost or restored database does not make the bucket garbage."""
+    await world.materialize()
+    async with world.open() as session:
+        project = session.project
+        project.id = -1  # a database that knows nothing of this project
+        async with project.engine.begin() as connection:
+            assert not await read.known_keys(connection, -1)
+            from sqlalchemy import text
+
+            await connection.execute(text("DELETE FROM run_asset"))
+            await connection.execute(text("DELETE FROM run"))
+        with pytest.raises(StorageError, match="does not know"):
+            await sweep(project, session._alone(lambda _: None), dry_run=False, grace=timedelta(0))
+
+
+async def test_a_rename_that_was_looked_at_before_it_was_declared(world: World) -> None:
+    """Planning with a new name, and only then writing `renamed_from`, keeps what the asset has."""
+    await world.materialize()
+    renamed = BODY.replace("def chunks(topic", "def pieces(topic").replace("collect(chunks", "collect(pieces")
+    world.code(renamed)
+    assert (await world.plan())["pieces"]["causes"] == {"missing": 3}
+    world.code(renamed.replace("@asset\nasync def pieces", '@asset(renamed_from="chunks")\nasync def pieces'))
+    assert await world.plan() == {}
+
+
+async def test_cancelling_keeps_what_had_ended(world: World) -> None:
+    """Units that ended before a run was cancelled are not made again."""
+    world.code("""
+        import asyncio
+
+        @asset
+        async def slow(topic: Topic = each(topics)) -> Report:
+            await asyncio.sleep(30 if topic.name == "c.txt" else 0)
+            return Report(name=topic.name, text=topic.text)
+    """)
+    running = asyncio.create_task(world.materialize())
+    await asyncio.sleep(3)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    plan = await world.plan()
+    assert (plan["slow"]["fresh"], plan["slow"]["stale"]) == (2, 1)
+
+
+async def test_two_first_looks_at_once(world: World) -> None:
+    """Two commands that observe a source at the same time do not disturb each other."""
+    plans = await asyncio.gather(*(world.plan() for _ in range(4)))
+    assert all(plan["chunks"]["causes"] == {"missing": 3} for plan in plans)
+
+
+async def test_a_set_in_config_is_the_same_in_every_process(world: World) -> None:
+    """The order in which a set happens to be listed is not part of a recipe."""
+    world.code("""
+        class Words(BaseModel):
+            stop: set[str] = {"alpha", "beta", "gamma", "delta", "epsilon", "zeta"}
+
+        @asset
+        async def kept(words: Words, topic: Topic = each(topics)) -> Report:
+            return Report(name=topic.name, text=" ".join(w for w in topic.text.split() if w not in words.stop))
+    """)
+    async with world.open() as session:
+        one = session.project.definition("kept").components["config"].digest
+        values = session.project.config["kept"]["words"]
+        values.stop = set(sorted(values.stop, reverse=True))
+        session.project._definitions.clear()
+        assert session.project.definition("kept").components["config"].digest == one
+
+
+async def test_a_package_whose_version_counts(world: World) -> None:
+    """A package that the settings name makes what uses it stale when its version changes; others do not."""
+    body = """
+        @asset
+        async def frame(topics: pl.DataFrame = collect(topics)) -> pl.DataFrame:
+            return topics.select(pl.col("name").str.len_chars())
+    """
+    world.code(body)
+    world.settings = world.settings.using("test", packages={"polars": "stale"})
+    async with world.open() as session:
+        assert "polars" in session.project.definition("frame").components["environment"].detail
+    await world.materialize()
+    world.settings = world.settings.using("test", packages={})
+    assert (await world.plan())["frame"]["causes"] == {"environment-changed": 1}
