@@ -102,8 +102,9 @@ class Shelf:
             found.setdefault(labels[unit], []).append(names[document])
         return found
 
-    def open(self, name: str, *pending: str, more: bool = True) -> None:
-        """Say that these documents (by name) are to be made again, and whether documents may yet appear."""
+    def open(self, name: str, *pending: str, more: bool = True, units: Sequence[str] = ()) -> None:
+        """Say that these documents (by name) are to be made again, whether documents may yet appear, and in which units (by label)."""
         documents = self.views[name].documents
         marked = documents.with_columns((pl.col("pending") | pl.col("name").is_in(pending)).alias("pending"))
-        self.views[name] = View(marked, open=more)
+        addresses = [row["unit"] for label, row in self.units(name).items() if label in units] if units else []
+        self.views[name] = View(marked, more, pl.Series("unit", addresses, pl.Binary))

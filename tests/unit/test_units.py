@@ -362,26 +362,36 @@ def test_only_units_given_an_open_document_wait_for_it() -> None:
     assert pending(shelf, "marked") == {"x|2"}
 
 
-def test_what_gathers_documents_waits_while_any_may_appear() -> None:
-    """While an asset is open, all that gather its documents wait: one may join any of them. What takes them singly does not."""
-    shelf = shelf_of_parts(x=["1"], y=["1"])
-    shelf.open("marked")
-    assert pending(shelf, "joined") == {"x", "y"}
-    shelf.open("cut")
-    assert pending(shelf, "marked") == set()
-    found = pages()
+def test_what_gathers_all_documents_waits_while_any_may_appear() -> None:
+    """While an asset is open, all that collects the whole of it waits. What takes its documents singly does not."""
 
     @asset
-    async def whole(pages: list[Page] = collect(found)) -> Page: ...
+    async def whole(pages: list[Page] = collect(PAGES)) -> Page: ...
 
     @asset
-    async def beside(page: Page = each(found), all_pages: list[Page] = collect(found)) -> Page: ...
+    async def beside(page: Page = each(PAGES), all_pages: list[Page] = collect(PAGES)) -> Page: ...
 
-    other = Shelf.of(whole, beside)
-    other.observe("pages", [text("a"), text("b")])
-    assert (pending(other, "whole"), pending(other, "beside")) == (set(), set())
-    other.open("pages")
-    assert (pending(other, "whole"), pending(other, "beside")) == ({"whole"}, {"a", "b"})
+    @asset
+    async def alone(page: Page = each(PAGES)) -> Page: ...
+
+    shelf = Shelf.of(whole, beside, alone)
+    shelf.observe("pages", [text("a"), text("b")])
+    assert (pending(shelf, "whole"), pending(shelf, "beside")) == (set(), set())
+    shelf.open("pages")
+    assert (pending(shelf, "whole"), pending(shelf, "beside"), pending(shelf, "alone")) == (
+        {"whole"},
+        {"a", "b"},
+        set(),
+    )
+
+
+@pytest.mark.parametrize(("open_asset", "unit"), [("marked", "x|2"), ("cut", "x")])
+def test_what_gathers_descendants_waits_while_any_may_appear_below_its_own_document(open_asset: str, unit: str) -> None:
+    """`per=`: a unit on the way from a page to what is gathered is open, so documents may yet appear below that page, and no other."""
+    shelf = shelf_of_parts(x=["1", "2"], y=["1"], z=[])
+    assert pending(shelf, "joined") == set()
+    shelf.open(open_asset, units=[unit])
+    assert pending(shelf, "joined") == {"x"}
 
 
 def test_what_gathers_documents_waits_for_those_that_are_open() -> None:

@@ -1,0 +1,366 @@
+"""Loading: where are a user's declarations, and what do they say."""
+
+from __future__ import annotations
+
+import os
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from assetcore.errors import AssetcoreError, DeclarationError, ProjectError, UsageError
+from assetcore.graph import Graph
+from assetcore.loading import configuration, find_root, load, project_names, user_packages
+
+HEAD = """
+from __future__ import annotations
+from pydantic import BaseModel, Field
+from assetcore import Document, asset, collect, each, folder, source
+
+class Page(Document):
+    "A page."
+
+pages = source("pages", Page, folder("data"))
+"""
+CLEAN = HEAD + "\n@asset\nasync def clean(page: Page = each(pages)) -> Page: return page\n"
+Write = Callable[..., Path]
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays_imported() -> Iterator[None]:
+    """What a test imports from its folder is forgotten after it, and its folder is no place to import from."""
+    path, modules = list(sys.path), set(sys.modules)
+    yield
+    sys.path[:] = path
+    for name in set(sys.modules) - modules:
+        if name.partition(".")[0] in ("projects", "books", "shelf"):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Write files below a root; `demo/assets.py` means projects/demo/assets.py, whose package is created."""
+
+    def write(files: dict[str, str], root: Path = tmp_path) -> Path:
+        for name, body in files.items():
+            path = root / ("" if name == "pyproject.toml" or name.startswith("/") else "projects") / name.lstrip("/")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.suffix == ".py":
+                (path.parent / "__init__.py").touch()
+            path.write_text(textwrap.dedent(body))
+        return root
+
+    return write
+
+
+# -- where projects are --------------------------------------------------------------------------------------------------------
+
+
+def test_a_root_is_found_from_anywhere_below_it(write: Write) -> None:
+    """The nearest folder upwards with projects/, or whose pyproject.toml names some, is the root."""
+    root = write({"demo/assets.py": CLEAN, "demo/deep/er/notes.py": ""})
+    assert find_root(root) == find_root(root / "projects" / "demo" / "deep" / "er") == root
+    inner = root / "inner"
+    write({"pyproject.toml": "[tool.assetcore]\nprojects = ['books']\n"}, inner)
+    assert find_root(inner) == inner
+    (inner / "pyproject.toml").write_text("[tool.other]\n")
+    assert find_root(inner) == root
+
+
+def test_no_root_says_how_to_get_one(tmp_path: Path) -> None:
+    """Outside of any project, the error says where it looked and what to do."""
+    with pytest.raises(ProjectError, match=r"There is no project here: neither .*[\s\S]*aipctl new project"):
+        find_root(tmp_path)
+
+
+def test_projects_are_packages(write: Write) -> None:
+    """Every folder below projects/ with an __init__.py is a project, and each package that pyproject.toml names."""
+    root = write({"b/assets.py": CLEAN, "a/assets.py": CLEAN, "notes/readme.txt": ""})
+    write({"pyproject.toml": "[tool.assetcore]\nprojects = ['books.kb']\n"})
+    assert project_names(root) == ["a", "b", "books.kb"]
+
+
+def test_an_unknown_project_is_told_what_there_is(write: Write) -> None:
+    """A project that is not there names those that are; a folder that is no package, what it lacks."""
+    root = write({"demo/assets.py": CLEAN, "notes/readme.txt": ""})
+    with pytest.raises(ProjectError, match=r"There is no project 'other' in .*\n  There is: demo\."):
+        load(root, "other")
+    with pytest.raises(ProjectError, match=r"projects/notes is no package: it has no __init__.py"):
+        load(root, "notes")
+
+
+@pytest.mark.parametrize("projects", ["'books'", "[1]", "['']", "{a = 1}"])
+def test_projects_in_pyproject_are_a_list_of_packages(write: Write, projects: str) -> None:
+    """A text or a table where a list of packages belongs is an error that shows it, not a list of letters."""
+    root = write({"pyproject.toml": f"[tool.assetcore]\nprojects = {projects}\n"})
+    with pytest.raises(
+        ProjectError, match=r"pyproject.toml: \[tool.assetcore\] has projects = .* not a list of packages"
+    ):
+        project_names(root)
+
+
+def test_a_pyproject_that_cannot_be_read_is_told(write: Write) -> None:
+    """A mistake in the file itself names the file and the place."""
+    root = write({"pyproject.toml": "[tool.assetcore\n"})
+    with pytest.raises(ProjectError, match=r"pyproject.toml cannot be read: .*line 1"):
+        project_names(root)
+
+
+# -- what is loaded ------------------------------------------------------------------------------------------------------------
+
+
+def test_assets_of_all_modules_are_collected(write: Write) -> None:
+    """Assets in any module of the package belong to the project, also those that another module imports, each once."""
+    root = write({
+        "demo/first.py": CLEAN,
+        "demo/deep/second.py": "from projects.demo.first import *\n\n@asset\nasync def cut(page: Page = each(clean)) -> list[Page]: ...\n",
+        "demo/__main__.py": "raise SystemExit('never imported')",
+    })  # fmt: skip
+    graph = load(root, "demo")
+    assert (list(graph.assets), graph.project) == (["pages", "clean", "cut"], "demo")
+    assert user_packages(graph) == {"projects"}
+
+
+def test_a_project_in_a_package_of_its_own(write: Write) -> None:
+    """A package that pyproject.toml names is loaded under that name, called by the last part of it, with its config beside it."""
+    body = HEAD + "\nclass Limits(BaseModel):\n    size: int = 1\n\n@asset\nasync def x(limits: Limits) -> Page: ...\n"
+    root = write({"/shelf/kb/assets.py": body, "/shelf/kb/config.yaml": "x: {size: 7}"})
+    write({"pyproject.toml": "[tool.assetcore]\nprojects = ['shelf.kb']\n"})
+    (root / "shelf" / "__init__.py").touch()
+    graph = load(root, "shelf.kb")
+    assert (graph.project, list(graph.assets), user_packages(graph)) == ("kb", ["pages", "x"], {"shelf"})
+    assert configuration(graph, root)["x"]["limits"].model_dump() == {"size": 7}
+
+
+def test_edits_are_seen_even_within_the_same_second(write: Write) -> None:
+    """A project that is loaded again is what its files say now, also when neither size nor second of a file has changed."""
+    root = write({"demo/assets.py": CLEAN, "demo/words.py": "WORD = 'aaa'\n"})
+    more = "from projects.demo.words import WORD\nfrom projects.demo.assets import *\nfound = source(WORD, Page, folder('data'))\n"
+    write({"demo/more.py": more})
+    for word in ("aaa", "bbb", "ccc"):
+        (root / "projects" / "demo" / "words.py").write_text(f"WORD = '{word}'\n")
+        os.utime(root / "projects" / "demo" / "words.py", (1_700_000_000, 1_700_000_000))
+        assert word in load(root, "demo").assets
+    (root / "projects" / "demo" / "more.py").unlink()
+    assert "ccc" not in load(root, "demo").assets
+    assert not list(root.rglob("*.pyc"))
+
+
+def test_two_roots_in_one_process_do_not_mix(write: Write, tmp_path: Path) -> None:
+    """Projects of one name in two folders are each their own, in whatever order they are loaded."""
+    roots = [tmp_path / "one", tmp_path / "two"]
+    for root in roots:
+        write(
+            {
+                "demo/assets.py": f"from projects.demo.names import *\nfound = source('of_{root.name}', Page, folder('data'))",
+                "demo/names.py": HEAD,
+            },
+            root,
+        )
+    for root in (*roots, *roots, roots[0], roots[0], roots[1]):
+        graph = load(root, "demo")
+        assert f"of_{root.name}" in graph.assets
+        assert all(asset.place.file.startswith(str(root)) for asset in graph.assets.values())
+
+
+def mistake(root: Path) -> AssetcoreError:
+    with pytest.raises(AssetcoreError) as found:
+        load(root, "demo")
+    return found.value
+
+
+@pytest.mark.parametrize(
+    ("body", "line", "problem", "hint"),
+    [
+        ("x = 1\ndef broken(:\n    pass\n", 2, "invalid syntax: def broken(:", None),
+        ("x = 1\nif x:\nx = 2\n", 3, "expected an indented block", None),
+        ("import json\nimport not_installed_at_all\n", 2, "ModuleNotFoundError: No module named 'not_installed_at_all'",
+         "Install what it needs"),
+        ("from json import nothing_such\n", 1, "ImportError: cannot import name 'nothing_such'", "Install what it needs"),
+        ("from projects.demo.helper import fail\n\nfail()\n", 2, "ZeroDivisionError: division by zero", "The line is: 1 / 0"),
+        ("colour = 1\nprint(color)\n", 2, "NameError: name 'color' is not defined", "Did you mean colour?"),
+        ("raise SystemExit(3)\n", 1, "SystemExit: 3", "The line is: raise SystemExit(3)"),
+    ],
+)  # fmt: skip
+def test_a_module_that_cannot_be_imported_is_told_with_its_line(
+    write: Write, body: str, line: int, problem: str, hint: str | None
+) -> None:
+    """The error names the user's file and line, what went wrong there, and what to do where that can be known."""
+    root = write({"demo/assets.py": body, "demo/helper.py": "def fail():\n    1 / 0\n"})
+    file = "helper.py" if "helper" in body else "assets.py"
+    error = mistake(root)
+    assert isinstance(error, ProjectError)
+    assert error.message.startswith(f"{root}/projects/demo/{file}:{line}: "), error.message
+    assert problem in error.message
+    assert (hint or "") in (error.hint or "")
+
+
+def test_a_mistake_in_a_declaration_is_told_as_such(write: Write) -> None:
+    """What the declarations say wrongly is a DeclarationError with the place, whether it is found on import or in the graph."""
+    root = write({"demo/assets.py": HEAD + "\n@asset(tagz=1)\nasync def x() -> Page: ...\n"})
+    assert isinstance(mistake(root), DeclarationError)
+    write({"demo/assets.py": HEAD + "\n@asset\nasync def x() -> str: ...\n"})
+    assert mistake(root).message.startswith(f"{root}/projects/demo/assets.py:11: x returns str.")
+
+
+def test_a_project_without_assets_is_told(write: Write) -> None:
+    """A package in which nothing is declared says so, and how to declare."""
+    error = mistake(write({"demo/assets.py": "x = 1\n"}))
+    assert (error.message, error.hint) == (
+        "The project demo declares no asset.",
+        "Put @asset on a function in one of its modules.",
+    )
+
+
+# -- config --------------------------------------------------------------------------------------------------------------------
+
+
+BODY = (
+    HEAD
+    + """
+class Inner(BaseModel):
+    low: int = 1
+    high: int = 9
+
+class Limits(BaseModel):
+    size: int = 10
+    words: list[str] = Field(default_factory=lambda: ["a"])
+    weights: dict[str, float] = Field(default_factory=dict)
+    inner: Inner = Inner()
+    alias: str = Field(default="", alias="as")
+
+class Needed(BaseModel):
+    key: str
+
+@asset
+async def one(limits: Limits) -> Page: ...
+
+@asset
+async def given(limits: Limits = Limits(size=3, weights={"x": 1.0}, inner=Inner(low=5))) -> Page: ...
+
+@asset
+async def two(limits: Limits, needed: Needed) -> Page: ...
+
+@asset
+async def none(page: Page = each(pages)) -> Page: ...
+"""
+)
+
+
+@pytest.fixture
+def demo(write: Write) -> tuple[Graph, Path]:
+    root = write({"demo/assets.py": BODY})
+    return load(root, "demo"), root
+
+
+def configured(demo: tuple[Graph, Path], text: str = "", *overrides: str) -> dict[str, dict[str, Any]]:
+    """The config of every asset; `two` is given what it needs."""
+    graph, root = demo
+    (root / "projects" / "demo" / "config.yaml").write_text(textwrap.dedent(text))
+    found = configuration(graph, root, ("two.needed.key=k", *overrides))
+    return {name: {p: value.model_dump() for p, value in values.items()} for name, values in found.items()}
+
+
+def test_config_is_defaults_then_file_then_command(demo: tuple[Graph, Path]) -> None:
+    """Each field is the model's default, the declared default, the file's or the command's, the later one over the earlier."""
+    found = configured(demo)
+    assert set(found) == {"one", "given", "two"}
+    assert (found["one"]["limits"]["size"], found["given"]["limits"]["size"]) == (10, 3)
+    found = configured(demo, "given: {size: 4}\none: {words: [x, y]}\n")
+    assert (found["given"]["limits"]["size"], found["one"]["limits"]["words"]) == (4, ["x", "y"])
+    found = configured(demo, "given: {size: 4}\n", "given.size=5", "one.words=[z]", "one.size=6")
+    assert (found["given"]["limits"]["size"], found["one"]["limits"]["words"], found["one"]["limits"]["size"]) == (
+        5,
+        ["z"],
+        6,
+    )
+
+
+def test_models_inside_are_merged_and_other_values_replaced(demo: tuple[Graph, Path]) -> None:
+    """One field of a nested model can be set alone; a list or a dictionary is given as a whole."""
+    found = configured(demo, "given:\n  inner: {high: 7}\n  weights: {z: 2.0}\n")["given"]["limits"]
+    assert (found["inner"], found["weights"], found["size"]) == ({"low": 5, "high": 7}, {"z": 2.0}, 3)
+    found = configured(demo, "given:\n  inner: {high: 7}\n", "given.inner.low=2")["given"]["limits"]
+    assert found["inner"] == {"low": 2, "high": 7}
+
+
+def test_fields_are_known_by_name_and_by_alias(demo: tuple[Graph, Path]) -> None:
+    """A field with an alias can be given under both, also over a declared default."""
+    assert configured(demo, "given: {alias: x}\none: {as: y}\n")["given"]["limits"]["alias"] == "x"
+    assert configured(demo, "given: {alias: x}\none: {as: y}\n")["one"]["limits"]["alias"] == "y"
+
+
+def test_with_two_config_parameters_each_has_its_own_table(demo: tuple[Graph, Path]) -> None:
+    """An asset with several config parameters is configured below their names."""
+    found = configured(demo, "two:\n  limits: {size: 2}\n  needed: {key: file}\n", "two.needed.key=command")
+    assert (found["two"]["limits"]["size"], found["two"]["needed"]["key"]) == (2, "command")
+
+
+def test_an_empty_file_and_empty_tables_say_nothing(demo: tuple[Graph, Path]) -> None:
+    """Nothing, a comment, and an asset without values are no config, and can be overridden."""
+    for text in ("", "# later\n", "one:\n", "two:\n  limits:\n"):
+        assert configured(demo, text)["one"]["limits"]["size"] == 10
+    assert configured(demo, "one:\n", "one.size=4")["one"]["limits"]["size"] == 4
+
+
+WRONG = [
+    (
+        "on: {size: 1}",
+        (),
+        DeclarationError,
+        r"config.yaml: 'on.*is not an asset that takes config[\s\S]*one, given, two",
+    ),
+    ("none: {size: 1}", (), DeclarationError, r"'none' is not an asset that takes config"),
+    (
+        "one: {sizes: 1}",
+        (),
+        DeclarationError,
+        r"config of one does not fit Limits: one.sizes: Extra[\s\S]*Its fields are size, words",
+    ),
+    ("one: {size: many}", (), DeclarationError, r"one.size: .*integer.*got 'many'"),
+    ("one: {inner: {low: x}}", (), DeclarationError, r"one.inner.low: .*got 'x'"),
+    ("one: {inner: 5}", (), DeclarationError, r"one.inner: .*got 5"),
+    ("one: 5", (), DeclarationError, r"config.yaml is not a table of assets"),
+    ("[one]", (), DeclarationError, r"config.yaml is not a table of assets"),
+    ("one: {", (), DeclarationError, r"config.yaml cannot be read: .*"),
+    ("two: {size: 5}", (), DeclarationError, r"config of two has size: 5, but two takes limits, needed"),
+    ("two: {limits: 5}", (), DeclarationError, r"config of two has limits: 5, but two takes limits, needed"),
+    (
+        "two: {limit: {size: 5}}",
+        (),
+        DeclarationError,
+        r"config of two has limit: \{'size': 5\}, but two takes limits, needed",
+    ),
+    ("", ("one.size=many",), DeclarationError, r"one.size: .*got 'many'"),
+    ("", ("one.size.x=3",), DeclarationError, r"one.size: .*got \{'x': 3\}"),
+    ("", ("one.size",), UsageError, r"'one.size' is not a config value"),
+    ("", ("size=3",), UsageError, r"'size=3' is not a config value"),
+    ("", ("one.=3",), UsageError, r"'one.=3' is not a config value"),
+    ("", (".size=3",), UsageError, r"'.size=3' is not a config value"),
+    ("", ("on.size=3",), UsageError, r"there is no asset 'on'"),
+    ("", ("none.size=3",), UsageError, r"none takes no config[\s\S]*one, given, two"),
+    ("", ("one.words=[a",), UsageError, r"'\[a' cannot be read"),
+]
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "kind", "problem"), WRONG, ids=[f"{w[0]} {' '.join(w[1])}".strip() for w in WRONG]
+)
+def test_config_that_does_not_fit_is_told(
+    demo: tuple[Graph, Path], text: str, overrides: tuple[str, ...], kind: type[AssetcoreError], problem: str
+) -> None:
+    """A mistake in the file or in --set names the asset, the field, what was given and what there is."""
+    with pytest.raises(kind, match=problem):
+        configured(demo, text, *overrides)
+
+
+def test_what_must_be_given_is_asked_for(demo: tuple[Graph, Path]) -> None:
+    """A field without a default that nobody gave is named, with the ways to give it."""
+    graph, root = demo
+    with pytest.raises(
+        DeclarationError, match=r"two.key: Field required[\s\S]*config.yaml or with --set two.FIELD=VALUE"
+    ):
+        configuration(graph, root)
