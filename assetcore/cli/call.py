@@ -78,9 +78,7 @@ class Call:
         )
 
     @asynccontextmanager
-    async def opened(
-        self, services: Collection[str] = READING, ahead: Collection[str] = ()
-    ) -> AsyncIterator[Session]:
+    async def opened(self, services: Collection[str] = READING, ahead: Collection[str] = ()) -> AsyncIterator[Session]:
         """The project, connected to these services; those without an address in the settings are started.
 
         `ahead` names services that may be needed later: they are started without waiting for them.

@@ -87,7 +87,9 @@ def plan(answer: Answer, *, units: bool = False) -> RenderableType:
     if stale_inputs := answer.get("stale_inputs"):
         parts.append(Text(f"Not selected, but stale above: {', '.join(stale_inputs)} (add --upstream)"))
     for note in answer.get("notes", ()):
-        parts.append(Text(f"{note['code']} {note['asset']}: {note['what']} ({note['where']}). {note['settle']}", style="yellow"))
+        parts.append(
+            Text(f"{note['code']} {note['asset']}: {note['what']} ({note['where']}). {note['settle']}", style="yellow")
+        )
     parts.append(Text(_plan_sentence(answer, busy)))
     return Group(*parts)
 
