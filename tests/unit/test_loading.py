@@ -308,10 +308,10 @@ def test_an_empty_file_and_empty_tables_say_nothing(demo: tuple[Graph, Path]) ->
 
 WRONG = [
     (
-        "on: {size: 1}",
+        "onne: {size: 1}",
         (),
         DeclarationError,
-        r"config.yaml: 'on.*is not an asset that takes config[\s\S]*one, given, two",
+        r"config.yaml: 'onne' is not an asset that takes config[\s\S]*one, given, two",
     ),
     ("none: {size: 1}", (), DeclarationError, r"'none' is not an asset that takes config"),
     (
