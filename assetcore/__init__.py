@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from assetcore.loading import find_root, load
     from assetcore.plan import Plan
     from assetcore.results import RunResult
-    from assetcore.search import Hit, SearchIndex, search
+    from assetcore.search import Hit, SearchIndex
     from assetcore.session import Session, open_project, scan
     from assetcore.settings import Settings
     from assetcore.sources import Folder, folder
@@ -56,7 +56,7 @@ _HOMES = {
     "assetcore.graph": ("Graph",),
     "assetcore.plan": ("Plan",),
     "assetcore.loading": ("find_root", "load"),
-    "assetcore.search": ("Hit", "SearchIndex", "search"),
+    "assetcore.search": ("Hit", "SearchIndex"),
     "assetcore.results": ("RunResult",),
     "assetcore.session": ("Session", "open_project", "scan"),
     "assetcore.settings": ("Settings",),
@@ -69,7 +69,7 @@ __all__ = [  # noqa: RUF022 - by what they are for
     # declare
     "Asset", "Document", "Folder", "SearchIndex", "Source", "asset", "collect", "each", "folder", "source",
     # use
-    "Graph", "Hit", "Plan", "RunResult", "Session", "Settings", "find_root", "load", "open_project", "scan", "search",
+    "Graph", "Hit", "Plan", "RunResult", "Session", "Settings", "find_root", "load", "open_project", "scan",
     # errors
     "AssetcoreError", "DeclarationError", "MakeError", "NothingSelectedError", "ProjectError", "SchemaError", "SelectionError",
     "ServiceError", "SettingsError", "SourceError", "StaleInputError", "StorageError", "UsageError",

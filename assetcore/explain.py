@@ -301,11 +301,8 @@ async def _cause(
         return [CauseFound(code, "it is to be made whether stale or not")]
     if code == "failed":
         failure = await read.last_failure(connection, project.environment_id, project.asset_ids[name], row["unit"])
-        return [
-            CauseFound(
-                code, failure[0] if failure else "its last attempt failed", before=failure[1] if failure else None
-            )
-        ]
+        error, traceback = failure or ("its last attempt failed", "")
+        return [CauseFound(code, "\n".join(filter(None, (error, traceback.rstrip()))))]
     component = next((c for c, cause in COMPONENTS.items() if cause == code), None)
     if component is not None:
         return await _component_changed(project, connection, name, component, code, row, state, snapshot)

@@ -249,7 +249,8 @@ async def search_project(project: Project, text: str, limit: int) -> list[Hit]:
             indexes += await project.reader.documents([stored[f.id] for f in found], SearchIndex)
     if not indexes:
         raise NothingSelectedError(
-            f"{', '.join(names)} is not made yet.", hint=f"Make it: aipctl materialize +{names[0]}"
+            f"{', '.join(names)} is not made yet.",
+            hint=f"Make it: aipctl materialize '{' or '.join(f'+{n}' for n in names)}'",
         )
     return search(indexes, text, limit)
 

@@ -49,10 +49,10 @@ async def frequencies(words: pl.LazyFrame = collect(words)) -> pl.DataFrame:
 
 CONFIG = """# Values for the parameters of {name}'s assets that are pydantic models:
 #
-#   words:
-#     minimum: 2
+#   ASSET:
+#     FIELD: 2
 #
-# One call can differ: aipctl materialize --set words.minimum=3
+# One call can differ: aipctl materialize --set ASSET.FIELD=3
 """
 
 PAGES = {"first.txt": "An asset is a set of documents\n", "second.txt": "A document is made of documents\n"}

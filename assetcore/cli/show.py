@@ -482,7 +482,7 @@ def diff_text(unified: str) -> Text:
     """A unified diff, coloured as everywhere."""
     styles = {"+": "green", "-": "red", "@": "cyan"}
     lines = [Text(line, style=styles.get(line[:1], "")) for line in unified.rstrip("\n").split("\n")]
-    return Text("\n").join(lines)
+    return Text("\n", no_wrap=True, overflow="ignore").join(lines)
 
 
 def indented(text: Text, columns: int) -> Text:
