@@ -87,8 +87,9 @@ async def call_async(asset: Asset[..., Any], call: Call, root: Path) -> Outcome:
     """Call an async function, with its timeout and retries."""
     started = time.perf_counter()
     for attempt in range(asset.options.retries + 1):
+        limit = asyncio.timeout(asset.options.timeout)
         try:
-            async with asyncio.timeout(asset.options.timeout):
+            async with limit:
                 returned: Any = asset.function(**call.arguments())
                 if asset.output.stream:
                     returned = [document async for document in returned]
@@ -100,7 +101,9 @@ async def call_async(asset: Asset[..., Any], call: Call, root: Path) -> Outcome:
             if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
                 raise  # the run is being cancelled; otherwise it is the function that raised it
             if attempt == asset.options.retries:
-                timeout = asset.options.timeout if isinstance(error, TimeoutError) else None
+                timeout = (
+                    asset.options.timeout if limit.expired() else None
+                )  # another TimeoutError is the function's own
                 return _failed(error, root, started, timeout)
             await asyncio.sleep(_backoff(attempt))
     raise AssertionError("the loop returns")
@@ -264,11 +267,18 @@ def _call_in_worker(name: str, calls: Sequence[Call], code: bytes) -> list[Outco
 
 
 def _failed(error: BaseException, root: Path, started: float, timeout: float | None = None) -> Outcome:
-    text = f"took longer than its timeout of {timeout:g} s" if timeout is not None else str(error)
+    text = f"took longer than its timeout of {timeout:g} s" if timeout is not None else _text(error)
     kind = type(error).__name__
     told = f"{kind}: {text}" if text else kind
     seconds = time.perf_counter() - started
     return Outcome([], seconds, _printable(told, ERROR_LIMIT), _printable(user_traceback(error, root), TRACEBACK_LIMIT))
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # it is the user's, and says nothing then
+        return ""
 
 
 def _printable(text: str, limit: int) -> str:
@@ -281,11 +291,11 @@ def _printable(text: str, limit: int) -> str:
 def user_traceback(error: BaseException, root: Path) -> str:
     """The traceback without the frames that are not the user's: this package, the standard library, installed packages."""
     shown = traceback.TracebackException.from_exception(error)
-    inner: traceback.TracebackException | None = shown
-    while inner is not None:
-        own = [f for f in inner.stack if _is_users(f.filename, root)]
-        inner.stack = traceback.StackSummary.from_list(own)
-        inner = inner.__cause__ or (None if inner.__suppress_context__ else inner.__context__)
+    waiting = [shown]
+    while waiting:
+        one = waiting.pop()
+        one.stack = traceback.StackSummary.from_list([f for f in one.stack if _is_users(f.filename, root)])
+        waiting += [e for e in (one.__cause__, one.__context__, *(one.exceptions or ())) if e is not None]
     return "".join(shown.format())
 
 
