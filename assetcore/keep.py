@@ -23,6 +23,7 @@ from assetcore.project import Project
 from assetcore.staleness import Definition
 from assetcore.storage import Key, ObjectExistsError, Stored, encode_pack, object_key
 from assetcore.storage.formats import jsonable_fields
+from assetcore.storage.keys import artifact_name
 from assetcore.units import document_address
 
 __all__ = ["SUFFIXES", "Draft", "Keeper", "facts_of"]
@@ -208,4 +209,5 @@ def _artifact_name(document: Document, address: bytes | None) -> str:
     """The last part of the key: the document's name, with a suffix where it has none; unique by its address where names repeat."""
     suffix = SUFFIXES.get(document.media_type, "") if not document.suffix else document.suffix
     stem = document.name.removesuffix(suffix) if suffix else document.name
-    return f"{stem}{suffix}" if address is None else f"{stem}-{address.hex()[:12]}{suffix}"
+    name = f"{stem}{suffix}" if address is None else f"{stem}-{address.hex()[:12]}{suffix}"
+    return f"document-{name}" if artifact_name(name).startswith(MANIFEST) else name
