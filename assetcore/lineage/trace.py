@@ -130,9 +130,15 @@ async def documents(connection: AsyncConnection, environment: int, asset: int, u
 async def with_prefix(connection: AsyncConnection, environment: int, prefix: str) -> list[Found]:
     """The current documents whose id begins with this."""
     low, high = _range(prefix)
+    first = t.materialization.alias("first")
+    # By the unit that made it first: from a document there is no way to the materializations that hold it.
     rows = await connection.execute(
         sa.select(*_columns)
-        .select_from(current)
+        .select_from(
+            t.document.join(first, first.c.id == _d.materialization_id)
+            .join(t.head, sa.and_(_h.asset_id == first.c.asset_id, _h.unit == first.c.unit))
+            .join(t.materialization, sa.and_(_m.id == _h.materialization_id, _d.id == sa.any_(_m.documents)))
+        )
         .where(_h.environment_id == environment, _h.until_commit.is_(None), _d.sha256 >= low, _d.sha256 <= high)
         .order_by(_d.asset_id, sa.collate(_m.label, "C"))
         .limit(50)
@@ -202,9 +208,8 @@ async def down(connection: AsyncConnection, environment: int, ids: Collection[in
     m2, h2 = t.materialization.alias("given"), t.head.alias("then")
     given = sa.func.unnest(m2.c.documents).table_valued("id", name="listed_given").render_derived()
     held = sa.and_(
-        h2.c.asset_id == c.asset_id, h2.c.environment_id == c.environment_id, h2.c.since_commit <= c.commit_id,
-        sa.or_(h2.c.until_commit.is_(None), h2.c.until_commit > c.commit_id),
-    )  # fmt: skip
+        h2.c.asset_id == c.asset_id, h2.c.environment_id == c.environment_id, h2.c.since_commit <= c.commit_id
+    )
     chosen = sa.select(_d.asset_id, _d.materialization_id).where(among(_d.id, ids, sa.BigInteger)).subquery()
     first = t.materialization.alias("first")
     units = (
@@ -213,20 +218,26 @@ async def down(connection: AsyncConnection, environment: int, ids: Collection[in
         .distinct()
         .subquery()
     )
-    through = await connection.execute(
-        sa.select(given.c.id, made.c.id)
-        .select_from(
-            units.join(h2, sa.and_(h2.c.asset_id == units.c.asset_id, h2.c.unit == units.c.unit))
-            .join(m2, m2.c.id == h2.c.materialization_id)
-            .join(given, sa.true())
-            .join(t.collected, held)
-            .join(t.materialization, _m.id == c.materialization_id)
-            .join(t.head, now)
-            .join(made, sa.true())
+
+    def through(still: sa.ColumnElement[bool]) -> sa.Select[Any, Any]:
+        return (
+            sa.select(given.c.id, made.c.id)
+            .select_from(
+                units.join(t.collected, c.asset_id == units.c.asset_id)
+                .join(h2, sa.and_(h2.c.unit == units.c.unit, held, still))
+                .join(m2, m2.c.id == h2.c.materialization_id)
+                .join(given, sa.true())
+                .join(t.materialization, _m.id == c.materialization_id)
+                .join(t.head, now)
+                .join(made, sa.true())
+            )
+            .where(among(given.c.id, ids, sa.BigInteger))
         )
-        .where(among(given.c.id, ids, sa.BigInteger))
-    )
-    return Step(frozenset((asked[a], b) for a, b in [*direct, *through]), frozenset())
+
+    # One for what still is and one for what was: each has its own index.
+    ways = sa.union_all(through(h2.c.until_commit.is_(None)), through(h2.c.until_commit > c.commit_id))
+    through_wholes = await connection.execute(ways)
+    return Step(frozenset((asked[a], b) for a, b in [*direct, *through_wholes]), frozenset())
 
 
 async def _twins(connection: AsyncConnection, ids: Collection[int]) -> dict[int, int]:

@@ -1,0 +1,437 @@
+"""Lineage in Postgres: commits are whole or not at all, nothing is overwritten, and reading stays on indexes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import asyncpg
+import polars as pl
+import pytest
+import sqlalchemy as sa
+from alembic import command, config
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+from assetcore.documents import document_id, identity
+from assetcore.errors import SchemaError
+from assetcore.lineage import commit as lineage
+from assetcore.lineage import read, schema, tables, trace
+from assetcore.lineage.commit import Batch, Committed, Failed, Made, NewDocument, NewObject, Overtaken, Reused
+from assetcore.staleness import Component, Definition
+from assetcore.storage import Key
+from assetcore.units import document_address
+
+pytestmark = pytest.mark.integration
+
+PROJECT, PROD, NIGHT = 1, 1, 2
+PAGES, CHUNKS, REPORT, FEW = 1, 2, 3, 4
+
+
+def unit(label: str) -> bytes:
+    return document_address(b"test", label)
+
+
+@dataclass
+class History:
+    """A database to which a test commits, as a run does."""
+
+    engine: schema.Engine
+    definition: int = 0
+    versions: dict[int, bytes] = field(default_factory=dict)
+
+    async def made(
+        self, asset: int, results: dict[str, str], was: dict[str, int | None] | None = None, given: Iterable[tuple[int, int]] = (),
+        collected: Iterable[tuple[int, int, int]] = (), *, environment: int = PROD, changed: bool = True, key: str | None = None,
+    ) -> tuple[Committed, dict[str, int]]:  # fmt: skip
+        """Commit units that each made one document with this text; returns the commit, and each unit's materialization."""
+        batch, numbers = await self.batch(
+            asset, results, was or {}, given, collected, environment, changed=changed, key=key
+        )
+        return await self.commit(batch), numbers
+
+    async def batch(
+        self, asset: int, results: dict[str, str], was: dict[str, int | None], given: Iterable[tuple[int, int]] = (),
+        collected: Iterable[tuple[int, int, int]] = (), environment: int = PROD, *, changed: bool = True, key: str | None = None,
+    ) -> tuple[Batch, dict[str, int]]:  # fmt: skip
+        async with self.engine.connect() as connection:
+            base = await lineage.allocate(connection)
+        numbers = iter(range(base, base + (1 << 20)))
+        pack = NewObject(next(numbers), Key(key or f"pack-{base}"), 1, len(results))
+        made: list[Made] = []
+        for row, (label, text) in enumerate(results.items()):
+            sha256 = hashlib.sha256(text.encode()).digest()
+            facts = ("Page", label, "text/plain", sha256, b"")
+            document = NewDocument(
+                next(numbers), document_address(unit(label), label), label, "Page", "text/plain", len(text), sha256, b"",
+                identity(*facts), pack.id, row, None,
+            )  # fmt: skip
+            made.append(
+                Made(
+                    next(numbers), unit(label), label, None, hashlib.sha256(text.encode()).digest(), (document.id,), (document,),
+                    tuple(given), tuple(collected), 0.5, was.get(label), changed=changed,
+                )
+            )  # fmt: skip
+        manifest = Key(f"manifest-{base}")
+        batch = Batch(
+            base >> 20, PROJECT, environment, asset, self.definition, "run", manifest, tuple(made), objects=(pack,)
+        )
+        return batch, {m.label: m.id for m in made}
+
+    async def empty(self, asset: int, **parts: Any) -> Batch:
+        batch, _ = await self.batch(asset, {}, {})
+        return replace(batch, objects=(), **parts)
+
+    async def commit(self, batch: Batch) -> Committed:
+        async with self.engine.begin() as connection:
+            return await lineage.commit(connection, batch)
+
+    async def current(self, asset: int, commit: int | None = None, environment: int = PROD) -> dict[str, bytes]:
+        """The documents of an asset, now or as of a commit: name and content's hash."""
+        async with self.engine.connect() as connection:
+            frame = (await read.current_documents(connection, environment, [asset], commit))[asset]
+        return dict(frame.select("name", "sha256").iter_rows())
+
+    async def mark(self, asset: int) -> read.Watermark:
+        async with self.engine.connect() as connection:
+            return (await read.watermarks(connection, PROD))[asset]
+
+    async def settle(self, asset: int, last: int) -> read.Watermark:
+        async with self.engine.begin() as connection:
+            await lineage.settle(connection, PROD, asset, {"definition": "x"}, units=1, documents=1, last=last)
+        return await self.mark(asset)
+
+    async def rows(self) -> dict[str, int]:
+        """How many rows every table has."""
+        async with self.engine.connect() as connection:
+            return {
+                table.name: (await connection.execute(sa.select(sa.func.count()).select_from(table))).scalar_one()
+                for table in tables.metadata.sorted_tables
+            }
+
+
+@pytest.fixture
+async def history(database: str) -> AsyncIterator[History]:
+    engine = schema.connect(database)
+    t = tables
+    async with engine.begin() as connection:
+        await connection.execute(sa.insert(t.project).values(name="demo"))
+        await connection.execute(
+            sa.insert(t.environment), [{"project_id": PROJECT, "name": n} for n in ("prod", "night")]
+        )
+        for name in ("pages", "chunks", "report", "few"):
+            await connection.execute(
+                sa.insert(t.asset).values(project_id=PROJECT, name=name, kind="asset", flow="main")
+            )
+        definition = Definition({"code": Component(b"1" * 32)})
+        identifier = await lineage.keep_definition(connection, CHUNKS, definition, ())
+    yield History(engine, identifier)
+    await engine.dispose()
+
+
+def sha256(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()
+
+
+# -- commits -------------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_commit_is_whole_or_not_at_all(history: History) -> None:
+    """A commit that fails in the middle, in the database or after it, leaves no row of any table."""
+    await history.made(CHUNKS, {"a": "one"}, key="taken")
+    before, shown = await history.rows(), await history.current(CHUNKS)
+    broken, numbers = await history.batch(CHUNKS, {"b": "two", "c": "three"}, {})
+    with pytest.raises(asyncpg.UniqueViolationError):
+        await history.commit(replace(broken, made=(*broken.made, broken.made[0])))
+    taken, _ = await history.batch(CHUNKS, {"b": "two"}, {}, key="taken")
+    with pytest.raises(asyncpg.UniqueViolationError):
+        await history.commit(taken)
+
+    async def stopped() -> None:
+        async with history.engine.begin() as connection:
+            await lineage.commit(connection, broken)
+            raise RuntimeError("pulled the plug")
+
+    with pytest.raises(RuntimeError, match="plug"):
+        await stopped()
+    assert await history.rows() == before
+    assert await history.current(CHUNKS) == shown
+    await history.commit(broken)
+    assert set(await history.current(CHUNKS)) == {"a", "b", "c"}
+    assert len(numbers) == 2
+
+
+async def test_who_was_overtaken_writes_nothing(history: History) -> None:
+    """A commit says what its units were when they were judged; where one of them has moved on, nothing of it is written."""
+    _, first = await history.made(CHUNKS, {"a": "one", "b": "one"})
+    _, second = await history.made(CHUNKS, {"a": "two"}, was={"a": first["a"]})
+    before = await history.rows()
+    late = [
+        (await history.batch(CHUNKS, {"a": "three", "c": "three"}, {"a": first["a"]}))[0],
+        (await history.batch(CHUNKS, {"b": "three"}, {}))[0],
+        await history.empty(CHUNKS, reused=(Reused(unit("a"), "a", first["a"], first["a"]),)),
+        await history.empty(CHUNKS, removed=((unit("a"), first["a"]),)),
+        await history.empty(CHUNKS, removed=((unit("x"), first["a"]),)),
+    ]
+    for batch in late:
+        with pytest.raises(Overtaken):
+            await history.commit(batch)
+    assert await history.rows() == before
+    await history.made(CHUNKS, {"a": "three"}, was={"a": second["a"]})
+    assert await history.current(CHUNKS) == {"a": sha256("three"), "b": sha256("one")}
+    await history.made(CHUNKS, {"a": "one"}, environment=NIGHT)
+    assert await history.current(CHUNKS) == {"a": sha256("three"), "b": sha256("one")}, (
+        "another environment is another place"
+    )
+
+
+async def test_what_an_asset_was_can_be_read_as_of_any_commit(history: History) -> None:
+    """Units are superseded and never updated: each commit's view of an asset stays as it was, whatever comes after."""
+    seen: list[tuple[int, dict[str, bytes]]] = []
+
+    async def then(step: Awaitable[Committed]) -> None:
+        number = (await step).number
+        seen.append((number, await history.current(CHUNKS)))
+
+    _, first = await history.made(CHUNKS, {"a": "one", "b": "one"})
+    batch, second = await history.batch(CHUNKS, {"a": "two"}, {"a": first["a"]})
+    await then(history.commit(batch))
+    await then(history.commit(await history.empty(CHUNKS, removed=((unit("b"), first["b"]),))))
+    await then(history.commit(await history.empty(CHUNKS, reused=(Reused(unit("a"), "a", first["a"], second["a"]),))))
+    await then(history.commit(await history.empty(CHUNKS, reused=(Reused(unit("b"), "b", first["b"], None),))))
+    assert [documents for _, documents in seen] == [
+        {"a": sha256("two"), "b": sha256("one")}, {"a": sha256("two")}, {"a": sha256("one")}, {"a": sha256("one"), "b": sha256("one")},
+    ]  # fmt: skip
+    for number, documents in seen:
+        assert await history.current(CHUNKS, number) == documents
+        async with history.engine.connect() as connection:
+            found = await trace.of_asset(connection, PROD, CHUNKS, commit=number)
+        assert {f.name: f.sha256 for f in found} == documents
+
+
+async def test_a_failure_is_noted_until_its_unit_is_made_or_gone(history: History) -> None:
+    """The last failure of a unit is kept with the recipe that failed, and forgotten when the unit is made, taken back or removed."""
+    _, first = await history.made(CHUNKS, {"a": "one", "b": "one"})
+    failed = tuple(Failed(unit(label), label, b"i" * 32, "ValueError: no", "...") for label in "abc")
+    await history.commit(await history.empty(CHUNKS, failed=failed))
+    await history.commit(await history.empty(CHUNKS, failed=failed))
+
+    async def labels() -> set[str]:
+        async with history.engine.connect() as connection:
+            units = (await read.made_units(connection, PROD, [CHUNKS]))[CHUNKS]
+        return set(units.filter(pl.col("failed_inputs").is_not_null())["label"])
+
+    assert await labels() == {"a", "b", "c"}
+    await history.made(CHUNKS, {"c": "one"})
+    assert await labels() == {"a", "b"}
+    await history.commit(await history.empty(CHUNKS, reused=(Reused(unit("a"), "a", first["a"], first["a"]),)))
+    await history.commit(await history.empty(CHUNKS, removed=((unit("b"), first["b"]),)))
+    assert await labels() == set()
+
+
+async def test_a_watermark_tells_when_documents_last_changed(history: History) -> None:
+    """Commits that change no document move the last commit on and leave the last change; each says which commit it came after."""
+    first, numbers = await history.made(CHUNKS, {"a": "one"})
+    assert (await history.mark(CHUNKS)).changed == (await history.mark(CHUNKS)).last == first.number
+    second, _ = await history.made(CHUNKS, {"a": "one"}, was=dict(numbers), changed=False)
+    third = await history.commit(await history.empty(CHUNKS, failed=(Failed(unit("x"), "x", b"i" * 32, "E", ""),)))
+    mark = await history.mark(CHUNKS)
+    assert (mark.changed, mark.last) == (first.number, third.number)
+    assert [c.after for c in (first, second, third)] == [0, first.number, second.number]
+    assert first.number < second.number < third.number
+
+
+async def test_an_asset_is_settled_only_when_nothing_was_committed_since(history: History) -> None:
+    """That all units are fresh holds for what was judged: a commit meanwhile or later undoes it. Failures are forgotten with it."""
+    first, numbers = await history.made(CHUNKS, {"a": "one"})
+    failure = (Failed(unit("gone"), "gone", b"i" * 32, "E", ""),)
+    failed = await history.commit(await history.empty(CHUNKS, failed=failure))
+    assert (await history.settle(CHUNKS, first.number)).settled is None
+    assert (await history.rows())["failure"] == 1
+    assert (await history.settle(CHUNKS, failed.number)).settled == {"definition": "x"}
+    assert (await history.rows())["failure"] == 0
+    await history.made(CHUNKS, {"a": "two"}, was=dict(numbers))
+    assert (await history.mark(CHUNKS)).settled is None
+    assert (await history.settle(REPORT, 0)).settled == {"definition": "x"}, "an asset without units is settled, too"
+
+
+# -- tracing -------------------------------------------------------------------------------------------------------------------
+
+
+async def test_what_was_given_is_told_from_what_an_asset_is_now(history: History) -> None:
+    """A unit that was given a whole asset is traced to what that asset then was; one by one, to the very documents."""
+    pages, first = await history.made(PAGES, {"a": "one", "b": "one"})
+    async with history.engine.connect() as connection:
+        then = (await read.current_documents(connection, PROD, [PAGES]))[PAGES]
+    given = [(0, number) for number in then["document"]]
+    _, chunks = await history.made(CHUNKS, {"a": "c"}, given=given)
+    _, report = await history.made(REPORT, {"r": "r"}, collected=[(0, PAGES, pages.number)])
+    await history.made(PAGES, {"a": "two"}, was=dict(first))
+    await history.commit(await history.empty(PAGES, removed=((unit("b"), first["b"]),)))
+    async with history.engine.connect() as connection:
+        former = await read.former_members(connection, [chunks["a"], report["r"]])
+        assert set(former.rows()) == {
+            (m, 0, address) for m in (chunks["a"], report["r"]) for address in then["address"]
+        }
+        documents = await read.current_documents(connection, PROD, [CHUNKS, REPORT])
+        made_of = await trace.up(connection, PROD, documents[CHUNKS]["document"].to_list())
+        assert {b for _, b in made_of.edges} == set(then["document"])
+        down = await trace.down(connection, PROD, then["document"].to_list())
+        assert {b for _, b in down.edges} == {*documents[CHUNKS]["document"], *documents[REPORT]["document"]}
+
+
+# -- the schema ----------------------------------------------------------------------------------------------------------------
+
+
+def scripts() -> config.Config:
+    settings = config.Config()
+    settings.set_main_option("script_location", str(schema.migrations_folder()).replace("%", "%%"))
+    return settings
+
+
+async def test_the_code_is_written_for_the_newest_migration() -> None:
+    """schema.HEAD is the one newest migration, so that a command can tell without Alembic whether the database fits."""
+    assert ScriptDirectory.from_config(scripts()).get_heads() == [schema.HEAD]
+
+
+async def test_migrations_lead_to_the_tables_and_back(history: History) -> None:
+    """Up, down to nothing, and up again: then the database has exactly the tables, columns and indexes that the code declares."""
+
+    def migrate(connection: sa.Connection, *, up: bool) -> None:
+        settings = scripts()
+        settings.attributes["connection"] = connection
+        command.upgrade(settings, "head") if up else command.downgrade(settings, "base")
+
+    def differences(connection: sa.Connection) -> list[Any]:
+        return compare_metadata(MigrationContext.configure(connection, opts={"compare_type": True}), tables.metadata)
+
+    async with history.engine.begin() as connection:
+        assert await connection.run_sync(differences) == []
+        await connection.run_sync(lambda c: migrate(c, up=False))
+        left = set(await connection.run_sync(lambda c: sa.inspect(c).get_table_names()))
+        assert left == {"alembic_version"}
+        assert await connection.run_sync(lambda c: sa.inspect(c).get_sequence_names()) == []
+        await connection.run_sync(lambda c: migrate(c, up=True))
+        assert await connection.run_sync(differences) == []
+
+
+async def test_a_schema_that_does_not_fit_is_told(history: History) -> None:
+    """An older or absent schema asks for an upgrade unless that is automatic; a newer one for another assetcore."""
+    await schema.ensure(history.engine, automatic=False)
+    version = sa.table("alembic_version", sa.column("version_num"))
+    for found, message in (
+        ("0000", "has schema 0000[\\s\\S]*aipctl db upgrade"),
+        ("9999", "has schema 9999, which is newer"),
+    ):
+        async with history.engine.begin() as connection:
+            await connection.execute(sa.update(version).values(version_num=found))
+        with pytest.raises(SchemaError, match=message):
+            await schema.ensure(history.engine, automatic=found == "9999")
+
+
+# -- speed ---------------------------------------------------------------------------------------------------------------------
+
+
+LARGE = {"head", "materialization", "document", "edge"}
+MANY, SOME = 20_000, 20
+
+
+@pytest.fixture
+async def large(history: History) -> dict[int, list[int]]:
+    """Many pages, a chunk of each, a few of some of these, and a report of all the few; the documents of each asset."""
+    documents: dict[int, list[int]] = {}
+    for asset, above, number in ((PAGES, None, MANY), (CHUNKS, PAGES, MANY), (FEW, CHUNKS, SOME)):
+        batch, _ = await history.batch(asset, {f"{i:05}": f"{asset} {i}" for i in range(number)}, {})
+        if above is not None:
+            given = zip(batch.made, documents[above], strict=False)
+            batch = replace(batch, made=tuple(replace(m, edges=((0, d),)) for m, d in given))
+        few = await history.commit(batch)
+        documents[asset] = [d for m in batch.made for d in m.documents]
+    batch, _ = await history.batch(REPORT, {"r": "r"}, {}, collected=[(0, FEW, few.number)])
+    await history.commit(batch)
+    documents[REPORT] = list(batch.made[0].documents)
+    async with history.engine.connect() as connection:
+        await connection.execution_options(isolation_level="AUTOCOMMIT")
+        await connection.exec_driver_sql("ANALYZE")
+    return documents
+
+
+async def test_reading_stays_on_indexes(history: History, large: dict[int, list[int]]) -> None:
+    """With many units around, what is read of a small asset, or of a few documents, scans no large table from end to end."""
+    few, page = large[FEW][:3], large[PAGES][:1]
+    async with history.engine.connect() as connection:
+        made = (await read.made_units(connection, PROD, [FEW]))[FEW]["materialization"].to_list()[:3]
+        commit = (await read.watermarks(connection, PROD))[FEW].last
+    questions: dict[str, Callable[[schema.Connection], Awaitable[Any]]] = {
+        "current documents": lambda c: read.current_documents(c, PROD, [FEW]),
+        "as of a commit": lambda c: read.current_documents(c, PROD, [FEW], commit),
+        "made units": lambda c: read.made_units(c, PROD, [FEW]),
+        "counts": lambda c: read.counts(c, PROD, FEW),
+        "where bytes are": lambda c: read.stored(c, few),
+        "reusable": lambda c: read.reusable(c, CHUNKS, 0, [sha256("2 1"), sha256("2 2")]),
+        "documents of": lambda c: read.documents_of(c, made),
+        "former members": lambda c: read.former_members(c, made),
+        "up": lambda c: trace.up(c, PROD, few),
+        "down, one by one": lambda c: trace.down(c, PROD, page),
+        "down, through a whole asset": lambda c: trace.down(c, PROD, few),
+        "by id": lambda c: trace.with_prefix(c, PROD, document_id(sha256("1 7"))),
+        "inputs of": lambda c: trace.inputs_of(c, made[0]),
+        "look up": lambda c: trace.look_up(c, few),
+    }
+    scanned: dict[str, set[str]] = {}
+    for name, ask in questions.items():
+        for plan in await plans_of(history.engine, ask):
+            scanned.setdefault(name, set()).update(full_scans(plan) & LARGE)
+    assert {name: found for name, found in scanned.items() if found} == {}
+    assert set(scanned) == set(questions)
+
+
+async def test_tracing_finds_the_few_among_many(history: History, large: dict[int, list[int]]) -> None:
+    """Up and down, one by one and through a whole asset, and by the beginning of an id: each finds just what belongs there."""
+    page, chunk, few = large[PAGES][7], large[CHUNKS][7], large[FEW][7]
+    async with history.engine.connect() as connection:
+        assert (await trace.up(connection, PROD, [few])).edges == {(few, chunk)}
+        assert (await trace.up(connection, PROD, [chunk])).edges == {(chunk, page)}
+        assert (await trace.down(connection, PROD, [page])).edges == {(page, chunk)}
+        assert (await trace.down(connection, PROD, [few])).edges == {(few, large[REPORT][0])}
+        assert {(w[0], w[-1]) for w in (await trace.up(connection, PROD, large[REPORT])).wholes} == {
+            (FEW, large[REPORT][0])
+        }
+        assert [f.id for f in await trace.with_prefix(connection, PROD, document_id(sha256("1 7"), 12))] == [page]
+        assert await trace.with_prefix(connection, NIGHT, document_id(sha256("1 7"), 12)) == []
+
+
+async def plans_of(engine: schema.Engine, ask: Any) -> list[Any]:
+    """How Postgres answers the statements of a question."""
+    asked: list[tuple[str, Any]] = []
+
+    def note(connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, executemany: bool) -> None:
+        asked.append((statement, parameters))
+
+    sa.event.listen(engine.sync_engine, "before_cursor_execute", note)
+    try:
+        async with engine.connect() as connection:
+            await ask(connection)
+    finally:
+        sa.event.remove(engine.sync_engine, "before_cursor_execute", note)
+    found = []
+    async with engine.connect() as connection:
+        for statement, parameters in asked:
+            rows = await connection.exec_driver_sql(f"EXPLAIN (FORMAT JSON) {statement}", tuple(parameters))
+            plan = rows.scalar_one()
+            found.append(json.loads(plan) if isinstance(plan, str) else plan)
+    return found
+
+
+def full_scans(plan: Any) -> set[str]:
+    """The tables that a plan reads from end to end."""
+    if isinstance(plan, list):
+        return set().union(*map(full_scans, plan))
+    if not isinstance(plan, dict):
+        return set()
+    own = {plan["Relation Name"]} if plan.get("Node Type") == "Seq Scan" else set()
+    return own.union(*(full_scans(part) for part in plan.values()))
