@@ -20,7 +20,7 @@ from functools import cached_property, lru_cache
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, ClassVar, Self, cast, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from assetcore.digest import digest, short_digest
 from assetcore.errors import AssetcoreError, DeclarationError
@@ -62,7 +62,7 @@ class Document(BaseModel):
     fixed_media_type: ClassVar[str | None] = None
 
     if TYPE_CHECKING:  # the constructor as a type checker should see it: what is given, not what is kept
-        name: str
+        name: str = Field(kw_only=False)
         text: str = ""
         data: Any = None
         content: bytes = b""

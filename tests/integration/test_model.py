@@ -7,7 +7,6 @@ when nothing was ever made of the same recipe.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -84,7 +83,10 @@ class Model:
 
     def units(self) -> dict[str, dict[str, tuple[Any, Output]]]:
         """For each asset and unit: its recipe, and what it makes."""
-        clean: Callable[[str], str] = lambda text: eval(CLEAN[self.clean])
+
+        def clean(text: str) -> str:
+            return eval(CLEAN[self.clean], {"text": text})
+
         found: dict[str, dict[str, tuple[Any, Output]]] = {
             n: {} for n in ("clean", "chunks", "marked", "joined", "shapes", "ranks", "total")
         }

@@ -204,7 +204,7 @@ async def test_a_set_in_config_is_the_same_in_every_process(world: World) -> Non
     async with world.open() as session:
         one = session.project.definition("kept").components["config"].digest
         values = session.project.config["kept"]["words"]
-        values.stop = {*reversed(sorted(values.stop))}
+        values.stop = {*sorted(values.stop, reverse=True)}
         session.project._definitions.clear()
         assert session.project.definition("kept").components["config"].digest == one
 
