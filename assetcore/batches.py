@@ -241,7 +241,8 @@ class Work:
                 restricted[dependency.parameter] = dependency.fields
         config = dict(project.config.get(asset.name, {}))
         driver = project.graph.driver(asset.name)
-        named = driver is not None and (driver.fields is None or "name" in driver.fields)
+        labelling = [d for d in asset.dependencies if d.cross or d == driver]
+        named = bool(labelling) and all(d.fields is None or "name" in d.fields for d in labelling)
         return [
             Call(
                 {**{parameter: values[i] for parameter, values in columns}, **config}, label if named else asset.name,

@@ -159,3 +159,26 @@ async def test_why_follows_units_whose_labels_repeat(world: World) -> None:
         assert {cause.detail.partition(":")[0] for cause in why.causes} == {
             f"marked[{page}.txt/part-{i}]" for page in "ab" for i in (0, 1)
         }
+
+
+async def test_a_name_that_a_function_does_not_see_is_not_in_what_it_makes(world: World) -> None:
+    """P23: where one of a pair hides its name, what is made of the pair has a name without it, and a rename executes nothing."""
+    world.code("""
+        others = source("others", Topic, folder("others"))
+
+        @asset
+        async def pairs(topic: Topic = each(topics), other: Topic = each(others, cross=True, fields=["text"])) -> pl.DataFrame:
+            return pl.DataFrame({"both": [topic.text + other.text]})
+
+        @asset
+        async def seen(topic: Topic = each(topics), other: Topic = each(others, cross=True)) -> pl.DataFrame:
+            return pl.DataFrame({"both": [topic.text + other.text]})
+    """)
+    world.document("a.txt", "alpha")
+    world.document("../others/b.txt", "beta")
+    await world.materialize()
+    assert set((await world.contents())["pairs"]) == {("a.txt × b.txt", "pairs")}
+    (world.root / "others" / "b.txt").rename(world.root / "others" / "c.txt")
+    assert await world.made() == {"pairs": {"reused": 1, "removed": 1}, "seen": {"made": 1, "removed": 1}}
+    assert set((await world.contents())["pairs"]) == {("a.txt × c.txt", "pairs")}
+    assert set((await world.contents())["seen"]) == {("a.txt × c.txt", "a.txt × c.txt")}
