@@ -10,31 +10,38 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Coroutine, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+from uuid import UUID
 
 import prefect.settings as prefect_settings
 from prefect import allow_failure, flow, task
 from prefect.artifacts import acreate_progress_artifact, acreate_table_artifact, aupdate_progress_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
 from prefect.events import emit_event
-from prefect.exceptions import FailedRun
+from prefect.exceptions import FailedRun, ObjectNotFound
 from prefect.settings import temporary_settings
-from prefect.states import Completed, Failed
+from prefect.states import Completed, Crashed, Failed
 
+from assetcore.errors import ServiceError
 from assetcore.execution import Run, walk
 from assetcore.lineage import runs
-from assetcore.results import AssetResult
+from assetcore.results import AssetResult, Event
 
 __all__ = ["Steps", "execute", "run_plan"]
 
+T = TypeVar("T")
 PROGRESS_SECONDS = 2.0
+API_SECONDS = 5.0
+SHOWN_SECONDS = 10.0
+LOST = "Prefect's API does not answer any more: the run goes on, and is not shown there."
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,22 +52,44 @@ class Steps:
     plan: Sequence[Mapping[str, Any]]
 
 
-_current: ContextVar[tuple[Run, Steps] | None] = ContextVar("assetcore_run", default=None)
-"""The run that this process has open: `run_plan` opens it itself where it runs elsewhere."""
+Opened = tuple[Run, Steps, "_Display", asyncio.Future[str | None]]
+_current: ContextVar[Opened | None] = ContextVar("assetcore_run", default=None)
+"""The run that this process has open, and what hears when its steps have ended; `run_plan` opens it itself where it runs elsewhere."""
 
 
-async def execute(run: Run, steps: Steps) -> str | None:
-    """Run the steps as a Prefect flow run in this process; returns the flow run's identifier."""
-    settings = run.project.settings
-    token = _current.set((run, steps))
+async def execute(run: Run, steps: Steps, died: Sequence[str] = ()) -> str | None:
+    """Run the steps as a Prefect flow run in this process; returns the flow run's identifier.
+
+    `died` names flow runs whose process died, which Prefect would show as running for ever. When the steps have ended all is stored,
+    and only the display is left: an API that does not answer any more is not waited for.
+    """
+    ended: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+    display = _Display(run)
+    token = _current.set((run, steps, display, ended))
     with ExitStack() as stack:
-        stack.enter_context(temporary_settings(_settings(settings.prefect_api_url)))
+        stack.enter_context(temporary_settings(_settings(run.project.settings.prefect_api_url)))
         stack.callback(_current.reset, token)
+        if died:
+            await display.show(_close(died))
         named = run_plan.with_options(name=run.project.name, flow_run_name=f"{run.project.name}-{run.id}")
-        outcome: Any = named(run.id, return_state=True)  # typed as if it were not a coroutine
-        state: State[Any] = await outcome
-    await _raise_error(state)
-    return str(state.state_details.flow_run_id) if state.state_details.flow_run_id else None
+        called: Any = named(run.id, return_state=True)  # typed as if it were not a coroutine
+        shown: asyncio.Task[State[Any]] = asyncio.ensure_future(called)
+    try:
+        await asyncio.wait({shown, ended}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({shown}, timeout=SHOWN_SECONDS)
+    except asyncio.CancelledError:
+        shown.cancel()
+        await asyncio.wait({shown, ended}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({shown}, timeout=SHOWN_SECONDS)
+        raise
+    if not ended.done():  # the flow never came to its steps
+        await _raise_error(shown.result())
+        raise ServiceError(
+            f"Prefect at {run.project.settings.prefect_api_url} did not run the flow.", hint="See: aipctl check"
+        )
+    if not shown.done() and not display.lost:
+        run.say(Event("message", text=LOST))
+    return ended.result()
 
 
 @flow(name="assetcore", persist_result=False, validate_parameters=False)
@@ -73,31 +102,70 @@ async def run_plan(run_id: str) -> State[Any]:
         )
 
         async with resumed(run_id, Path.cwd()) as (run, waits, plan):
-            return await _perform_all(run, Steps(waits, plan))
-    return await _perform_all(*opened)
+            return await _perform_all(run, Steps(waits, plan), _Display(run))
+    run, steps, display, ended = opened
+    try:
+        state = await _perform_all(run, steps, display)
+    except asyncio.CancelledError:
+        ended.cancel()
+        raise
+    except BaseException as error:
+        ended.set_exception(error)
+        ended.exception()  # it is known, also where nobody is left to ask
+        raise
+    context = FlowRunContext.get()
+    ended.set_result(str(context.flow_run.id) if context is not None and context.flow_run is not None else None)
+    return state
 
 
-async def _perform_all(run: Run, steps: Steps) -> State[Any]:
+@dataclass(slots=True)
+class _Display:
+    """What Prefect is told beside states; a run does not fail, nor wait for long, because that cannot be shown."""
+
+    run: Run
+    lost: bool = False
+
+    async def show(self, call: Coroutine[Any, Any, T]) -> T | None:
+        """The answer of Prefect's API, or None where it does not answer: it is not asked again then."""
+        if self.lost:
+            call.close()
+            return None
+        try:
+            async with asyncio.timeout(API_SECONDS):
+                return await call
+        except Exception:
+            self.lost = True
+            self.run.say(Event("message", text=LOST))
+            return None
+
+
+async def _close(flow_runs: Sequence[str]) -> None:
+    async with get_client() as client:
+        for one in flow_runs:
+            with suppress(ObjectNotFound):
+                await client.set_flow_run_state(UUID(one), Crashed(message="Its process died."), force=True)
+
+
+async def _perform_all(run: Run, steps: Steps, display: _Display) -> State[Any]:
     context = FlowRunContext.get()
     if context is not None and context.flow_run is not None:
         async with run.project.engine.begin() as connection:
             await runs.note_flow_run(connection, run.id, str(context.flow_run.id))
     slug = re.sub(r"[^a-z0-9]+", "-", f"{run.project.name}-{run.project.environment}".lower())
-    await acreate_table_artifact(
-        list(map(dict, steps.plan)), key=f"{slug}-plan", description=f"What run {run.id} is to make, and why"
-    )
-    await walk(steps.waits, lambda name, states: _step(run, name, states))
+    planned = list(map(dict, steps.plan))
+    about = f"What run {run.id} is to make, and why"
+    await display.show(acreate_table_artifact(planned, key=f"{slug}-plan", description=about))
+    await walk(steps.waits, lambda name, states: _step(run, name, states, display))
     rows = [_row(run.results[name], run) for name in steps.waits if name in run.results]
-    await acreate_table_artifact(
-        rows, key=f"{slug}-result", description=f"What run {run.id} made, with the keys of its objects"
-    )
+    about = f"What run {run.id} made, with the keys of its objects"
+    await display.show(acreate_table_artifact(rows, key=f"{slug}-result", description=about))
     failed = sum(r.failed for r in run.results.values())
     if failed:
         return Failed(message=f"{failed} unit{'s' if failed > 1 else ''} failed")
     return Completed(message=f"{sum(r.made for r in run.results.values())} units made")
 
 
-async def _step(run: Run, name: str, upstream: Sequence[State[Any]]) -> State[Any]:
+async def _step(run: Run, name: str, upstream: Sequence[State[Any]], display: _Display) -> State[Any]:
     """One step as a Prefect task. Those that it waits for have ended; they may have failed, for some units only."""
     asset = run.project.graph.assets[name]
 
@@ -106,7 +174,7 @@ async def _step(run: Run, name: str, upstream: Sequence[State[Any]]) -> State[An
         cache_policy=NO_CACHE, persist_result=False, retries=0, log_prints=False,
     )  # fmt: skip
     async def perform() -> State[Any]:
-        result = await _with_progress(run, name)
+        result = await _with_progress(run, name, display)
         _emit(run, result)
         return _state(result)
 
@@ -124,17 +192,19 @@ async def _raise_error(state: State[Any]) -> None:
             raise error
 
 
-async def _with_progress(run: Run, name: str) -> AssetResult:
+async def _with_progress(run: Run, name: str, display: _Display) -> AssetResult:
     """Perform a step; one that takes longer than a moment shows how far it is."""
     work = asyncio.create_task(run.perform(name))
     try:
         done, _ = await asyncio.wait([work], timeout=PROGRESS_SECONDS)
         if done:
             return work.result()
-        shown = await acreate_progress_artifact(run.progress.get(name, 0.0), description=name)
+        shown = await display.show(acreate_progress_artifact(run.progress.get(name, 0.0), description=name))
         while not done:
             done, _ = await asyncio.wait([work], timeout=PROGRESS_SECONDS)
-            await aupdate_progress_artifact(shown, 100.0 if done else run.progress.get(name, 0.0))
+            if shown is not None:
+                percent = 100.0 if done else run.progress.get(name, 0.0)
+                await display.show(aupdate_progress_artifact(shown, percent))
         return work.result()
     except asyncio.CancelledError:
         work.cancel()
@@ -179,6 +249,7 @@ def _settings(api: str | None) -> dict[Any, Any]:
     values: dict[Any, Any] = {
         prefect_settings.PREFECT_RESULTS_PERSIST_BY_DEFAULT: False,
         prefect_settings.PREFECT_TASKS_REFRESH_CACHE: False,
+        prefect_settings.PREFECT_CLIENT_MAX_RETRIES: 3,  # with its pauses 14 s: a server that restarts is waited for, a lost one is not
     }
     if api is not None:
         values[prefect_settings.PREFECT_API_URL] = api

@@ -42,6 +42,7 @@ __all__ = ["RunResult", "Session", "resumed"]
 LOCK_SECONDS = 30
 PREFECT = {
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # its log goes to its server; the terminal is for our progress
+    "PREFECT_LOGGING_INTERNAL_LEVEL": "CRITICAL",
     "DO_NOT_TRACK": "1",
 }
 """What Prefect finds in its environment, unless the user has said otherwise; it reads it when it is imported."""
@@ -142,10 +143,10 @@ class Session:
                 "plan": plan.to_json(),
             }
             async with project.engine.begin() as connection:
-                await runs.close_abandoned(connection, project.id, project.environment_id)
+                died = await runs.close_abandoned(connection, project.id, project.environment_id)
                 await runs.begin(connection, run.id, project.id, project.environment_id, select or "", stored, started)
             say(Event("planned", total=plan.stale, text=f"run {run.id}"))
-            return await self._run(run, plan, local=local)
+            return await self._run(run, plan, died, local=local)
 
     async def ls(self, select: str | None = None) -> list[AssetInfo]:
         """The selected assets: counts, when they were made, how many units are stale."""
@@ -305,17 +306,19 @@ class Session:
         finally:
             await client.aclose()
 
-    async def _run(self, run: Run, plan: Plan, *, local: bool) -> RunResult:
+    async def _run(self, run: Run, plan: Plan, died: Sequence[str], *, local: bool) -> RunResult:
         steps = steps_of(plan, self.graph)
         async with self._at_work(run, steps):
-            flow_run = await (_without_prefect(run, steps) if local else self._as_flow(run, steps, plan))
+            flow_run = await (_without_prefect(run, steps) if local else self._as_flow(run, steps, plan, died))
         status = "failed" if run.failures else "done"
         planned = {a.asset: AssetResult(a.asset, fresh=a.fresh) for a in plan.assets}
         made = {n: r for n, r in run.results.items() if n in planned}
         results = tuple((planned | made).values())
         return RunResult(run.id, flow_run, status, results, tuple(run.failures), _since(run.started))
 
-    async def _as_flow(self, run: Run, steps: Mapping[str, Sequence[str]], plan: Plan) -> str | None:
+    async def _as_flow(
+        self, run: Run, steps: Mapping[str, Sequence[str]], plan: Plan, died: Sequence[str]
+    ) -> str | None:
         """Run the steps as a Prefect flow run, with the API in the settings or the embedded one, which is started when needed."""
         project = self.project
         addresses = await stack.up(project.settings, {"prefect"}, lambda text: run.say(Event("message", text=text)))
@@ -326,7 +329,7 @@ class Session:
             "PREFECT_HOME", str(project.settings.home / "prefect-client")
         )  # the user's own profile is not ours
         flow = await asyncio.to_thread(importlib.import_module, "assetcore.flow")  # Prefect takes a second to import
-        return await flow.execute(run, flow.Steps(steps, _plan_rows(plan)))
+        return await flow.execute(run, flow.Steps(steps, _plan_rows(plan)), died)
 
     @asynccontextmanager
     async def _at_work(self, run: Run, steps: Collection[str]) -> AsyncIterator[None]:

@@ -29,7 +29,7 @@ import click
 
 from assetcore.errors import AssetcoreError
 
-__all__ = ["main"]
+__all__ = ["end_in_time", "main"]
 
 EXIT_SECONDS = 15
 USAGE = 64
@@ -107,7 +107,7 @@ class Verbs(click.Group):
             code = _tell(error, given)
         code = code if isinstance(code, int) else 0
         if standalone_mode:
-            _end_in_time(code)
+            end_in_time(code)
             sys.exit(code)
         return code
 
@@ -131,7 +131,7 @@ def main(context: click.Context, version: bool) -> None:
         click.echo(context.get_help())
 
 
-def _end_in_time(code: int) -> None:
+def end_in_time(code: int) -> None:
     """All is stored by now. Prefect still sends what it has to show; with its API gone that would take minutes."""
     if "prefect" in sys.modules:
         import threading  # loaded already, by Prefect

@@ -22,7 +22,7 @@ INTERRUPTED = 130
 @click.option("--local", is_flag=True, help="Without Prefect: nothing is shown there, and its server need not run.")
 async def materialize(call: Call, select: str | None, force: bool, upstream: bool, rehash: bool, local: bool) -> None:
     """Make what is stale, and only that. Ctrl-C stops it; the next run continues with what is missing."""
-    from assetcore.cli import show
+    from assetcore.cli import end_in_time, show
     from assetcore.cli.progress import reporting
 
     try:
@@ -35,10 +35,9 @@ async def materialize(call: Call, select: str | None, force: bool, upstream: boo
         call.say("Stopped. What was made is kept: the next run continues with what is missing.")
         raise
     call.answer(result.to_json(), show.outcome)
-    if result.status == "failed":
-        raise click.exceptions.Exit(FAILED)
-    if result.status == "cancelled":
-        raise click.exceptions.Exit(INTERRUPTED)
+    code = {"failed": FAILED, "cancelled": INTERRUPTED}.get(result.status, 0)
+    end_in_time(code)
+    raise click.exceptions.Exit(code)
 
 
 @verb()

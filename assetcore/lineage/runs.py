@@ -132,13 +132,15 @@ async def finish(
         await connection.execute(statement.on_conflict_do_update(index_elements=["run_id", "asset"], set_=latest))
 
 
-async def close_abandoned(connection: AsyncConnection, project: int, environment: int) -> None:
-    """Runs that are still `running` though nobody holds the environment's lock have died: say so."""
-    await connection.execute(
+async def close_abandoned(connection: AsyncConnection, project: int, environment: int) -> list[str]:
+    """Runs that are still `running` though nobody holds the environment's lock have died: say so. Returns their flow runs."""
+    rows = await connection.execute(
         sa.update(t.run)
         .where(t.run.c.project_id == project, t.run.c.environment_id == environment, t.run.c.status == "running")
         .values(status="died", finished_at=datetime.now(UTC))
+        .returning(t.run.c.flow_run)
     )
+    return [flow_run for flow_run in rows.scalars() if flow_run is not None]
 
 
 async def latest(connection: AsyncConnection, project: int, limit: int) -> list[RunInfo]:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
+import socket
 import subprocess
 import sys
+import threading
 import uuid
-from typing import Any
+from contextlib import suppress
+from typing import Any, Self
+from urllib.parse import urlsplit
 
 import pytest
 from prefect.client.orchestration import PrefectClient
@@ -153,8 +158,8 @@ async def test_the_users_prefect_settings_cannot_make_a_task_return_anothers_val
     assert {a["asset"]: a["unchanged"] for a in forced["assets"]} == {"clean": 2, "chunks": 2, "report": 1}
     assert not list(storage.rglob("*")) if storage.exists() else True
     async with PrefectClient(prefect_api) as client:
-        states = {t.name: t.state_name for t in await _tasks(client, forced["flow_run"], 3)}
-    assert states == {"clean": "Unchanged", "chunks": "Unchanged", "report": "Unchanged"}
+        states = {t.name: t.state_name for t in await _tasks(client, forced["flow_run"], 4)}
+    assert states == {"topics": "Completed", "clean": "Unchanged", "chunks": "Unchanged", "report": "Unchanged"}
 
 
 WAITING = """
@@ -199,6 +204,93 @@ async def test_a_worker_completes_a_stored_run(world: World, aipctl: Command, pr
         assert (await session.materialize("first", local=True)).status == "nothing to do"
     async with PrefectClient(prefect_api) as client:
         assert [t.name for t in await _tasks(client, run.flow_run, 1)] == ["first"]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)], ids=["SIGINT", "SIGKILL"])
+async def test_a_run_that_ended_early_is_not_shown_as_running(
+    world: World, aipctl: Command, prefect_api: str, number: int, code: int
+) -> None:
+    """Ctrl-C closes the flow run; that of a killed process is closed by the next run, which continues with what is missing."""
+    world.code(BODY + WAITING)
+    (world.root / "gate").touch()
+    process = aipctl.start("materialize", "+first")
+    try:
+        until((world.root / "begun").exists)
+        process.send_signal(number)
+        process.communicate(timeout=30)
+    finally:
+        end(process)
+    assert process.returncode == code
+    if number == signal.SIGKILL:
+        await lease_runs_out(world.settings)
+    (world.root / "gate").unlink()
+    ended = aipctl("materialize", "+first", "--json")
+    assert ended.code == 0
+    assert {a["asset"]: a["made"] for a in ended.json["assets"] if a["made"]} == {"first": 2}
+    async with world.open() as session, PrefectClient(prefect_api) as client:
+        last, before = await session.runs()
+        assert (last.status, before.status) == ("done", "cancelled" if number == signal.SIGINT else "died")
+        state = (await client.read_flow_run(_id(before.flow_run))).state
+        assert state is not None
+        assert state.type.value == "CRASHED"
+
+
+async def test_an_api_that_goes_away_stops_nothing(world: World, aipctl: Command, prefect_api: str) -> None:
+    """When Prefect's API is lost during a run, all is made and stored; the command says so and ends."""
+    world.code(BODY + WAITING)
+    (world.root / "gate").touch()
+    parts = urlsplit(prefect_api)
+    with Relay(str(parts.hostname), int(parts.port or 0)) as relay:
+        variables = {"PREFECT_API_URL": f"http://127.0.0.1:{relay.port}/api"}
+        process = aipctl.start("materialize", "--json", variables=variables)
+        try:
+            until((world.root / "begun").exists)
+            relay.close()
+            (world.root / "gate").unlink()
+            out, err = process.communicate(timeout=80)
+        finally:
+            end(process)
+    assert process.returncode == 0, err
+    assert json.loads(out)["status"] == "done"
+    assert "Prefect's API does not answer any more" in err
+    assert (await world.materialize()).status == "nothing to do"
+
+
+class Relay:
+    """A way to a server that can be cut."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._to = (host, port)
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self._open: list[socket.socket] = []
+        self.port: int = self._listening.getsockname()[1]
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        for one in (self._listening, *self._open):
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+            one.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                near, far = self._listening.accept()[0], socket.create_connection(self._to)
+                self._open += [near, far]
+                for one, other in ((near, far), (far, near)):
+                    threading.Thread(target=self._pass_on, args=(one, other), daemon=True).start()
+
+    def _pass_on(self, one: socket.socket, other: socket.socket) -> None:
+        with suppress(OSError):
+            while data := one.recv(1 << 16):
+                other.sendall(data)
+            other.shutdown(socket.SHUT_WR)
 
 
 def _id(text: str | None) -> uuid.UUID:
