@@ -100,6 +100,16 @@ def as_ordinary_user() -> None:
             assert libc.prctl(drop, capability, 0, 0, 0) == 0
 
 
+def test_a_file_whose_name_is_no_text(world: World, aipctl: Command) -> None:
+    """A file whose name is not UTF-8, or has a line break, is named as far as it can be, with the way to leave it out."""
+    for name in (b"gr\xfcn.txt", b"line\nbreak.txt"):
+        path = os.path.join(os.fsencode(world.root), b"data", name)
+        with open(path, "wb"):
+            pass
+        told(aipctl("plan"), 1, "topics found the file", repr(name)[2:-1], "exclude=")
+        os.unlink(path)
+
+
 async def test_a_file_that_is_not_utf_8(world: World, aipctl: Command) -> None:
     """Asking bytes that are not UTF-8 for their text fails that unit by its name; the rest is made, and the bytes are kept."""
     world.document("b.txt", b"gr\xfc\xdfe")
@@ -823,6 +833,46 @@ async def test_a_killed_command(world: World, aipctl: Command, code: str) -> Non
     assert [run["status"] for run in aipctl("runs", "--json").json["runs"]] == ["done", "died"]
 
 
+COUNTED = """
+import asyncio, os
+
+@asset(concurrency=4)
+async def counted(topic: Topic = each(topics)) -> Topic:
+    with open("executed", "a") as file:
+        file.write(f"{topic.name}\\n")
+    await asyncio.sleep(0.05)
+    return Topic(topic.name, text=topic.text)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=["SIGKILL", "SIGINT"])
+async def test_what_was_committed_is_not_executed_again(world: World, aipctl: Command, number: int) -> None:
+    """Of an asset that was in the middle of its units, the next run executes those that were not committed, and only those."""
+    world.code(COUNTED)
+    for i in range(200):
+        world.document(f"{i}.txt", f"text {i}")
+    executed = world.root / "executed"
+    process = aipctl.start("materialize", "--local", variables={"ASSETCORE_BATCH_SECONDS": "0.2"})
+    try:
+        until(lambda: executed.exists() and len(executed.read_text().split()) > 110)
+        process.send_signal(number)
+        process.wait(timeout=20)
+    finally:
+        end(process)
+    if number == signal.SIGKILL:
+        await lease_runs_out(world.settings)
+    async with world.open() as session:
+        kept = {document.unit for document in await session.show("counted")}
+    before = executed.read_text().split()
+    assert kept
+    assert kept <= set(before)
+    if number == signal.SIGINT:  # there is time to keep what had ended, too
+        assert len(before) - len(kept) <= 4
+    assert aipctl("materialize", "--local", "--json").json["assets"][0]["made"] == 202 - len(kept)
+    again = executed.read_text().split()[len(before) :]
+    assert sorted(again) == sorted({f"{n}.txt" for n in [*range(200), "a", "b"]} - kept)
+
+
 @pytest.mark.parametrize("code", [GATE, SYNC_GATE], ids=["async", "sync"])
 @pytest.mark.parametrize(
     ("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["SIGINT", "SIGTERM"]
@@ -861,6 +911,11 @@ async def test_two_commands_at_once(world: World, aipctl: Command) -> None:
         second = aipctl.start("materialize", "--local", "--json")
         assert second.stderr is not None
         until(lambda: "waiting for it" in second.stderr.readline())
+        impatient = aipctl.start("materialize", "--local")
+        assert impatient.stderr is not None
+        until(lambda: "waiting for it" in impatient.stderr.readline())
+        impatient.send_signal(signal.SIGINT)
+        assert impatient.wait(timeout=10) == 130
         (world.root / "gate").unlink()
         outs = [process.communicate(timeout=60)[0] for process in (first, second)]
     finally:
@@ -870,6 +925,31 @@ async def test_two_commands_at_once(world: World, aipctl: Command) -> None:
     assert (first.returncode, second.returncode) == (0, 0)
     assert {a["asset"]: a["made"] for a in json.loads(outs[0])["assets"]} == {"clean": 2, "slow": 1}
     assert json.loads(outs[1])["status"] == "nothing to do"
+
+
+async def test_a_lock_that_was_lost(world: World, aipctl: Command) -> None:
+    """Two runs that both think they are alone, because Redis lost the lock, leave each unit made once and nothing broken."""
+    world.code(GATE)
+    (world.root / "gate").touch()
+    first = aipctl.start("materialize", "--local", "--json")
+    second = None
+    try:
+        until((world.root / "begun").exists)
+        await lease_runs_out(world.settings)
+        (world.root / "begun").unlink()
+        second = aipctl.start("materialize", "--local", "--json")
+        until((world.root / "begun").exists)
+        (world.root / "gate").unlink()
+        outs = [process.communicate(timeout=60) for process in (first, second)]
+    finally:
+        end(first)
+        if second is not None:
+            end(second)
+    assert (first.returncode, second.returncode) == (0, 0), outs
+    counts = [{a["asset"]: a for a in json.loads(out)["assets"]}["slow"] for out, _ in outs]
+    assert sorted((c["made"], c["failed"]) for c in counts) == [(0, 0), (1, 0)]
+    assert await world.plan() == {}
+    assert set((await world.contents())["slow"]) == {("slow", "slow")}
 
 
 def descendants(pid: int) -> list[int]:
