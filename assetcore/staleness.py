@@ -153,7 +153,7 @@ def judge(
         pl.when(pl.col("status") == "stale").then("causes").otherwise(pl.lit([], pl.List(pl.String))).alias("causes"),
         "blocked",
         "materialization",
-    ).sort("label", "parent", "unit")
+    ).sort("parent", "label", "unit")
 
 
 def _when(condition: pl.Expr, cause: Cause) -> pl.Expr:

@@ -80,8 +80,9 @@ def group_address(output: Output, by: str) -> pl.Expr:
 
 
 def sort_documents(documents: pl.DataFrame) -> pl.DataFrame:
-    """The order in which documents are handed over: by unit, then as the unit returned them."""
-    return documents.sort("label", "unit", "position", "address")
+    """The order in which documents are handed over: by the path of the unit, step by step, then as the unit returned them."""
+    path = pl.coalesce("path", "label").str.replace_all("/", "\x01", literal=True)
+    return documents.sort(path, "unit", "position", "address")
 
 
 def wanted_units(asset: Asset[..., Any], graph: Graph, views: Mapping[str, View]) -> Wanted:
@@ -307,4 +308,4 @@ def _combine(units: pl.DataFrame, parameters: int) -> pl.DataFrame:
     pending = (
         pl.any_horizontal([pl.col(f"pending{i}") for i in range(parameters)]) if parameters else pl.lit(value=False)
     )
-    return units.select("unit", "label", "parent", inputs, pending.alias("pending")).sort("label", "parent", "unit")
+    return units.select("unit", "label", "parent", inputs, pending.alias("pending")).sort("parent", "label", "unit")

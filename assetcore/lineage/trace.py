@@ -65,6 +65,8 @@ class Step:
 
 
 _d, _h, _m = t.document.c, t.head.c, t.materialization.c
+_path = sa.collate(sa.func.translate(sa.func.coalesce(_m.parent + "/" + _m.label, _m.label), "/", "\x01"), "C")
+"""The order of units in which `units.sort_documents` hands them over."""
 _columns = (
     _d.id,
     _d.asset_id,
@@ -87,7 +89,7 @@ async def of_asset(
         sa.select(*_columns)
         .select_from(current)
         .where(_h.environment_id == environment, _h.asset_id == asset, as_of(commit))
-        .order_by(sa.collate(_m.label, "C"), position)
+        .order_by(_path, position)
         .limit(limit)
     )
     return [Found(*row) for row in rows]
@@ -122,7 +124,7 @@ async def documents(connection: AsyncConnection, environment: int, asset: int, u
             _h.until_commit.is_(None),
             among(_h.unit, units, BYTEA),
         )
-        .order_by(sa.collate(_m.label, "C"), position)
+        .order_by(_path, position)
     )
     return [Found(*row) for row in rows]
 
@@ -140,7 +142,7 @@ async def with_prefix(connection: AsyncConnection, environment: int, prefix: str
             .join(t.materialization, sa.and_(_m.id == _h.materialization_id, _d.id == sa.any_(_m.documents)))
         )
         .where(_h.environment_id == environment, _h.until_commit.is_(None), _d.sha256 >= low, _d.sha256 <= high)
-        .order_by(_d.asset_id, sa.collate(_m.label, "C"))
+        .order_by(_d.asset_id, _path)
         .limit(50)
     )
     return [found for found in (Found(*row) for row in rows) if document_id(found.sha256, len(prefix)) == prefix]

@@ -36,7 +36,10 @@ PAGES = pages()
 
 
 def frame(
-    of: Asset[..., Any], rows: Iterable[tuple[bytes, str, Document]], numbers: Iterable[int] = ()
+    of: Asset[..., Any],
+    rows: Iterable[tuple[bytes, str, Document]],
+    numbers: Iterable[int] = (),
+    parents: Mapping[bytes, str | None] | None = None,
 ) -> pl.DataFrame:
     """Documents as `units.DOCUMENTS`: unit, its label, document; numbered in turn, and shown by the fields that they have."""
     numbered = iter(numbers or count(1))
@@ -50,6 +53,7 @@ def frame(
             "document": next(numbered), "address": document_address(unit, document.name), "unit": unit, "label": label,
             "name": document.name, "position": places[unit], "pending": False, "media_type": document.media_type,
             "sha256": document.sha256, "field_digests": facts,
+            "path": "/".join(filter(None, ((parents or {}).get(unit), label))),
             "identity": identity(type_name, document.name, document.media_type, document.sha256, facts),
             **{f"value:{name}": str(value) for name, value in document.field_values().items()},
         })  # fmt: skip
@@ -76,10 +80,11 @@ class Shelf:
 
     def make(self, name: str, made: Mapping[str, Sequence[Document]]) -> None:
         """What an asset is now, by its units' labels (`parent|label` where labels repeat)."""
-        rows = []
+        rows, parents = [], {}
         for unit, label, parent in self.wanted(name).units.select("unit", "label", "parent").iter_rows():
             rows += [(unit, label, d) for d in made.get(f"{parent}|{label}", made.get(label, ()))]
-        self.views[name] = View(frame(self.graph.assets[name], rows, self.numbers))
+            parents[unit] = parent
+        self.views[name] = View(frame(self.graph.assets[name], rows, self.numbers, parents))
 
     def wanted(self, name: str) -> Wanted:
         return wanted_units(self.graph.assets[name], self.graph, self.views)

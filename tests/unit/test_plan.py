@@ -465,7 +465,7 @@ def test_units_are_named_so_that_they_can_be_asked_for() -> None:
     story = Story(graph=Graph("demo", [marked]))
     story.make("pages", "clean", "cut")
     plan = make_plan(story.graph, "prod", story.snapshot(), Choice(frozenset(["marked"])))
-    assert [d.label for d in plan.assets[0].details] == ["a/0", "b/0", "a/1", "b/1"]
+    assert [d.label for d in plan.assets[0].details] == ["a/0", "a/1", "b/0", "b/1"]
     assert plan.assets[0].details[0].to_json() == {"unit": "a/0", "status": "stale", "causes": ["missing"]}
 
 
