@@ -23,6 +23,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import click
@@ -132,8 +133,13 @@ def main(context: click.Context, version: bool) -> None:
 
 
 def end_in_time(code: int) -> None:
-    """All is stored by now. Prefect still sends what it has to show; with its API gone that would take minutes."""
-    if "prefect" in sys.modules:
+    """All is stored by now. Prefect still sends what it has to show; with its API gone that would take minutes.
+
+    Only the command's own process is ended so: whoever calls `main` in theirs keeps it.
+    """
+    program = Path(sys.argv[0])
+    ours = program.name == "aipctl" or program.parts[-2:] == ("assetcore", "__main__.py")
+    if ours and "prefect" in sys.modules:
         import threading  # loaded already, by Prefect
 
         def end() -> None:

@@ -609,3 +609,16 @@ def test_bars_on_a_terminal() -> None:
         report(Event("progress", "chunks", done=5, total=10))
         report(Event("asset-finished", "chunks", done=10))
     assert "chunks: 10 made" in stream.getvalue()
+
+
+def test_a_process_that_calls_the_command_is_not_ended_by_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only `aipctl` itself ends in time when Prefect is loaded: a program that calls it goes on."""
+    import threading
+    import types
+
+    from assetcore.cli import end_in_time
+
+    monkeypatch.setitem(sys.modules, "prefect", sys.modules.get("prefect") or types.ModuleType("prefect"))
+    before = threading.active_count()
+    end_in_time(0)
+    assert threading.active_count() == before
