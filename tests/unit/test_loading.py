@@ -13,7 +13,7 @@ import pytest
 
 from assetcore.errors import AssetcoreError, DeclarationError, ProjectError, UsageError
 from assetcore.graph import Graph
-from assetcore.loading import configuration, find_root, load, project_names, user_packages
+from assetcore.loading import configuration, find_root, fingerprint_of, load, project_names, user_packages
 
 HEAD = """
 from __future__ import annotations
@@ -36,7 +36,7 @@ def nothing_stays_imported() -> Iterator[None]:
     yield
     sys.path[:] = path
     for name in set(sys.modules) - modules:
-        if name.partition(".")[0] in ("projects", "books", "shelf"):
+        if name.partition(".")[0] in ("projects", "books", "shelf", "words", "installed"):
             del sys.modules[name]
 
 
@@ -147,6 +147,53 @@ def test_edits_are_seen_even_within_the_same_second(write: Write) -> None:
     (root / "projects" / "demo" / "more.py").unlink()
     assert "ccc" not in load(root, "demo").assets
     assert not list(root.rglob("*.pyc"))
+
+
+def test_what_a_project_imports_from_its_root_is_seen_anew_and_what_is_installed_is_not(write: Write) -> None:
+    """Modules of the user's own beside projects/ are imported anew as well; those of installed packages stay what they are."""
+    root = write({"/words.py": "WORD = 'aaa'\n", "/.venv/site-packages/installed.py": "STATE = []\n"})
+    more = "import installed, words\nfrom projects.demo.assets import *\nfound = source(words.WORD, Page, folder('data'))\n"
+    write({"demo/assets.py": CLEAN, "demo/more.py": more})
+    sys.path.append(str(root / ".venv" / "site-packages"))
+    load(root, "demo")
+    installed = sys.modules["installed"]
+    (root / "words.py").write_text("WORD = 'bbb'\n")
+    assert "bbb" in load(root, "demo").assets
+    assert sys.modules["installed"] is installed
+
+
+def test_the_code_of_an_asset_includes_the_methods_of_what_it_is_given(write: Write) -> None:
+    """A method of a document or config class is code that the function can call; a class of fields alone is told by its schema."""
+    body = """
+class Rich(Document):
+    size: int = 0
+
+    def first(self): return self.text[0]
+
+class Limits(BaseModel):
+    low: int = 0
+
+    @property
+    def high(self): return self.low + 1
+
+rich = source("rich", Rich, folder("data"))
+
+@asset
+async def x(limits: Limits, page: Rich = each(rich)) -> Page: ...
+
+@asset
+async def y(page: Page = each(pages)) -> Page: ...
+"""
+
+    def prints(text: str, head: str = HEAD) -> list[bytes]:
+        graph = load(write({"demo/assets.py": head + text}), "demo")
+        return [fingerprint_of(graph, name).digest for name in "xy"]
+
+    x, y = prints(body)
+    for edit in (("self.text[0]", "self.text[1]"), ("self.low + 1", "self.low + 2")):
+        changed, same = prints(body.replace(*edit))
+        assert (changed != x, same == y) == (True, True), edit
+    assert prints(body, HEAD.replace('"A page."', "more: str = ''")) == [x, y]
 
 
 def test_two_roots_in_one_process_do_not_mix(write: Write, tmp_path: Path) -> None:
