@@ -7,6 +7,7 @@ import json
 import os
 import resource
 import secrets
+import shlex
 import signal
 import socket
 import subprocess
@@ -753,9 +754,9 @@ def test_a_full_file_system(world: World, aipctl: Command) -> None:
     world.code(LARGE)
     store = world.settings.storage_url.removeprefix("file://")
     script = f"""mount -t tmpfs -o size=5m none {store} || exit 77
-        {AIPCTL} materialize --local; echo first $?
+        {shlex.quote(str(AIPCTL))} materialize --local; echo first $?
         mount -o remount,size=50m {store}
-        {AIPCTL} materialize --local --json; {AIPCTL} plan --exit-code; echo last $?"""
+        {shlex.quote(str(AIPCTL))} materialize --local --json; {shlex.quote(str(AIPCTL))} plan --exit-code; echo last $?"""
     options = {"cwd": world.root, "env": dict(aipctl.variables), "capture_output": True, "text": True, "timeout": 90}
     done = subprocess.run(["unshare", "-m", "sh", "-c", script], **options, check=False)
     if done.returncode == 77 or "unshare" in done.stderr:

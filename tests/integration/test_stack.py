@@ -33,7 +33,8 @@ ROOT = os.geteuid() == 0
 @pytest.fixture
 async def own() -> AsyncIterator[Settings]:
     """Settings of a home of its own, with nothing running; everything is removed afterwards."""
-    with tempfile.TemporaryDirectory(prefix="assetcore-stack-") as folder:
+    with tempfile.TemporaryDirectory(prefix="assetcore-stack-") as folder, pytest.MonkeyPatch.context() as patch:
+        patch.delenv("PREFECT_API_URL", raising=False)  # that of the session, where other tests have asked for it
         Path(folder).chmod(0o711)
         settings = Settings.load(Path(folder), home=Path(folder) / "home")
         yield settings
@@ -368,7 +369,9 @@ async def test_a_home_that_cannot_be_written_to_is_told(own: Settings) -> None:
 async def test_a_full_disk_is_told(own: Settings) -> None:
     """On a full disk the error shows what Postgres said, and no half-made data is taken for a database."""
     script = up_script(own) if ROOT else ""
-    mount = f"mount -t tmpfs -o size=8m none {own.root} && exec {sys.executable} -c {shell_quoted(script)}"
+    mount = (
+        f"mount -t tmpfs -o size=8m none {own.root} && exec {shell_quoted(sys.executable)} -c {shell_quoted(script)}"
+    )
     if not ROOT or subprocess.run(["unshare", "-m", "true"], check=False, capture_output=True).returncode:
         pytest.skip("a small file system can be mounted by root only")
     result = subprocess.run(

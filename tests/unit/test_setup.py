@@ -26,7 +26,9 @@ def clone(tmp_path: Path) -> Path:
 
 def call(clone: Path, *command: str, **variables: str) -> subprocess.CompletedProcess[str]:
     inherited = {
-        key: value for key, value in os.environ.items() if key not in {"ASSETCORE_HOME", "PYTHON", "MAKEFLAGS"}
+        key: value
+        for key, value in os.environ.items()
+        if key not in {"ASSETCORE_HOME", "PYTHON", "MAKEFLAGS", "MAKEOVERRIDES", "MAKELEVEL", "MFLAGS"}
     }
     return subprocess.run(
         command, cwd=clone, env=inherited | variables, capture_output=True, text=True, timeout=60, check=False
