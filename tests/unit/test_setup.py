@@ -24,12 +24,12 @@ def clone(tmp_path: Path) -> Path:
     return clone
 
 
+OUTER = {"ASSETCORE_HOME", "PYTHON", "MAKEFLAGS", "MAKEOVERRIDES", "MAKELEVEL", "MFLAGS"}
+"""What a make around the tests must not hand down to those that they start."""
+
+
 def call(clone: Path, *command: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    inherited = {
-        key: value
-        for key, value in os.environ.items()
-        if key not in {"ASSETCORE_HOME", "PYTHON", "MAKEFLAGS", "MAKEOVERRIDES", "MAKELEVEL", "MFLAGS"}
-    }
+    inherited = {key: value for key, value in os.environ.items() if key not in OUTER}
     return subprocess.run(
         command, cwd=clone, env=inherited | variables, capture_output=True, text=True, timeout=60, check=False
     )
