@@ -87,8 +87,8 @@ async def execute(run: Run, steps: Steps, died: Sequence[str] = ()) -> str | Non
         raise ServiceError(
             f"Prefect at {run.project.settings.prefect_api_url} did not run the flow.", hint="See: aipctl check"
         )
-    if not shown.done() and not display.lost:
-        run.say(Event("message", text=LOST))
+    if not shown.done():
+        display.lose()
     return ended.result()
 
 
@@ -134,9 +134,14 @@ class _Display:
             async with asyncio.timeout(API_SECONDS):
                 return await call
         except Exception:
+            self.lose()
+            return None
+
+    def lose(self) -> None:
+        """Prefect does not answer any more: nothing is shown from now on, and the run goes on."""
+        if not self.lost:
             self.lost = True
             self.run.say(Event("message", text=LOST))
-            return None
 
 
 async def _close(flow_runs: Sequence[str]) -> None:
@@ -168,20 +173,37 @@ async def _perform_all(run: Run, steps: Steps, display: _Display) -> State[Any]:
 async def _step(run: Run, name: str, upstream: Sequence[State[Any]], display: _Display) -> State[Any]:
     """One step as a Prefect task. Those that it waits for have ended; they may have failed, for some units only."""
     asset = run.project.graph.assets[name]
+    results: list[AssetResult] = []
+    errors: list[BaseException] = []
 
     @task(
         name=name, task_run_name=name, tags=[asset.kind, f"group:{asset.group}", *asset.tags], description=asset.description or None,
         cache_policy=NO_CACHE, persist_result=False, retries=0, log_prints=False,
     )  # fmt: skip
     async def perform() -> State[Any]:
-        result = await _with_progress(run, name, display)
+        try:
+            result = await _with_progress(run, name, display)
+        except BaseException as error:
+            errors.append(error)
+            raise
+        results.append(result)
         _emit(run, result)
         return _state(result)
 
-    outcome: Any = perform(return_state=True, wait_for=[allow_failure(state) for state in upstream])
-    state: State[Any] = await outcome
-    await _raise_error(state)
-    return state
+    shown: State[Any] | None = None
+    if not display.lost:
+        called: Any = perform(return_state=True, wait_for=[allow_failure(state) for state in upstream])
+        with suppress(Exception):  # Prefect's own: what the step raised is known
+            shown = await called
+        if errors:
+            raise errors[
+                0
+            ]  # Prefect only keeps it in a state; a run that went on would make things of what is not there
+        if not results:
+            display.lose()  # a task with tags asks the API before it begins
+    if not results:
+        return _state(await run.perform(name))
+    return shown or _state(results[0])
 
 
 async def _raise_error(state: State[Any]) -> None:

@@ -72,7 +72,9 @@ async def test_a_run_is_one_flow_run_with_a_task_for_each_asset(world: World, pr
         tasks = await _tasks(client, result.flow_run, 4)
         assert {t.name for t in tasks} == {"topics", "clean", "chunks", "report"}
         assert {t.state_name for t in tasks} == {"Completed"}
-        assert set(next(t for t in tasks if t.name == "clean").tags) == {"asset", "group:main", "tidy"}
+        by_name = {t.name: t for t in tasks}
+        assert set(by_name["clean"].tags) == {"asset", "group:main", "tidy"}
+        assert by_name["chunks"].id in {one.id for one in by_name["report"].task_inputs["wait_for"]}
         tables = await _tables(client, result.flow_run)
     planned = tables["demo-prod-plan"][0]
     assert (planned["asset"], planned["stale"], planned["causes"]) == ("clean", 2, "missing 2")
