@@ -196,9 +196,8 @@ async def _step(run: Run, name: str, upstream: Sequence[State[Any]], display: _D
         with suppress(Exception):  # Prefect's own: what the step raised is known
             shown = await called
         if errors:
-            raise errors[
-                0
-            ]  # Prefect only keeps it in a state; a run that went on would make things of what is not there
+            # Prefect only keeps it in a state; a run that went on would make things of what is not there.
+            raise errors[0]
         if not results:
             display.lose()  # a task with tags asks the API before it begins
     if not results:
