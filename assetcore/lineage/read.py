@@ -29,7 +29,7 @@ __all__ = [
 
 OBSERVED = {
     "name": pl.String, "size": pl.Int64, "mtime_ns": pl.Int64, "inode": pl.Int64, "media_type": pl.String, "sha256": pl.Binary,
-    "field_digests": pl.Binary, "identity": pl.Binary,
+    "field_digests": pl.Binary, "identity": pl.Binary, "validator": pl.String,
 }  # fmt: skip
 
 
@@ -243,7 +243,7 @@ async def stored(connection: AsyncConnection, documents: Iterable[int]) -> dict[
 async def observations(connection: AsyncConnection, asset: int) -> pl.DataFrame:
     """The last look at a source."""
     o = t.observation.c
-    columns = (o.name, o.size, o.mtime_ns, o.inode, o.media_type, o.sha256, o.field_digests, o.identity)
+    columns = (o.name, o.size, o.mtime_ns, o.inode, o.media_type, o.sha256, o.field_digests, o.identity, o.validator)
     rows = await connection.execute(sa.select(*columns).where(o.asset_id == asset))
     return frame(rows.all(), OBSERVED).sort("name")
 

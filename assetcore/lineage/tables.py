@@ -235,5 +235,6 @@ observation = sa.Table(
     sa.Column("sha256", BYTEA, nullable=False),
     sa.Column("field_digests", BYTEA, nullable=False),
     sa.Column("identity", BYTEA, nullable=False),
+    sa.Column("validator", sa.Text, comment="what the source asks with whether it changed: an ETag, a version"),
     comment="the last look at a source: what need not be hashed again",
 )  # fmt: skip

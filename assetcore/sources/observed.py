@@ -22,9 +22,14 @@ OBSERVED = pl.Schema(
         "sha256": pl.Binary(),
         "fields": pl.Binary(),
         "identity": pl.Binary(),
+        "validator": pl.String(),
     }
 )
-"""`mtime_ns` is 0 where the time of a file says nothing (it was just written), and for documents that are no files."""
+"""`mtime_ns` is 0 where the time of a file says nothing (it was just written), and for documents that are no files.
+
+`validator` is what a source needs to ask next time whether a document has changed, in that source's own words (an ETag, a row's
+version); null where it needs nothing. It is no part of the document.
+"""
 
 
 @dataclass(slots=True)
@@ -38,9 +43,12 @@ class Rows:
     media_type: list[str] = field(default_factory=list)
     sha256: list[bytes] = field(default_factory=list)
     fields: list[bytes] = field(default_factory=list)
+    validator: list[str | None] = field(default_factory=list)
+    """May be left empty by a source that has none."""
 
     def frame(self, source: Source, known: pl.DataFrame | None = None) -> pl.DataFrame:
         """The rows sorted by name, with the identity of each document; identities in `known` are used where they still hold."""
+        self.validator = self.validator or [None] * len(self.name)
         columns = {name: getattr(self, name) for name in self.__slots__}
         rows = pl.DataFrame(columns, schema={name: OBSERVED[name] for name in columns}).sort("name")
         determining = ["name", "media_type", "sha256", "fields"]
