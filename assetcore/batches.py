@@ -31,7 +31,7 @@ from assetcore.values import decode, decode_many
 __all__ = ["LARGEST_BATCH", "Work"]
 
 FIRST_BATCH = 64
-LARGEST_BATCH = 8192
+LARGEST_BATCH = 2048
 
 
 @dataclass(slots=True)

@@ -23,6 +23,7 @@ __all__ = ["SIZE", "canonical", "digest", "sequence_digest", "short_digest"]
 
 SIZE = 32
 """Bytes of a digest."""
+_LENGTH = struct.Struct(">Q").pack
 
 
 def digest(tag: str, *values: object) -> bytes:
@@ -31,7 +32,8 @@ def digest(tag: str, *values: object) -> bytes:
     Raises TypeError for a value that has no canonical encoding (an arbitrary object).
     """
     hashed = _tagged(tag).copy()
-    hashed.update(b"".join([canonical(value) for value in values]))
+    for value in values:
+        hashed.update(canonical(value))
     return hashed.digest()
 
 
@@ -53,10 +55,11 @@ def sequence_digest(tag: str, digests: Iterable[bytes]) -> bytes:
 def canonical(value: Any) -> bytes:
     """The canonical, self-delimiting encoding of a plain value. Dicts and sets are ordered by their encoded members."""
     kind = type(value)
-    if kind is str:  # the most frequent ones first: the questions below take their time
-        return _frame(b"S", value.encode("utf-8", "surrogatepass"))
+    if kind is str:  # the most frequent ones first, and without a call: the questions below take their time
+        encoded = value.encode("utf-8", "surrogatepass")
+        return b"S%b%b" % (_LENGTH(len(encoded)), encoded)
     if kind is bytes:
-        return _frame(b"Y", value)
+        return b"Y%b%b" % (_LENGTH(len(value)), value)
     if kind is int:
         return _frame(b"I", _digits(value))
     match value:
@@ -115,4 +118,4 @@ def _kind(value: object) -> str:
 
 
 def _frame(kind: bytes, payload: bytes) -> bytes:
-    return kind + len(payload).to_bytes(8, "big") + payload
+    return kind + _LENGTH(len(payload)) + payload

@@ -37,7 +37,7 @@ from assetcore.units import View
 
 __all__ = ["Run", "walk"]
 
-BATCH_BYTES = 48 << 20
+BATCH_BYTES = 16 << 20
 """Bytes of a source that are taken in by one commit."""
 ATTEMPTS = 5
 T = TypeVar("T")
@@ -158,12 +158,13 @@ class Run:
         pending: list[Document] = []
         size = 0
         try:
-            async for document in self._read_now(source, wanted):
+            async for document in self._read_now(source, tuple(wanted)):
                 pending.append(document)
                 size += len(document.content)
                 if len(pending) >= LARGEST_BATCH or size > BATCH_BYTES:
                     last = await self._commit_documents(source, pending, was)
-                    wanted = {n: key for n, key in wanted.items() if n not in {d.name for d in pending}}
+                    for one in pending:
+                        del wanted[one.name]
                     result.taken_in += len(pending)
                     done += len(pending)
                     self.tell(Event("progress", name, done, total))
@@ -171,7 +172,8 @@ class Run:
             if pending:
                 last = await self._commit_documents(source, pending, was)
                 result.taken_in += len(pending)
-                wanted = {n: key for n, key in wanted.items() if n not in {d.name for d in pending}}
+                for one in pending:
+                    del wanted[one.name]
         except StorageError as error:
             self._fail(name, error)
         if wanted:  # what could not be taken in is unfinished: what is made of it, and of all documents, waits

@@ -80,6 +80,7 @@ MEDIA_TYPES: Mapping[str, str] = {
 """By suffix; a table of our own, because the one of the system differs from machine to machine and would make documents differ."""
 
 _READ_AT_ONCE = 64
+_SMALL_BYTES = 1 << 18
 _READ_BYTES = 8 << 20
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
 
@@ -273,6 +274,8 @@ class Folder:
                 if self.encoding:
                     return hashlib.sha256(self._content(source, top, name)).digest()
                 with open(os.path.join(top, name), "rb") as file:
+                    if files[index][1] < _SMALL_BYTES:  # half the time of what is made for large files
+                        return hashlib.sha256(file.read()).digest()
                     return hashlib.file_digest(file, "sha256").digest()
             except OSError as error:
                 if error.errno in _GONE:
