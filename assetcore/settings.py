@@ -100,6 +100,10 @@ class Settings(BaseSettings):
     storage_region: str | None = Field(default=None, description="an S3 region such as eu-central-1")
     storage_key: SecretStr | None = Field(default=None, description="the S3 access key")
     storage_secret: SecretStr | None = Field(default=None, description="the S3 secret key")
+    s3: bool | None = Field(
+        default=None,
+        description="true or false: whether the embedded store is an S3 server rather than a folder; as it was, if not given",
+    )
     prefect_api_url: Annotated[str, BeforeValidator(_http_url)] | None = Field(
         default=None, description="the address of a Prefect API such as http://host:4200/api"
     )
@@ -175,6 +179,10 @@ class Settings(BaseSettings):
         return [
             (name, _shown(getattr(self, name)), self._origins.get(name, "default")) for name in type(self).model_fields
         ]
+
+    def was_given(self, name: str) -> bool:
+        """Whether somebody said so, rather than nobody."""
+        return name in self._origins
 
     def storage_options(self) -> dict[str, Any]:
         """What fsspec needs beside `storage_url` to open the store."""

@@ -1,5 +1,8 @@
 """Environment: is the virtual environment what requirements.lock says? If not it is made so; then a command runs in it.
 
+    environment.py COMMAND ...          the project's environment
+    environment.py --lock LOCK VENV     an environment of its own for a server, at VENV, of what LOCK pins and nothing else
+
 Needs nothing but the standard library. uv installs everything; where there is no uv, pip fetches the one of the lock file, by its
 hash, into the home. The environment is `.venv`, or `venv` in ASSETCORE_HOME where the clone cannot be written to. A stamp in it
 says what it was made from: a second call compares one digest. Any number of calls at once make it once.
@@ -26,6 +29,9 @@ INTERPRETER = Path(getattr(sys, "_base_executable", None) or sys.executable)
 
 
 def main(command: list[str]) -> None:
+    if command[:1] == ["--lock"]:
+        make_for_server(Path(command[1]), Path(command[2]))
+        return
     home, venv = places()
     if stamp(venv) != wanted():
         with locked(home):
@@ -33,6 +39,31 @@ def main(command: list[str]) -> None:
                 make(home, venv)
     if command:
         run_in(venv, command)
+
+
+def make_for_server(lock: Path, venv: Path) -> None:
+    """Make or bring up to date the environment of a server whose packages do not go together with ours."""
+    home = ROOT / Path(os.environ.get("ASSETCORE_HOME") or ".assetcore").expanduser()
+    digest = hashlib.sha256(f"{venv}\n".encode("utf-8", "surrogateescape") + lock.read_bytes()).hexdigest()
+    if stamp(venv) == digest:
+        return
+    with locked(home):
+        if stamp(venv) == digest:
+            return
+        uv, environment = find_uv(home, venv), uv_environment(home)
+        prepare(uv, environment, venv)
+        install = [
+            uv,
+            "pip",
+            "install",
+            "--quiet",
+            "--python",
+            venv / "bin" / "python",
+            "--no-deps",
+            "--require-hashes",
+        ]
+        run([*install, "--compile-bytecode", "--requirements", lock], environment, f"install {lock.name}")
+        (venv / "assetcore.stamp").write_text(f"{digest} {running_version()}\n")
 
 
 def places() -> tuple[Path, Path]:
@@ -75,15 +106,7 @@ def running_version() -> str:
 def make(home: Path, venv: Path) -> None:
     say(f"making the environment {venv} with Python {running_version()} (once; later calls take no time)")
     uv, environment = find_uv(home, venv), uv_environment(home)
-    (venv / "assetcore.stamp").unlink(missing_ok=True)
-    if not usable(venv):
-        if venv.is_dir():
-            shutil.rmtree(venv)
-        run(
-            [uv, "venv", "--quiet", "--no-project", "--python", INTERPRETER, venv],
-            environment,
-            "make a virtual environment",
-        )
+    prepare(uv, environment, venv)
     quiet = [] if sys.stderr.isatty() else ["--quiet"]
     install = [uv, "pip", "install", *quiet, "--python", venv / "bin" / "python"]
     lock = [*install, "--require-hashes", "--compile-bytecode", "--requirements", LOCK]
@@ -100,6 +123,17 @@ def make(home: Path, venv: Path) -> None:
     ]
     run(package, environment, "install assetcore")
     (venv / "assetcore.stamp").write_text(f"{wanted()} {running_version()}\n")
+
+
+def prepare(uv: Path, environment: dict[str, str], venv: Path) -> None:
+    """An environment without a stamp; one that cannot be used is made anew."""
+    (venv / "assetcore.stamp").unlink(missing_ok=True)
+    if usable(venv):
+        return
+    if venv.is_dir():
+        shutil.rmtree(venv)
+    command = [uv, "venv", "--quiet", "--no-project", "--python", INTERPRETER, venv]
+    run(command, environment, "make a virtual environment")
 
 
 def usable(venv: Path) -> bool:
@@ -120,7 +154,10 @@ def usable(venv: Path) -> bool:
 def find_uv(home: Path, venv: Path) -> Path:
     """uv on PATH (but not the one in the environment that it is to change), or one fetched earlier, or fetch it now."""
     path = os.pathsep.join(part for part in os.get_exec_path() if Path(part).resolve() != (venv / "bin").resolve())
-    for candidate in (shutil.which("uv", path=path), home / "bootstrap" / "bin" / "uv"):
+    beside = Path(sys.executable).with_name("uv")  # where a server's environment is made out of the project's
+    if beside.parent.resolve() == (venv / "bin").resolve():
+        beside = None
+    for candidate in (shutil.which("uv", path=path), beside, home / "bootstrap" / "bin" / "uv"):
         if candidate and works([candidate, "--version"]):
             return Path(candidate)
     requirement = re.search(r"^uv==.*(?:\n .*)*", LOCK.read_text(), re.MULTILINE)

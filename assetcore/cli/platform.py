@@ -18,11 +18,19 @@ UNREACHABLE = 69
 
 
 @verb(project=False)
-async def up(call: Call) -> None:
+@click.option("--s3", is_flag=True, help="The store is an S3 server, not a folder; so it is from then on.")
+async def up(call: Call, s3: bool) -> None:
     """Start the services that the settings give no address for, and wait until they answer."""
     from assetcore import stack
 
     settings = call.settings()
+    if s3:
+        if settings.was_given("storage_url"):
+            raise UsageError(
+                f"--s3 starts a store, and the settings have one already: storage_url is {settings.storage_url}.",
+                hint="Leave out one of the two.",
+            )
+        settings = settings.using("--s3", s3=True)
     addresses = await stack.up(settings, on_progress=call.say)
     await _tell_how_they_are(call, addresses.applied_to(settings))
 

@@ -23,12 +23,10 @@ from urllib.parse import urlsplit
 
 from assetcore.errors import ServiceError
 from assetcore.settings import Settings, masked
-from assetcore.stack import postgres, prefect, redis, store
+from assetcore.stack import postgres, prefect, redis, s3, store
 from assetcore.stack.home import Home, Service, unusable
 from assetcore.stack.process import alive, did_not_start, listens
 from assetcore.stack.trouble import Trouble, connection_trouble
-
-ALL = frozenset({"postgres", "redis", "store", "prefect"})
 
 OUR_NAMES = (
     ".gitignore",
@@ -41,6 +39,7 @@ OUR_NAMES = (
     "redis",
     "prefect",
     "store",
+    "s3",
 )
 
 Progress = Callable[[str], None]
@@ -48,7 +47,7 @@ T = TypeVar("T")
 
 
 class Server(Protocol):
-    """What the modules `postgres`, `redis` and `prefect` offer."""
+    """What the modules `postgres`, `redis`, `prefect` and `s3` offer."""
 
     @property
     def SETTING(self) -> str: ...
@@ -64,7 +63,8 @@ class Server(Protocol):
     async def probe(self, url: str) -> str: ...
 
 
-SERVERS: dict[str, Server] = {"postgres": postgres, "redis": redis, "prefect": prefect}
+SERVERS: dict[str, Server] = {"postgres": postgres, "redis": redis, "store": s3, "prefect": prefect}
+ALL = frozenset(SERVERS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +75,10 @@ class Addresses:
     redis_url: str = field(repr=False)
     storage_url: str
     prefect_api_url: str
+    storage_endpoint: str = ""  # this and what follows: of an S3 server
+    storage_region: str = ""
+    storage_key: str = field(default="", repr=False)
+    storage_secret: str = field(default="", repr=False)
 
     def applied_to(self, settings: Settings) -> Settings:
         """The settings with these addresses: what every other room works with."""
@@ -112,7 +116,7 @@ async def up(
     if unknown := (needed | sooner) - ALL:
         raise ValueError(f"unknown services {sorted(unknown)}; known: {sorted(ALL)}")
     await _each(_knock_at_given(settings, name) for name in needed)
-    needed, sooner = _embedded(settings, needed), _embedded(settings, sooner)
+    needed, sooner = ({n for n in names if _embedded(settings, home, n)} for names in (needed, sooner))
     remembered = home.services()
     if not all(_runs(home, name, remembered, name in needed) for name in needed | sooner):
         home.prepare()
@@ -157,26 +161,20 @@ async def check(settings: Settings) -> list[ServiceStatus]:
     """Ask every service how it is, all at once; starts nothing."""
     home = Home(settings.home)
     services = home.services()
-    for server in SERVERS.values():
-        importlib.import_module(server.CLIENT)  # before the clock runs: the latency is the service's
-    return list(
-        await asyncio.gather(
-            _server_status(settings, home, services, "postgres"),
-            _server_status(settings, home, services, "redis"),
-            _store_status(settings),
-            _server_status(settings, home, services, "prefect"),
-        )
-    )
+    for name in SERVERS:
+        if name != "store" or _embedded(settings, home, name):
+            importlib.import_module(SERVERS[name].CLIENT)  # before the clock runs: the latency is the service's
+    return list(await asyncio.gather(*(_server_status(settings, home, services, name) for name in SERVERS)))
 
 
-def _embedded(settings: Settings, names: set[str]) -> set[str]:
-    """The servers to start here: those that the settings give no address for."""
-    return {name for name in names & SERVERS.keys() if getattr(settings, SERVERS[name].SETTING) is None}
+def _embedded(settings: Settings, home: Home, name: str) -> bool:
+    """Whether a server is started here: the settings give no address for it; and for the store, it is to be more than a folder."""
+    return s3.chosen(settings, home) if name == "store" else getattr(settings, SERVERS[name].SETTING) is None
 
 
 async def _knock_at_given(settings: Settings, name: str) -> None:
     """A service that somebody else runs must at least listen; what it says is for `check`."""
-    url = (getattr(settings, SERVERS[name].SETTING) if name in SERVERS else None) or ""
+    url = "" if name == "store" else getattr(settings, SERVERS[name].SETTING) or ""
     parts = urlsplit(url)
     if not parts.hostname or "," in parts.netloc:
         return
@@ -255,38 +253,51 @@ def _reset_password(home: Home, name: str) -> Service:
 
 def _addresses(settings: Settings, home: Home, needed: set[str]) -> Addresses:
     """Addresses that were given, and those of what was started and answers; not of what is only starting."""
-    found = {"storage_url": settings.storage_url}
+    found: dict[str, str] = {}
     services = home.services()
     for name, server in SERVERS.items():
-        service = services.get(name, Service())
-        given = getattr(settings, server.SETTING)
-        found[server.SETTING] = given or (server.address(home, service) if name in needed else "")
+        if name in needed:
+            found |= _settings_for(home, name, services[name])
+        else:
+            found[server.SETTING] = "" if _embedded(settings, home, name) else getattr(settings, server.SETTING)
     return Addresses(**found)
 
 
+def _settings_for(home: Home, name: str, service: Service) -> dict[str, str]:
+    """The settings with which an embedded service is used."""
+    if name == "store":
+        return s3.settings_for(home, service)
+    return {SERVERS[name].SETTING: SERVERS[name].address(home, service)}
+
+
 async def _server_status(settings: Settings, home: Home, services: dict[str, Service], name: str) -> ServiceStatus:
-    server, service = SERVERS[name], services.get(name, Service())
-    url = getattr(settings, server.SETTING)
-    if url is None:
-        if not alive(service):
-            problem = "it ended by itself" if service.pid else "it is not running"
-            return ServiceStatus(name, False, "", problem=problem, remedy="aipctl up")
-        url = server.address(home, service)
-        if not service.ready and not listens(service.port):
-            return ServiceStatus(name, False, masked(url), problem="it is still starting", remedy="Wait a moment.")
-        return await _asked(name, masked(url), lambda: server.probe(url), remedy="aipctl down && aipctl up")
-    return await _asked(name, masked(url), lambda: server.probe(url))
+    service = services.get(name, Service())
+    if not _embedded(settings, home, name):
+        return await _asked(name, settings)
+    if not alive(service):
+        problem = "it ended by itself" if service.pid else "it is not running"
+        return ServiceStatus(name, False, "", problem=problem, remedy="aipctl up")
+    known = settings.using("embedded stack", **_settings_for(home, name, service))
+    if not service.ready and not listens(service.port):
+        return ServiceStatus(name, False, _shown(known, name), problem="it is still starting", remedy="Wait a moment.")
+    return await _asked(name, known, remedy="aipctl down && aipctl up")
 
 
-async def _store_status(settings: Settings) -> ServiceStatus:
-    return await _asked("store", masked(settings.storage_url), lambda: store.probe(settings))
+def _shown(settings: Settings, name: str) -> str:
+    """The address of a service, without its password."""
+    at = f" at {settings.storage_endpoint}" if name == "store" and settings.storage_endpoint else ""
+    return masked(getattr(settings, SERVERS[name].SETTING)) + at
 
 
-async def _asked(name: str, address: str, probe: Callable[[], Awaitable[str]], remedy: str = "") -> ServiceStatus:
+async def _asked(name: str, settings: Settings, remedy: str = "") -> ServiceStatus:
+    address = _shown(settings, name)
     begun = time.perf_counter()
     try:
         async with asyncio.timeout(15):
-            version = await probe()
+            if name == "store":
+                version = await store.probe(settings)
+            else:
+                version = await SERVERS[name].probe(getattr(settings, SERVERS[name].SETTING))
     except TimeoutError:
         return ServiceStatus(
             name, False, address, problem="it does not answer within 15 s", remedy=remedy or "See its log."
