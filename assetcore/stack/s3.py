@@ -68,8 +68,9 @@ def start(home: Home, remembered: Service) -> Service:
             needed.mkdir(mode=0o700, exist_ok=True)
         if (running := _running(pid_file, folder)) is not None:
             stop(home, running)  # two servers must not work on the same files; this one's port and key are unknown
-        (folder / "chosen").touch()
     python = _environment(home, folder / "venv")
+    with home.writing():
+        (folder / "chosen").touch()
     port = free_port(remembered.port)
     environment = {
         "PATH": os.defpath,

@@ -74,6 +74,25 @@ def store_url(tmp_path: Path) -> str:
     return f"file://{folder}"
 
 
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[Settings]:
+    """Settings of the embedded S3 server, in a home of its own: the store of the other tests is a folder."""
+    with tempfile.TemporaryDirectory(prefix="assetcore-s3-") as folder:
+        embedded = Settings.load(Path(folder), home=Path(folder) / "home", s3=True)
+        try:
+            yield asyncio.run(services.up(embedded, {"store"})).applied_to(embedded)
+        finally:
+            asyncio.run(services.clean(embedded))
+
+
+@pytest.fixture
+def s3_settings(settings: Settings, s3_server: Settings) -> Settings:
+    """Settings of a test as `settings`, but with a fresh, empty store in the S3 server."""
+    names = ("storage_endpoint", "storage_region", "storage_key", "storage_secret")
+    given = {name: getattr(s3_server, name) for name in names}
+    return settings.using("test", storage_url=f"{s3_server.storage_url}/{secrets.token_hex(6)}", **given)
+
+
 @pytest.fixture
 async def redis_url(stack: Settings) -> str:
     """The address of an emptied Redis database that the test before did not use."""
