@@ -1,7 +1,7 @@
 """Sources: which documents are out there now, and what do they hold?
 
 `observe` looks without keeping: one row a document, with its hash and identity, in columns, so that a million files stay cheap.
-`documents` reads those that are wanted. Where they come from (a folder, a generator) is each source's own affair.
+`documents` reads those that are wanted. Where they come from (a folder, addresses, a generator) is each source's own affair.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from assetcore.documents import Document
 from assetcore.sources.folder import Folder, folder
 from assetcore.sources.generator import Generator
 from assetcore.sources.observed import OBSERVED
+from assetcore.sources.urls import Urls, urls
 
-__all__ = ["OBSERVED", "Folder", "documents", "folder", "observe"]
+__all__ = ["OBSERVED", "Folder", "Urls", "documents", "folder", "observe", "urls"]
 
 
 async def observe(source: Source, root: Path, known: pl.DataFrame | None, *, rehash: bool = False) -> pl.DataFrame:
@@ -41,5 +42,5 @@ async def documents(source: Source, root: Path, names: Collection[str]) -> Async
         yield document
 
 
-def _where(source: Source) -> Folder | Generator:
-    return source.where if isinstance(source.where, Folder) else Generator(source.where)
+def _where(source: Source) -> Folder | Urls | Generator:
+    return source.where if hasattr(source.where, "observe") else Generator(source.where)

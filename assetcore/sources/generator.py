@@ -33,19 +33,14 @@ class Generator:
         rows = Rows()
         async with aclosing(self._yielded(source)) as yielded:
             async for document in yielded:
-                rows.name.append(document.name)
-                rows.size.append(len(document.content))
-                rows.mtime_ns.append(0)
-                rows.inode.append(0)
-                rows.media_type.append(document.media_type)
-                rows.sha256.append(document.sha256)
                 try:
-                    rows.fields.append(field_digests(document.field_values()))
+                    fields = field_digests(document.field_values())
                 except TypeError as error:
                     raise SourceError(
                         f"{source.name} yielded {document!r} with a field of which no digest can be taken: {error}.",
                         hint="Use fields of text, numbers, dates, lists, dicts or pydantic models.",
                     ) from None
+                rows.add(document.name, len(document.content), document.media_type, document.sha256, fields)
         return rows.frame(source, known)
 
     async def documents(self, source: Source, root: Path, names: Collection[str]) -> AsyncIterator[Document]:

@@ -46,6 +46,19 @@ class Rows:
     validator: list[str | None] = field(default_factory=list)
     """May be left empty by a source that has none."""
 
+    def add(
+        self, name: str, size: int, media_type: str, sha256: bytes, fields: bytes, validator: str | None = None
+    ) -> None:
+        """A document that is no file."""
+        self.name.append(name)
+        self.size.append(size)
+        self.mtime_ns.append(0)
+        self.inode.append(0)
+        self.media_type.append(media_type)
+        self.sha256.append(sha256)
+        self.fields.append(fields)
+        self.validator.append(validator)
+
     def frame(self, source: Source, known: pl.DataFrame | None = None) -> pl.DataFrame:
         """The rows sorted by name, with the identity of each document; identities in `known` are used where they still hold."""
         self.validator = self.validator or [None] * len(self.name)
