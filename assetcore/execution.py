@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -25,12 +25,13 @@ from assetcore.errors import AssetcoreError, SourceError, StorageError
 from assetcore.keep import Draft, Keeper, facts_of
 from assetcore.lineage import commit as lineage
 from assetcore.lineage import read
-from assetcore.lineage.commit import Overtaken, Reused
+from assetcore.lineage.commit import Committed, Overtaken, Reused
 from assetcore.lineage.schema import Connection
 from assetcore.plan import AssetState, Choice, judge_chosen, source_changes
 from assetcore.project import Project
 from assetcore.results import AssetResult, Event, Failure, Say
-from assetcore.snapshot import asset_states, changed_commits, observed_digest, source_unit
+from assetcore.slices import Slice
+from assetcore.snapshot import Read, asset_states, changed_commits, is_settled, observed_digest, source_unit
 from assetcore.staleness import Definition
 from assetcore.storage import run_timestamp
 from assetcore.units import View
@@ -64,23 +65,31 @@ async def walk(waits: Mapping[str, Sequence[str]], step: Callable[[str, list[T]]
 
 @dataclass(slots=True)
 class Run:
-    """One execution of a plan."""
+    """One execution of a plan.
+
+    `slices` are the plan's, widened as documents appear; `_changed` says at which commit each asset last changed as far as this run knows.
+    An asset of which another run has changed something meanwhile has no slice any more, and what is below it is looked at as a whole.
+    """
 
     project: Project
     id: str
     started: datetime
     choice: Choice
-    observed: Mapping[str, pl.DataFrame]
+    found: Read
     say: Say
     results: dict[str, AssetResult] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
     unfinished: dict[str, pl.Series] = field(default_factory=dict)
     progress: dict[str, float] = field(default_factory=dict)
+    slices: dict[str, Slice] = field(init=False)
+    _changed: dict[int, int] = field(init=False)
     keeper: Keeper = field(init=False)
     processes: Processes = field(init=False)
 
     def __post_init__(self) -> None:
         self.keeper = Keeper(self.project, self.id, run_timestamp(self.started))
+        self.slices = dict(self.found.snapshot.slices)
+        self._changed = {identifier: mark.changed for identifier, mark in self.found.marks.items()}
         self.processes = Processes(self.project.root, self.project.name, self.project.settings.processes)
 
     async def perform(self, name: str) -> AssetResult:
@@ -124,14 +133,21 @@ class Run:
         project, name = self.project, source.name
         identifier = project.asset_ids[name]
         async with project.engine.connect() as connection:
-            marks = await read.watermarks(connection, project.environment_id)
-            known = (await read.current_documents(connection, project.environment_id, [identifier]))[identifier]
-            heads = (await read.made_units(connection, project.environment_id, [identifier]))[identifier]
-            _, fresh, gone = source_changes(name, self.observed[name], known)
+            last = (await read.watermarks(connection, project.environment_id)).get(identifier, read.Watermark()).last
+            if last != self.found.marks.get(identifier, read.Watermark()).last:
+                self.slices.pop(name, None)
+            part = self.slices.get(name)
+            units = part.units if part is not None else None
+            observed = self._observed(name)
+            known = (await read.current_documents(connection, project.environment_id, [identifier], units=units))[
+                identifier
+            ]
+            heads = (await read.made_units(connection, project.environment_id, [identifier], units=units))[identifier]
+            _, fresh, gone = source_changes(name, observed, known)
             if self.choice.force and name in self.choice.assets:
                 stored = await read.stored(connection, known["document"].to_list())
                 broken = known.filter(pl.col("document").is_in(list(await self.keeper.broken(stored))))
-                lost = self.observed[name].join(broken.select("name"), on="name", how="semi")
+                lost = observed.join(broken.select("name"), on="name", how="semi")
                 fresh = pl.concat([fresh.join(lost, on="name", how="anti"), lost.select(fresh.columns)])
                 earlier = await read.reusable(
                     connection, identifier, 0, fresh.join(lost, on="name", how="anti")["identity"].to_list()
@@ -150,9 +166,8 @@ class Run:
             else:
                 wanted[document] = key
         removed = [(unit, was[unit]) for unit in gone["unit"]]
-        last = marks[identifier].last if identifier in marks else 0
         if reused or removed:
-            last = (await self.keeper.commit(source, None, 0, reused=reused, removed=removed)).number
+            last = self._next(source, last, await self.keeper.commit(source, None, 0, reused=reused, removed=removed))
         result.reused, result.removed = len(reused), len(removed)
         done = len(reused) + len(removed)
         pending: list[Document] = []
@@ -162,7 +177,7 @@ class Run:
                 pending.append(document)
                 size += len(document.content)
                 if len(pending) >= LARGEST_BATCH or size > BATCH_BYTES:
-                    last = await self._commit_documents(source, pending, was)
+                    last = self._next(source, last, await self._commit_documents(source, pending, was))
                     for one in pending:
                         del wanted[one.name]
                     result.taken_in += len(pending)
@@ -170,7 +185,7 @@ class Run:
                     self.tell(Event("progress", name, done, total))
                     pending, size = [], 0
             if pending:
-                last = await self._commit_documents(source, pending, was)
+                last = self._next(source, last, await self._commit_documents(source, pending, was))
                 result.taken_in += len(pending)
                 for one in pending:
                     del wanted[one.name]
@@ -196,7 +211,7 @@ class Run:
 
     async def _commit_documents(
         self, source: Source, documents: Sequence[Document], was: Mapping[bytes, int | None]
-    ) -> int:
+    ) -> Committed:
         base = await self.keeper.allocate()
         drafts = [
             Draft(
@@ -214,27 +229,55 @@ class Run:
             for d in documents
         ]
         made, objects = await self.keeper.store(source, base, drafts)
-        return (await self.keeper.commit(source, None, 0, base=base, made=made, objects=objects)).number
+        return await self.keeper.commit(source, None, 0, base=base, made=made, objects=objects)
+
+    def _observed(self, name: str) -> pl.DataFrame:
+        """What was observed of a source, as far as it needs a look."""
+        observed = self.found.observed[name]
+        return self.slices[name].seen(observed) if name in self.slices else observed
+
+    def _next(self, source: Source, last: int, committed: Committed) -> int:
+        """The number of a commit to a source; where it does not follow the last one, another run was there."""
+        if committed.after != last:
+            self.slices.pop(source.name, None)
+        return committed.number
 
     async def _settle_source(self, source: Source, last: int) -> None:
         """A source is settled when lineage holds exactly what was observed."""
-        project, identifier = self.project, self.project.asset_ids[source.name]
+        project, identifier, part = self.project, self.project.asset_ids[source.name], self.slices.get(source.name)
         async with project.engine.begin() as connection:
-            documents = (await read.current_documents(connection, project.environment_id, [identifier]))[identifier]
-            observed = self.observed[source.name]
-            if sorted(documents["identity"].to_list()) != sorted(observed["identity"].to_list()):
+            await self._know(connection, source.name, last)
+            documents = (
+                await read.current_documents(
+                    connection, project.environment_id, [identifier], units=part.units if part is not None else None
+                )
+            )[identifier]
+            if sorted(documents["identity"].to_list()) != sorted(self._observed(source.name)["identity"].to_list()):
                 return  # something changed while it was read; the next plan sees it
+            observed = self.found.observed[source.name]
             settled = {"observed": observed_digest(observed)}
-            count = documents.height
+            count = observed.height
             await lineage.settle(
                 connection, project.environment_id, identifier, settled, units=count, documents=count, last=last
             )
+
+    async def _know(self, connection: Connection, name: str, last: int) -> None:
+        """Remember at which commit a step's asset changed last, if the last one is the step's own; otherwise its slice is void."""
+        identifier = self.project.asset_ids[name]
+        mark = (await read.watermarks(connection, self.project.environment_id)).get(identifier, read.Watermark())
+        if mark.last == last:
+            self._changed[identifier] = mark.changed
+        else:
+            self.slices.pop(name, None)
 
     # -- assets ----------------------------------------------------------------------------------------------------------------
 
     async def _make(self, asset: Asset[..., Any], result: AssetResult) -> None:
         project, name = self.project, asset.name
         definition = project.definition(name)
+        if (untouched := await self._untouched(asset, definition)) is not None:
+            result.fresh = untouched
+            return
         async with project.engine.begin() as connection:
             definition_id = await lineage.keep_definition(
                 connection, project.asset_ids[name], definition, project.fingerprint(name).parts
@@ -242,6 +285,7 @@ class Run:
         async with project.engine.connect() as connection:
             marks, state, views = await self._read(connection, asset, definition)
             force = self.choice.force and name in self.choice.assets
+            part = self.slices.get(name)
             judgement = judge_chosen(asset, project.graph, views, definition, state, self.choice)
             chosen = self.choice.narrow(name, judgement.judged)
             to_make = chosen.filter((pl.col("status") == "stale") & ~pl.col("blocked"))
@@ -251,6 +295,7 @@ class Run:
                 connection, project.asset_ids[name], definition_id, to_make["inputs"].to_list()
             )  # fmt: skip
         result.fresh = chosen.filter(pl.col("status") == "fresh").height
+        result.fresh += part.beside(state.made) if part is not None else 0
         result.skipped, result.removed = skipped.height, removed.height
         last = marks[project.asset_ids[name]].last if project.asset_ids[name] in marks else 0
         work = Work(
@@ -277,13 +322,48 @@ class Run:
         self, connection: Connection, asset: Asset[..., Any], definition: Definition
     ) -> tuple[dict[int, read.Watermark], AssetState, dict[str, View]]:
         """Watermarks, the asset's own state, and the views of what it is made of, as of one moment."""
-        project, graph = self.project, self.project.graph
+        project, graph, name = self.project, self.project.graph, asset.name
         await connection.execution_options(isolation_level="REPEATABLE READ")
         marks = await read.watermarks(connection, project.environment_id)
-        needed = {n for up in graph.upstream(asset.name) for n in graph.chain(up)}
-        states = await asset_states(project, connection, {*needed, asset.name}, {asset.name: definition})
-        views = {n: self._view(n, states[n].documents) for n in needed}
-        return marks, states[asset.name], views
+        needed = {n for up in graph.upstream(name) for n in graph.chain(up)}
+        if not self._has_slice(name, needed, marks):
+            self.slices.pop(name, None)
+            states = await asset_states(project, connection, {*needed, name}, {name: definition})
+            return marks, states[name], {n: self._view(n, states[n].documents) for n in needed}
+        within = [n for n in needed if n in self.slices]
+        units = pl.concat([self.slices[n].units for n in within]).unique()
+        states = await asset_states(project, connection, within, {}, units)
+        states = {n: replace(found, documents=self.slices[n].of(found.documents)) for n, found in states.items()}
+        part = self.slices[name] = self.slices[name].widened(states[graph.chain(name)[1]].documents["address"])
+        states |= await asset_states(project, connection, [n for n in needed if n not in self.slices], {})
+        states |= await asset_states(project, connection, [name], {name: definition}, part.units)
+        return marks, states[name], {n: self._view(n, states[n].documents) for n in needed}
+
+    def _has_slice(self, name: str, needed: Collection[str], marks: Mapping[int, read.Watermark]) -> bool:
+        """Whether only the slice of an asset needs a look: nobody but this run has changed it, or what it is made of, since the plan."""
+        if name not in self.slices:
+            return False
+        project, roots, empty = self.project, self.found.snapshot.how.roots, read.Watermark()
+        own = project.asset_ids[name]
+        if marks.get(own, empty).last != self.found.marks.get(own, empty).last:
+            return False
+        if any(n in roots and n not in self.slices for n in needed):
+            return False
+        identifiers = [project.asset_ids[n] for n in needed]
+        return all(marks.get(i, empty).changed == self._changed.get(i, 0) for i in identifiers)
+
+    async def _untouched(self, asset: Asset[..., Any], definition: Definition) -> int | None:
+        """How many units an asset has of which every one is known to be fresh, because nothing above came out changed; or None."""
+        project, name = self.project, asset.name
+        if (self.choice.force and name in self.choice.assets) or name in self.choice.units:
+            return None
+        if any(up in self.unfinished for up in project.graph.upstream(name)):
+            return None
+        async with project.engine.connect() as connection:
+            marks = await read.watermarks(connection, project.environment_id)
+        if not is_settled(project, name, definition.digest, marks):
+            return None
+        return marks[project.asset_ids[name]].units
 
     def _view(self, name: str, documents: pl.DataFrame) -> View:
         """The documents of an asset; those of units that this run could not finish are pending."""
@@ -300,6 +380,11 @@ class Run:
         done = set(work.finished)
         unfinished = [u for u in stale if u not in done]
         above = any(up in self.unfinished for up in project.graph.upstream(asset.name))
+        async with project.engine.begin() as connection:
+            if work.alone:
+                await self._know(connection, asset.name, work.last)
+            else:
+                self.slices.pop(asset.name, None)
         if unfinished or work.result.failed or above or not work.alone:
             self.unfinished[asset.name] = pl.Series("unit", unfinished, pl.Binary)
             return
@@ -308,7 +393,13 @@ class Run:
             "upstream": changed_commits(project, asset.name, work.marks),
         }
         async with project.engine.begin() as connection:
-            units, documents = await read.counts(connection, project.environment_id, identifier)
+            part = self.slices.get(asset.name)
+            units, documents = await read.counts(
+                connection, project.environment_id, identifier, part.units if part is not None else None
+            )
+            if part is not None:
+                units += part.beside(work.state.made)
+                documents += work.marks[identifier].documents - work.state.documents.height
             await lineage.settle(
                 connection,
                 project.environment_id,

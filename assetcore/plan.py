@@ -21,6 +21,7 @@ from assetcore.errors import StaleInputError
 from assetcore.fingerprint import Fingerprint
 from assetcore.graph import Graph
 from assetcore.selection import UnitRule
+from assetcore.slices import Slice, Slicing
 from assetcore.staleness import CAUSES, Component, Definition, definition_causes, judge
 from assetcore.units import View, Wanted, wanted_units
 
@@ -49,13 +50,18 @@ class AssetState:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What a plan is made from: current definitions, the state of the assets that need a look, counts of those that do not."""
+    """What a plan is made from: current definitions, the state of the assets that need a look, counts of those that do not.
+
+    Of assets in `slices` only those units need a look; `how` tells of which only those were read.
+    """
 
     definitions: Mapping[str, Definition]
     states: Mapping[str, AssetState]
     settled: Mapping[str, int]
     observed: Mapping[str, pl.DataFrame]
     seconds_per_unit: Mapping[str, float] = field(default_factory=dict)
+    slices: Mapping[str, Slice] = field(default_factory=dict)
+    how: Slicing = field(default_factory=Slicing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -356,13 +362,16 @@ def _is_whole(dependency: Dependency) -> bool:
     return dependency.kind == "collect" and dependency.per is None and dependency.by is None
 
 
-def view_below(judged: pl.DataFrame, documents: pl.DataFrame) -> View:
-    """What assets below may count on: documents of fresh units stand, those of others are pending, those of removed units are gone."""
+def view_below(judged: pl.DataFrame, documents: pl.DataFrame, part: Slice | None = None) -> View:
+    """What assets below may count on: documents of fresh units stand, those of others are pending, those of removed units are gone.
+
+    With `part` only that slice was judged, and all beside it is fresh.
+    """
     status = judged.select("unit", pl.col("status").is_in(["stale", "pending"]).alias("again"), "status")
     marked = documents.join(status, on="unit", how="left", maintain_order="left").filter(
         pl.col("status").ne_missing("removed")
     )
-    marked = marked.with_columns(pl.col("again").fill_null(value=True).alias("pending")).drop("again", "status")
+    marked = marked.with_columns(pl.col("again").fill_null(value=part is None).alias("pending")).drop("again", "status")
     again = status.filter("again")["unit"]
     return View(marked, open=len(again) > 0, open_units=again)
 
@@ -376,6 +385,7 @@ def make_plan(graph: Graph, environment: str, snapshot: Snapshot, choice: Choice
     open_assets: dict[str, frozenset[str]] = {}
     blocking: set[str] = set()
     partial: set[str] = set()
+    changing: set[str] = set()
     changed: dict[str, list[int]] = {}
     judgements: dict[str, Judgement] = {}
     seconds = 0.0
@@ -388,32 +398,49 @@ def make_plan(graph: Graph, environment: str, snapshot: Snapshot, choice: Choice
             sources.append(
                 source_changes(name, observed, known)[0] if known is not None else SourcePlan(name, observed.height)
             )
+            if snapshot.how.partial(name):
+                sources[-1] = replace(sources[-1], documents=snapshot.slices[name].total)
             if choice.force and name in choice.assets:
                 sources[-1] = replace(
                     sources[-1], forced=True
                 )  # its bytes are looked at, and taken in again where lost
+            if not sources[-1].idle:
+                changing.add(name)
             views[name] = View(observed)
             continue
         above = frozenset().union(*(open_assets.get(up, frozenset()) for up in graph.upstream(name)))
-        if state is None or name not in snapshot.definitions or name in snapshot.settled:
+        below_no_change = name in snapshot.how.aggregates and not any(
+            views[up].open or up in changing for up in graph.upstream(name)
+        )
+        if state is None or name not in snapshot.definitions or name in snapshot.settled or below_no_change:
             if name in choice.assets:
-                count = snapshot.settled.get(name, 0)
+                count = snapshot.settled.get(name, 1 if below_no_change else 0)
                 plans.append(AssetPlan(name, count, count))
             if state is not None:
                 views[name] = View(state.documents)
             continue
-        state = _with_going(asset, snapshot, views, state)
-        judgement = judge_chosen(asset, graph, views, snapshot.definitions[name], state, choice)
+        part = snapshot.slices.get(name)
+        if part is not None:
+            state = replace(state, made=part.of(state.made), documents=part.of(state.documents))
+            within = {n: snapshot.slices[n].of_view(v) if n in snapshot.slices else v for n, v in views.items()}
+            judgement = judge_asset(asset, graph, within, snapshot.definitions[name], state)
+        else:
+            state = _with_going(asset, snapshot, views, state)
+            judgement = judge_chosen(asset, graph, views, snapshot.definitions[name], state, choice)
         judged = judgement.judged
         judgements[name] = judgement
         if state.former is None and (aggregates := changed_aggregates(asset, judgement)):
             changed[name] = aggregates
-        below = view_below(judged, state.documents)
+        below = view_below(judged, snapshot.states[name].documents, part)
         views[name] = replace(below, open=below.open or any(views[up].open for up in graph.upstream(name)))
         is_open = judged.filter(pl.col("status") != "fresh").height > 0
+        if is_open:
+            changing.add(name)
         chosen = choice.narrow(name, judged)
         if name in choice.assets:
-            plans.append(replace(_asset_plan(name, chosen, details=details), undecided=bool(above)))
+            found = replace(_asset_plan(name, chosen, details=details), undecided=bool(above))
+            beside = part.beside(state.made) if part is not None else 0
+            plans.append(replace(found, units=found.units + beside, fresh=found.fresh + beside))
             seconds += plans[-1].stale * snapshot.seconds_per_unit.get(name, 0.0)
             if (
                 chosen["blocked"].any() or name not in choice.units

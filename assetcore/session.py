@@ -133,7 +133,7 @@ class Session:
                 self._check(plan, say)
                 if plan.up_to_date:
                     return await self._nothing_to_do(plan, found, started)
-            run = Run(project, runs.new_run_id(), started, choice, found.observed, say)
+            run = Run(project, runs.new_run_id(), started, choice, found, say)
             stored = {
                 "select": select,
                 "force": force,
@@ -157,7 +157,7 @@ class Session:
         """Why a unit is stale: the document, config value, model or lines of code that changed."""
         name = selection.parse_ref(ref).asset
         chosen = [name] if name is not None and name in self.graph.assets else list(self.graph.assets)
-        plan, found = await self._plan(Choice(frozenset(chosen)), rehash=False)
+        plan, found = await self._plan(Choice(frozenset(chosen)), rehash=False, entire=True)
         return await explain.why(self.project, ref, plan, found.snapshot)
 
     async def lineage(self, ref: str, direction: str = "up", depth: int | None = None) -> Lineage:
@@ -190,8 +190,8 @@ class Session:
 
     # -- planning --------------------------------------------------------------------------------------------------------------
 
-    async def _plan(self, choice: Choice, *, rehash: bool) -> tuple[Plan, Read]:
-        found = await take(self.project, choice, rehash=rehash)
+    async def _plan(self, choice: Choice, *, rehash: bool, entire: bool = False) -> tuple[Plan, Read]:
+        found = await take(self.project, choice, rehash=rehash, entire=entire)
         plan = make_plan(self.graph, self.environment, found.snapshot, choice)
         if plan.changed_aggregates:
             states = dict(found.snapshot.states)
@@ -261,8 +261,9 @@ class Session:
                     "definition": found.snapshot.definitions[asset.asset].digest.hex(),
                     "upstream": changed_commits(project, asset.asset, found.marks),
                 }
-                documents = found.snapshot.states[asset.asset].documents.height
-                last = found.marks[identifier].last if identifier in found.marks else 0
+                mark = found.marks.get(identifier, read.Watermark())
+                partial = asset.asset in found.snapshot.slices
+                documents = mark.documents if partial else found.snapshot.states[asset.asset].documents.height
                 async with project.engine.begin() as connection:
                     await lineage.settle(
                         connection,
@@ -271,7 +272,7 @@ class Session:
                         settled,
                         units=asset.units,
                         documents=documents,
-                        last=last,
+                        last=mark.last,
                     )
 
     def _changed(self, reference: str) -> frozenset[str]:
@@ -359,7 +360,7 @@ class Session:
                 await runs.close_abandoned(connection, project.id, project.environment_id)
                 await runs.resume(connection, stored.run)
             now = datetime.now(UTC)  # keys of its own: under the first start's may lie bytes that were never committed
-            run = Run(project, stored.run, now, choice, found.observed, lambda _: None)
+            run = Run(project, stored.run, now, choice, found, lambda _: None)
             async with self._at_work(run, steps_of(plan, self.graph)):
                 yield run, plan
 

@@ -8,7 +8,7 @@ nothing is read but that.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import polars as pl
@@ -23,6 +23,7 @@ from assetcore.lineage import read
 from assetcore.lineage.schema import Connection
 from assetcore.plan import AssetState, Choice, Snapshot, unsettled
 from assetcore.project import Project
+from assetcore.slices import Slice, slicing
 from assetcore.staleness import Definition
 from assetcore.units import document_address, group_address, sort_documents
 
@@ -31,11 +32,15 @@ __all__ = [
     "as_documents",
     "asset_states",
     "changed_commits",
+    "is_settled",
     "observe",
     "observed_digest",
     "source_unit",
     "take",
 ]
+
+FEW = 4
+"""A source is read in slices when at most one in so many of its documents differ."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +52,8 @@ class Read:
     marks: Mapping[int, read.Watermark]
 
 
-async def take(project: Project, choice: Choice, *, rehash: bool = False) -> Read:
-    """Observe the sources, and read what lineage knows of the assets that need a look."""
+async def take(project: Project, choice: Choice, *, rehash: bool = False, entire: bool = False) -> Read:
+    """Observe the sources, and read what lineage knows of the units that need a look; with `entire`, of all units of their assets."""
     graph = project.graph
     scope = choice.assets | graph.ancestors(choice.assets)
     names = [n for n in graph.sources if n in scope]
@@ -61,20 +66,60 @@ async def take(project: Project, choice: Choice, *, rehash: bool = False) -> Rea
         settled = {
             n: marks[project.asset_ids[n]].units
             for n in definitions
-            if _is_settled(project, n, definitions[n].digest, marks)
+            if is_settled(project, n, definitions[n].digest, marks)
         }
         changed = [n for n in names if not _is_taken_in(project, n, raw[n], marks)]
         look = unsettled(graph, choice.assets, settled, changed, force=choice.force)
+        differing = {} if entire else await _differing(project, connection, raw, changed)
+        whole = {*(choice.assets if choice.force else choice.units), *(n for n in changed if n not in differing)}
+        how = slicing(graph, look, settled, changed, whole)
         needed = {up for n in look for direct in graph.upstream(n) for up in graph.chain(direct)} | look
-        states = await asset_states(project, connection, needed, definitions)
-        seconds = await read.seconds_per_unit(connection, [project.asset_ids[n] for n in look])
-    observed = {n: as_documents(graph.assets[n], raw[n], states[n].documents) if n in states else raw[n] for n in names}
-    by_name = {n: seconds[i] for n, i in project.asset_ids.items() if i in seconds}
-    snapshot = Snapshot(definitions, states, {n: u for n, u in settled.items() if n not in look}, observed, by_name)
+        states = await asset_states(project, connection, {n for n in needed if not how.partial(n)}, definitions)
+        slices: dict[str, Slice] = {}
+        for name in graph.ordered(how.roots):
+            if name in differing:
+                slices[name] = differing[name]
+            else:
+                upstream = graph.chain(name)[1]
+                slices[name] = Slice(_addresses(slices[upstream], states[upstream].documents), settled[name])
+            if how.partial(name):
+                states |= await asset_states(project, connection, [name], definitions, slices[name].units)
+        seconds = await read.seconds_per_unit(connection, project.id) if look else {}
+    observed: dict[str, pl.DataFrame] = {}
+    for name in names:
+        seen = slices[name].seen(raw[name]) if how.partial(name) else raw[name]
+        observed[name] = as_documents(graph.assets[name], seen, states[name].documents) if name in states else seen
+    left = {n: u for n, u in settled.items() if n not in look}
+    snapshot = Snapshot(definitions, states, left, observed, seconds, slices, how)
     return Read(snapshot, raw, marks)
 
 
-def _is_settled(project: Project, name: str, digest: bytes, marks: Mapping[int, read.Watermark]) -> bool:
+async def _differing(
+    project: Project, connection: Connection, observed: Mapping[str, pl.DataFrame], changed: Collection[str]
+) -> dict[str, Slice]:
+    """Of each changed source the documents that are new, differ or are gone; a source of which most differ is left out."""
+    found: dict[str, Slice] = {}
+    for name in changed:
+        known = await read.current_identities(connection, project.environment_id, project.asset_ids[name])
+        now = observed[name].select("name", pl.col("identity").alias("now"))
+        both = known.join(now, on="name", how="full", coalesce=True)
+        differing = both.filter(pl.col("identity").ne_missing(pl.col("now")))["name"]
+        if len(differing) * FEW <= known.height:
+            units = pl.Series("unit", [source_unit(n) for n in differing], pl.Binary)
+            found[name] = Slice(units, now.height, differing)
+    return found
+
+
+def _addresses(above: Slice, documents: pl.DataFrame) -> pl.Series:
+    """The units below a slice: the addresses of the documents that are or were in it, as far as they are known."""
+    known = above.of(documents)["address"].rename("unit")
+    if above.names is None:
+        return known
+    pairs = zip(above.units, above.names, strict=True)
+    return pl.concat([known, pl.Series("unit", [document_address(u, n) for u, n in pairs], pl.Binary)]).unique()
+
+
+def is_settled(project: Project, name: str, digest: bytes, marks: Mapping[int, read.Watermark]) -> bool:
     """Whether every unit was found fresh with this definition, and nothing above has changed since."""
     mark = marks.get(project.asset_ids[name])
     if mark is None or mark.settled is None or mark.settled.get("definition") != digest.hex():
@@ -141,13 +186,19 @@ def source_unit(name: str) -> bytes:
 
 
 async def asset_states(
-    project: Project, connection: Connection, names: Iterable[str], definitions: Mapping[str, Definition]
+    project: Project,
+    connection: Connection,
+    names: Iterable[str],
+    definitions: Mapping[str, Definition],
+    units: pl.Series | None = None,
 ) -> dict[str, AssetState]:
-    """The state of these assets, in a number of statements that does not depend on the number of units."""
+    """The state of these assets, in a number of statements that does not depend on the number of units; of some `units`, or of all."""
     identifiers = {n: project.asset_ids[n] for n in names}
     assets = list(identifiers.values())
-    documents = await read.current_documents(connection, project.environment_id, assets)
-    made = await read.made_units(connection, project.environment_id, assets)
+    if not assets:
+        return {}
+    documents = await read.current_documents(connection, project.environment_id, assets, units=units)
+    made = await read.made_units(connection, project.environment_id, assets, units=units)
     known = await read.definitions(connection, assets)
     states: dict[str, AssetState] = {}
     for name, identifier in identifiers.items():

@@ -22,10 +22,29 @@ from assetcore.storage import Key, Location, Stored
 from assetcore.units import DOCUMENTS, sort_documents
 
 __all__ = [
-    "Watermark", "among", "as_of", "asset_counts", "counts", "current_documents", "definitions", "documents_of", "failure_counts",
-    "former_members", "known_keys", "last_failure", "made_units", "observations", "reusable", "seconds_per_unit", "sources_of_parts",
-    "stored", "undeclared", "watermarks",
-]  # fmt: skip
+    "Watermark",
+    "among",
+    "as_of",
+    "asset_counts",
+    "columns",
+    "counts",
+    "current_documents",
+    "current_identities",
+    "definitions",
+    "documents_of",
+    "failure_counts",
+    "former_members",
+    "known_keys",
+    "last_failure",
+    "made_units",
+    "observations",
+    "reusable",
+    "seconds_per_unit",
+    "sources_of_parts",
+    "stored",
+    "undeclared",
+    "watermarks",
+]
 
 OBSERVED = {
     "name": pl.String, "size": pl.Int64, "mtime_ns": pl.Int64, "inode": pl.Int64, "media_type": pl.String, "sha256": pl.Binary,
@@ -33,16 +52,19 @@ OBSERVED = {
 }  # fmt: skip
 
 
+GATHERING = {"jit": "off", "max_parallel_workers_per_gather": "0"}
+
+
 @dataclass(frozen=True, slots=True)
 class Watermark:
-    """What is known of an asset without reading its units."""
+    """What is known of an asset without reading its units; of one that was never made, nothing."""
 
-    changed: int
-    last: int
-    settled: Mapping[str, Any] | None
-    units: int
-    documents: int
-    made_at: datetime | None
+    changed: int = 0
+    last: int = 0
+    settled: Mapping[str, Any] | None = None
+    units: int = 0
+    documents: int = 0
+    made_at: datetime | None = None
 
 
 def frame(rows: Sequence[Any], schema: Mapping[str, Any]) -> pl.DataFrame:
@@ -84,6 +106,24 @@ def among(column: sa.ColumnElement[Any], values: Iterable[Any], kind: Any) -> sa
     return column == sa.any_(sa.cast(list(values), ARRAY(kind)))
 
 
+async def columns(
+    connection: AsyncConnection, statement: sa.Select[*tuple[Any, ...]], schema: Mapping[str, Any]
+) -> pl.DataFrame:
+    """What a statement finds, as columns: Postgres gathers them, so that a million rows are no million objects here."""
+    rows = statement.subquery()
+    # Compiling the statement takes longer than it saves, and gathering in several processes means copying between them.
+    await connection.execute(
+        sa.select(*(sa.func.set_config(name, value, True) for name, value in GATHERING.items()))  # of this transaction
+    )
+    (gathered,) = (await connection.execute(sa.select(*(sa.func.array_agg(column) for column in rows.c)))).all()
+    return pl.DataFrame(
+        [
+            pl.Series(name, values or [], dtype, strict=False)
+            for (name, dtype), values in zip(schema.items(), gathered, strict=True)
+        ]
+    )
+
+
 async def watermarks(connection: AsyncConnection, environment: int) -> dict[int, Watermark]:
     """The watermark of every asset of an environment, by the asset's identifier."""
     w = t.watermark.c
@@ -96,42 +136,75 @@ async def watermarks(connection: AsyncConnection, environment: int) -> dict[int,
 
 
 async def current_documents(
-    connection: AsyncConnection, environment: int, assets: Collection[int], commit: int | None = None
+    connection: AsyncConnection,
+    environment: int,
+    assets: Collection[int],
+    commit: int | None = None,
+    units: pl.Series | None = None,
 ) -> dict[int, pl.DataFrame]:
-    """The documents of these assets (`units.DOCUMENTS`), now or as of a commit, each in the order of handing over."""
+    """The documents of these assets (`units.DOCUMENTS`), now or as of a commit, each in the order of handing over.
+
+    With `units`, only those of these units.
+    """
     d, h, m = t.document.c, t.head.c, t.materialization.c
-    rows = await connection.execute(
+    schema = {"asset": pl.Int64} | {name: kind for name, kind in DOCUMENTS.items() if name != "pending"}
+    found = await columns(
+        connection,
         sa.select(
             h.asset_id, d.id, d.address, h.unit, m.label, d.name, position, d.identity,
-            d.media_type, d.sha256, d.field_digests, sa.func.coalesce(m.parent + "/" + m.label, m.label),
+            d.media_type, d.sha256, d.field_digests, sa.func.coalesce(m.parent + "/" + m.label, m.label).label("path"),
         )
         .select_from(current)
-        .where(h.environment_id == environment, h.asset_id.in_(list(assets)), as_of(commit))
+        .where(h.environment_id == environment, h.asset_id.in_(list(assets)), as_of(commit), *_of_units(units)),
+        schema,
     )  # fmt: skip
-    schema = {"asset": pl.Int64} | {name: kind for name, kind in DOCUMENTS.items() if name != "pending"}
-    found = frame(rows.all(), schema).with_columns(pl.lit(value=False).alias("pending"))
+    found = found.with_columns(pl.lit(value=False).alias("pending"))
     by_asset = found.partition_by("asset", as_dict=True, include_key=False)
     empty = pl.DataFrame(schema=DOCUMENTS)
     return {a: sort_documents(by_asset.get((a,), empty).select(list(DOCUMENTS))) for a in assets}
 
 
-async def made_units(connection: AsyncConnection, environment: int, assets: Collection[int]) -> dict[int, pl.DataFrame]:
-    """The units of these assets (`staleness.MADE`): what each currently is, and the recipe of its last attempt if it failed."""
+async def current_identities(connection: AsyncConnection, environment: int, asset: int) -> pl.DataFrame:
+    """The current documents of a source by name: unit and identity."""
+    d, h = t.document.c, t.head.c
+    return await columns(
+        connection,
+        sa.select(d.name, h.unit, d.identity)
+        .select_from(current)
+        .where(h.environment_id == environment, h.asset_id == asset, as_of(None)),
+        {"name": pl.String, "unit": pl.Binary, "identity": pl.Binary},
+    )
+
+
+def _of_units(units: pl.Series | None) -> list[sa.ColumnElement[bool]]:
+    return [] if units is None else [among(t.head.c.unit, units.to_list(), BYTEA)]
+
+
+async def made_units(
+    connection: AsyncConnection, environment: int, assets: Collection[int], units: pl.Series | None = None
+) -> dict[int, pl.DataFrame]:
+    """The units of these assets (`staleness.MADE`): what each currently is, and the recipe of its last attempt if it failed.
+
+    With `units`, only these.
+    """
     h, m, f = t.head.c, t.materialization.c, t.failure.c
-    heads = await connection.execute(
+    schema = {"asset": pl.Int64} | {
+        name: MADE[name] for name in ("unit", "label", "parent", "definition", "inputs", "materialization")
+    }
+    heads = await columns(
+        connection,
         sa.select(h.asset_id, h.unit, m.label, m.parent, m.definition_id, m.inputs, m.id)
         .select_from(t.head.join(t.materialization, m.id == h.materialization_id))
-        .where(h.environment_id == environment, h.asset_id.in_(list(assets)), h.until_commit.is_(None))
+        .where(
+            h.environment_id == environment, h.asset_id.in_(list(assets)), h.until_commit.is_(None), *_of_units(units)
+        ),
+        schema,
     )
     failed = await connection.execute(
         sa.select(f.asset_id, f.unit, f.label, f.definition_id, f.inputs).where(
             f.environment_id == environment, f.asset_id.in_(list(assets))
         )
     )
-    schema = {"asset": pl.Int64} | {
-        name: MADE[name] for name in ("unit", "label", "parent", "definition", "inputs", "materialization")
-    }
-    units = frame(heads.all(), schema)
     failures = frame(
         failed.all(),
         {
@@ -142,7 +215,7 @@ async def made_units(connection: AsyncConnection, environment: int, assets: Coll
             "failed_inputs": pl.Binary,
         },
     )
-    merged = units.join(failures, on=["asset", "unit"], how="full", coalesce=True, suffix="_failed")
+    merged = heads.join(failures, on=["asset", "unit"], how="full", coalesce=True, suffix="_failed")
     merged = merged.with_columns(pl.coalesce("label", "label_failed").alias("label"))
     by_asset = merged.partition_by("asset", as_dict=True, include_key=False)
     empty = pl.DataFrame(schema=MADE)
@@ -186,16 +259,18 @@ async def former_members(connection: AsyncConnection, materializations: Collecti
     return frame([*given.all(), *past.all()], schema)
 
 
-async def counts(connection: AsyncConnection, environment: int, asset: int) -> tuple[int, int]:
-    """How many units and documents an asset has."""
+async def counts(
+    connection: AsyncConnection, environment: int, asset: int, units: pl.Series | None = None
+) -> tuple[int, int]:
+    """How many units and documents an asset has; with `units`, how many of these there are, and their documents."""
     h, m = t.head.c, t.materialization.c
     row = await connection.execute(
         sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(sa.func.cardinality(m.documents)), 0))
         .select_from(t.head.join(t.materialization, m.id == h.materialization_id))
-        .where(h.environment_id == environment, h.asset_id == asset, h.until_commit.is_(None))
+        .where(h.environment_id == environment, h.asset_id == asset, h.until_commit.is_(None), *_of_units(units))
     )
-    units, documents = row.one()
-    return int(units), int(documents)
+    found, documents = row.one()
+    return int(found), int(documents)
 
 
 async def documents_of(connection: AsyncConnection, materializations: Collection[int]) -> dict[int, list[Any]]:
@@ -243,18 +318,19 @@ async def stored(connection: AsyncConnection, documents: Iterable[int]) -> dict[
 async def observations(connection: AsyncConnection, asset: int) -> pl.DataFrame:
     """The last look at a source."""
     o = t.observation.c
-    columns = (o.name, o.size, o.mtime_ns, o.inode, o.media_type, o.sha256, o.field_digests, o.identity, o.validator)
-    rows = await connection.execute(sa.select(*columns).where(o.asset_id == asset))
-    return frame(rows.all(), OBSERVED).sort("name")
+    shown = (o.name, o.size, o.mtime_ns, o.inode, o.media_type, o.sha256, o.field_digests, o.identity, o.validator)
+    return (await columns(connection, sa.select(*shown).where(o.asset_id == asset), OBSERVED)).sort("name")
 
 
-async def seconds_per_unit(connection: AsyncConnection, assets: Collection[int]) -> dict[int, float]:
-    """The mean time that a unit of these assets has taken."""
-    m = t.materialization.c
+async def seconds_per_unit(connection: AsyncConnection, project: int) -> dict[str, float]:
+    """The mean time that a unit has taken in the runs there were, by the asset's name."""
+    r = t.run_asset.c
+    executed = r.counts["made"].as_integer() + r.counts["unchanged"].as_integer()
     rows = await connection.execute(
-        sa.select(m.asset_id, sa.func.avg(m.seconds))
-        .where(m.asset_id.in_(list(assets)), m.definition_id > 0)
-        .group_by(m.asset_id)
+        sa.select(r.asset, sa.func.sum(r.seconds) / sa.func.sum(executed))
+        .join_from(t.run_asset, t.run, t.run.c.id == r.run_id)
+        .where(t.run.c.project_id == project, executed > 0)
+        .group_by(r.asset)
     )
     return {asset: float(seconds) for asset, seconds in rows}
 
