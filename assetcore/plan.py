@@ -186,6 +186,10 @@ class Plan:
         """Whether a run would do nothing at all."""
         return all(a.idle for a in self.assets) and all(s.idle for s in self.sources)
 
+    def lean(self) -> Plan:
+        """The same plan without the frames of all units that it was made from."""
+        return replace(self, judgements={}, views={})
+
     def check(self) -> None:
         """Raise StaleInputError when a selected asset has a stale input that is not selected (P15)."""
         if self.stale_inputs:

@@ -133,6 +133,7 @@ class Session:
                 self._check(plan, say)
                 if plan.up_to_date:
                     return await self._nothing_to_do(plan, found, started)
+            plan, found = plan.lean(), found.lean()  # a run may last for hours
             run = Run(project, runs.new_run_id(), started, choice, found, say)
             stored = {
                 "select": select,
@@ -190,9 +191,11 @@ class Session:
 
     # -- planning --------------------------------------------------------------------------------------------------------------
 
-    async def _plan(self, choice: Choice, *, rehash: bool, entire: bool = False) -> tuple[Plan, Read]:
+    async def _plan(
+        self, choice: Choice, *, rehash: bool, entire: bool = False, details: bool = True
+    ) -> tuple[Plan, Read]:
         found = await take(self.project, choice, rehash=rehash, entire=entire)
-        plan = make_plan(self.graph, self.environment, found.snapshot, choice)
+        plan = make_plan(self.graph, self.environment, found.snapshot, choice, details=details)
         if plan.changed_aggregates:
             states = dict(found.snapshot.states)
             async with self.project.engine.connect() as connection:
@@ -200,7 +203,8 @@ class Session:
                     connection, [m for ms in plan.changed_aggregates.values() for m in ms]
                 )
             states |= {name: replace(states[name], former=former) for name in plan.changed_aggregates}
-            plan = make_plan(self.graph, self.environment, replace(found.snapshot, states=states), choice)
+            snapshot = replace(found.snapshot, states=states)
+            plan = make_plan(self.graph, self.environment, snapshot, choice, details=details)
         return replace(plan, notes=self._notes(plan)), found
 
     def _notes(self, plan: Plan) -> tuple[dict[str, str], ...]:
@@ -213,12 +217,12 @@ class Session:
 
     async def _widened(self, choice: Choice, *, upstream: bool, rehash: bool) -> tuple[Choice, Plan, Read]:
         """The plan of a choice; with `upstream` the choice includes what is stale above it."""
-        plan, found = await self._plan(choice, rehash=rehash)
+        plan, found = await self._plan(choice, rehash=rehash, details=False)
         if upstream and plan.stale_inputs:
             whole = set(plan.stale_inputs)
             units = {n: rule for n, rule in choice.units.items() if n not in whole}
             choice = replace(choice, assets=choice.assets | whole, units=units)
-            plan, found = await self._plan(choice, rehash=False)
+            plan, found = await self._plan(choice, rehash=False, details=False)
         return choice, plan, found
 
     async def _has_moved(self, found: Read) -> bool:

