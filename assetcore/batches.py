@@ -1,37 +1,50 @@
 """Batches: how are one asset's stale units made?
 
-What an earlier recipe made is taken back; the rest is called in batches that hold about `batch_seconds` of work, each stored and
-committed while the next is called. A batch is the unit of memory, of a transaction, and of what a crash can lose.
+What an earlier recipe made is taken back; the rest is called, a steady number at a time, and what the calls gave is stored and
+committed in batches that hold about `batch_seconds` of work. A batch is the unit of memory, of a transaction, and of what a crash
+can lose.
 """
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections import Counter
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import polars as pl
 
 from assetcore.assets import Asset, Dependency
-from assetcore.calls import Call, Outcome, Processes, call_async
+from assetcore.calls import Call, Outcome, call_async
 from assetcore.keep import Draft, Keeper
 from assetcore.lineage import read
 from assetcore.lineage.commit import Committed, Failed, Made, NewDocument, Reused
 from assetcore.plan import AssetState, Judgement
 from assetcore.project import Project
 from assetcore.results import AssetResult, Event, Failure, Say
+from assetcore.runners import Runner
 from assetcore.staleness import Definition
 from assetcore.storage import Stored
 from assetcore.units import View, document_address
 from assetcore.values import decode, decode_many
+from assetcore.window import Window
 
 __all__ = ["LARGEST_BATCH", "Work"]
 
-FIRST_BATCH = 64
 LARGEST_BATCH = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A unit that can be called, with what it will be committed with: `edges` are the documents that it is given."""
+
+    unit: bytes
+    label: str
+    parent: str | None
+    inputs: bytes
+    was: int | None
+    edges: tuple[tuple[int, int], ...]
+    call: Call
 
 
 @dataclass(slots=True)
@@ -40,7 +53,7 @@ class Work:
 
     project: Project
     keeper: Keeper
-    processes: Processes
+    runner: Runner
     say: Say
     asset: Asset[..., Any]
     definition: Definition
@@ -54,7 +67,6 @@ class Work:
     last: int
     forced: bool
     finished: list[bytes] = field(default_factory=list)
-    cancelled: bool = False
     alone: bool = True
     _shared: dict[str, Any] = field(default_factory=dict)
 
@@ -134,44 +146,59 @@ class Work:
         return base, made
 
     async def make(self, units: pl.DataFrame) -> None:
-        """Make these units; one commit is under way while the next batch is called."""
-        total, done, size = units.height, 0, FIRST_BATCH
-        commit: asyncio.Task[None] | None = None
-        if total and not self.asset.asynchronous:
-            await self.processes.ready()  # their start is no part of a batch's time
-        try:
-            while done < total:
-                batch = units.slice(done, size)
-                started = time.perf_counter()
-                drafts, failed = await self._call(batch)
-                took = time.perf_counter() - started
-                if commit is not None:
-                    await asyncio.shield(commit)
-                commit = asyncio.create_task(self._keep(drafts, failed))
-                done += batch.height
-                self.say(Event("progress", self.asset.name, done, total))
-                if self.cancelled:
-                    raise asyncio.CancelledError
-                size = self._next_size(batch.height, took)
-        finally:
-            if commit is not None:
-                await asyncio.shield(commit)  # what is made is kept, even when the run is being cancelled
+        """Make these units: so many calls are in flight at any time, and what they gave is committed in batches."""
+        if not units.height:
+            return
+        taken = kept = 0
 
-    def _next_size(self, size: int, seconds: float) -> int:
-        """Batches hold `batch_seconds` of work; sizes grow at most eightfold, so that one odd batch decides little."""
-        wanted = size * self.project.settings.batch_seconds / max(seconds, 1e-6)
-        floor = self.asset.options.concurrency or self.project.settings.concurrency
-        return int(min(max(wanted, floor), size * 8, LARGEST_BATCH))
+        async def read_next(count: int) -> list[Ready]:
+            nonlocal taken
+            some = units.slice(taken, count)
+            taken += some.height
+            return await self._ready(some)
 
-    async def _call(self, units: pl.DataFrame) -> tuple[list[Draft], list[Failed]]:
+        async def keep(made: Sequence[tuple[Ready, Outcome]]) -> None:
+            nonlocal kept
+            await self._keep(*await self._drafts(made))
+            kept += len(made)
+            self.say(Event("progress", self.asset.name, kept, units.height))
+
+        if not self.asset.asynchronous:
+            await self.runner.ready()  # how many calls it can take is known then
+        await Window(
+            read_next, self._call, keep, lambda outcome: outcome.seconds, self._places(), not self.asset.asynchronous,
+            self.project.settings.batch_seconds, LARGEST_BATCH,
+        ).run()  # fmt: skip
+
+    def _places(self) -> int:
+        if not self.asset.asynchronous:
+            return self.runner.places
+        return self.asset.options.concurrency or self.project.settings.concurrency
+
+    async def _ready(self, units: pl.DataFrame) -> list[Ready]:
+        """These units with what they are given, read from the store."""
         given = self.judgement.wanted.given.join(units.select("unit"), on="unit", how="semi", maintain_order="left")
         by_unit: dict[bytes, dict[int, list[int]]] = {unit: {} for unit in units["unit"]}
         for unit, parameter, document in given.select("unit", "parameter", "document").iter_rows():
             by_unit[unit].setdefault(parameter, []).append(document)
         async with self.project.engine.connect() as connection:
             stored = await read.stored(connection, given["document"].unique().to_list())
-        outcomes = await self._outcomes(await self._calls(units, by_unit, stored))
-        before = self._before(units)
+        calls = await self._calls(units, by_unit, stored)
+        rows = units.select("unit", "label", "parent", "inputs", "materialization").iter_rows()
+        ready: list[Ready] = []
+        for (unit, label, parent, inputs, was), call in zip(rows, calls, strict=True):
+            edges = tuple((p, d) for p, documents in sorted(by_unit[unit].items()) for d in documents)
+            ready.append(Ready(unit, label, parent, inputs, was, edges, call))
+        return ready
+
+    async def _call(self, units: Sequence[Ready]) -> list[Outcome]:
+        calls = [unit.call for unit in units]
+        if self.asset.asynchronous:
+            return [await call_async(self.asset, call, self.project.root) for call in calls]
+        return await self.runner.call(self.asset.name, calls, self.project.fingerprint(self.asset.name).digest)
+
+    async def _drafts(self, made: Sequence[tuple[Ready, Outcome]]) -> tuple[list[Draft], list[Failed]]:
+        before = self._before(pl.DataFrame({"unit": [unit.unit for unit, _ in made]}, {"unit": pl.Binary}))
         if self.forced:  # what is lost or damaged is written again, even if it comes out the same
             async with self.project.engine.connect() as connection:
                 known = await read.stored(connection, [d for documents in before.values() for d, _ in documents])
@@ -180,26 +207,22 @@ class Work:
         collected = self._collected()
         drafts: list[Draft] = []
         failed: list[Failed] = []
-        rows = units.select("unit", "label", "parent", "inputs", "materialization").iter_rows()
-        for (unit, label, parent, inputs, was), outcome in zip(rows, outcomes, strict=True):
-            if outcome is None:
-                continue
+        for one, outcome in made:
             if outcome.error is not None:
-                failed.append(Failed(unit, label, inputs, outcome.error, outcome.traceback))
+                failed.append(Failed(one.unit, one.label, one.inputs, outcome.error, outcome.traceback))
                 continue
-            edges = tuple((p, d) for p, documents in sorted(by_unit[unit].items()) for d in documents)
             drafts.append(
                 Draft(
-                    unit,
-                    label,
-                    parent,
-                    inputs,
+                    one.unit,
+                    one.label,
+                    one.parent,
+                    one.inputs,
                     outcome.documents,
-                    edges,
+                    one.edges,
                     collected,
                     outcome.seconds,
-                    was,
-                    before.get(unit, ()),
+                    one.was,
+                    before.get(one.unit, ()),
                 )
             )
         return drafts, failed
@@ -268,35 +291,6 @@ class Work:
         async with self.project.engine.connect() as connection:
             stored = await read.stored(connection, documents)
         return [stored[d] for d in documents]
-
-    async def _outcomes(self, calls: Sequence[Call]) -> list[Outcome | None]:
-        """What the calls gave. When the run is cancelled, None for those that had not ended: what had is kept."""
-        if self.asset.asynchronous:
-            gate = asyncio.Semaphore(self.asset.options.concurrency or self.project.settings.concurrency)
-
-            async def one(call: Call) -> list[Outcome]:
-                async with gate:
-                    return [await call_async(self.asset, call, self.project.root)]
-
-            return await self._ended([(one(call), 1) for call in calls])
-        share = max(1, -(-len(calls) // (self.processes.count * 4)))
-        parts = [calls[i : i + share] for i in range(0, len(calls), share)]
-        code = self.project.fingerprint(self.asset.name).digest
-        return await self._ended([(self.processes.call(self.asset.name, part, code), len(part)) for part in parts])
-
-    async def _ended(self, work: Sequence[tuple[Coroutine[Any, Any, list[Outcome]], int]]) -> list[Outcome | None]:
-        tasks = [asyncio.create_task(one) for one, _ in work]
-        try:
-            await asyncio.wait(tasks)
-        except asyncio.CancelledError:
-            self.cancelled = True
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
-        outcomes: list[Outcome | None] = []
-        for task, (_, count) in zip(tasks, work, strict=True):
-            outcomes.extend([None] * count if task.cancelled() else task.result())
-        return outcomes
 
     def _before(self, units: pl.DataFrame) -> dict[bytes, tuple[tuple[int, bytes], ...]]:
         """What these units currently are: the identifiers and identities of their documents in order."""

@@ -1,43 +1,31 @@
 """Calls: how is a unit's function called, and what is seen when it fails?
 
-Async functions run on the event loop, so many at once. Sync functions are CPU work and run off it, in a pool of processes that
-is started once a run: what ends such a process fails the unit that it had, and a cancelled run need not wait for it. Whatever a
-function raises becomes an `Outcome` with the traceback of the user's own code; it never stops other units.
+Async functions run on the event loop, so many at once. Sync functions are CPU work and run off it, where a runner takes them.
+Whatever a function raises becomes an `Outcome` with the traceback of the user's own code; it never stops other units.
 """
 
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
-import os
 import random
 import re
-import signal
 import sys
 import sysconfig
-import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 from pydantic import BaseModel
 
 from assetcore.assets import Asset
 from assetcore.documents import Document, restrict
-from assetcore.loading import fingerprint_of, load
 from assetcore.values import encode
 
-__all__ = ["Call", "Outcome", "Processes", "call_async", "call_sync"]
+__all__ = ["Call", "Outcome", "call_async", "call_sync"]
 
-P = ParamSpec("P")
-T = TypeVar("T")
 BACKOFF_SECONDS = 0.5
 BACKOFF_LIMIT = 30.0
 ERROR_LIMIT = 4_000
@@ -123,147 +111,6 @@ def call_sync(asset: Asset[..., Any], call: Call, root: Path) -> Outcome:
                 return _failed(error, root, started)
             time.sleep(_backoff(attempt))
     raise AssertionError("the loop returns")
-
-
-class Processes:
-    """A pool of processes that have the project loaded; started on first use, ended by `close`.
-
-    They are forks of one clean process (a forkserver) that has imported what every worker needs: the first one costs about a
-    second, the next ones nothing. Nothing of the parent's memory, threads or connections is in them.
-    """
-
-    def __init__(self, root: Path, project: str, count: int) -> None:
-        self.count = count
-        self._arguments = (str(root), project)
-        self._pool: ProcessPoolExecutor | None = None
-        self._cell: ProcessPoolExecutor | None = None
-        self._one_suspect = asyncio.Lock()
-        self._starting: asyncio.Task[None] | None = None
-
-    def prepare(self) -> None:
-        """Start them in the background, so that they are ready when they are wanted."""
-        if self._pool is None:
-            self._pool = self._started(self.count)
-            self._starting = asyncio.create_task(_ready(self._pool, self.count))
-
-    async def ready(self) -> None:
-        """Wait until they can take calls."""
-        self.prepare()
-        if self._starting is not None:
-            await asyncio.shield(self._starting)
-
-    async def call(self, name: str, calls: Sequence[Call], code: bytes) -> list[Outcome]:
-        """Call the asset's function for each; a call in which the process dies fails, and no other.
-
-        `code` is the digest of the fingerprint that lineage will say it was made with: the processes load the project themselves,
-        and refuse when what they found is something else.
-        """
-        await self.ready()
-        assert self._pool is not None
-        pool = self._pool
-        try:
-            return await _submitted(pool, _call_in_worker, name, calls, code)
-        except BrokenProcessPool:
-            if self._pool is pool:
-                self._pool = self._starting = None
-        # Which of all that ran did it is not known: they are called again, one at a time in a process of its own.
-        return [await self._alone(name, call, code) for call in calls]
-
-    async def _alone(self, name: str, call: Call, code: bytes) -> Outcome:
-        async with self._one_suspect:
-            cell = self._cell = self._cell or self._started(1)
-            try:
-                return (await _submitted(cell, _call_in_worker, name, [call], code))[0]
-            except BrokenProcessPool:
-                self._cell = None
-        problem = "The process that ran it ended in the middle: out of memory, os._exit, or a crash in native code."
-        return Outcome([], 0.0, problem)
-
-    def close(self) -> None:
-        """End the processes, also those that are in the middle of a call."""
-        for pool in filter(None, (self._pool, self._cell)):
-            running = list((pool._processes or {}).values())  # there is no public way to end a call before Python 3.14
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in running:
-                process.terminate()
-        if self._starting is not None:
-            self._starting.cancel()
-        self._pool = self._cell = self._starting = None
-
-    def _started(self, count: int) -> ProcessPoolExecutor:
-        forks = "forkserver" in multiprocessing.get_all_start_methods()
-        context = multiprocessing.get_context("forkserver" if forks else "spawn")
-        if forks:
-            context.set_forkserver_preload([__name__])
-        arguments = (*self._arguments, dict(os.environ))
-        return ProcessPoolExecutor(count, mp_context=context, initializer=_start_worker, initargs=arguments)
-
-
-_one_start = threading.Lock()
-
-
-async def _submitted(pool: ProcessPoolExecutor, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-    def submit() -> Future[T]:
-        with _one_start, _without_main():
-            return pool.submit(function, *args, **kwargs)
-
-    # In a thread, because submitting starts a process where one is wanted, and the first of them takes its time.
-    return await asyncio.wrap_future(await asyncio.to_thread(submit))
-
-
-async def _ready(pool: ProcessPoolExecutor, count: int) -> None:
-    with suppress(BrokenProcessPool, RuntimeError):  # whoever calls finds out, or the pool was closed meanwhile
-        await asyncio.gather(*(_submitted(pool, os.getpid) for _ in range(count)))
-
-
-@contextmanager
-def _without_main() -> Iterator[None]:
-    """A process started meanwhile does not run the user's script again: it needs the project, and not who opened it."""
-    main = sys.modules["__main__"]
-    hidden = {name: vars(main)[name] for name in ("__file__", "__spec__") if name in vars(main)}
-    try:
-        main.__dict__.pop("__file__", None)
-        main.__spec__ = None
-        yield
-    finally:
-        vars(main).update(hidden)
-
-
-def _start_worker(root: str, project: str, environment: Mapping[str, str]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    os.environ.clear()  # the forkserver's are those of when it was started
-    os.environ.update(environment, ASSETCORE_WORKER="1")
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    _graph(root, project)
-    _worker.update(root=root, project=project)
-
-
-def _end_with_parent() -> None:
-    """A parent that was killed cannot end its workers: they see to it themselves."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-_worker: dict[str, str] = {}
-
-
-@lru_cache(maxsize=1)
-def _graph(root: str, project: str) -> Any:
-    return load(Path(root), project)
-
-
-@lru_cache(maxsize=1024)
-def _code(root: str, project: str, name: str) -> bytes:
-    return fingerprint_of(_graph(root, project), name).digest
-
-
-def _call_in_worker(name: str, calls: Sequence[Call], code: bytes) -> list[Outcome]:
-    asset = _graph(_worker["root"], _worker["project"]).assets[name]
-    if _code(_worker["root"], _worker["project"], name) != code:
-        return [Outcome([], 0.0, "The code was edited while the run was under way: run again.") for _ in calls]
-    return [call_sync(asset, call, Path(_worker["root"])) for call in calls]
 
 
 def _failed(error: BaseException, root: Path, started: float, timeout: float | None = None) -> Outcome:

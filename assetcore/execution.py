@@ -19,7 +19,6 @@ import polars as pl
 from assetcore import sources
 from assetcore.assets import Asset, Source
 from assetcore.batches import LARGEST_BATCH, Work
-from assetcore.calls import Processes
 from assetcore.documents import Document
 from assetcore.errors import AssetcoreError, SourceError, StorageError
 from assetcore.keep import Draft, Keeper, facts_of
@@ -30,6 +29,7 @@ from assetcore.lineage.schema import Connection
 from assetcore.plan import AssetState, Choice, judge_chosen, source_changes
 from assetcore.project import Project
 from assetcore.results import AssetResult, Event, Failure, Say
+from assetcore.runners import Runner, runner_for
 from assetcore.slices import Slice
 from assetcore.snapshot import Read, asset_states, changed_commits, is_settled, observed_digest, source_unit
 from assetcore.staleness import Definition
@@ -84,13 +84,13 @@ class Run:
     slices: dict[str, Slice] = field(init=False)
     _changed: dict[int, int] = field(init=False)
     keeper: Keeper = field(init=False)
-    processes: Processes = field(init=False)
+    runner: Runner = field(init=False)
 
     def __post_init__(self) -> None:
         self.keeper = Keeper(self.project, self.id, run_timestamp(self.started))
         self.slices = dict(self.found.snapshot.slices)
         self._changed = {identifier: mark.changed for identifier, mark in self.found.marks.items()}
-        self.processes = Processes(self.project.root, self.project.name, self.project.settings.processes)
+        self.runner = runner_for(self.project.settings, self.project.graph, self.project.name)
 
     async def perform(self, name: str) -> AssetResult:
         """Take in a source, or make an asset; judged again when another run was faster."""
@@ -114,11 +114,11 @@ class Run:
     def prepare(self, steps: Collection[str]) -> None:
         """Start what the steps will need, while the first of them are taken."""
         if not all(self.project.graph.assets[name].asynchronous for name in steps):
-            self.processes.prepare()
+            self.runner.prepare()
 
-    def close(self) -> None:
-        """End the processes that were started."""
-        self.processes.close()
+    async def close(self) -> None:
+        """End what was started."""
+        await self.runner.close()
 
     def tell(self, event: Event) -> None:
         """Say what happens, and remember how far each step is."""
@@ -299,7 +299,7 @@ class Run:
         result.skipped, result.removed = skipped.height, removed.height
         last = marks[project.asset_ids[name]].last if project.asset_ids[name] in marks else 0
         work = Work(
-            project, self.keeper, self.processes, self.tell, asset, definition, definition_id, judgement, state, marks, views, result,
+            project, self.keeper, self.runner, self.tell, asset, definition, definition_id, judgement, state, marks, views, result,
             self.failures, last, force,
         )  # fmt: skip
         gone = [(unit, was) for unit, was in removed.select("unit", "materialization").iter_rows() if was is not None]

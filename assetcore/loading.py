@@ -27,7 +27,7 @@ from assetcore.errors import AssetcoreError, DeclarationError, ProjectError, Usa
 from assetcore.fingerprint import Fingerprint, fingerprint
 from assetcore.graph import Graph
 
-__all__ = ["configuration", "find_root", "fingerprint_of", "load", "project_names", "user_packages"]
+__all__ = ["configuration", "find_root", "fingerprint_of", "load", "package_of", "project_names", "user_packages"]
 
 
 def find_root(start: Path) -> Path:
@@ -46,6 +46,11 @@ def project_names(root: Path) -> list[str]:
     folder = root / "projects"
     found = [p.name for p in sorted(folder.iterdir()) if (p / "__init__.py").is_file()] if folder.is_dir() else []
     return [*found, *_named_in_pyproject(root)]
+
+
+def package_of(root: Path, project: str) -> str:
+    """The name to load a project by, which lineage and workers know by its last part."""
+    return next((name for name in project_names(root) if name.rpartition(".")[2] == project), project)
 
 
 def load(root: Path, name: str) -> Graph:

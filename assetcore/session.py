@@ -27,7 +27,7 @@ from assetcore.graph import Graph
 from assetcore.lineage import commit as lineage
 from assetcore.lineage import read, runs
 from assetcore.lineage.runs import RunInfo
-from assetcore.loading import find_root, project_names
+from assetcore.loading import find_root, package_of, project_names
 from assetcore.look import AssetInfo, Diff, Exported, StoredDocument
 from assetcore.plan import Choice, Plan, make_plan
 from assetcore.project import Project
@@ -348,7 +348,7 @@ class Session:
             status = "cancelled"
             raise
         finally:
-            run.close()
+            await asyncio.shield(run.close())
             await asyncio.shield(self._finish(run, status))
 
     @asynccontextmanager
@@ -473,7 +473,7 @@ async def resumed(
     addresses = await stack.up(settings, {"postgres", "redis", "store"})
     settings = addresses.applied_to(settings)
     stored = await runs.look_up(addresses.database_url, run_id)
-    name = next((n for n in project_names(settings.root) if n.rpartition(".")[2] == stored.project), stored.project)
+    name = package_of(settings.root, stored.project)
     async with (
         Session.open(settings, name, environment=stored.environment, config=stored.plan["config"]) as session,
         session._resumed(stored) as (run, plan),

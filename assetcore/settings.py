@@ -116,6 +116,13 @@ class Settings(BaseSettings):
         ge=1,
         description="a whole number from 1: how many processes run CPU-bound units",
     )
+    runner: Literal["processes", "threads", "dask", "ray"] = Field(
+        default="processes", description="processes, threads, dask or ray: where sync functions are called"
+    )
+    dask_address: str | None = Field(
+        default=None, description="the address of a Dask scheduler such as tcp://host:8786"
+    )
+    ray_address: str | None = Field(default=None, description="the address of a Ray cluster such as ray://host:10001")
     batch_seconds: float = Field(
         default=0.5, gt=0, le=3600, description="a number of seconds above 0: how much work one batch holds"
     )

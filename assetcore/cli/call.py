@@ -56,10 +56,11 @@ class Call:
 
         return find_root(self.root_given or Path.cwd())
 
-    def settings(self) -> Settings:
+    def settings(self, **given: Any) -> Settings:
+        """The settings of the root, with those that options of the verb give."""
         from assetcore.settings import Settings
 
-        return Settings.load(self.root(), environment=self.environment)
+        return Settings.load(self.root(), environment=self.environment, **given)
 
     def project(self, root: Path) -> str:
         """The name of the project: --project, PROJECT, or the only one there is. Raises UsageError."""
@@ -78,15 +79,18 @@ class Call:
         )
 
     @asynccontextmanager
-    async def opened(self, services: Collection[str] = READING, ahead: Collection[str] = ()) -> AsyncIterator[Session]:
+    async def opened(
+        self, services: Collection[str] = READING, ahead: Collection[str] = (), **given: Any
+    ) -> AsyncIterator[Session]:
         """The project, connected to these services; those without an address in the settings are started.
 
-        `ahead` names services that may be needed later: they are started without waiting for them.
+        `ahead` names services that may be needed later: they are started without waiting for them. `given` are settings that
+        options of the verb give.
         """
         from assetcore import stack
         from assetcore.session import Session
 
-        settings = self.settings()
+        settings = self.settings(**given)
         name = self.project(settings.root)
         addresses = await stack.up(settings, services, self.say, ahead=ahead)
         connected, embedded = addresses.applied_to(settings), settings.database_url is None

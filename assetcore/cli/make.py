@@ -12,6 +12,7 @@ from assetcore.cli.call import MAKING, Call, selection_argument, verb
 
 FAILED = 1
 INTERRUPTED = 130
+RUNNERS = ("threads", "processes", "dask", "ray")
 
 
 @verb()
@@ -20,14 +21,19 @@ INTERRUPTED = 130
 @click.option("--upstream", is_flag=True, help="Also make what the selected assets are made of, where it is stale.")
 @click.option("--rehash", is_flag=True, help="Read every source file again, even if its time and size are the same.")
 @click.option("--local", is_flag=True, help="Without Prefect: nothing is shown there, and its server need not run.")
-async def materialize(call: Call, select: str | None, force: bool, upstream: bool, rehash: bool, local: bool) -> None:
+@click.option(
+    "--runner", type=click.Choice(RUNNERS), help="Where sync functions are called; by default as in the settings."
+)
+async def materialize(
+    call: Call, select: str | None, force: bool, upstream: bool, rehash: bool, local: bool, runner: str | None
+) -> None:
     """Make what is stale, and only that. Ctrl-C stops it; the next run continues with what is missing."""
     from assetcore.cli import end_in_time, return_memory, show
     from assetcore.cli.progress import reporting
 
     return_memory()
     try:
-        async with call.opened(MAKING, ahead=() if local else {"prefect"}) as session:
+        async with call.opened(MAKING, ahead=() if local else {"prefect"}, runner=runner) as session:
             with reporting(sys.stderr) as report:
                 result = await session.materialize(
                     select, force=force, upstream=upstream, rehash=rehash, local=local, on_event=report

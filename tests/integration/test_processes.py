@@ -10,9 +10,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from assetcore.calls import Call, Processes
+from assetcore.calls import Call
 from assetcore.documents import Document
 from assetcore.loading import fingerprint_of, load
+from assetcore.runners.processes import Processes
 
 pytestmark = pytest.mark.integration
 
@@ -52,7 +53,7 @@ def root(tmp_path: Path) -> Path:
 async def processes(root: Path) -> AsyncIterator[Processes]:
     pool = Processes(root, "demo", 2)
     yield pool
-    pool.close()
+    await pool.close()
 
 
 def code(root: Path) -> bytes:
@@ -81,7 +82,7 @@ async def test_the_environment_is_that_of_now(root: Path, monkeypatch: pytest.Mo
         try:
             outcomes = await pool.call("work", asked("environment"), code(root))
         finally:
-            pool.close()
+            await pool.close()
         assert outcomes[0].documents[0].text == lesson
 
 
@@ -110,8 +111,8 @@ async def test_closing_ends_what_is_running(root: Path) -> None:
     assert pool._pool is not None
     (running,) = [psutil.Process(pid) for pid in pool._pool._processes]
     started = time.monotonic()
-    pool.close()
-    pool.close()
+    await pool.close()
+    await pool.close()
     psutil.wait_procs([running], timeout=10)
     assert not running.is_running()
     assert time.monotonic() - started < 10

@@ -1,0 +1,194 @@
+"""Clusters: how are sync functions called by the workers of Dask or Ray, on this machine or on many?
+
+With an address in the settings the cluster that is there is used, and left as it is; without one a cluster is made on this machine
+for the run. Calls and outcomes cross as bytes, so that only processes that have loaded the project need to know its classes. Both
+give what a lost worker had to another; a call that ends one worker after another is found by calling one at a time, and fails.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import logging
+import os
+import pickle
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, ClassVar
+
+from assetcore.calls import Call, Outcome
+from assetcore.errors import ServiceError, UsageError
+from assetcore.runners import worker
+from assetcore.runners.processes import ENDED, without_main
+
+__all__ = ["Dask", "Ray"]
+
+START_SECONDS = 30.0
+
+
+class _WorkerEnded(Exception):
+    """What the calls were given to has ended, again and again."""
+
+
+class _Cluster(ABC):
+    """What is the same with both: started once, calls as bytes, suspects one at a time."""
+
+    package: ClassVar[str]
+    extra: ClassVar[str]
+
+    def __init__(self, root: Path, project: str, count: int, address: str | None) -> None:
+        self.places = count
+        self._project = (str(root), project)
+        self._address = address
+        self._one_suspect = asyncio.Lock()
+        self._starting: asyncio.Task[None] | None = None
+        try:
+            self._library: Any = importlib.import_module(self.package)
+        except ImportError as error:
+            raise UsageError(
+                f"The runner {self.extra} needs the package {self.package}, which cannot be imported: {error}.",
+                hint=f"Install it: pip install 'assetcore[{self.extra}]', or use --runner processes.",
+            ) from None
+
+    def prepare(self) -> None:
+        """Connect in the background."""
+        if self._starting is None:
+            self._starting = asyncio.create_task(self._start())
+
+    async def ready(self) -> None:
+        """Wait until there is a worker."""
+        self.prepare()
+        assert self._starting is not None
+        await asyncio.shield(self._starting)
+
+    async def call(self, name: str, calls: Sequence[Call], code: bytes) -> list[Outcome]:
+        """Call the asset's function for each, on some worker."""
+        await self.ready()
+        try:
+            return await self._answer(name, calls, code)
+        except _WorkerEnded:
+            if len(calls) > 1:
+                return [outcome for call in calls for outcome in await self._alone(name, call, code)]
+            return [Outcome([], 0.0, ENDED)]
+
+    async def close(self) -> None:
+        """Leave the cluster; end it where it was made for the run."""
+        starting, self._starting = self._starting, None
+        if starting is not None:
+            starting.cancel()
+            await asyncio.gather(starting, return_exceptions=True)
+            await self._stop()
+
+    async def _alone(self, name: str, call: Call, code: bytes) -> list[Outcome]:
+        async with self._one_suspect:
+            return await self.call(name, [call], code)
+
+    async def _answer(self, name: str, calls: Sequence[Call], code: bytes) -> list[Outcome]:
+        asked = await asyncio.to_thread(pickle.dumps, list(calls))
+        answered = await self._submit(*self._project, name, asked, code)
+        found: list[Outcome] = pickle.loads(answered)  # noqa: S301 - what a worker of ours has just made of our calls
+        return found
+
+    @abstractmethod
+    async def _start(self) -> None: ...
+    @abstractmethod
+    async def _submit(self, *arguments: Any) -> bytes: ...
+    @abstractmethod
+    async def _stop(self) -> None: ...
+
+
+class Dask(_Cluster):
+    """Workers of a Dask cluster, each with the same code as the run."""
+
+    package = "distributed"
+    extra = "dask"
+
+    async def _start(self) -> None:
+        dask: Any = importlib.import_module("dask")
+        self._cluster: Any = None
+        self._client: Any = None
+        if self._address is None:
+            logging.getLogger("distributed").setLevel(logging.ERROR)  # workers of our own come and go as they should
+            with dask.config.set({"distributed.scheduler.allowed-failures": 1}), without_main():
+                self._cluster = await self._library.LocalCluster(
+                    n_workers=self.places, threads_per_worker=1, host="127.0.0.1", dashboard_address=None, asynchronous=True,
+                    silence_logs=logging.ERROR, memory_limit=0,
+                )  # fmt: skip
+        address = self._address or self._cluster.scheduler_address
+        try:
+            self._client = await self._library.Client(
+                address, asynchronous=True, set_as_default=False, timeout=START_SECONDS
+            )
+            await self._client.wait_for_workers(1, timeout=START_SECONDS)
+        except (OSError, TimeoutError, ValueError) as error:
+            raise ServiceError(
+                f"The Dask scheduler at {address} has no workers or cannot be reached: {str(error) or 'no answer'}.",
+                hint=f"Correct the setting dask_address, or start workers beside projects/: dask worker {address}",
+            ) from error
+        self.places = sum((await self._client.nthreads()).values()) or 1
+
+    async def _submit(self, *arguments: Any) -> bytes:
+        future = self._client.submit(worker.answer, *arguments, pure=False)
+        try:
+            return await future
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                with suppress(Exception):
+                    await future.cancel()
+                raise
+            raise ServiceError(f"The Dask scheduler at {self._address} was lost during the run.") from error
+        except self._library.KilledWorker as error:
+            raise _WorkerEnded from error
+
+    async def _stop(self) -> None:
+        for one in filter(None, (self._client, self._cluster)):
+            with suppress(Exception):  # what ends anyway need not end well
+                await asyncio.wait_for(one.close(), START_SECONDS)
+
+
+class Ray(_Cluster):
+    """Workers of a Ray cluster, each with the same code as the run."""
+
+    package = "ray"
+    extra = "ray"
+
+    async def _start(self) -> None:
+        ray = self._library
+        self._ours = not ray.is_initialized()
+        if self._ours:
+            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+            local: dict[str, Any] = {
+                "num_cpus": self.places,
+                "include_dashboard": False,
+                "_node_ip_address": "127.0.0.1",
+            }
+            options = {"address": self._address} if self._address else {"address": "local", **local}
+            try:
+                await asyncio.to_thread(ray.init, **options, log_to_driver=False, logging_level=logging.ERROR)
+            except (ConnectionError, ValueError, RuntimeError) as error:
+                raise ServiceError(
+                    f"Ray at {self._address or 'this machine'} cannot be started or reached: {error}.",
+                    hint="Correct the setting ray_address.",
+                ) from error
+        self.places = int(ray.cluster_resources().get("CPU", 1))
+        self._remote = ray.remote(max_retries=1, num_cpus=1)(worker.answer)
+
+    async def _submit(self, *arguments: Any) -> bytes:
+        reference = self._remote.remote(*arguments)
+        try:
+            return await asyncio.wrap_future(reference.future())
+        except asyncio.CancelledError:
+            with suppress(Exception):
+                self._library.cancel(reference, force=True)
+            raise
+        except self._library.exceptions.RayTaskError as error:
+            raise (error.cause if isinstance(error.cause, Exception) else error) from None
+        except (self._library.exceptions.WorkerCrashedError, self._library.exceptions.OutOfMemoryError) as error:
+            raise _WorkerEnded from error
+
+    async def _stop(self) -> None:
+        if self._ours:
+            await asyncio.to_thread(self._library.shutdown)

@@ -1,0 +1,65 @@
+"""Threads: how are sync functions called beside the event loop, in this process?
+
+Nothing is copied and nothing started, so that this is the fastest for functions that do next to nothing, and right for those that
+release the interpreter. One that crashes takes the run with it, and one that does not end cannot be ended: the command does not
+wait for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from assetcore.calls import Call, Outcome, call_sync
+from assetcore.graph import Graph
+
+__all__ = ["Threads"]
+
+
+class Threads:
+    """Calls sync functions in threads of this process, so many at once."""
+
+    def __init__(self, root: Path, graph: Graph, count: int) -> None:
+        self.places = count
+        self._root = root
+        self._graph = graph
+        self._free = asyncio.Semaphore(count)
+
+    def prepare(self) -> None:
+        """There is nothing to start."""
+
+    async def ready(self) -> None:
+        """It always is."""
+
+    async def call(self, name: str, calls: Sequence[Call], code: bytes) -> list[Outcome]:
+        """Call the asset's function for each; the code is the one that is loaded here."""
+        asset, loop = self._graph.assets[name], asyncio.get_running_loop()
+        async with self._free:
+            ended: asyncio.Future[list[Outcome]] = loop.create_future()
+
+            def finish(outcomes: list[Outcome] | BaseException) -> None:
+                if ended.cancelled():
+                    return
+                if isinstance(outcomes, BaseException):
+                    ended.set_exception(outcomes)
+                else:
+                    ended.set_result(outcomes)
+
+            def work() -> None:
+                try:
+                    outcomes: list[Outcome] | BaseException = [call_sync(asset, call, self._root) for call in calls]
+                except BaseException as error:
+                    outcomes = error
+                try:
+                    loop.call_soon_threadsafe(finish, outcomes)
+                except RuntimeError:
+                    return  # the loop has ended, and nobody waits for it
+
+            # A thread of its own that nobody joins, where a pool's would keep the command from ending after Ctrl-C.
+            threading.Thread(target=work, name=f"assetcore-{name}", daemon=True).start()
+            return await ended
+
+    async def close(self) -> None:
+        """There is nothing to end."""

@@ -1,0 +1,194 @@
+"""Runners: the same plan gives the same documents wherever its functions are called, and a worker that dies costs nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from assetcore.errors import ServiceError, UsageError
+from assetcore.results import RunResult
+from assetcore.runners import runner_for
+from assetcore.session import Session
+from assetcore.settings import Settings
+from tests.integration.command import Command, until
+from tests.integration.world import World
+
+pytestmark = pytest.mark.integration
+
+BODY = """
+import os, pathlib, threading, time
+
+class Limits(BaseModel):
+    words: int = 2
+
+@asset
+def chunks(limits: Limits, topic: Topic = each(topics)) -> list[Chunk]:
+    return [Chunk(f"{topic.stem}-{i}", text=w, ordinal=i) for i, w in enumerate(topic.text.split()[:limits.words])]
+
+@asset
+def counted(chunks: pl.DataFrame = collect(chunks)) -> pl.DataFrame:
+    return chunks.group_by("text").len().sort("text")
+
+@asset
+async def report(rows: pl.DataFrame = collect(counted)) -> Report:
+    return Report("report.txt", text=str(rows.height))
+"""
+
+SLOW = """
+import os, pathlib, time
+
+@asset
+def slow(topic: Topic = each(topics)) -> Topic:
+    begun = pathlib.Path(FOLDER) / f"{topic.stem}-{os.getpid()}"
+    begun.touch()
+    while (pathlib.Path(FOLDER) / "gate").exists():
+        time.sleep(0.02)
+    return Topic(topic.name, text=topic.text.upper())
+"""
+
+DEADLY = """
+import os
+
+@asset
+def deadly(topic: Topic = each(topics)) -> Topic:
+    if topic.stem == "3":
+        os._exit(3)
+    return Topic(topic.name, text=topic.text.upper())
+"""
+
+
+@pytest.fixture
+def world(settings: Settings) -> World:
+    world = World(settings.using("test", processes=2))
+    world.code(BODY)
+    for number in range(20):
+        world.document(f"{number}.txt", f"alpha beta{number} gamma")
+    return world
+
+
+def on(world: World, runner: str, **settings: Any) -> World:
+    """The same world with another runner."""
+    return World(world.settings.using("test", runner=runner, **settings))
+
+
+@pytest.mark.parametrize("runner", ["processes", "threads", "dask", "ray"])
+async def test_the_same_plan_runs_on_every_runner(world: World, runner: str) -> None:
+    """Every runner makes the same documents, and what one has made is fresh for the others."""
+    if runner == "ray":
+        pytest.importorskip("ray")
+    result = await on(world, runner).materialize()
+    assert result.status == "done"
+    assert {a.asset: a.made for a in result.assets} == {"chunks": 20, "counted": 1, "report": 1}
+    found = await world.contents()
+    assert len(found["chunks"]) == 40
+    assert found["chunks"]["3.txt", "3-1"] == b"beta3"
+    assert found["report"]["report", "report.txt"] == b"21"
+    assert await world.plan() == {}
+
+
+@pytest.mark.parametrize("runner", ["processes", "dask"])
+async def test_what_a_killed_worker_had_is_made_by_another(world: World, runner: str, tmp_path: Path) -> None:
+    """`kill -9` of one of two workers in the middle of a batch: every unit is made, and committed once."""
+    folder = tmp_path / "begun"
+    folder.mkdir()
+    (folder / "gate").touch()
+    world.code(SLOW.replace("FOLDER", repr(str(folder))))
+    running = asyncio.create_task(on(world, runner).materialize())
+    began = await asyncio.to_thread(until, lambda: _processes(folder) if len(_processes(folder)) == 2 else None)
+    os.kill(min(began), signal.SIGKILL)
+    await asyncio.sleep(0.5)
+    (folder / "gate").unlink()
+    result: RunResult = await asyncio.wait_for(running, 60)
+    assert result.status == "done", result.failures
+    assert [(a.made, a.failed) for a in result.assets] == [(20, 0)]
+    assert {d: c[:5] for (_, d), c in (await world.contents())["slow"].items()} == {
+        f"{n}.txt": b"ALPHA" for n in range(20)
+    }
+    assert await world.plan() == {}
+    assert await _materializations(world, "slow") == 20
+    gone = [psutil.Process(pid) for pid in _processes(folder) if psutil.pid_exists(pid)]
+    assert not psutil.wait_procs(gone, timeout=10)[1]
+
+
+@pytest.mark.parametrize("runner", ["processes", "dask"])
+async def test_a_unit_that_ends_its_worker_fails_alone(world: World, runner: str) -> None:
+    """A function that ends its process, whichever it is, fails its own unit with a sentence; the other units are made."""
+    world.code(DEADLY)
+    result = await on(world, runner).materialize()
+    assert [(a.made, a.failed) for a in result.assets] == [(19, 1)]
+    (failure,) = result.failures
+    assert (failure.unit, "ended in the middle" in failure.error) == ("3.txt", True)
+
+
+async def test_a_dask_cluster_that_is_there_is_used(world: World) -> None:
+    """Workers of a scheduler at an address, which outlive the run, see the code as it is now."""
+    from distributed import LocalCluster
+
+    async with LocalCluster(
+        n_workers=1, threads_per_worker=2, host="127.0.0.1", dashboard_address=None, asynchronous=True
+    ) as cluster:
+        there = on(world, "dask", dask_address=cluster.scheduler_address)
+        assert (await there.made())["chunks"] == {"made": 20}
+        world.code(BODY.replace("topic.text.split()", "topic.text.upper().split()"))
+        assert (await there.made())["chunks"] == {"made": 20}
+        assert (await world.contents())["chunks"]["3.txt", "3-1"] == b"BETA3"
+        assert len(cluster.workers) == 1
+
+
+async def test_a_cluster_that_is_not_there_is_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An address at which nobody answers is an error that names it and what to do."""
+    monkeypatch.setattr("assetcore.runners.clusters.START_SECONDS", 1.0)
+    with pytest.raises(ServiceError, match=r"tcp://127.0.0.1:1 .*\n.*dask_address"):
+        await on(world, "dask", dask_address="tcp://127.0.0.1:1").materialize()
+    assert (await world.plan())["chunks"]["stale"] == 20
+
+
+async def test_a_runner_whose_package_is_missing_is_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the extra installed, asking for its runner says which package is missing and how to have it."""
+    monkeypatch.setitem(sys.modules, "ray", None)
+    async with world.open() as session:
+        with pytest.raises(UsageError, match=r"pip install 'assetcore\[ray\]'"):
+            runner_for(session.project.settings.using("test", runner="ray"), session.graph, "demo")
+
+
+async def test_the_command_takes_a_runner(world: World, variables: dict[str, str]) -> None:
+    """`aipctl materialize --runner threads` runs the same plan in threads."""
+    ended = Command(world.root, variables)("materialize", "--local", "--json", "--runner", "threads")
+    assert (ended.code, ended.json["status"]) == (0, "done"), ended.err
+    assert {a["asset"]: a["made"] for a in ended.json["assets"]} == {"chunks": 20, "counted": 1, "report": 1}
+
+
+async def test_a_project_that_pyproject_names_is_found_by_workers(world: World) -> None:
+    """Workers load a project that is a module of any package as the run does."""
+    package = world.root / "mypackage"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (world.root / "projects" / "demo" / "assets.py").rename(package / "pipeline.py")
+    (world.root / "pyproject.toml").write_text('[tool.assetcore]\nprojects = ["mypackage.pipeline"]\n')
+    for runner in ("processes", "dask"):
+        settings = on(world, runner).settings
+        async with Session.open(settings, "mypackage.pipeline", environment=runner) as session:
+            result = await session.materialize("chunks", local=True)
+        assert result.status == "done", result.failures
+
+
+def _processes(folder: Path) -> set[int]:
+    return {int(file.name.partition("-")[2]) for file in folder.iterdir() if "-" in file.name}
+
+
+async def _materializations(world: World, asset: str) -> int:
+    """How many materializations lineage has of an asset, current or not."""
+    import sqlalchemy as sa
+
+    from assetcore.lineage import tables as t
+
+    async with world.open() as session, session.project.engine.connect() as connection:
+        wanted = t.materialization.c.asset_id == session.project.asset_ids[asset]
+        return int((await connection.execute(sa.select(sa.func.count()).where(wanted))).scalar_one())

@@ -1,0 +1,188 @@
+"""Window: a steady number of calls in flight, while what they gave is kept in batches."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+import pytest
+
+from assetcore import window
+from assetcore.window import Window
+
+seen: ContextVar[int] = ContextVar("seen", default=0)
+
+
+@dataclass
+class Work:
+    """Items that take so many seconds each; what happened to them."""
+
+    seconds: list[float]
+    claimed: float | None = None
+    parts: bool = False
+    read: list[int] = field(default_factory=list)
+    called: list[int] = field(default_factory=list)
+    kept: list[list[int]] = field(default_factory=list)
+    part_sizes: list[int] = field(default_factory=list)
+    flying: int = 0
+    most: int = 0
+    fails: int | None = None
+    unreadable: int | None = None
+    keep_seconds: float = 0.0
+
+    async def next(self, count: int) -> Sequence[int]:
+        at = len(self.read)
+        if self.unreadable is not None and at >= self.unreadable:
+            raise OSError("unreadable")
+        items = list(range(at, min(at + count, len(self.seconds))))
+        self.read += items
+        return items
+
+    async def call(self, items: Sequence[int]) -> Sequence[float]:
+        self.flying += 1
+        self.most = max(self.most, self.flying)
+        self.part_sizes.append(len(items))
+        assert seen.get() == 0
+        seen.set(1)
+        try:
+            if self.fails in items:
+                raise RuntimeError("no worker")
+            if wait := sum(self.seconds[i] for i in items):
+                await asyncio.sleep(wait)
+        finally:
+            self.flying -= 1
+        self.called += items
+        return [self.seconds[i] if self.claimed is None else self.claimed for i in items]
+
+    async def keep(self, made: Sequence[tuple[int, float]]) -> None:
+        await asyncio.sleep(self.keep_seconds)
+        self.kept.append([item for item, _ in made])
+
+    def window(self, places: int = 8, seconds: float = 0.5, largest: int = 2048) -> Window[int, float]:
+        return Window(self.next, self.call, self.keep, lambda cost: cost, places, self.parts, seconds, largest)
+
+    @property
+    def all_kept(self) -> list[int]:
+        return [item for batch in self.kept for item in batch]
+
+
+@pytest.mark.parametrize("parts", [False, True])
+@pytest.mark.parametrize("count", [0, 1, 7, 64, 65, 1000])
+async def test_everything_is_called_and_kept_once(count: int, parts: bool) -> None:
+    """Whatever the number of items, each is called once and kept once; a batch is kept in the order in which it was read."""
+    work = Work([0.0] * count, parts=parts)
+    await work.window().run()
+    assert sorted(work.called) == sorted(work.all_kept) == list(range(count))
+    assert all(batch == sorted(batch) for batch in work.kept)
+
+
+async def test_slow_calls_keep_the_window_full_across_batches() -> None:
+    """160 calls of 50 ms, 8 at a time, take little more than a second, however many batches they are kept in."""
+    work = Work([0.05] * 160, keep_seconds=0.02)
+    started = time.monotonic()
+    await work.window(seconds=0.05).run()
+    took = time.monotonic() - started
+    assert work.most == 8
+    assert len(work.kept) > 3
+    assert took < 1.6
+
+
+async def test_one_that_takes_long_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one call goes on for long, the others go on beside it, and are kept without it."""
+    monkeypatch.setattr(window, "PATIENCE", 0.1)
+    work = Work([0.8] + [0.01] * 400)
+    started = time.monotonic()
+    await work.window(seconds=0.05).run()
+    assert time.monotonic() - started < 1.3
+    assert work.called[-1] == 0
+    assert len(work.kept) > 2
+    assert work.kept[-1] == [0]
+
+
+async def test_cheap_calls_are_kept_in_large_batches() -> None:
+    """Functions of 20 µs: after a first small one, batches grow to the largest there may be."""
+    work = Work([0.0] * 20_000, claimed=20e-6)
+    await work.window().run()
+    assert [len(batch) for batch in work.kept[:3]] == [64, 512, 2048]
+    assert len(work.kept) < 15
+
+
+async def test_parts_hold_a_fair_share_of_the_time() -> None:
+    """Where calling has a price, cheap items travel in large parts and dear ones alone."""
+    cheap, dear = Work([0.0] * 20_000, claimed=20e-6, parts=True), Work([0.01] * 40, claimed=2.0, parts=True)
+    await cheap.window(2).run()
+    await dear.window(2).run()
+    assert max(cheap.part_sizes) > 500
+    assert len(cheap.part_sizes) < 100
+    assert set(dear.part_sizes) == {1}
+
+
+async def test_little_is_held_at_a_time() -> None:
+    """What is read but not yet kept stays within a few batches, also where keeping is slower than calling."""
+    work = Work([0.0] * 3000, claimed=0.01, keep_seconds=0.005)
+    held: list[int] = []
+    keep = work.keep
+
+    async def watched(made: Sequence[tuple[int, float]]) -> None:
+        held.append(len(work.read) - len(work.all_kept))
+        await keep(made)
+
+    made = work.window(8, 0.05)
+    made.keep = watched
+    await made.run()
+    assert len(work.all_kept) == 3000
+    assert max(held) < 400
+
+
+async def test_what_has_landed_waits_no_longer_than_is_patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slow calls are kept before a batch is full: a crash loses seconds of work."""
+    monkeypatch.setattr(window, "PATIENCE", 0.1)
+    work = Work([0.06] * 20)
+    await work.window(2, seconds=10).run()
+    assert len(work.kept) >= 4
+
+
+async def test_a_cancelled_window_keeps_what_had_ended() -> None:
+    """Cancelled in the middle, it keeps every call that had ended and no other, and is cancelled."""
+    work = Work([0.0, 0.0, 0.0, 5.0, 5.0])
+    running = asyncio.create_task(work.window(5).run())
+    await asyncio.sleep(0.2)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert sorted(work.all_kept) == [0, 1, 2]
+    assert work.flying == 0
+
+
+async def test_an_error_of_calling_lets_what_is_in_flight_land() -> None:
+    """Where calls cannot be made, nothing more is begun, what was under way is kept, and the error goes on."""
+    work = Work([0.1] * 20, fails=2)
+    with pytest.raises(RuntimeError, match="no worker"):
+        await work.window(4).run()
+    assert sorted(work.all_kept) == [0, 1, 3]
+
+
+async def test_an_error_of_reading_comes_after_what_was_read() -> None:
+    """Where the next items cannot be read, those before are called and kept, and the error goes on."""
+    work = Work([0.001] * 200, unreadable=64)
+    with pytest.raises(OSError, match="unreadable"):
+        await work.window(4).run()
+    assert sorted(work.all_kept) == list(range(64))
+
+
+async def test_an_error_of_keeping_ends_it() -> None:
+    """Where nothing can be kept, calling ends too, and the error goes on."""
+    work = Work([0.01] * 500)
+
+    async def full(made: Sequence[tuple[int, float]]) -> None:
+        raise OSError("full")
+
+    failing = work.window(4, 0.05)
+    failing.keep = full
+    with pytest.raises(OSError, match="full"):
+        await failing.run()
+    assert work.flying == 0
+    assert len(work.called) < 200
