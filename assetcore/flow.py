@@ -1,25 +1,28 @@
-"""Flow: how does a plan run and show in Prefect? The only door to Prefect.
+"""Flow: how does a plan run and show in Prefect? The only door to Prefect, with `deploy`.
 
 `run_plan(run_id)` is one importable flow, so that it deploys: it reads the stored run and generates a task for each step, named by
 its asset, which waits for the tasks of what the asset is made of. Async tasks are awaited where they are ready (3-4 ms each);
 nothing is submitted to a runner. Prefect's states are a display: what is fresh is decided by lineage alone, and its caching and
 result persistence are off for every generated task, whatever the environment says.
+
+`run_project(project, select, ...)` is what a deployment runs: it plans, and its own flow run shows the run.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 from uuid import UUID
 
 import prefect.settings as prefect_settings
-from prefect import allow_failure, flow, task
+from prefect import allow_failure, flow, get_run_logger, task
 from prefect.artifacts import acreate_progress_artifact, acreate_table_artifact, aupdate_progress_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
@@ -35,7 +38,7 @@ from assetcore.execution import Run, walk
 from assetcore.lineage import runs
 from assetcore.results import AssetResult, Event
 
-__all__ = ["Steps", "execute", "run_plan"]
+__all__ = ["Steps", "execute", "run_plan", "run_project"]
 
 T = TypeVar("T")
 PROGRESS_SECONDS = 2.0
@@ -63,8 +66,14 @@ async def execute(run: Run, steps: Steps, died: Sequence[str] = ()) -> str | Non
     `died` names flow runs whose process died, which Prefect would show as running for ever. When the steps have ended all is stored,
     and only the display is left: an API that does not answer any more is not waited for.
     """
-    ended: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
     display = _Display(run)
+    context = FlowRunContext.get()
+    if context is not None and context.flow is not None and context.flow.name == run_project.name:
+        if died:
+            await display.show(_close(died))
+        await _perform_all(run, steps, display)
+        return None if context.flow_run is None else str(context.flow_run.id)
+    ended: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
     token = _current.set((run, steps, display, ended))
     with ExitStack() as stack:
         stack.enter_context(temporary_settings(_settings(run.project.settings.prefect_api_url)))
@@ -116,6 +125,39 @@ async def run_plan(run_id: str) -> State[Any]:
     context = FlowRunContext.get()
     ended.set_result(str(context.flow_run.id) if context is not None and context.flow_run is not None else None)
     return state
+
+
+@flow(name="materialize", flow_run_name="{project}", persist_result=False)
+async def run_project(
+    project: str, select: str | None = None, environment: str | None = None, force: bool = False, upstream: bool = False,
+    config: list[str] | None = None, runner: Literal["processes", "threads", "dask", "ray"] | None = None,
+) -> State[Any]:  # fmt: skip
+    """Make what is stale in a project, and only that, with the settings found where the flow runs.
+
+    Args:
+        project: the project's name
+        select: which assets, as `aipctl materialize SELECT` reads it; all of them by default
+        environment: the environment; by default the one in the settings
+        force: make everything that is selected, stale or not
+        upstream: also make what the selected assets are made of, where it is stale
+        config: config values for this run, each ASSET.FIELD=VALUE
+        runner: where sync functions are called; by default as in the settings
+    """
+    from assetcore.session import open_project  # a worker: it opens the project itself (a cycle otherwise)
+
+    logger = get_run_logger()
+
+    def tell(event: Event) -> None:
+        if event.text:
+            level = logging.ERROR if event.kind == "unit-failed" else logging.INFO
+            logger.log(level, "%s", event.text if event.asset in ("", event.text) else f"{event.asset}: {event.text}")
+
+    async with open_project(project, environment=environment, config=config or (), runner=runner) as session:
+        result = await session.materialize(select, force=force, upstream=upstream, on_event=tell)
+    told = "; ".join(f"{asset.asset}: {asset.summary}" for asset in result.assets if asset.touched)
+    if result.failures:
+        return Failed(message=told or f"{len(result.failures)} failed")
+    return Completed(message=told or "Everything is up to date: nothing was run.")
 
 
 @dataclass(slots=True)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 __all__ = ["AssetResult", "Event", "Failure", "RunResult", "Say"]
 
+NOTHING = "nothing to do"
 Kind = Literal[
     "observed", "planned", "asset-started", "progress", "asset-finished", "unit-failed", "waiting", "message"
 ]
@@ -63,12 +64,15 @@ class AssetResult:
         }  # fmt: skip
 
     @property
+    def touched(self) -> bool:
+        """Whether anything was done to it, or could not be."""
+        return self.summary != NOTHING
+
+    @property
     def summary(self) -> str:
         """The counts that are not zero, in words."""
         shown = ("taken_in", "made", "unchanged", "reused", "removed", "failed", "skipped")
-        return (
-            ", ".join(f"{getattr(self, n)} {n.replace('_', ' ')}" for n in shown if getattr(self, n)) or "nothing to do"
-        )
+        return ", ".join(f"{getattr(self, n)} {n.replace('_', ' ')}" for n in shown if getattr(self, n)) or NOTHING
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@
     assetcore.cli.call       what was asked: project, environment, root; how a verb answers
     assetcore.cli.ask        ls graph plan why lineage show diff runs search
     assetcore.cli.make       materialize export gc
-    assetcore.cli.platform   up down check clean db config completion
+    assetcore.cli.platform   up down check clean db deploy config completion
     assetcore.cli.scaffold   new
     assetcore.cli.show       tables and trees for people, drawn from the JSON answers
     assetcore.cli.progress   how far a run is
@@ -67,6 +67,7 @@ VERBS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "check": ("platform", "Ask every service how it is."),
         "clean": ("platform", "Stop the services and remove their data."),
         "db": ("platform", "Look after the database's schema."),
+        "deploy": ("platform", "Register a project with Prefect, for the workers of a work pool."),
         "config": ("platform", "Show the settings, and where each came from."),
         "completion": ("platform", "Print the completion script for a shell."),
     },

@@ -1,9 +1,10 @@
-"""Platform: do the services run, with which schema and which settings?"""
+"""Platform: do the services run, with which schema and which settings, and who runs a project without us?"""
 
 from __future__ import annotations
 
 import sys
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -52,6 +53,39 @@ async def down(call: Call) -> None:
         {"stopped": [line.removesuffix(" stopped") for line in stopped]},
         lambda _: "\n".join(stopped) or "Nothing was running.",
     )
+
+
+@verb()
+@click.option("--name", metavar="NAME", help="The deployment's name; by default the project's.")
+@click.option(
+    "--pool", default="assetcore", show_default=True, help="The work pool, of type process; made where there is none."
+)
+@click.option("--folder", type=click.Path(path_type=Path), metavar="DIR",
+              help="Where workers find the folder that holds projects/; by default where it is here.")  # fmt: skip
+async def deploy(call: Call, name: str | None, pool: str, folder: Path | None) -> None:
+    """Register the project with Prefect, so that the workers of a work pool run it.
+
+    It is a deployment of the flow `materialize`, with the parameters project, select, environment, force, upstream, config and
+    runner. Registering it again brings it up to date; schedules that were set in Prefect stay.
+    """
+    from assetcore import loading, stack
+
+    settings = call.settings()
+    project = call.project(settings.root)
+    loading.load(settings.root, project)  # what cannot be loaded is not deployed
+    addresses = await stack.up(settings, ("prefect",), call.say)
+    from assetcore.cli import show
+    from assetcore.deploy import register  # Prefect takes a second to import
+
+    parameters = {"project": project, "environment": settings.environment, "config": list(call.config)}
+    deployed = await register(
+        addresses.prefect_api_url,
+        name=name or project.rpartition(".")[2],
+        pool=pool,
+        folder=folder or settings.root,
+        parameters=parameters,
+    )
+    call.answer(deployed.to_json(), show.deployment)
 
 
 @verb(project=False)

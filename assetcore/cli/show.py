@@ -312,6 +312,16 @@ def outcome(answer: Answer) -> RenderableType:
     return Group(*parts)
 
 
+def deployment(answer: Answer) -> str:
+    """`deploy`: what is registered, how a worker is started, how a run is triggered."""
+    done = "registered" if answer["created"] else "brought up to date"
+    return (
+        f"The deployment {answer['deployment']} is {done}, on the work pool {answer['work_pool']}.\n"
+        f"Start a worker, in an environment with assetcore and the addresses of the services:\n  {answer['worker']}\n"
+        f"Trigger a run, here or in Prefect's UI:\n  {answer['run']}\n"
+    )
+
+
 def _results(rows: Sequence[Answer]) -> list[RenderableType]:
     """A table of the assets to which something happened, if there are any."""
     busy = [row for row in rows if any(row[key] for key in TOUCHED)]

@@ -1,0 +1,200 @@
+"""Deploy: workers of a Prefect work pool run a project, and one that is killed leaves a state from which the next run continues."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.schedules import IntervalSchedule
+
+from assetcore.deploy import register
+from assetcore.errors import ServiceError, UsageError
+from assetcore.settings import Settings
+from tests.integration.command import Command, end, lease_runs_out, until
+from tests.integration.world import World
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+
+BODY = """
+import asyncio, os, pathlib
+
+@asset
+async def clean(topic: Topic = each(topics)) -> Topic:
+    folder = pathlib.Path("begun")
+    folder.mkdir(exist_ok=True)
+    (folder / f"{topic.stem}-{os.getpid()}").touch()
+    while topic.stem != "a" and pathlib.Path("gate").exists():
+        await asyncio.sleep(0.05)
+    assert topic.text != "wrong", "this is wrong"
+    return Topic(topic.name, text=topic.text.upper())
+
+@asset
+def report(topics: list[Topic] = collect(clean)) -> Report:
+    return Report("report.txt", text=" ".join(t.text for t in topics))
+"""
+
+
+@pytest.fixture
+def world(settings: Settings, prefect_api: str) -> World:
+    world = World(settings.using("test", prefect_api_url=prefect_api))
+    world.code(BODY)
+    world.document("a.txt", "alpha")
+    world.document("b.txt", "beta")
+    return world
+
+
+@pytest.fixture
+def aipctl(world: World, variables: dict[str, str]) -> Command:
+    return Command(world.root, variables)
+
+
+@pytest.fixture
+def pool(world: World) -> str:
+    return f"pool-{world.root.parent.name[-4:]}-{os.getpid()}-{abs(hash(world.root)) % 10_000}"
+
+
+@pytest.fixture
+def worker(aipctl: Command, pool: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.Popen[str]]:
+    """A real worker of the pool, which runs up to two flow runs at once."""
+    aipctl("deploy", "--pool", pool, "--name", pool)
+    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--limit", "2"]
+    quick = {"PREFECT_WORKER_QUERY_SECONDS": "1", "PREFECT_WORKER_HEARTBEAT_SECONDS": "2"}
+    elsewhere = tmp_path_factory.mktemp("worker")
+    with (elsewhere / "log").open("w") as log:
+        process = subprocess.Popen(
+            command, cwd=elsewhere, env={**aipctl.variables, **quick}, stdout=log, stderr=log, stdin=subprocess.DEVNULL,
+            start_new_session=True, text=True,
+        )  # fmt: skip
+        try:
+            yield process
+        finally:
+            children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+            end(process)
+            for child in children:
+                if child.is_running():
+                    child.kill()
+
+
+async def triggered(client: PrefectClient, pool: str, **parameters: Any) -> Any:
+    """A run of the deployment, as Prefect's UI starts it."""
+    deployment = await client.read_deployment_by_name(f"materialize/{pool}")
+    return (await client.create_flow_run_from_deployment(deployment.id, parameters=parameters)).id
+
+
+async def ended(client: PrefectClient, flow_run: Any, seconds: float = 90) -> Any:
+    """The flow run, when its state is final."""
+    for _ in range(int(seconds / 0.2)):
+        found = await client.read_flow_run(flow_run)
+        if found.state is not None and found.state.is_final():
+            return found
+        await asyncio.sleep(0.2)
+    raise AssertionError(f"the flow run is still {found.state}")
+
+
+async def test_a_project_is_deployed_once_whatever_how_often(aipctl: Command, prefect_api: str, pool: str) -> None:
+    """`aipctl deploy` makes pool and deployment, with parameters to fill in; again, it brings them up to date and leaves schedules."""
+    first = aipctl("deploy", "--pool", pool, "--name", pool, "--json")
+    assert (first.code, first.json["created"], first.json["deployment"]) == (0, True, f"materialize/{pool}"), first.err
+    async with PrefectClient(prefect_api) as client:
+        (one,) = [await client.read_deployment_by_name(f"materialize/{pool}")]
+        every = DeploymentScheduleCreate(schedule=IntervalSchedule(interval="P1D"), active=False)
+        await client.create_deployment_schedules(one.id, [every])
+        again = aipctl("deploy", "--pool", pool, "--name", pool, "--env", "night")
+        assert f"The deployment materialize/{pool} is brought up to date, on the work pool {pool}." in again.out
+        assert f"prefect worker start --pool {pool}" in again.out
+        two = await client.read_deployment_by_name(f"materialize/{pool}")
+    asked = (two.parameter_openapi_schema or {})["properties"]
+    assert (two.id, len(two.schedules)) == (one.id, 1)
+    assert (one.parameters["environment"], two.parameters["environment"]) == ("prod", "night")
+    assert two.parameters["project"] == "demo"
+    assert list(asked) == ["project", "select", "environment", "force", "upstream", "config", "runner"]
+    assert "which assets" in asked["select"].get("description", "")
+
+
+async def test_what_cannot_be_deployed_is_told(aipctl: Command, world: World, prefect_api: str, pool: str) -> None:
+    """A project that cannot be loaded, a pool of another type, and a Prefect that is not there are errors that say what to do."""
+    async with PrefectClient(prefect_api) as client:
+        await client.create_work_pool(WorkPoolCreate(name=pool, type="kubernetes"))
+    wanted: dict[str, Any] = {"name": "x", "pool": pool, "folder": Path(), "parameters": {"project": "demo"}}
+    with pytest.raises(UsageError, match=rf"The work pool {pool} is of type kubernetes.*\n.*--pool"):
+        await register(prefect_api, **wanted)
+    with pytest.raises(ServiceError, match=r"http://127\.0\.0\.1:1/api cannot be reached"):
+        await register("http://127.0.0.1:1/api", **wanted)
+    world.code("\n1/0\n")
+    assert aipctl("deploy").code == 1
+
+
+async def test_a_worker_makes_what_is_stale(
+    worker: subprocess.Popen[str], world: World, prefect_api: str, pool: str
+) -> None:
+    """A triggered run makes the stale units and shows its tasks; two at once make nothing twice; failures fail the flow run."""
+    async with PrefectClient(prefect_api) as client:
+        both = [await triggered(client, pool), await triggered(client, pool)]
+        states = [(await ended(client, one)).state for one in both]
+        assert {s.type.value for s in states} == {"COMPLETED"}, states
+        assert sorted(str(s.message) for s in states)[0] == "Everything is up to date: nothing was run."
+        wanted = FlowRunFilter(id=FlowRunFilterId(any_=both))
+
+        async def shown() -> bool:  # the server writes them down a moment after they happened
+            return {t.name for t in await client.read_task_runs(flow_run_filter=wanted)} == {
+                "topics",
+                "clean",
+                "report",
+            }
+
+        await _until(shown)
+        assert len(list((world.root / "begun").iterdir())) == 2
+        assert (await world.contents())["report"]["report", "report.txt"] == b"ALPHA BETA"
+        world.document("b.txt", "wrong")
+        failed = await ended(client, await triggered(client, pool, select="clean"))
+        assert (failed.state.type.value, "1 failed" in failed.state.message) == ("FAILED", True)
+        async with world.open() as session:
+            last = (await session.runs())[0]
+        assert (last.status, last.flow_run) == ("failed", str(failed.id))
+
+
+async def test_a_killed_flow_run_is_continued_by_the_next(
+    worker: subprocess.Popen[str], world: World, prefect_api: str, pool: str
+) -> None:
+    """`kill -9` of the process of a flow run: Prefect is told that it crashed, and the next run makes what is missing only."""
+    world.document("c.txt", "gamma")
+    (world.root / "gate").touch()
+    async with PrefectClient(prefect_api) as client:
+        first = await triggered(client, pool)
+        folder = world.root / "begun"
+        await asyncio.to_thread(until, lambda: folder.exists() and len(list(folder.iterdir())) == 3, 90)
+        async with world.open() as session:
+            await _until(lambda: _made(session, "clean"))
+        (process,) = {int(file.name.partition("-")[2]) for file in folder.iterdir()}
+        os.kill(process, signal.SIGKILL)
+        assert (await ended(client, first)).state.type.value == "CRASHED"
+        await lease_runs_out(world.settings)
+        (world.root / "gate").unlink()
+        second = (await ended(client, await triggered(client, pool))).state
+    assert (second.type.value, "clean: 2 made" in second.message) == ("COMPLETED", True), second
+    assert [len(list(folder.glob(f"{name}-*"))) for name in "abc"] == [1, 2, 2]
+    async with world.open() as session:
+        assert [run.status for run in await session.runs()] == ["done", "died"]
+
+
+async def _made(session: Any, asset: str) -> int:
+    return next(info.documents for info in await session.ls(asset) if info.asset == asset)
+
+
+async def _until(holds: Any) -> None:
+    for _ in range(200):
+        if await holds():
+            return
+        await asyncio.sleep(0.1)
+    raise AssertionError("it does not hold within 20 s")
