@@ -341,9 +341,9 @@ def source(name: str, type: type[Document], where: Any, *, tags: Sequence[str] =
            owner: str | None = None, description: str | None = None, renamed_from: str | None = None) -> Source:  # fmt: skip
     """Declare documents that are observed, not made.
 
-    `where` says where they come from: `folder("data/topics", pattern="*.txt")`, or an async generator function without
-    parameters that yields documents of `type`. Their bytes are kept when they are materialized, so that what was made of them
-    stays explainable after they have changed.
+    `where` says where they come from: `folder("data/topics", pattern="*.txt")`, `bucket("s3://name/prefix")`, `urls([...])`, or an
+    async generator function without parameters that yields documents of `type`. Their bytes are kept when they are materialized, so
+    that what was made of them stays explainable after they have changed.
     """
     place = _caller(sys._getframe(1))
     if not (isinstance(type, type_) and issubclass(type, Document)):

@@ -21,7 +21,7 @@ from typing import Annotated, Any, Literal, Self
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from dotenv import dotenv_values
-from pydantic import BeforeValidator, Field, PrivateAttr, SecretStr, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
     DotEnvSettingsSource,
@@ -69,6 +69,36 @@ def _http_url(value: object) -> object:
     return value.rstrip("/") if isinstance(value, str) else value
 
 
+def _buckets(value: object) -> object:
+    for address in value if isinstance(value, dict) else ():
+        if not str(address).startswith("s3://"):
+            raise ValueError(f"{address} is no address of S3")
+    return value
+
+
+class BucketAccess(BaseModel):
+    """How the buckets below one address are reached; what is left out, AWS finds by itself."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    endpoint: Annotated[str, BeforeValidator(_http_url)] | None = None
+    region: str | None = None
+    key: SecretStr | None = None
+    secret: SecretStr | None = None
+    anonymous: bool = False
+
+    def options(self) -> dict[str, Any]:
+        """The same in the words of fsspec."""
+        options: dict[str, Any] = {"use_listings_cache": False}
+        if self.endpoint:
+            options["endpoint_url"] = self.endpoint
+        if self.region:
+            options["client_kwargs"] = {"region_name": self.region}
+        if self.key and self.secret:
+            options |= {"key": self.key.get_secret_value(), "secret": self.secret.get_secret_value()}
+        return options | ({"anon": True} if self.anonymous else {})
+
+
 class Settings(BaseSettings):
     """Everything that differs between a laptop, a CI job and a server. Load it with `Settings.load(root)`."""
 
@@ -100,6 +130,10 @@ class Settings(BaseSettings):
     storage_region: str | None = Field(default=None, description="an S3 region such as eu-central-1")
     storage_key: SecretStr | None = Field(default=None, description="the S3 access key")
     storage_secret: SecretStr | None = Field(default=None, description="the S3 secret key")
+    buckets: Annotated[dict[str, BucketAccess], BeforeValidator(_buckets)] = Field(
+        default_factory=dict,
+        description="a table of S3 addresses that sources read: 's3://bucket' = {endpoint, region, key, secret, anonymous}",
+    )
     s3: bool | None = Field(
         default=None,
         description="true or false: whether the embedded store is an S3 server rather than a folder; as it was, if not given",
@@ -195,14 +229,17 @@ class Settings(BaseSettings):
         """What fsspec needs beside `storage_url` to open the store."""
         if not self.storage_url.startswith(("s3://", "s3a://")):
             return {}
-        options: dict[str, Any] = {"use_listings_cache": False}
-        if self.storage_endpoint:
-            options["endpoint_url"] = self.storage_endpoint
-        if self.storage_region:
-            options["client_kwargs"] = {"region_name": self.storage_region}
-        if self.storage_key and self.storage_secret:
-            options |= {"key": self.storage_key.get_secret_value(), "secret": self.storage_secret.get_secret_value()}
-        return options
+        access = BucketAccess(
+            endpoint=self.storage_endpoint, region=self.storage_region, key=self.storage_key, secret=self.storage_secret
+        )
+        return access.options()
+
+    def bucket_options(self, url: str) -> dict[str, Any]:
+        """What fsspec needs beside `url` to read there: by the longest address in `buckets`, or as the store, if it is its bucket."""
+        named = [known for known in self.buckets if url == known or url.startswith(f"{known.removesuffix('/')}/")]
+        if named:
+            return self.buckets[max(named, key=len)].options()
+        return self.storage_options() if urlsplit(url)[:2] == urlsplit(self.storage_url)[:2] else {}
 
     @classmethod
     def _checked(cls, values: dict[str, Any], origins: Mapping[str, str]) -> Self:
@@ -310,7 +347,8 @@ def _wrong(error: ValidationError, origins: Mapping[str, str], cls: type[Setting
     for problem in error.errors():
         name = str(problem["loc"][0])
         field = cls.model_fields[name]
-        value = _shown(problem["input"]) if "SecretStr" not in str(field.annotation) else "***"
+        secret = any(word in str(field.annotation) for word in ("SecretStr", "BucketAccess"))
+        value = "***" if secret else _shown(problem["input"])
         reason = re.sub(r"^Value error, ", "", problem["msg"])
         sentence = f"Setting '{name}' from {origins.get(name, 'default')} is {value}: {reason}. It should be {field.description}."
         if sentence not in sentences:
@@ -327,4 +365,8 @@ def _shown(value: object) -> str:
         return str(value)
     if value is None:
         return "-"
-    return json.dumps(value, default=str)
+    return json.dumps(value, default=_plain)
+
+
+def _plain(value: object) -> object:
+    return value.model_dump(mode="json", exclude_defaults=True) if isinstance(value, BaseModel) else str(value)

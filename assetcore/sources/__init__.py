@@ -1,46 +1,58 @@
 """Sources: which documents are out there now, and what do they hold?
 
 `observe` looks without keeping: one row a document, with its hash and identity, in columns, so that a million files stay cheap.
-`documents` reads those that are wanted. Where they come from (a folder, addresses, a generator) is each source's own affair.
+`documents` reads those that are wanted. Where they come from (a folder, a bucket, addresses, a generator) is each source's own affair.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import polars as pl
 
 from assetcore.assets import Source
 from assetcore.documents import Document
+from assetcore.sources.bucket import BucketFiles, bucket
 from assetcore.sources.folder import Folder, folder
 from assetcore.sources.generator import Generator
 from assetcore.sources.observed import OBSERVED
 from assetcore.sources.urls import Urls, urls
 
-__all__ = ["OBSERVED", "Folder", "Urls", "documents", "folder", "observe", "urls"]
+if TYPE_CHECKING:
+    from assetcore.settings import Settings  # 0.1 s, which a process that only calls functions need not take
+
+__all__ = ["OBSERVED", "BucketFiles", "Folder", "Urls", "bucket", "documents", "folder", "observe", "urls"]
 
 
-async def observe(source: Source, root: Path, known: pl.DataFrame | None, *, rehash: bool = False) -> pl.DataFrame:
+async def observe(
+    source: Source, root: Path, known: pl.DataFrame | None, *, rehash: bool = False, settings: Settings | None = None
+) -> pl.DataFrame:
     """The documents of a source as they are now: one row each, sorted by name, with the columns of `OBSERVED`.
 
     `known` is what was observed last time: a file with the same size, modification time and inode is not read again, unless
-    `rehash`. `root` is the project's root, to which relative folders are relative.
+    `rehash`. `root` is the project's root, to which relative folders are relative. `settings` say how buckets are reached.
 
     Raises SourceError, naming the source and the file or the line of the user's generator.
     """
-    return await _where(source).observe(source, root, known, rehash=rehash)
+    return await _where(source, settings).observe(source, root, known, rehash=rehash)
 
 
-async def documents(source: Source, root: Path, names: Collection[str]) -> AsyncIterator[Document]:
+async def documents(
+    source: Source, root: Path, names: Collection[str], *, settings: Settings | None = None
+) -> AsyncIterator[Document]:
     """Read these documents now, in the order of their names (a generator: in its own order), one at a time.
 
     A document may differ from what was observed, if it was changed since: its `sha256` is that of the bytes handed over. Those that
     are gone since are left out, and named in one SourceError after all others have been handed over.
     """
-    async for document in _where(source).documents(source, root, names):
+    async for document in _where(source, settings).documents(source, root, names):
         yield document
 
 
-def _where(source: Source) -> Folder | Urls | Generator:
+def _where(source: Source, settings: Settings | None) -> Folder | BucketFiles | Urls | Generator:
+    where = source.where
+    if isinstance(where, BucketFiles) and settings is not None:
+        return where.with_access(settings)
     return source.where if hasattr(source.where, "observe") else Generator(source.where)

@@ -18,7 +18,7 @@ async def probe(settings: Settings) -> str:
     url = settings.storage_url
     if url.startswith("file://"):
         return await asyncio.to_thread(_folder, Path(url.removeprefix("file://")))
-    return await asyncio.to_thread(_bucket, settings)
+    return await _bucket(settings)
 
 
 def _folder(folder: Path) -> str:
@@ -32,26 +32,32 @@ def _folder(folder: Path) -> str:
     return f"folder, {free / 2**30:.0f} GB free"
 
 
-def _bucket(settings: Settings) -> str:
-    from fsspec.core import url_to_fs  # heavy, and only a check needs it here
+async def _bucket(settings: Settings) -> str:
+    from assetcore.storage.filesystems import Filesystem, problem_of  # 0.1 s, and only a check of a bucket needs it
 
     options = settings.storage_options()
     setting = "storage_endpoint" if settings.storage_endpoint else SETTING
     if options:  # one question, one answer: the many retries of normal work would make a check last 11 s
         options["config_kwargs"] = {"retries": {"total_max_attempts": 1}, "connect_timeout": 5, "read_timeout": 5}
+    files = Filesystem(settings.storage_url, options)
+    files.fs.retries = 1  # those of s3fs itself, around those of botocore
     try:
-        files, path = url_to_fs(settings.storage_url, skip_instance_cache=True, **options)
-        files.retries = 1  # those of s3fs itself, around those of botocore
-        files.ls(path.partition("/")[0], detail=False)
-    except FileNotFoundError as error:
-        raise Trouble("other", "it does not exist", f"Create it, or correct {SETTING}.") from error
-    except PermissionError as error:
-        raise Trouble("password", f"it refuses access ({error})", "Correct storage_key and storage_secret.") from error
+        if not await files.is_there() and not files.is_s3:  # a prefix of a bucket is there when something is written
+            raise FileNotFoundError(settings.storage_url)
     except Exception as error:  # each fsspec implementation has errors of its own
-        if "credentials" in str(error):
-            raise Trouble(
-                "password", "it asks for keys, and there are none", "Set storage_key and storage_secret."
-            ) from error
-        raise connection_trouble(error, setting) from error
-    protocol = files.protocol if isinstance(files.protocol, str) else files.protocol[0]
-    return f"{protocol} bucket"
+        match problem_of(error):
+            case "missing":
+                raise Trouble("other", "it does not exist", f"Create it, or correct {SETTING}.") from error
+            case "refused":
+                raise Trouble(
+                    "password", f"it refuses access ({error})", "Correct storage_key and storage_secret."
+                ) from error
+            case "keys":
+                raise Trouble(
+                    "password", "it asks for keys, and there are none", "Set storage_key and storage_secret."
+                ) from error
+            case _:
+                raise connection_trouble(error, setting) from error
+    finally:
+        await files.close()
+    return f"{settings.storage_url.partition('://')[0]} bucket"

@@ -20,6 +20,7 @@ from typing import Any
 
 from assetcore.errors import ServiceError, SettingsError, StorageError
 from assetcore.storage.arrow import pa
+from assetcore.storage.filesystems import AT_ONCE, Filesystem
 from assetcore.storage.keys import Key
 
 __all__ = ["Bucket", "MissingObjectError", "ObjectExistsError", "ObjectInfo"]
@@ -28,7 +29,6 @@ _TEMPORARY = ".tmp"
 """The folder of a file:// bucket in which objects are written before they get their name."""
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
-_AT_ONCE = 32
 _LIST_PAGE = 1000
 
 
@@ -69,7 +69,7 @@ class Bucket:
             )
         if protocol == "file":
             return _Folder(url, Path(rest))
-        return _Remote(url, protocol, rest.strip("/"), dict(options or {}))
+        return _Remote(url, dict(options or {}))
 
     async def ensure(self) -> None:
         """Create the bucket if it is not there; does nothing if it is."""
@@ -244,39 +244,19 @@ class _Folder(Bucket):
 
 
 class _Remote(Bucket):
-    """A bucket behind any other fsspec file system; S3 above all.
+    """A bucket behind any other fsspec file system; S3 above all."""
 
-    Coroutines of an asynchronous file system run on fsspec's own loop, so that one bucket serves every loop and thread.
-    """
-
-    def __init__(self, url: str, protocol: str, root: str, options: dict[str, Any]) -> None:
+    def __init__(self, url: str, options: dict[str, Any]) -> None:
         super().__init__(url)
-        self._root = root
-        self._endpoint = options.get("endpoint_url") or options.get("client_kwargs", {}).get("endpoint_url")
-        self._region: str | None = None
-        if protocol in ("s3", "s3a"):
-            self._region = options.get("client_kwargs", {}).get("region_name") or "us-east-1"
-            # Listings must show what others wrote, and checksum trailers are an extension that not every S3 server knows.
-            defaults = {
-                "request_checksum_calculation": "when_required",
-                "response_checksum_validation": "when_required",
-            }
-            defaults |= {"max_pool_connections": 2 * _AT_ONCE, "connect_timeout": 10, "retries": {"max_attempts": 3}}
-            options["config_kwargs"] = defaults | options.get("config_kwargs", {})
-            options["use_listings_cache"] = False
-        try:
-            import fsspec  # 0.05 s, and a folder needs none of it
-
-            self._fs: Any = fsspec.filesystem(protocol, skip_instance_cache=protocol != "memory", **options)
-        except (ValueError, ImportError, TypeError) as error:
-            raise SettingsError(f"The bucket {url} cannot be opened: {error}.") from None
+        self._files = Filesystem(url, options)
+        self._region = options.get("client_kwargs", {}).get("region_name") or "us-east-1"
 
     async def ensure(self) -> None:
-        top = self._root.split("/")[0]
-        if await self._do("found", "", "exists", top):
+        if not self._files.is_s3:
+            await self._do("created", "", "makedirs", self._files.root, exist_ok=True)
             return
-        if self._region is None:
-            await self._do("created", "", "makedirs", top, exist_ok=True)
+        top = self._files.root.split("/")[0]
+        if await self._do("found", "", "exists", top):
             return
         # s3fs's own mkdir names us-east-1 as a place, which S3 refuses: it is where a bucket lies when no place is named.
         place = (
@@ -286,7 +266,7 @@ class _Remote(Bucket):
 
     async def write(self, key: Key, data: bytes) -> None:
         try:
-            await self._call("pipe_file", self._path(key), data, mode="create")
+            await self._files.call("pipe_file", self._path(key), data, mode="create")
         except FileExistsError:
             raise self._taken(key) from None
         except FileNotFoundError:
@@ -305,12 +285,17 @@ class _Remote(Bucket):
             raise self._refused("written", key, error) from error
 
     async def read(self, key: Key) -> bytes:
-        return await self._do("read", key, "cat_file", self._path(key))
+        try:
+            return await self._files.read(key)
+        except FileNotFoundError:
+            raise self._missing(key) from None
+        except Exception as error:
+            raise self._refused("read", key, error) from error
 
     async def open_input(self, key: Key) -> pa.NativeFile:
         try:
             return pa.PythonFile(
-                await asyncio.to_thread(self._fs.open, self._path(key), "rb", block_size=4 << 20), mode="r"
+                await asyncio.to_thread(self._files.fs.open, self._path(key), "rb", block_size=4 << 20), mode="r"
             )
         except FileNotFoundError:
             raise self._missing(key) from None
@@ -319,29 +304,34 @@ class _Remote(Bucket):
 
     async def exists(self, keys: Sequence[Key]) -> set[Key]:
         there: set[Key] = set()
-        for start in range(0, len(keys), 4 * _AT_ONCE):
-            some = keys[start : start + 4 * _AT_ONCE]
+        for start in range(0, len(keys), 4 * AT_ONCE):
+            some = keys[start : start + 4 * AT_ONCE]
             found = await asyncio.gather(*map(self._is_there, some))
             there.update(key for key, is_there in zip(some, found, strict=True) if is_there)
         return there
 
     async def _is_there(self, key: Key) -> bool:
         try:
-            return (await self._call("info", self._path(key)))["type"] == "file"
+            return (await self._files.call("info", self._path(key)))["type"] == "file"
         except FileNotFoundError:
             return False
         except Exception as error:
             raise self._refused("found", key, error) from error
 
     async def list(self, prefix: str = "") -> AsyncIterator[ObjectInfo]:
-        folder = prefix.rpartition("/")[0]
-        found = await self._do("listed", prefix, "find", f"{self._root}/{folder}".rstrip("/"), detail=True)
-        for path, info in sorted(found.items()):
-            key = Key(path.lstrip("/").removeprefix(self._root + "/"))
-            if key.startswith(prefix):
-                modified = info.get("LastModified") or info["created"]
-                at = modified if isinstance(modified, datetime) else datetime.fromtimestamp(modified, UTC)
-                yield ObjectInfo(key, info["size"], at.astimezone(UTC))
+        def may_hold(folder: str) -> bool:
+            return f"{folder}/".startswith(prefix) or prefix.startswith(f"{folder}/")
+
+        try:
+            async for page in self._files.pages(prefix.rpartition("/")[0], enters=may_hold):
+                for entry in page:
+                    if entry.path.startswith(prefix):
+                        modified = entry.modified or datetime.now(UTC)  # not known: never old enough to be removed
+                        yield ObjectInfo(Key(entry.path), entry.size or 0, modified)
+        except FileNotFoundError:
+            return
+        except Exception as error:
+            raise self._refused("listed", prefix, error) from error
 
     async def delete(self, keys: Sequence[Key]) -> None:
         there = await self.exists(keys)
@@ -349,32 +339,22 @@ class _Remote(Bucket):
             await self._do("deleted", "", "rm", [self._path(key) for key in sorted(there)])
 
     async def close(self) -> None:
-        session = getattr(self._fs, "_s3", None)
-        if session is not None:
-            await asyncio.to_thread(self._fs.close_session, self._fs.loop, session)
+        await self._files.close()
 
     def _path(self, key: str) -> str:
-        return f"{self._root}/{key}"
-
-    async def _call(self, name: str, *arguments: Any, **options: Any) -> Any:
-        if not self._fs.async_impl:
-            return await asyncio.to_thread(getattr(self._fs, name), *arguments, **options)
-        coroutine = getattr(self._fs, "_" + name)(*arguments, **options)
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, self._fs.loop))
+        return self._files.path(key)
 
     async def _do(self, verb: str, key: str, name: str, *arguments: Any, **options: Any) -> Any:
         try:
-            return await self._call(name, *arguments, **options)
+            return await self._files.call(name, *arguments, **options)
         except FileNotFoundError:
-            if name == "find":
-                return {}
             raise self._missing(key) from None
         except Exception as error:
             raise self._refused(verb, key, error) from error
 
     def _refused(self, verb: str, key: str, error: Exception) -> StorageError | ServiceError:
         what = f"The object {key} of the bucket {self.url}" if key else f"The bucket {self.url}"
-        where = f" at {self._endpoint}" if self._endpoint else ""
+        where = f" at {self._files.endpoint}" if self._files.endpoint else ""
         return ServiceError(
             f"{what} cannot be {verb}{where}: {type(error).__name__}: {error}.",
             hint="Is the object store running, and are its address and credentials right? `aipctl check` shows them.",
