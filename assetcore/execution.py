@@ -198,7 +198,7 @@ class Run:
     async def _read_now(self, source: Source, names: Collection[str]) -> AsyncIterator[Document]:
         """The documents of these names that can be read; the others are told as a failure."""
         try:
-            async for document in sources.documents(source, self.project.root, names):
+            async for document in sources.documents(source, self.project.root, names, settings=self.project.settings):
                 yield document
         except SourceError as error:
             self._fail(source.name, error)

@@ -144,7 +144,9 @@ async def observe(project: Project, name: str, *, rehash: bool = False) -> pl.Da
     identifier = project.asset_ids[name]
     async with project.engine.connect() as connection:
         known = await read.observations(connection, identifier)
-    observed = await sources.observe(source, project.root, known.rename({"field_digests": "fields"}), rehash=rehash)
+    observed = await sources.observe(
+        source, project.root, known.rename({"field_digests": "fields"}), rehash=rehash, settings=project.settings
+    )
     observed = observed.rename({"fields": "field_digests"}).select(known.columns)
     if not observed.equals(known):
         async with project.engine.begin() as connection:

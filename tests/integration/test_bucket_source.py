@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 
 from assetcore.assets import Source, source
@@ -20,6 +21,7 @@ from assetcore.errors import SourceError
 from assetcore.settings import Settings
 from assetcore.sources import bucket, documents, observe
 from assetcore.storage.filesystems import Filesystem
+from tests.integration.world import World
 
 pytestmark = pytest.mark.integration
 
@@ -172,6 +174,60 @@ async def test_refused_and_missing_credentials_and_a_closed_port_are_told(
         with pytest.raises(SourceError, match=sentence) as caught:
             await incoming.observe()
         assert "geheim" not in f"{caught.value} {caught.value.hint}"
+
+
+BODY = """
+from assetcore import bucket
+
+pages = source("pages", Topic, bucket("{url}", "**/*.md"))
+
+@asset
+async def upper(topic: Topic = each(pages)) -> Report:
+    return Report(topic.name, text=topic.text.upper())
+"""
+
+
+@pytest.fixture
+def world(settings: Settings, incoming: Incoming) -> World:
+    world = World(settings.using("test", buckets=incoming.settings.buckets))
+    world.code(BODY.replace("{url}", incoming.url))
+    world.document("a.txt", "of the folder")
+    return world
+
+
+async def test_a_project_follows_its_bucket(world: World, incoming: Incoming) -> None:
+    """New, changed and gone objects make their units, and nothing else is executed; nothing changed executes nothing."""
+    await incoming.write("a.md", "deep/b.md", content=b"old")
+    assert (await world.made("upper"))["upper"] == {"made": 2}
+    assert (await world.materialize("upper")).status == "nothing to do"
+    await incoming.write("deep/b.md", content=b"new")
+    await incoming.write("c.md", content=b"more")
+    await incoming.remove("a.md")
+    assert (await world.made("upper"))["upper"] == {"made": 2, "removed": 1}
+    assert sorted((await world.contents())["upper"].values()) == [b"MORE", b"NEW"]
+
+
+async def test_credentials_never_reach_lineage(world: World, incoming: Incoming) -> None:
+    """No table, no manifest and no event has them."""
+    await incoming.write("a.md", content=b"old")
+    await world.materialize("upper")
+    secret = str(incoming.files.fs.secret)
+    connection = await asyncpg.connect(str(world.settings.database_url).replace("+asyncpg", "", 1))
+    try:
+        tables = [
+            row[0] for row in await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+        ]
+        rows = [str(row[0]) for table in tables for row in await connection.fetch(f'SELECT t::text FROM "{table}" t')]
+    finally:
+        await connection.close()
+    assert any("a.md" in row for row in rows)
+    stored = [
+        path.read_bytes()
+        for path in Path(world.settings.storage_url.removeprefix("file://")).rglob("*")
+        if path.is_file()
+    ]
+    assert secret not in "\n".join(rows) + repr(world.events)
+    assert not any(secret.encode() in content for content in stored)
 
 
 @pytest.fixture
