@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from assetcore.search import Hit, SearchIndex
     from assetcore.session import Session, open_project, scan
     from assetcore.settings import Settings
-    from assetcore.sources import Folder, bucket, folder, urls
+    from assetcore.sources import Folder, bucket, folder, table, urls
 
 _HOMES = {
     "assetcore.assets": ("Asset", "Source", "asset", "collect", "each", "source"),
@@ -60,14 +60,14 @@ _HOMES = {
     "assetcore.results": ("RunResult",),
     "assetcore.session": ("Session", "open_project", "scan"),
     "assetcore.settings": ("Settings",),
-    "assetcore.sources": ("Folder", "bucket", "folder", "urls"),
+    "assetcore.sources": ("Folder", "bucket", "folder", "table", "urls"),
 }  # fmt: skip
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __version__ = "0.1.0"
 __all__ = [  # noqa: RUF022 - by what they are for
     # declare
-    "Asset", "Document", "Folder", "SearchIndex", "Source", "asset", "bucket", "collect", "each", "folder", "source", "urls",
+    "Asset", "Document", "Folder", "SearchIndex", "Source", "asset", "bucket", "collect", "each", "folder", "source", "table", "urls",
     # use
     "Graph", "Hit", "Plan", "RunResult", "Session", "Settings", "find_root", "load", "open_project", "scan",
     # errors

@@ -279,7 +279,8 @@ class Source(Asset[[], Any]):
         self.name = name
         self.place = place
         self._names = None
-        self._resolved = Resolved((), (), Output("document", type_, many=True))
+        frame = getattr(where, "as_frame", False)
+        self._resolved = Resolved((), (), Output("table", type_) if frame else Output("document", type_, many=True))
 
     @property
     def description(self) -> str:
@@ -357,7 +358,12 @@ def source(name: str, type: type[Document], where: Any, *, tags: Sequence[str] =
             hint='Write source("topics", Topic, folder("data/topics", pattern="*.txt")).',
         )
     missing = [n for n in type.field_names() if type.model_fields[n].is_required()]
-    if missing and not generator:
+    if getattr(where, "as_frame", False) and type.field_names():
+        raise DeclarationError(
+            f"{place}: source {name!r} is one frame, which has no field {type.field_names()[0]!r} of {type.__name__}.",
+            hint="Give it a class without fields: the columns are those of the frame.",
+        )
+    if missing and not generator and not getattr(where, "fills_fields", False):
         raise DeclarationError(
             f"{place}: source {name!r} reads files, which cannot fill the required field {missing[0]!r} of {type.__name__}.",
             hint=f"Give {missing[0]} a default, or yield the documents from an async generator function.",

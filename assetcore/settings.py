@@ -37,7 +37,7 @@ PREFIX = "ASSETCORE_"
 CONVENTIONAL = {"DATABASE_URL": "database_url", "REDIS_URL": "redis_url", "PREFECT_API_URL": "prefect_api_url"}
 
 
-def _database_url(value: object) -> object:
+def postgres_url(value: object) -> object:
     """The address in the form that SQLAlchemy's asyncpg driver reads; `sslmode=` is libpq's word for what asyncpg calls `ssl=`."""
     if not isinstance(value, str):
         return value
@@ -115,7 +115,7 @@ class Settings(BaseSettings):
         description="a name of lowercase letters, digits, '.', '_' and '-'",
     )
 
-    database_url: Annotated[str, BeforeValidator(_database_url)] | None = Field(
+    database_url: Annotated[str, BeforeValidator(postgres_url)] | None = Field(
         default=None, repr=False, description="a Postgres address such as postgresql://user:password@host:5432/database"
     )
     redis_url: Annotated[str, BeforeValidator(_redis_url)] | None = Field(

@@ -1,1 +1,1 @@
-"""Lineage: what was made of what, when, by which run? The only door to Postgres."""
+"""Lineage: what was made of what, when, by which run? The only door to its Postgres."""

@@ -1,7 +1,8 @@
 """Sources: which documents are out there now, and what do they hold?
 
 `observe` looks without keeping: one row a document, with its hash and identity, in columns, so that a million files stay cheap.
-`documents` reads those that are wanted. Where they come from (a folder, a bucket, addresses, a generator) is each source's own affair.
+`documents` reads those that are wanted. Where they come from (a folder, a bucket, addresses, a table, a generator) is each source's own
+affair.
 """
 
 from __future__ import annotations
@@ -18,12 +19,25 @@ from assetcore.sources.bucket import BucketFiles, bucket
 from assetcore.sources.folder import Folder, folder
 from assetcore.sources.generator import Generator
 from assetcore.sources.observed import OBSERVED
+from assetcore.sources.table import DatabaseTable, table
 from assetcore.sources.urls import Urls, urls
 
 if TYPE_CHECKING:
     from assetcore.settings import Settings  # 0.1 s, which a process that only calls functions need not take
 
-__all__ = ["OBSERVED", "BucketFiles", "Folder", "Urls", "bucket", "documents", "folder", "observe", "urls"]
+__all__ = [
+    "OBSERVED",
+    "BucketFiles",
+    "DatabaseTable",
+    "Folder",
+    "Urls",
+    "bucket",
+    "documents",
+    "folder",
+    "observe",
+    "table",
+    "urls",
+]
 
 
 async def observe(
@@ -51,7 +65,7 @@ async def documents(
         yield document
 
 
-def _where(source: Source, settings: Settings | None) -> Folder | BucketFiles | Urls | Generator:
+def _where(source: Source, settings: Settings | None) -> Folder | BucketFiles | Urls | DatabaseTable | Generator:
     where = source.where
     if isinstance(where, BucketFiles) and settings is not None:
         return where.with_access(settings)

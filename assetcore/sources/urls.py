@@ -32,13 +32,13 @@ import polars as pl
 from assetcore.assets import Source
 from assetcore.documents import Document, field_digests
 from assetcore.errors import DeclarationError, SourceError
-from assetcore.sources.folder import MEDIA_TYPES, UNKNOWN_MEDIA_TYPE
+from assetcore.sources.files import MEDIA_TYPES, UNKNOWN_MEDIA_TYPE
 from assetcore.sources.observed import Rows
 
 if TYPE_CHECKING:
     from assetcore.sources.web import Web
 
-__all__ = ["Urls", "document_name", "urls"]
+__all__ = ["Urls", "canonical", "document_name", "urls"]
 
 logger = logging.getLogger(__name__)
 
@@ -126,7 +126,7 @@ def urls(
             raise DeclarationError(f"{place}: urls(headers=...): {name!r} must be ASCII text of one line.")
     if not callable(addresses):
         for address in addresses:
-            if problem := _canonical(address)[1]:
+            if problem := canonical(address)[1]:
                 raise DeclarationError(f"{place}: urls(...): {problem}.", hint="Give it with https:// and a host.")
         addresses = tuple(addresses)
     types = tuple(one.lower() for one in media_types)
@@ -281,7 +281,7 @@ class Urls:
         seen: dict[str, str] = {}
         async with aclosing(self._given(source)) as given:
             async for address in given:
-                url, problem = _canonical(address)
+                url, problem = canonical(address)
                 if problem:
                     raise SourceError(f"{source.name}: {problem}.", hint="Give it with https:// and a host.")
                 name = document_name(url)
@@ -334,7 +334,7 @@ def document_name(url: str) -> str:
     return "/".join(s for s in safe if s)[:READABLE] + f"-{digest}{suffix}"
 
 
-def _canonical(address: Any) -> tuple[str, str]:
+def canonical(address: Any) -> tuple[str, str]:
     """The address as one writes it, without what is never sent (#...); or what is wrong with it."""
     if not isinstance(address, str) or not address.isprintable() or " " in address.strip():
         return "", f"{address!r:.100} is no address"
