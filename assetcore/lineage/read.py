@@ -52,6 +52,7 @@ OBSERVED = {
 }  # fmt: skip
 
 
+GATHERED_ROWS = 1 << 14
 GATHERING = {"jit": "off", "max_parallel_workers_per_gather": "0"}
 
 
@@ -109,19 +110,24 @@ def among(column: sa.ColumnElement[Any], values: Iterable[Any], kind: Any) -> sa
 async def columns(
     connection: AsyncConnection, statement: sa.Select[*tuple[Any, ...]], schema: Mapping[str, Any]
 ) -> pl.DataFrame:
-    """What a statement finds, as columns: Postgres gathers them, so that a million rows are no million objects here."""
-    rows = statement.subquery()
+    """What a statement finds, as columns: Postgres gathers so many rows at a time, so that a million rows are never a million objects.
+
+    One statement, whose answers are streamed.
+    """
     # Compiling the statement takes longer than it saves, and gathering in several processes means copying between them.
     await connection.execute(
         sa.select(*(sa.func.set_config(name, value, True) for name, value in GATHERING.items()))  # of this transaction
     )
-    (gathered,) = (await connection.execute(sa.select(*(sa.func.array_agg(column) for column in rows.c)))).all()
-    return pl.DataFrame(
-        [
-            pl.Series(name, values or [], dtype, strict=False)
-            for (name, dtype), values in zip(schema.items(), gathered, strict=True)
-        ]
-    )
+    rows = statement.add_columns((sa.func.row_number().over() // GATHERED_ROWS).label("gathered")).subquery()
+    gathered = [sa.func.array_agg(column) for column in rows.c if column is not rows.c.gathered]
+    frames = [pl.DataFrame(schema=dict(schema))]
+    async with connection.stream(
+        sa.select(*gathered).group_by(rows.c.gathered), execution_options={"yield_per": 1}
+    ) as found:
+        async for row in found:
+            parts = zip(schema.items(), row, strict=True)
+            frames.append(pl.DataFrame([pl.Series(name, part, dtype, strict=False) for (name, dtype), part in parts]))
+    return pl.concat(frames)
 
 
 async def watermarks(connection: AsyncConnection, environment: int) -> dict[int, Watermark]:
