@@ -141,9 +141,11 @@ def config() -> None:
 @verb(project=False, group=config, name="show")
 def config_show(call: Call) -> None:
     """Show every setting, its value with passwords masked, and where it came from."""
+    from assetcore import stack
     from assetcore.cli import show
 
-    rows = [{"name": name, "value": value, "origin": origin} for name, value, origin in call.settings().origins()]
+    settings = stack.chosen(call.settings())
+    rows = [{"name": name, "value": value, "origin": origin} for name, value, origin in settings.origins()]
     call.answer({"settings": rows}, show.settings)
 
 

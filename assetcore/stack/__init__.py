@@ -3,6 +3,7 @@
     up      start what the settings give no address for; returns the addresses
     down    stop what was started
     check   ask every service: address, version, latency, or what is wrong and what to do
+    chosen  the settings, with the kind of store that the home has
     clean   stop, and remove the home with all data
 
 A service whose address is in the settings is used and never started. `up` costs a few milliseconds when all runs: it reads
@@ -165,6 +166,14 @@ async def check(settings: Settings) -> list[ServiceStatus]:
         if name != "store" or _embedded(settings, home, name):
             importlib.import_module(SERVERS[name].CLIENT)  # before the clock runs: the latency is the service's
     return list(await asyncio.gather(*(_server_status(settings, home, services, name) for name in SERVERS)))
+
+
+def chosen(settings: Settings) -> Settings:
+    """The settings, with the kind of store that this home has where they leave that open."""
+    if not s3.chosen(settings, Home(settings.home)):
+        return settings
+    left_open = {"s3": True} if settings.s3 is None else {}
+    return settings.using("aipctl up --s3", storage_url=s3.URL, **left_open)
 
 
 def _embedded(settings: Settings, home: Home, name: str) -> bool:

@@ -259,6 +259,11 @@ def test_the_command_makes_a_project_on_s3(tmp_path: Path) -> None:
         made = call("materialize", "--local", "--json")
         assert (made.code, made.json["status"]) == (0, "done"), made.err
         assert not any((tmp_path / "home" / "store").iterdir())
+        shown = {
+            row["name"]: (row["value"], row["origin"]) for row in call("config", "show", "--json").json["settings"]
+        }
+        assert shown["storage_url"] == ("s3://assetcore", "aipctl up --s3")
+        assert shown["s3"] == ("true", "aipctl up --s3")
         services = {service["name"]: service for service in call("check", "--json").json["services"]}
         assert services["store"]["ok"]
         assert services["store"]["address"].startswith("s3://assetcore at http://127.0.0.1:")
