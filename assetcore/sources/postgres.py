@@ -39,9 +39,9 @@ Row = Mapping[str, Any]
 Key = tuple[Any, ...]
 
 PAGE_BYTES = 8 << 20
-LARGEST_PAGE = 10_000
+LARGEST_PAGE = 2_000
 LARGEST_LIST = 1_000
-FIRST_PAGE = 200
+FIRST_PAGE = 50
 """How many rows are read before it is known how large they are."""
 SECONDS_TO_CONNECT = 20
 NUMERIC = 1700

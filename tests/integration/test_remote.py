@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
 
 from assetcore.errors import SourceError
 from assetcore.settings import Settings
+from tests.integration.command import Command
 from tests.integration.world import World
 from tests.unit.site import Reply, Site, running
 
@@ -66,6 +68,18 @@ async def test_addresses_are_asked_once_and_made_again_only_where_they_changed(w
     site.pages["/0"] = Reply(status=503)
     assert await world.made() == {}
     assert len((await world.contents())["pages"]) == 4
+
+
+async def test_the_command_tells_who_does_not_answer(world: World, site: Site, variables: dict[str, str]) -> None:
+    """On stderr, beside a plan that stands: stdout is the answer alone."""
+    site.pages = {"/0": Reply(b"page")}
+    world.code(PAGES.format(addresses=f'"{site.url}/0"'))
+    await world.made()
+    site.pages["/0"] = Reply(status=503)
+    aipctl = Command(world.root, variables | {"NO_PROXY": "127.0.0.1"})
+    ended = await asyncio.to_thread(aipctl, "plan", "--json")
+    assert (ended.code, ended.json["up_to_date"]) == (0, True)
+    assert f"pages: no answer for now, so nothing changes there: {site.url}/0 answers 503" in ended.err
 
 
 async def test_an_address_that_is_not_there_is_an_error_of_the_source(world: World, site: Site) -> None:
