@@ -133,7 +133,7 @@ class Run:
         project, name = self.project, source.name
         identifier = project.asset_ids[name]
         async with project.engine.connect() as connection:
-            last = (await read.watermarks(connection, project.environment_id)).get(identifier, read.Watermark()).last
+            last = (await read.watermark(connection, project.environment_id, identifier)).last
             if last != self.found.marks.get(identifier, read.Watermark()).last:
                 self.slices.pop(name, None)
             part = self.slices.get(name)
@@ -264,7 +264,7 @@ class Run:
     async def _know(self, connection: Connection, name: str, last: int) -> None:
         """Remember at which commit a step's asset changed last, if the last one is the step's own; otherwise its slice is void."""
         identifier = self.project.asset_ids[name]
-        mark = (await read.watermarks(connection, self.project.environment_id)).get(identifier, read.Watermark())
+        mark = await read.watermark(connection, self.project.environment_id, identifier)
         if mark.last == last:
             self._changed[identifier] = mark.changed
         else:
@@ -324,8 +324,10 @@ class Run:
         """Watermarks, the asset's own state, and the views of what it is made of, as of one moment."""
         project, graph, name = self.project, self.project.graph, asset.name
         await connection.execution_options(isolation_level="REPEATABLE READ")
-        marks = await read.watermarks(connection, project.environment_id)
         needed = {n for up in graph.upstream(name) for n in graph.chain(up)}
+        marks = await read.watermarks(
+            connection, project.environment_id, [project.asset_ids[n] for n in {*needed, name}]
+        )
         if not self._has_slice(name, needed, marks):
             self.slices.pop(name, None)
             states = await asset_states(project, connection, {*needed, name}, {name: definition})
@@ -355,12 +357,15 @@ class Run:
     async def _untouched(self, asset: Asset[..., Any], definition: Definition) -> int | None:
         """How many units an asset has of which every one is known to be fresh, because nothing above came out changed; or None."""
         project, name = self.project, asset.name
-        if (self.choice.force and name in self.choice.assets) or name in self.choice.units:
+        if name not in self.found.snapshot.before or (self.choice.force and name in self.choice.assets):
+            return None
+        if name in self.choice.units:
             return None
         if any(up in self.unfinished for up in project.graph.upstream(name)):
             return None
         async with project.engine.connect() as connection:
-            marks = await read.watermarks(connection, project.environment_id)
+            near = [project.asset_ids[n] for n in (name, *project.graph.upstream(name))]
+            marks = await read.watermarks(connection, project.environment_id, near)
         if not is_settled(project, name, definition.digest, marks):
             return None
         return marks[project.asset_ids[name]].units

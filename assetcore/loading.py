@@ -161,6 +161,7 @@ def _package_folder(graph: Graph, root: Path) -> Path:
     return root / "projects" / graph.project
 
 
+@functools.lru_cache(maxsize=4)
 def user_packages(graph: Graph) -> frozenset[str]:
     """The top-level packages that hold the users' own code: those in which the assets are declared."""
     modules = [getattr(a.function, "__module__", "") for a in graph.assets.values() if not isinstance(a, Source)]

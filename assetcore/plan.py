@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 import polars as pl
@@ -52,7 +53,8 @@ class AssetState:
 class Snapshot:
     """What a plan is made from: current definitions, the state of the assets that need a look, counts of those that do not.
 
-    Of assets in `slices` only those units need a look; `how` tells of which only those were read.
+    Of assets in `slices` only those units need a look; `how` tells of which only those were read. `before` are those that would need
+    no look, had nothing above them changed.
     """
 
     definitions: Mapping[str, Definition]
@@ -62,6 +64,7 @@ class Snapshot:
     seconds_per_unit: Mapping[str, float] = field(default_factory=dict)
     slices: Mapping[str, Slice] = field(default_factory=dict)
     how: Slicing = field(default_factory=Slicing)
+    before: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,6 +256,7 @@ def _config_digest(config: Mapping[str, BaseModel]) -> bytes:
         return digest("config", {p: v.model_dump(mode="json") for p, v in config.items()})
 
 
+@lru_cache(maxsize=1024)
 def _schema(cls: type[Any]) -> Any:
     """The JSON schema of the typed fields without what only people read."""
 

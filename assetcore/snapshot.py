@@ -94,7 +94,7 @@ async def take(project: Project, choice: Choice, *, rehash: bool = False, entire
         seen = slices[name].seen(raw[name]) if how.partial(name) else raw[name]
         observed[name] = as_documents(graph.assets[name], seen, states[name].documents) if name in states else seen
     left = {n: u for n, u in settled.items() if n not in look}
-    snapshot = Snapshot(definitions, states, left, observed, seconds, slices, how)
+    snapshot = Snapshot(definitions, states, left, observed, seconds, slices, how, frozenset(settled))
     return Read(snapshot, raw, marks)
 
 

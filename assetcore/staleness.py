@@ -107,8 +107,10 @@ def judge(
     wanted). `blocked` marks units with an input that is itself to be made. A unit that only ever failed and is no longer wanted is
     nothing, and has no row.
     """
-    joined = wanted.with_columns(pl.lit(value=True).alias("is_wanted")).join(
-        made, on="unit", how="full", coalesce=True, suffix="_made"
+    joined = (
+        wanted.lazy()
+        .with_columns(pl.lit(value=True).alias("is_wanted"))
+        .join(made.lazy(), on="unit", how="full", coalesce=True, suffix="_made")
     )
     is_made = pl.col("materialization").is_not_null()
     is_wanted = pl.col("is_wanted").fill_null(value=False)
@@ -144,16 +146,23 @@ def judge(
     )  # fmt: skip
     something = joined.filter(is_wanted | is_made)
     judged = something.with_columns(status.alias("status"), found.alias("causes"), blocked.alias("blocked"))
-    return judged.select(
-        "unit",
-        pl.coalesce("label", "label_made").alias("label"),
-        pl.coalesce("parent", "parent_made").alias("parent"),
-        "inputs",
-        "status",
-        pl.when(pl.col("status") == "stale").then("causes").otherwise(pl.lit([], pl.List(pl.String))).alias("causes"),
-        "blocked",
-        "materialization",
-    ).sort("parent", "label", "unit")
+    return (
+        judged.select(
+            "unit",
+            pl.coalesce("label", "label_made").alias("label"),
+            pl.coalesce("parent", "parent_made").alias("parent"),
+            "inputs",
+            "status",
+            pl.when(pl.col("status") == "stale")
+            .then("causes")
+            .otherwise(pl.lit([], pl.List(pl.String)))
+            .alias("causes"),
+            "blocked",
+            "materialization",
+        )
+        .sort("parent", "label", "unit")
+        .collect()
+    )
 
 
 def _when(condition: pl.Expr, cause: Cause) -> pl.Expr:

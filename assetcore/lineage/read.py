@@ -43,6 +43,7 @@ __all__ = [
     "sources_of_parts",
     "stored",
     "undeclared",
+    "watermark",
     "watermarks",
 ]
 
@@ -130,15 +131,25 @@ async def columns(
     return pl.concat(frames)
 
 
-async def watermarks(connection: AsyncConnection, environment: int) -> dict[int, Watermark]:
-    """The watermark of every asset of an environment, by the asset's identifier."""
+async def watermarks(
+    connection: AsyncConnection, environment: int, assets: Collection[int] | None = None
+) -> dict[int, Watermark]:
+    """The watermarks of these assets, or of every asset of an environment, by the asset's identifier; none for what was never made."""
     w = t.watermark.c
+    wanted = [w.environment_id == environment]
+    if assets is not None:
+        wanted.append(among(w.asset_id, assets, sa.Integer))
     rows = await connection.execute(
         sa.select(w.asset_id, w.changed_commit, w.last_commit, w.settled, w.units, w.documents, w.made_at).where(
-            w.environment_id == environment
+            *wanted
         )
     )
     return {row[0]: Watermark(*row[1:]) for row in rows}
+
+
+async def watermark(connection: AsyncConnection, environment: int, asset: int) -> Watermark:
+    """The watermark of one asset."""
+    return (await watermarks(connection, environment, [asset])).get(asset, Watermark())
 
 
 async def current_documents(
