@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from assetcore.session import Session, open_project, scan
     from assetcore.settings import Settings
     from assetcore.sources import Folder, bucket, folder, table, urls
+    from assetcore.spending import spend
 
 _HOMES = {
     "assetcore.assets": ("Asset", "Source", "asset", "collect", "each", "source"),
@@ -61,6 +62,7 @@ _HOMES = {
     "assetcore.session": ("Session", "open_project", "scan"),
     "assetcore.settings": ("Settings",),
     "assetcore.sources": ("Folder", "bucket", "folder", "table", "urls"),
+    "assetcore.spending": ("spend",),
 }  # fmt: skip
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -69,7 +71,7 @@ __all__ = [  # noqa: RUF022 - by what they are for
     # declare
     "Asset", "Document", "Folder", "SearchIndex", "Source", "asset", "bucket", "collect", "each", "folder", "source", "table", "urls",
     # use
-    "Graph", "Hit", "Plan", "RunResult", "Session", "Settings", "find_root", "load", "open_project", "scan",
+    "Graph", "Hit", "Plan", "RunResult", "Session", "Settings", "find_root", "load", "open_project", "scan", "spend",
     # errors
     "AssetcoreError", "DeclarationError", "MakeError", "NothingSelectedError", "ProjectError", "SchemaError", "SelectionError",
     "ServiceError", "SettingsError", "SourceError", "StaleInputError", "StorageError", "UsageError",

@@ -166,6 +166,7 @@ class Options:
     retries: int = 0
     timeout: float | None = None
     concurrency: int | None = None
+    pool: str | None = None
     layout: Layout = "packs"
     renamed_from: str | None = None
 
@@ -310,6 +311,7 @@ def asset(
     retries: int = 0,
     timeout: float | None = None,
     concurrency: int | None = None,
+    pool: str | None = None,
     layout: Layout = "packs",
     renamed_from: str | None = None,
 ) -> Callable[[Callable[P, R]], Asset[P, R]]: ...
@@ -323,7 +325,8 @@ def asset(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     version       replaces the automatic fingerprint of the function: only a new version makes it stale
     retries       how often a failed unit is tried again, with exponential backoff and jitter; 0 unless declared
     timeout       seconds that one unit may take (async functions)
-    concurrency   how many units run at once (async functions); the setting `concurrency` by default
+    concurrency   how many units run at once (async functions); that of the pool, or the setting `concurrency`, by default
+    pool          a pool of the setting `pools`, whose limits hold for all that use it: in this run, in others, on other machines
     layout        "packs": many small documents in one object; "files": one object each
     renamed_from  the asset's earlier name: its history and content are kept
 
@@ -412,6 +415,7 @@ WANTED: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
         "a whole number, 1 or more",
         lambda value: _is_number(value) and value >= 1 and value == int(value),
     ),
+    "pool": ("the name of a pool in the settings", _is_text),
     "layout": ('"packs" or "files"', lambda value: value in get_args(Layout)),
     "renamed_from": ("the name that an asset had", _is_text),
 }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,6 +21,7 @@ from assetcore.keep import Draft, Keeper
 from assetcore.lineage import read
 from assetcore.lineage.commit import Committed, Failed, Made, NewDocument, Reused
 from assetcore.plan import AssetState, Judgement
+from assetcore.pools import Pool
 from assetcore.project import Project
 from assetcore.results import AssetResult, Event, Failure, Say
 from assetcore.runners import Runner
@@ -66,6 +68,7 @@ class Work:
     failures: list[Failure]
     last: int
     forced: bool
+    pool: Pool | None
     finished: list[bytes] = field(default_factory=list)
     alone: bool = True
     _shared: dict[str, Any] = field(default_factory=dict)
@@ -166,14 +169,20 @@ class Work:
         if not self.asset.asynchronous:
             await self.runner.ready()  # how many calls it can take is known then
         await Window(
-            read_next, self._call, keep, lambda outcome: outcome.seconds, self._places(), not self.asset.asynchronous,
+            read_next, self._call, keep, lambda outcome: outcome.seconds, self._places(), self._in_parts,
             self.project.settings.batch_seconds, LARGEST_BATCH,
         ).run()  # fmt: skip
 
     def _places(self) -> int:
         if not self.asset.asynchronous:
             return self.runner.places
-        return self.asset.options.concurrency or self.project.settings.concurrency
+        pooled = self.pool and self.pool.limits.concurrency
+        return self.asset.options.concurrency or pooled or self.project.settings.concurrency
+
+    @property
+    def _in_parts(self) -> bool:
+        """Whether several calls travel together: not where each needs a slot of its own."""
+        return not self.asset.asynchronous and self.pool is None
 
     async def _ready(self, units: pl.DataFrame) -> list[Ready]:
         """These units with what they are given, read from the store."""
@@ -193,9 +202,11 @@ class Work:
 
     async def _call(self, units: Sequence[Ready]) -> list[Outcome]:
         calls = [unit.call for unit in units]
+        slot = nullcontext if self.pool is None else self.pool.slot
         if self.asset.asynchronous:
-            return [await call_async(self.asset, call, self.project.root) for call in calls]
-        return await self.runner.call(self.asset.name, calls, self.project.fingerprint(self.asset.name).digest)
+            return [await call_async(self.asset, call, self.project.root, slot) for call in calls]
+        async with slot():
+            return await self.runner.call(self.asset.name, calls, self.project.fingerprint(self.asset.name).digest)
 
     async def _drafts(self, made: Sequence[tuple[Ready, Outcome]]) -> tuple[list[Draft], list[Failed]]:
         before = self._before(pl.DataFrame({"unit": [unit.unit for unit, _ in made]}, {"unit": pl.Binary}))
@@ -208,6 +219,9 @@ class Work:
         drafts: list[Draft] = []
         failed: list[Failed] = []
         for one, outcome in made:
+            if outcome.spent is not None:
+                self.result.tokens += outcome.spent.tokens
+                self.result.usd += outcome.spent.usd
             if outcome.error is not None:
                 failed.append(Failed(one.unit, one.label, one.inputs, outcome.error, outcome.traceback))
                 continue
@@ -223,6 +237,7 @@ class Work:
                     outcome.seconds,
                     one.was,
                     before.get(one.unit, ()),
+                    outcome.spent,
                 )
             )
         return drafts, failed
@@ -232,7 +247,14 @@ class Work:
         made, objects = await self.keeper.store(self.asset, base, drafts)
         self._note(
             await self.keeper.commit(
-                self.asset, self.definition, self.definition_id, base=base, made=made, objects=objects, failed=failed
+                self.asset,
+                self.definition,
+                self.definition_id,
+                base=base,
+                made=made,
+                objects=objects,
+                failed=failed,
+                spent={m.id: d.spent for m, d in zip(made, drafts, strict=True) if d.spent is not None},
             )
         )
         self.result.keys.extend(o.key for o in objects)

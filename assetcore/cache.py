@@ -25,7 +25,15 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from assetcore.errors import AssetcoreError, ServiceError
 
-__all__ = ["Lease", "LeaseLostError", "LockHeldError", "async_lock", "get_async_client", "idempotency_key"]
+__all__ = [
+    "Lease",
+    "LeaseLostError",
+    "LockHeldError",
+    "as_service_error",
+    "async_lock",
+    "get_async_client",
+    "idempotency_key",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -120,7 +128,7 @@ async def async_lock(
     if ttl <= 0:
         raise ValueError(f"the lease of {key} needs a time to live, found {ttl}")
     lock = Lock(client, key, timeout=ttl, thread_local=False)
-    with _as_service_error(client):
+    with as_service_error(client):
         lease = await _acquire(client, lock, key, wait, on_wait)
     renewal = asyncio.create_task(_renew(lock, lease, ttl))
     try:
@@ -135,7 +143,7 @@ async def idempotency_key(client: Redis, key: str, ttl: float) -> bool:
     if ttl <= 0:
         raise ValueError(f"{key} needs a time to live, found {ttl}")
     mine = secrets.token_bytes(16)
-    with _as_service_error(client):
+    with as_service_error(client):
         # With GET, because a command that is sent again after its answer was lost must know its own value.
         found = await client.set(key, mine, nx=True, px=_milliseconds(ttl), get=True)
     return found is None or found == mine
@@ -185,9 +193,9 @@ async def _renew(lock: Lock, lease: Lease, ttl: float) -> None:
 
 
 async def _release(lock: Lock, renewal: asyncio.Task[None]) -> None:
-    renewal.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await renewal
+    while not renewal.done():  # the client of Redis can overlook it
+        renewal.cancel()
+        await asyncio.wait({renewal}, timeout=1)
     try:
         await lock.release()
     except LockNotOwnedError:
@@ -197,7 +205,8 @@ async def _release(lock: Lock, renewal: asyncio.Task[None]) -> None:
 
 
 @contextlib.contextmanager
-def _as_service_error(client: Redis) -> Iterator[None]:
+def as_service_error(client: Redis) -> Iterator[None]:
+    """What Redis, or its absence, raises inside becomes a ServiceError that names its address."""
     try:
         yield
     except AuthenticationError as error:

@@ -13,8 +13,9 @@ import sys
 import sysconfig
 import time
 import traceback
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from pydantic import BaseModel
 
 from assetcore.assets import Asset
 from assetcore.documents import Document, restrict
+from assetcore.spending import Spent, account
 from assetcore.values import encode
 
 __all__ = ["Call", "Outcome", "call_async", "call_sync"]
@@ -49,12 +51,13 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a call gave: documents, or an error with the traceback of the user's code."""
+    """What a call gave: documents, or an error with the traceback of the user's code; and what it said that it cost."""
 
     documents: list[Document]
     seconds: float
     error: str | None = None
     traceback: str = ""
+    spent: Spent | None = None
 
 
 def _own(value: Any) -> Any:
@@ -71,45 +74,59 @@ def _own(value: Any) -> Any:
     return value
 
 
-async def call_async(asset: Asset[..., Any], call: Call, root: Path) -> Outcome:
-    """Call an async function, with its timeout and retries."""
-    started = time.perf_counter()
-    for attempt in range(asset.options.retries + 1):
-        limit = asyncio.timeout(asset.options.timeout)
-        try:
-            async with limit:
-                returned: Any = asset.function(**call.arguments())
-                if asset.output.stream:
-                    returned = [document async for document in returned]
-                else:
-                    returned = await returned
-            return Outcome(encode(asset.output, returned, call.default_name, call.who), time.perf_counter() - started)
-        except (Exception, SystemExit, asyncio.CancelledError) as error:
-            task = asyncio.current_task()
-            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
-                raise  # the run is being cancelled; otherwise it is the function that raised it
-            if attempt == asset.options.retries:
-                timeout = (
-                    asset.options.timeout if limit.expired() else None
-                )  # another TimeoutError is the function's own
-                return _failed(error, root, started, timeout)
+Slot = Callable[[], AbstractAsyncContextManager[object]]
+
+
+async def call_async(asset: Asset[..., Any], call: Call, root: Path, slot: Slot = nullcontext) -> Outcome:
+    """Call an async function, with its timeout and retries; each attempt in a slot, for which its time does not run."""
+    attempt, waited, started = 0, 0.0, time.perf_counter()
+    with account() as costs:
+        while True:
+            asked = time.perf_counter()
+            async with slot():
+                waited += time.perf_counter() - asked
+                outcome = await _attempt(asset, call, root)
+            if outcome.error is None or attempt == asset.options.retries:
+                break
             await asyncio.sleep(_backoff(attempt))
-    raise AssertionError("the loop returns")
+            attempt += 1
+    return replace(outcome, seconds=time.perf_counter() - started - waited, spent=costs.spent)
+
+
+async def _attempt(asset: Asset[..., Any], call: Call, root: Path) -> Outcome:
+    started = time.perf_counter()
+    limit = asyncio.timeout(asset.options.timeout)
+    try:
+        async with limit:
+            returned: Any = asset.function(**call.arguments())
+            if asset.output.stream:
+                returned = [document async for document in returned]
+            else:
+                returned = await returned
+        return Outcome(encode(asset.output, returned, call.default_name, call.who), time.perf_counter() - started)
+    except (Exception, SystemExit, asyncio.CancelledError) as error:
+        task = asyncio.current_task()
+        if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+            raise  # the run is being cancelled; otherwise it is the function that raised it
+        timeout = asset.options.timeout if limit.expired() else None  # another TimeoutError is the function's own
+        return _failed(error, root, started, timeout)
 
 
 def call_sync(asset: Asset[..., Any], call: Call, root: Path) -> Outcome:
     """Call a sync function, with its retries."""
     started = time.perf_counter()
-    for attempt in range(asset.options.retries + 1):
-        try:
-            returned: Any = asset.function(**call.arguments())
-            if asset.output.stream:
-                returned = list(returned)
-            return Outcome(encode(asset.output, returned, call.default_name, call.who), time.perf_counter() - started)
-        except (Exception, SystemExit) as error:
-            if attempt == asset.options.retries:
-                return _failed(error, root, started)
-            time.sleep(_backoff(attempt))
+    with account() as costs:
+        for attempt in range(asset.options.retries + 1):
+            try:
+                returned: Any = asset.function(**call.arguments())
+                if asset.output.stream:
+                    returned = list(returned)
+                documents = encode(asset.output, returned, call.default_name, call.who)
+                return Outcome(documents, time.perf_counter() - started, spent=costs.spent)
+            except (Exception, SystemExit) as error:
+                if attempt == asset.options.retries:
+                    return replace(_failed(error, root, started), spent=costs.spent)
+                time.sleep(_backoff(attempt))
     raise AssertionError("the loop returns")
 
 

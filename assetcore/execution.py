@@ -27,6 +27,7 @@ from assetcore.lineage import read
 from assetcore.lineage.commit import Committed, Overtaken, Reused
 from assetcore.lineage.schema import Connection
 from assetcore.plan import AssetState, Choice, judge_chosen, source_changes
+from assetcore.pools import Pools
 from assetcore.project import Project
 from assetcore.results import AssetResult, Event, Failure, Say
 from assetcore.runners import Runner, runner_for
@@ -85,11 +86,13 @@ class Run:
     _changed: dict[int, int] = field(init=False)
     keeper: Keeper = field(init=False)
     runner: Runner = field(init=False)
+    pools: Pools = field(init=False)
 
     def __post_init__(self) -> None:
         self.keeper = Keeper(self.project, self.id, run_timestamp(self.started))
         self.slices = dict(self.found.snapshot.slices)
         self._changed = {identifier: mark.changed for identifier, mark in self.found.marks.items()}
+        self.pools = Pools(self.project.settings.redis_url, self.project.settings.pools)
         self.runner = runner_for(self.project.settings, self.project.graph, self.project.name)
 
     async def perform(self, name: str) -> AssetResult:
@@ -119,6 +122,7 @@ class Run:
     async def close(self) -> None:
         """End what was started."""
         await self.runner.close()
+        await self.pools.close()
 
     def tell(self, event: Event) -> None:
         """Say what happens, and remember how far each step is."""
@@ -300,7 +304,7 @@ class Run:
         last = marks[project.asset_ids[name]].last if project.asset_ids[name] in marks else 0
         work = Work(
             project, self.keeper, self.runner, self.tell, asset, definition, definition_id, judgement, state, marks, views, result,
-            self.failures, last, force,
+            self.failures, last, force, None if asset.options.pool is None else self.pools[asset.options.pool],
         )  # fmt: skip
         gone = [(unit, was) for unit, was in removed.select("unit", "materialization").iter_rows() if was is not None]
         try:

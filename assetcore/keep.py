@@ -20,6 +20,7 @@ from assetcore.lineage.commit import Batch, Committed, Failed, Made, NewDocument
 from assetcore.lineage.manifest import NAME as MANIFEST
 from assetcore.lineage.manifest import encode_manifest
 from assetcore.project import Project
+from assetcore.spending import Spent
 from assetcore.staleness import Definition
 from assetcore.storage import Key, ObjectExistsError, Stored, encode_pack, object_key
 from assetcore.storage.formats import jsonable_fields
@@ -51,6 +52,7 @@ class Draft:
     seconds: float
     was: int | None
     before: tuple[tuple[int, bytes], ...]
+    spent: Spent | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +134,7 @@ class Keeper:
     async def commit(
         self, asset: Asset[..., Any], definition: Definition | None, definition_id: int, *, base: int | None = None,
         made: Sequence[Made] = (), reused: Sequence[Reused] = (), removed: Sequence[tuple[bytes, int | None]] = (),
-        failed: Sequence[Failed] = (), objects: Sequence[NewObject] = (),
+        failed: Sequence[Failed] = (), objects: Sequence[NewObject] = (), spent: Mapping[int, Spent] | None = None,
     ) -> Committed:  # fmt: skip
         """Manifest, then one transaction. The bytes are stored before: a crash leaves bytes that nobody knows, never the reverse."""
         project = self.project
@@ -141,7 +143,7 @@ class Keeper:
         batch = Batch(
             base >> 20, project.id, project.environment_id, project.asset_ids[asset.name], definition_id, self.run,
             self.key(asset, f"{MANIFEST}-{base >> 20:08d}.parquet"), tuple(made), tuple(reused), tuple(removed), tuple(failed),
-            tuple(objects),
+            tuple(objects), spent=tuple((number, s.tokens, s.usd) for number, s in (spent or {}).items()),
         )  # fmt: skip
         if made or reused or removed:
             assets = {project.asset_ids[n]: n for n in project.graph.upstream(asset.name)}

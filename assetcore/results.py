@@ -43,7 +43,10 @@ class Failure:
 
 @dataclass(slots=True)
 class AssetResult:
-    """What a run did to one asset, in units. `taken_in` counts the documents of a source, which is observed and not made."""
+    """What a run did to one asset, in units. `taken_in` counts the documents of a source, which is observed and not made.
+
+    `tokens` and `usd` are what the units that were called said that they cost, also those that failed.
+    """
 
     asset: str
     made: int = 0
@@ -54,13 +57,16 @@ class AssetResult:
     failed: int = 0
     skipped: int = 0
     taken_in: int = 0
+    tokens: int = 0
+    usd: float = 0.0
     seconds: float = 0.0
     keys: list[str] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
+        spent = {"tokens": self.tokens, "usd": round(self.usd, 6)} if self.tokens or self.usd else {}
         return {
             "asset": self.asset, "made": self.made, "unchanged": self.unchanged, "reused": self.reused, "fresh": self.fresh,
-            "removed": self.removed, "failed": self.failed, "skipped": self.skipped,
+            "removed": self.removed, "failed": self.failed, "skipped": self.skipped, **spent,
         }  # fmt: skip
 
     @property

@@ -20,7 +20,7 @@ from typing import Any
 import polars as pl
 
 from assetcore import explain, look, selection, stack
-from assetcore.errors import NothingSelectedError, SelectionError, UsageError
+from assetcore.errors import NothingSelectedError, SelectionError, SettingsError, UsageError
 from assetcore.execution import Run, walk
 from assetcore.explain import Lineage, Why
 from assetcore.graph import Graph
@@ -241,6 +241,7 @@ class Session:
         A selection of units that names none of the units there are selects nothing.
         """
         plan.check()
+        self._check_pools(plan)
         for source in plan.sources:
             seen = f"{source.new} new, {source.changed} changed, {source.removed} gone"
             say(Event("observed", source.source, source.documents, text=seen))
@@ -249,6 +250,18 @@ class Session:
                 rule = plan.choice.units[asset.asset]
                 raise NothingSelectedError(
                     f"{asset.asset} has no unit {rule}.", hint=f"See: aipctl plan {asset.asset} --force --units"
+                )
+
+    def _check_pools(self, plan: Plan) -> None:
+        """Refuse a plan in which an asset asks for a pool that nobody has given limits. Raises SettingsError."""
+        pools = self.project.settings.pools
+        for name in (a.asset for a in plan.assets if not a.idle):
+            asset = self.graph.assets[name]
+            if asset.options.pool is not None and asset.options.pool not in pools:
+                raise SettingsError(
+                    f"{name} ({asset.place}) asks for the pool {asset.options.pool!r}, which the settings do not have; "
+                    f"they have: {', '.join(sorted(pools)) or 'none'}.",
+                    hint=f"Write in assetcore.toml, below [pools]: {asset.options.pool} = {{concurrency = 8, per_minute = 600}}",
                 )
 
     async def _note_settled(self, plan: Plan, found: Read) -> None:
@@ -360,6 +373,7 @@ class Session:
             options = {"upstream": request["upstream"], "rehash": request["rehash"]}
             choice, plan, found = await self._widened(choice, **options)
             plan.check()
+            self._check_pools(plan)
             async with project.engine.begin() as connection:
                 await runs.close_abandoned(connection, project.id, project.environment_id)
                 await runs.resume(connection, stored.run)

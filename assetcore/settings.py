@@ -99,6 +99,15 @@ class BucketAccess(BaseModel):
         return options | ({"anon": True} if self.anonymous else {})
 
 
+class PoolLimits(BaseModel):
+    """What a pool of calls allows, among all runs that share a Redis; what is left out is not limited."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    concurrency: int | None = Field(default=None, ge=1)
+    per_minute: int | None = Field(default=None, ge=1)
+
+
 class Settings(BaseSettings):
     """Everything that differs between a laptop, a CI job and a server. Load it with `Settings.load(root)`."""
 
@@ -159,6 +168,10 @@ class Settings(BaseSettings):
     ray_address: str | None = Field(default=None, description="the address of a Ray cluster such as ray://host:10001")
     batch_seconds: float = Field(
         default=0.5, gt=0, le=3600, description="a number of seconds above 0: how much work one batch holds"
+    )
+    pools: dict[str, PoolLimits] = Field(
+        default_factory=dict,
+        description="a table of pools: name = {concurrency = 8, per_minute = 600}, of which one may be left out",
     )
     models: dict[str, str] = Field(default_factory=dict, description="a table of model aliases: alias = 'model name'")
     packages: dict[str, Literal["ignore", "stale"]] = Field(

@@ -151,6 +151,7 @@ class Window(Generic[T, R]):
         self._landed.extend((index, item, result) for (index, item), result in zip(part, results, strict=True))
         seconds = max(sum(map(self.cost, results)) / len(results), 1e-7)
         self._seconds_each = (self._seconds_each + seconds) / 2 if self._seconds_each else seconds
+        self._size = min(self._size, self._wanted)
         if len(self._landed) >= self._size:
             self._due.set()
 
@@ -159,18 +160,20 @@ class Window(Generic[T, R]):
         while not (self._all_called and not self._landed):
             if not self._all_called:
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._due.wait(), PATIENCE)
+                    async with asyncio.timeout(PATIENCE):
+                        await self._due.wait()
             self._due.clear()
             if not self._landed:
                 continue
             landed = sorted(self._landed, key=lambda one: one[0])
             batch, self._landed = landed[: self._size], landed[self._size :]
-            self._grow()
+            self._size = min(self._wanted, self._size * GROWTH)
             self._room.set()
             if len(self._landed) >= self._size:
                 self._due.set()
             await self.keep([(item, result) for _, item, result in batch])
 
-    def _grow(self) -> None:
-        wanted = self.places * self.seconds / self._seconds_each
-        self._size = int(min(max(wanted, self.places), self._size * GROWTH, self.largest))
+    @property
+    def _wanted(self) -> int:
+        """How many hold `seconds` of work, as far as is known."""
+        return int(min(max(self.places * self.seconds / self._seconds_each, self.places), self.largest))

@@ -329,6 +329,8 @@ def _results(rows: Sequence[Answer]) -> list[RenderableType]:
         words("asset"),
         *map(count, ("made", "unchanged", "reused", "fresh", "removed", "failed", "skipped")),
         Column("time", took, numeric=True),
+        count("tokens"),
+        Column("cost", lambda row: f"${row['usd']:,.4f}" if row.get("usd") else "", numeric=True),
     ]
     return [table(columns, busy, keep=("made",))] if busy else []
 

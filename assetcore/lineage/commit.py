@@ -115,7 +115,8 @@ class Batch:
     """One commit: what changes of one asset in one environment.
 
     `number` is that of the block of identifiers it took: known before Postgres is told, so that the manifest, which is named by it,
-    and those that collect the asset later can say which commit they mean.
+    and those that collect the asset later can say which commit they mean. `spent` says of those materializations that cost
+    something how many tokens and US dollars.
     """
 
     number: int
@@ -132,6 +133,7 @@ class Batch:
     failed: tuple[Failed, ...] = ()
     objects: tuple[NewObject, ...] = ()
     at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    spent: tuple[tuple[int, int, float], ...] = ()
 
     @property
     def changes(self) -> bool:
@@ -196,6 +198,7 @@ async def commit(connection: AsyncConnection, batch: Batch) -> Committed:
         connection, t.collected,
         [(m.id, parameter, asset, batch.environment, at) for m in batch.made for parameter, asset, at in m.collected],
     )  # fmt: skip
+    await _copy(connection, t.spent, batch.spent)
     heads = [(m.unit, m.id) for m in batch.made] + [(r.unit, r.materialization) for r in batch.reused]
     ended = (
         [m.unit for m in batch.made if m.was]

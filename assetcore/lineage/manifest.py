@@ -62,6 +62,7 @@ def encode_manifest(
     header = {
         "format": FORMAT, "project": project, "environment": environment, "asset": asset, "run": batch.run, "at": batch.at.isoformat(),
         "definition": facts, "objects": [asdict(o) for o in batch.objects], "assets": {str(i): n for i, n in assets.items()},
+        "spent": batch.spent,
     }  # fmt: skip
     table = pa.Table.from_arrays(
         _columns(batch), schema=_schema().with_metadata({"assetcore": json.dumps(header, sort_keys=True)})

@@ -20,7 +20,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSONB
 
 __all__ = [
     "asset", "block", "collected", "commit", "definition", "document", "edge", "environment", "failure", "head",
-    "materialization", "metadata", "object_", "observation", "part", "project", "run", "run_asset", "watermark",
+    "materialization", "metadata", "object_", "observation", "part", "project", "run", "run_asset", "spent", "watermark",
 ]  # fmt: skip
 
 metadata = sa.MetaData(
@@ -138,6 +138,14 @@ materialization = sa.Table(
     sa.Column("made_at", sa.DateTime(timezone=True), nullable=False),
     sa.Index("ix_materialization_recipe", "asset_id", "inputs"),
     comment="the fact that a unit, with a recipe (definition and inputs), produced these documents",
+)  # fmt: skip
+
+spent = sa.Table(
+    "spent", metadata,
+    sa.Column("materialization_id", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("tokens", sa.BigInteger, nullable=False),
+    sa.Column("usd", sa.Double, nullable=False),
+    comment="what a materialization said that it cost; no row where it said nothing",
 )  # fmt: skip
 
 document = sa.Table(

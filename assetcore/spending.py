@@ -1,0 +1,74 @@
+"""Spending: what does a unit say that it cost?
+
+`spend` is what a user's function calls, wherever in it the cost becomes known; the room that calls the function opens an account
+for each unit, and what was spent is kept with what the unit made. Outside a unit it does nothing, so that an asset stays an
+ordinary function.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+from assetcore.errors import UsageError
+
+__all__ = ["Account", "Spent", "account", "spend"]
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What something cost: tokens of models, and US dollars."""
+
+    tokens: int = 0
+    usd: float = 0.0
+
+
+@dataclass(slots=True)
+class Account:
+    """What one unit spends, in all its attempts and all the threads and tasks that it starts."""
+
+    entries: list[tuple[int, float]] = field(default_factory=list)
+
+    @property
+    def spent(self) -> Spent | None:
+        """All of it, or None where nothing was reported."""
+        if not self.entries:
+            return None
+        return Spent(sum(tokens for tokens, _ in self.entries), math.fsum(usd for _, usd in self.entries))
+
+
+_account: ContextVar[Account | None] = ContextVar("assetcore_account", default=None)
+
+
+def spend(*, tokens: int = 0, usd: float = 0.0) -> None:
+    """Report what the unit that is being made has just cost; what is reported adds up.
+
+        answer = await client.generate(...)
+        assetcore.spend(tokens=answer.usage.total_tokens, usd=answer.cost)
+
+    It is stored with what the unit makes, and summed for each asset of a run. Attempts that failed count. Outside a unit (a test, a
+    notebook, a thread that does not know its unit) it does nothing. Raises UsageError for what is no cost.
+    """
+    known = isinstance(tokens, int) and isinstance(usd, int | float) and not isinstance(tokens, bool)
+    if not known or tokens < 0 or not 0 <= usd < math.inf:
+        raise UsageError(
+            f"spend(tokens={tokens!r}, usd={usd!r}) is no cost.",
+            hint="Tokens are a whole number, dollars a number; from 0.",
+        )
+    current = _account.get()
+    if current is not None:
+        current.entries.append((tokens, float(usd)))
+
+
+@contextmanager
+def account() -> Iterator[Account]:
+    """An account for what is called inside."""
+    opened = Account()
+    token = _account.set(opened)
+    try:
+        yield opened
+    finally:
+        _account.reset(token)
