@@ -7,6 +7,7 @@ lineage; materializing plans under the environment's lock, runs what is stale as
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib
 import os
 import subprocess
@@ -45,6 +46,11 @@ PREFECT = {
     "PREFECT_LOGGING_INTERNAL_LEVEL": "CRITICAL",
     "DO_NOT_TRACK": "1",
 }
+EMBEDDED_PREFECT = {
+    "PREFECT_CLIENT_CSRF_SUPPORT_ENABLED": "false",
+    "PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED": "false",
+}
+"""What need not be asked of the server that was started for this home: a tenth of all questions."""
 """What Prefect finds in its environment, unless the user has said otherwise; it reads it when it is imported."""
 
 
@@ -339,14 +345,15 @@ class Session:
     ) -> str | None:
         """Run the steps as a Prefect flow run, with the API in the settings or the embedded one, which is started when needed."""
         project = self.project
-        addresses = await stack.up(project.settings, {"prefect"}, lambda text: run.say(Event("message", text=text)))
-        project.settings = addresses.applied_to(project.settings)
-        for name, value in PREFECT.items():
+        home = str(project.settings.home / "prefect-client")  # the user's own profile is not ours
+        embedded = project.settings.prefect_api_url is None
+        for name, value in {**PREFECT, **(EMBEDDED_PREFECT if embedded else {}), "PREFECT_HOME": home}.items():
             os.environ.setdefault(name, value)
-        os.environ.setdefault(
-            "PREFECT_HOME", str(project.settings.home / "prefect-client")
-        )  # the user's own profile is not ours
-        flow = await asyncio.to_thread(importlib.import_module, "assetcore.flow")  # Prefect takes a second to import
+        flow, addresses = await asyncio.gather(
+            asyncio.to_thread(_flow_room),
+            stack.up(project.settings, {"prefect"}, lambda text: run.say(Event("message", text=text))),
+        )
+        project.settings = addresses.applied_to(project.settings)
         return await flow.execute(run, flow.Steps(steps, _plan_rows(plan)), died)
 
     @asynccontextmanager
@@ -438,6 +445,17 @@ def scan(asset: str, *, project: str | None = None, root: Path | None = None) ->
             return await session.scan(asset)
 
     return asyncio.run(read_it())
+
+
+def _flow_room() -> Any:
+    """The room that knows Prefect, which takes a second to import; a tenth of it went into looking for garbage where there is none."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        return importlib.import_module("assetcore.flow")
+    finally:
+        if enabled:
+            gc.enable()
 
 
 async def _without_prefect(run: Run, steps: Mapping[str, Sequence[str]]) -> None:
