@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from assetcore.assets import Asset, Source, asset, collect, each, source
+    from assetcore.checks import check
     from assetcore.documents import Document
     from assetcore.errors import (
         AssetcoreError,
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "assetcore.assets": ("Asset", "Source", "asset", "collect", "each", "source"),
+    "assetcore.checks": ("check",),
     "assetcore.documents": ("Document",),
     "assetcore.errors": (
         "AssetcoreError", "DeclarationError", "MakeError", "NothingSelectedError", "ProjectError", "SchemaError", "SelectionError",
@@ -69,7 +71,8 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 __version__ = "0.1.0"
 __all__ = [  # noqa: RUF022 - by what they are for
     # declare
-    "Asset", "Document", "Folder", "SearchIndex", "Source", "asset", "bucket", "collect", "each", "folder", "source", "table", "urls",
+    "Asset", "Document", "Folder", "SearchIndex", "Source", "asset", "bucket", "check", "collect", "each", "folder", "source", "table",
+    "urls",
     # use
     "Graph", "Hit", "Plan", "RunResult", "Session", "Settings", "find_root", "load", "open_project", "scan", "spend",
     # errors

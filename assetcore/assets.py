@@ -490,7 +490,7 @@ def _unfilled(declared: Asset[..., Any], args: tuple[Any, ...], kwargs: dict[str
 
 
 def _resolve(declared: Asset[..., Any]) -> Resolved:
-    hints = _hints(declared)
+    hints = annotations_of(declared)
     dependencies: list[Dependency] = []
     configs: list[Config] = []
     for parameter in inspect.signature(declared.function).parameters.values():
@@ -501,9 +501,9 @@ def _resolve(declared: Asset[..., Any]) -> Resolved:
         annotation = hints.get(parameter.name)
         match parameter.default:
             case Each():
-                dependencies.append(_each(declared, parameter.name, annotation, parameter.default))
+                dependencies.append(each_of(declared, parameter.name, annotation, parameter.default))
             case Collect():
-                dependencies.append(_collect(declared, parameter.name, annotation, parameter.default))
+                dependencies.append(collect_of(declared, parameter.name, annotation, parameter.default))
             case Asset():
                 upstream = parameter.default.name
                 raise declared.fail(
@@ -519,7 +519,8 @@ def _resolve(declared: Asset[..., Any]) -> Resolved:
     return Resolved(tuple(dependencies), tuple(configs), output)
 
 
-def _hints(declared: Asset[..., Any]) -> dict[str, Any]:
+def annotations_of(declared: Asset[..., Any]) -> dict[str, Any]:
+    """The annotations of a declared function, evaluated. Raises DeclarationError for one that cannot be."""
     try:
         return typing.get_type_hints(declared.function, localns=dict(declared._names) if declared._names else None)
     except Exception as error:
@@ -529,7 +530,8 @@ def _hints(declared: Asset[..., Any]) -> dict[str, Any]:
         ) from None
 
 
-def _each(declared: Asset[..., Any], name: str, annotation: Any, default: Each) -> Dependency:
+def each_of(declared: Asset[..., Any], name: str, annotation: Any, default: Each) -> Dependency:
+    """What a parameter with `each` is given. Raises DeclarationError where its annotation does not fit."""
     upstream = _upstream(declared, name, "each", default.upstream)
     output = upstream.output
     form, found = _single_form(annotation)
@@ -545,12 +547,13 @@ def _each(declared: Asset[..., Any], name: str, annotation: Any, default: Each) 
     return Dependency(name, "each", upstream, form, typing.cast("Any", found), fields, cross=default.cross)
 
 
-def _collect(declared: Asset[..., Any], name: str, annotation: Any, default: Collect) -> Dependency:
+def collect_of(declared: Asset[..., Any], name: str, annotation: Any, default: Collect) -> Dependency:
+    """What a parameter with `collect` is given. Raises DeclarationError where its annotation does not fit."""
     upstream = _upstream(declared, name, "collect", default.upstream)
     per = _upstream(declared, name, "per=", default.per) if default.per is not None else None
     output = upstream.output
     origin, arguments = get_origin(annotation), get_args(annotation)
-    form: Form | None = FRAMES.get(_class_key(annotation))
+    form: Form | None = FRAMES.get(class_key(annotation))
     found: Any = None
     if form is None and origin is list and arguments:
         form, found = "list", arguments[0]
@@ -610,7 +613,7 @@ def _upstream(declared: Asset[..., Any], name: str, verb: str, found: Any) -> As
 
 
 def _single_form(annotation: Any) -> tuple[Form, Any]:
-    form = FRAMES.get(_class_key(annotation))
+    form = FRAMES.get(class_key(annotation))
     if form is not None:
         return form, None
     if isinstance(annotation, type) and issubclass(annotation, Document):
@@ -636,7 +639,7 @@ def _check_type(
 
 
 def _mismatch(declared: Asset[..., Any], name: str, annotation: Any, asked: str, expected: str) -> DeclarationError:
-    found = "no annotation" if annotation is None else f"the annotation {_show(annotation)}"
+    found = "no annotation" if annotation is None else f"the annotation {shown(annotation)}"
     fix = "polars.DataFrame" if expected.startswith("a frame") else expected.split(",")[0]
     return declared.fail(f"has {found} on {name!r}, but {asked} hands over {expected}.", f"Write {name}: {fix} = ...")
 
@@ -675,7 +678,7 @@ def _config(declared: Asset[..., Any], name: str, annotation: Any, default: Any)
             f"does not say where the {annotation.__name__} in {name!r} comes from.",
             f"Write {name}: {annotation.__name__} = each(...).",
         )
-    found = "no annotation" if annotation is None else _show(annotation)
+    found = "no annotation" if annotation is None else shown(annotation)
     raise declared.fail(
         f"takes {name!r} ({found}), which is neither a dependency nor config.",
         "Give it each(...) or collect(...) as default, or annotate it with a pydantic BaseModel.",
@@ -692,32 +695,32 @@ def _output(declared: Asset[..., Any], annotation: Any) -> Output:
     generator = inspect.isasyncgenfunction(declared.function) or inspect.isgeneratorfunction(declared.function)
     if generator and origin is not list and origin not in streams:
         raise declared.fail(
-            f"is annotated with {_show(annotation)}, but yields.",
+            f"is annotated with {shown(annotation)}, but yields.",
             "Annotate a function that yields with AsyncIterator[...] (async def) or Iterator[...] (def).",
         )
     if origin in (typing.Union, types.UnionType):
         inner = [a for a in arguments if a is not type(None)]
         if len(inner) == 1 and isinstance(inner[0], type) and issubclass(inner[0], Document) and len(arguments) == 2:
             return Output("document", inner[0], optional=True)
-        raise declared.fail(f"returns {_show(annotation)}.", f"{fix} A union is allowed only with None.")
+        raise declared.fail(f"returns {shown(annotation)}.", f"{fix} A union is allowed only with None.")
     if origin is list or origin in streams:
         inner = arguments[0] if arguments else None
         if not (isinstance(inner, type) and issubclass(inner, Document)):
             raise declared.fail(
-                f"returns {_show(annotation)}: its members are not documents.", f"{fix} Name what they are."
+                f"returns {shown(annotation)}: its members are not documents.", f"{fix} Name what they are."
             )
         if generator != (origin in streams):
             raise declared.fail(
-                f"is annotated with {_show(annotation)}, but {'yields' if generator else 'does not yield'}.",
+                f"is annotated with {shown(annotation)}, but {'yields' if generator else 'does not yield'}.",
                 "Annotate a function that yields with (Async)Iterator[...], one that returns with list[...].",
             )
         if generator and inspect.isasyncgenfunction(declared.function) != (origin in streams[:3]):
             raise declared.fail(
-                f"is annotated with {_show(annotation)}.",
+                f"is annotated with {shown(annotation)}.",
                 "async def yields AsyncIterator[...], def yields Iterator[...].",
             )
         return Output("document", inner, many=True, stream=generator)
-    form = FRAMES.get(_class_key(annotation))
+    form = FRAMES.get(class_key(annotation))
     if form is not None:
         return Output("table", Table)
     if isinstance(annotation, type) and issubclass(annotation, Document):
@@ -725,15 +728,17 @@ def _output(declared: Asset[..., Any], annotation: Any) -> Output:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel) and annotation is not BaseModel:
         return Output("model", annotation)
     raise declared.fail(
-        f"returns {_show(annotation)}.", f"{fix} Loose text or bytes have no name: wrap them in a Document."
+        f"returns {shown(annotation)}.", f"{fix} Loose text or bytes have no name: wrap them in a Document."
     )
 
 
-def _class_key(annotation: Any) -> tuple[str, str]:
+def class_key(annotation: Any) -> tuple[str, str]:
+    """The package and name of a class, to know it by without importing it."""
     return (str(getattr(annotation, "__module__", "")).split(".")[0], getattr(annotation, "__name__", ""))
 
 
-def _show(annotation: Any) -> str:
+def shown(annotation: Any) -> str:
+    """An annotation as it is written."""
     return (
         annotation.__name__
         if isinstance(annotation, type) and not get_args(annotation)

@@ -17,6 +17,7 @@ import polars as pl
 
 from assetcore.assets import Asset, Dependency
 from assetcore.calls import Call, Outcome, call_async
+from assetcore.guard import Guard
 from assetcore.keep import Draft, Keeper
 from assetcore.lineage import read
 from assetcore.lineage.commit import Committed, Failed, Made, NewDocument, Reused
@@ -55,6 +56,7 @@ class Work:
 
     project: Project
     keeper: Keeper
+    guard: Guard
     runner: Runner
     say: Say
     asset: Asset[..., Any]
@@ -94,11 +96,7 @@ class Work:
                 copied[unit] = earlier[inputs][0][1]
         base, made = await self._copies(units, copied) if copied else (None, [])
         if reused or made or gone:
-            self._note(
-                await self.keeper.commit(
-                    self.asset, self.definition, self.definition_id, base=base, made=made, reused=reused, removed=gone
-                )
-            )
+            self._note(await self.guard.commit(base=base, made=made, reused=reused, removed=gone))
         taken = [*(r.unit for r in reused), *copied]
         self.finished.extend([*taken, *(unit for unit, _ in gone)])
         self.result.reused += len(taken)
@@ -204,9 +202,15 @@ class Work:
         calls = [unit.call for unit in units]
         slot = nullcontext if self.pool is None else self.pool.slot
         if self.asset.asynchronous:
-            return [await call_async(self.asset, call, self.project.root, slot) for call in calls]
-        async with slot():
-            return await self.runner.call(self.asset.name, calls, self.project.fingerprint(self.asset.name).digest)
+            outcomes = [await call_async(self.asset, call, self.project.root, slot) for call in calls]
+        else:
+            async with slot():
+                outcomes = await self.runner.call(
+                    self.asset.name, calls, self.project.fingerprint(self.asset.name).digest
+                )
+        made = {u.unit: o.documents for u, o in zip(units, outcomes, strict=True) if o.error is None}
+        await self.guard.ask(made, asynchronous=True)
+        return outcomes
 
     async def _drafts(self, made: Sequence[tuple[Ready, Outcome]]) -> tuple[list[Draft], list[Failed]]:
         before = self._before(pl.DataFrame({"unit": [unit.unit for unit, _ in made]}, {"unit": pl.Binary}))
@@ -240,21 +244,18 @@ class Work:
                     outcome.spent,
                 )
             )
+        await self.guard.ask({draft.unit: draft.documents for draft in drafts}, asynchronous=False)
         return drafts, failed
 
     async def _keep(self, drafts: Sequence[Draft], failed: Sequence[Failed]) -> None:
         base = await self.keeper.allocate()
         made, objects = await self.keeper.store(self.asset, base, drafts)
+        spent = {m.id: d.spent for m, d in zip(made, drafts, strict=True) if d.spent is not None}
+        made, aside, refused, checked = self.guard.part(made)
+        failed = [*failed, *refused]
         self._note(
-            await self.keeper.commit(
-                self.asset,
-                self.definition,
-                self.definition_id,
-                base=base,
-                made=made,
-                objects=objects,
-                failed=failed,
-                spent={m.id: d.spent for m, d in zip(made, drafts, strict=True) if d.spent is not None},
+            await self.guard.commit(
+                base=base, made=[*made, *aside], objects=objects, failed=failed, checked=checked, spent=spent
             )
         )
         self.result.keys.extend(o.key for o in objects)
@@ -268,8 +269,14 @@ class Work:
             self.failures.append(failure)
             self.say(Event("unit-failed", self.asset.name, text=f"{self.asset.name}[{one.label}]: {one.error}"))
 
-    def _note(self, committed: Committed) -> None:
+    async def publish(self) -> None:
+        """Make current what was held until the whole asset is looked at, unless that is refused."""
+        self._note(await self.guard.publish())
+
+    def _note(self, committed: Committed | None) -> None:
         """Another run's commit between ours means that not all units are as they were judged."""
+        if committed is None:
+            return
         self.alone = self.alone and committed.after == self.last
         self.last = committed.number
 

@@ -22,11 +22,12 @@ from typing import Any
 from pydantic import BaseModel
 
 from assetcore.assets import Asset
+from assetcore.checks import Check, Verdict, verdict_of
 from assetcore.documents import Document, restrict
 from assetcore.spending import Spent, account
 from assetcore.values import encode
 
-__all__ = ["Call", "Outcome", "call_async", "call_sync"]
+__all__ = ["Call", "Outcome", "ask_async", "ask_sync", "call_async", "call_sync"]
 
 BACKOFF_SECONDS = 0.5
 BACKOFF_LIMIT = 30.0
@@ -51,13 +52,17 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a call gave: documents, or an error with the traceback of the user's code; and what it said that it cost."""
+    """What a call gave: documents, or an error with the traceback of the user's code; and what it said that it cost.
+
+    What a check said is its `verdict`.
+    """
 
     documents: list[Document]
     seconds: float
     error: str | None = None
     traceback: str = ""
     spent: Spent | None = None
+    verdict: Verdict | None = None
 
 
 def _own(value: Any) -> Any:
@@ -72,6 +77,29 @@ def _own(value: Any) -> Any:
         case "pandas", "DataFrame":
             return value.copy()
     return value
+
+
+async def ask_async(check: Check[..., Any], call: Call, root: Path) -> Outcome:
+    """Ask an async check."""
+    started = time.perf_counter()
+    with account() as costs:
+        try:
+            verdict = verdict_of(await check.function(**call.arguments()))
+        except (Exception, SystemExit, asyncio.CancelledError) as error:
+            _raise_if_cancelled(error)
+            verdict = _verdict(error, root, started)
+    return _said(verdict, started, costs.spent)
+
+
+def ask_sync(check: Check[..., Any], call: Call, root: Path) -> Outcome:
+    """Ask a sync check."""
+    started = time.perf_counter()
+    with account() as costs:
+        try:
+            verdict = verdict_of(check.function(**call.arguments()))
+        except (Exception, SystemExit) as error:
+            verdict = _verdict(error, root, started)
+    return _said(verdict, started, costs.spent)
 
 
 Slot = Callable[[], AbstractAsyncContextManager[object]]
@@ -105,15 +133,15 @@ async def _attempt(asset: Asset[..., Any], call: Call, root: Path) -> Outcome:
                 returned = await returned
         return Outcome(encode(asset.output, returned, call.default_name, call.who), time.perf_counter() - started)
     except (Exception, SystemExit, asyncio.CancelledError) as error:
-        task = asyncio.current_task()
-        if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
-            raise  # the run is being cancelled; otherwise it is the function that raised it
+        _raise_if_cancelled(error)
         timeout = asset.options.timeout if limit.expired() else None  # another TimeoutError is the function's own
         return _failed(error, root, started, timeout)
 
 
-def call_sync(asset: Asset[..., Any], call: Call, root: Path) -> Outcome:
-    """Call a sync function, with its retries."""
+def call_sync(asset: Asset[..., Any] | Check[..., Any], call: Call, root: Path) -> Outcome:
+    """Call a sync function, with its retries; a check's is asked."""
+    if isinstance(asset, Check):
+        return ask_sync(asset, call, root)
     started = time.perf_counter()
     with account() as costs:
         for attempt in range(asset.options.retries + 1):
@@ -128,6 +156,28 @@ def call_sync(asset: Asset[..., Any], call: Call, root: Path) -> Outcome:
                     return replace(_failed(error, root, started), spent=costs.spent)
                 time.sleep(_backoff(attempt))
     raise AssertionError("the loop returns")
+
+
+def _raise_if_cancelled(error: BaseException) -> None:
+    """Go on raising where the run is being cancelled; otherwise it is the function that raised it."""
+    task = asyncio.current_task()
+    if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+        raise error
+
+
+def _said(verdict: Verdict, started: float, spent: Spent | None) -> Outcome:
+    printable = replace(verdict, message=_printable(verdict.message, ERROR_LIMIT))
+    return Outcome([], time.perf_counter() - started, spent=spent, verdict=printable)
+
+
+def _verdict(error: BaseException, root: Path, started: float) -> Verdict:
+    """What an exception in a check says: AssertionError and ValueError that it failed, any other that it could not say."""
+    found = _failed(error, root, started)
+    if not isinstance(error, AssertionError | ValueError):
+        return Verdict("error", found.error or "", found.traceback)
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if _is_users(f.filename, root)]
+    line = frames[-1].line if frames else None
+    return Verdict("failed", _text(error) or line or type(error).__name__)
 
 
 def _failed(error: BaseException, root: Path, started: float, timeout: float | None = None) -> Outcome:

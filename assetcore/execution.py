@@ -21,6 +21,7 @@ from assetcore.assets import Asset, Source
 from assetcore.batches import LARGEST_BATCH, Work
 from assetcore.documents import Document
 from assetcore.errors import AssetcoreError, SourceError, StorageError
+from assetcore.guard import Guard
 from assetcore.keep import Draft, Keeper, facts_of
 from assetcore.lineage import commit as lineage
 from assetcore.lineage import read
@@ -116,7 +117,9 @@ class Run:
 
     def prepare(self, steps: Collection[str]) -> None:
         """Start what the steps will need, while the first of them are taken."""
-        if not all(self.project.graph.assets[name].asynchronous for name in steps):
+        graph = self.project.graph
+        called = [c for name in steps for c in (graph.assets[name], *graph.checks.get(name, ()))]
+        if not all(c.asynchronous for c in called):
             self.runner.prepare()
 
     async def close(self) -> None:
@@ -279,8 +282,10 @@ class Run:
     async def _make(self, asset: Asset[..., Any], result: AssetResult) -> None:
         project, name = self.project, asset.name
         definition = project.definition(name)
+        guard = Guard(project, self.keeper, self.runner, self.tell, asset, definition, result, self.failures)
         if (untouched := await self._untouched(asset, definition)) is not None:
             result.fresh = untouched
+            await guard.finish()
             return
         async with project.engine.begin() as connection:
             definition_id = await lineage.keep_definition(
@@ -302,13 +307,14 @@ class Run:
         result.fresh += part.beside(state.made) if part is not None else 0
         result.skipped, result.removed = skipped.height, removed.height
         last = marks[project.asset_ids[name]].last if project.asset_ids[name] in marks else 0
+        await guard.prepare(definition_id)
         work = Work(
-            project, self.keeper, self.runner, self.tell, asset, definition, definition_id, judgement, state, marks, views, result,
-            self.failures, last, force, None if asset.options.pool is None else self.pools[asset.options.pool],
+            project, self.keeper, guard, self.runner, self.tell, asset, definition, definition_id, judgement, state, marks, views,
+            result, self.failures, last, force, None if asset.options.pool is None else self.pools[asset.options.pool],
         )  # fmt: skip
         gone = [(unit, was) for unit, was in removed.select("unit", "materialization").iter_rows() if was is not None]
         try:
-            to_make = await work.take_back(to_make, reuse, gone)
+            to_make = await work.take_back(to_make, await guard.fit(reuse), gone)
             firsts = to_make if force else to_make.unique("inputs", keep="first", maintain_order=True)
             await work.make(firsts)
             if firsts.height < to_make.height:  # units of one recipe are executed once
@@ -317,10 +323,12 @@ class Run:
                     reuse = await read.reusable(
                         connection, project.asset_ids[name], definition_id, again["inputs"].to_list()
                     )
-                await work.make(await work.take_back(again, reuse, []))
+                await work.make(await work.take_back(again, await guard.fit(reuse), []))
+            await work.publish()
         except StorageError as error:
             self._fail(name, error)
         await self._finish(asset, definition, work)
+        await guard.finish()
 
     async def _read(
         self, connection: Connection, asset: Asset[..., Any], definition: Definition
@@ -386,7 +394,7 @@ class Run:
         """Hand down what is unfinished; note the asset as settled when nothing is."""
         project, identifier = self.project, self.project.asset_ids[asset.name]
         stale = work.judgement.judged.filter(pl.col("status") != "fresh")["unit"]
-        done = set(work.finished)
+        done = set() if work.guard.withholds else set(work.finished)
         unfinished = [u for u in stale if u not in done]
         above = any(up in self.unfinished for up in project.graph.upstream(asset.name))
         async with project.engine.begin() as connection:

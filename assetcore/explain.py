@@ -50,11 +50,12 @@ class CauseFound:
 
 @dataclass(frozen=True, slots=True)
 class Why:
-    """Why a unit is stale; `fresh` when it is not."""
+    """Why a unit is stale; `fresh` when it is not. `checks` say what they found in what it currently is."""
 
     unit: str
     status: str
     causes: tuple[CauseFound, ...]
+    checks: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def fresh(self) -> bool:
@@ -66,6 +67,7 @@ class Why:
             "fresh": self.fresh,
             "status": self.status,
             "causes": [c.to_json() for c in self.causes],
+            "checks": [dict(c) for c in self.checks],
         }
 
 

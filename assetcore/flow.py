@@ -33,6 +33,7 @@ from prefect.exceptions import FailedRun, ObjectNotFound
 from prefect.settings import temporary_settings
 from prefect.states import Completed, Crashed, Failed
 
+from assetcore.checks import CheckReport
 from assetcore.errors import ServiceError
 from assetcore.execution import Run, walk
 from assetcore.lineage import runs
@@ -209,6 +210,8 @@ async def _perform_all(run: Run, steps: Steps, display: _Display) -> State[Any]:
     failed = sum(r.failed for r in run.results.values())
     if failed:
         return Failed(message=f"{failed} unit{'s' if failed > 1 else ''} failed")
+    if refused := [r.asset for r in run.results.values() if r.refused]:
+        return Failed(message=f"A blocking check of {', '.join(refused)} did not pass")
     return Completed(message=f"{sum(r.made for r in run.results.values())} units made")
 
 
@@ -277,7 +280,7 @@ async def _with_progress(run: Run, name: str, display: _Display) -> AssetResult:
 
 def _state(result: AssetResult) -> State[Any]:
     message = result.summary
-    if result.failed:
+    if result.failed or result.refused:
         return Failed(message=message)
     if result.made or result.removed or result.taken_in:
         return Completed(message=message)
@@ -304,7 +307,12 @@ def _emit(run: Run, result: AssetResult) -> None:
 def _row(result: AssetResult, run: Run) -> dict[str, Any]:
     keys = [f"{run.project.settings.storage_url}/{key}" for key in result.keys]
     shown = ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
-    return {**result.to_json(), "seconds": round(result.seconds, 2), "keys": shown}
+    checks = "; ".join(f"{c.summary or f'{c.check} passed'}{_first(c)}" for c in result.checks)
+    return {**result.to_json(), "checks": checks, "seconds": round(result.seconds, 2), "keys": shown}
+
+
+def _first(check: CheckReport) -> str:
+    return f" ({check.findings[0]})" if check.findings else ""
 
 
 def _settings(api: str | None) -> dict[Any, Any]:

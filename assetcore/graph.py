@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from assetcore.assets import Asset, Dependency, Source
+from assetcore.checks import Check
 from assetcore.errors import DeclarationError, SelectionError
 
 __all__ = ["Graph"]
@@ -23,10 +24,10 @@ class Graph:
     """The assets of one project, in an order in which each comes after those it is made of.
 
     Raises DeclarationError naming every mistake of every asset: annotations, unknown dependencies, two assets of one name,
-    `each` parameters that are not related.
+    `each` parameters that are not related, checks that cannot be asked.
     """
 
-    def __init__(self, project: str, declared: Iterable[AnyAsset]) -> None:
+    def __init__(self, project: str, declared: Iterable[AnyAsset], checks: Iterable[Check[..., Any]] = ()) -> None:
         self.project = project
         named = _by_name(declared)
         _resolve_all(named.values())
@@ -37,6 +38,7 @@ class Graph:
                 self._below[up].append(name)
         self.assets: Mapping[str, AnyAsset] = {name: named[name] for name in self._sorted(named)}
         _raise_all([problem for asset in self.assets.values() if (problem := self._misaligned(asset))])
+        self.checks: Mapping[str, Sequence[Check[..., Any]]] = self._checks_of(checks)
 
     @cached_property
     def sources(self) -> tuple[str, ...]:
@@ -50,6 +52,11 @@ class Graph:
             raise SelectionError(
                 f"{self.project} has no asset or source {name!r}.", hint=f"It has: {', '.join(self.assets)}."
             ) from None
+
+    @cached_property
+    def functions(self) -> Mapping[str, AnyAsset | Check[..., Any]]:
+        """Whose function has which name: an asset's its own, that of a check `asset.check`."""
+        return {**self.assets, **{check.key: check for checks in self.checks.values() for check in checks}}
 
     def upstream(self, name: str) -> tuple[str, ...]:
         """The assets that `name` is made of directly."""
@@ -126,6 +133,29 @@ class Graph:
                 waits[below] -= 1
                 if waits[below] == 0:
                     heapq.heappush(heap, ready(below))
+
+    def _checks_of(self, declared: Iterable[Check[..., Any]]) -> dict[str, list[Check[..., Any]]]:
+        """The checks of each asset, in the order in which they are declared."""
+        found: dict[str, list[Check[..., Any]]] = {}
+        known: dict[str, Check[..., Any]] = {}
+        problems: list[DeclarationError] = []
+        for check in sorted(declared, key=lambda c: (c.place.file, c.place.line)):
+            try:
+                if self.assets.get(check.asset.name) is not check.asset:
+                    raise check.fail(
+                        f"is about {check.asset.name}, which is no asset of {self.project}.",
+                        "Import the asset into a module of the project, or leave the check out of it.",
+                    )
+                if known.setdefault(check.key, check) is not check:
+                    raise check.fail(
+                        f"is declared twice; the other is at {known[check.key].place}.", "Rename one of them."
+                    )
+                check.resolve()
+            except DeclarationError as error:
+                problems.append(error)
+            found.setdefault(check.asset.name, []).append(check)
+        _raise_all(problems)
+        return found
 
     def _misaligned(self, asset: AnyAsset) -> DeclarationError | None:
         eaches = [d for d in asset.dependencies if d.kind == "each" and not d.cross]

@@ -16,7 +16,7 @@ from assetcore.assets import Asset, Source
 from assetcore.documents import Document, field_digests, identity
 from assetcore.errors import StorageError
 from assetcore.lineage import commit as lineage
-from assetcore.lineage.commit import Batch, Committed, Failed, Made, NewDocument, NewObject, Reused
+from assetcore.lineage.commit import Batch, Checked, Committed, Failed, Made, NewDocument, NewObject, Reused
 from assetcore.lineage.manifest import NAME as MANIFEST
 from assetcore.lineage.manifest import encode_manifest
 from assetcore.project import Project
@@ -135,6 +135,7 @@ class Keeper:
         self, asset: Asset[..., Any], definition: Definition | None, definition_id: int, *, base: int | None = None,
         made: Sequence[Made] = (), reused: Sequence[Reused] = (), removed: Sequence[tuple[bytes, int | None]] = (),
         failed: Sequence[Failed] = (), objects: Sequence[NewObject] = (), spent: Mapping[int, Spent] | None = None,
+        checked: Sequence[Checked] = (),
     ) -> Committed:  # fmt: skip
         """Manifest, then one transaction. The bytes are stored before: a crash leaves bytes that nobody knows, never the reverse."""
         project = self.project
@@ -144,6 +145,7 @@ class Keeper:
             base >> 20, project.id, project.environment_id, project.asset_ids[asset.name], definition_id, self.run,
             self.key(asset, f"{MANIFEST}-{base >> 20:08d}.parquet"), tuple(made), tuple(reused), tuple(removed), tuple(failed),
             tuple(objects), spent=tuple((number, s.tokens, s.usd) for number, s in (spent or {}).items()),
+            checked=tuple(checked),
         )  # fmt: skip
         if made or reused or removed:
             assets = {project.asset_ids[n]: n for n in project.graph.upstream(asset.name)}

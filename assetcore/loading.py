@@ -23,6 +23,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from assetcore.assets import Asset, Source
+from assetcore.checks import Check
 from assetcore.errors import AssetcoreError, DeclarationError, ProjectError, UsageError
 from assetcore.fingerprint import Fingerprint, fingerprint
 from assetcore.graph import Graph
@@ -54,7 +55,7 @@ def package_of(root: Path, project: str) -> str:
 
 
 def load(root: Path, name: str) -> Graph:
-    """Import a project and collect the assets in the namespaces of its modules.
+    """Import a project and collect the assets and checks in the namespaces of its modules.
 
     Modules that are loaded already from the same place are imported anew, so that a long-lived process sees edits.
     Raises ProjectError when there is no such project or a module cannot be imported (file, line and reason), DeclarationError
@@ -87,7 +88,8 @@ def load(root: Path, name: str) -> Graph:
         raise ProjectError(
             f"The project {name} declares no asset.", hint="Put @asset on a function in one of its modules."
         )
-    return Graph(name.rpartition(".")[2], declared.values())
+    checks = {id(v): v for module in modules for v in vars(module).values() if isinstance(v, Check)}
+    return Graph(name.rpartition(".")[2], declared.values(), checks.values())
 
 
 def configuration(graph: Graph, root: Path, overrides: Sequence[str] = ()) -> dict[str, dict[str, BaseModel]]:
@@ -169,13 +171,19 @@ def user_packages(graph: Graph) -> frozenset[str]:
 
 
 def fingerprint_of(graph: Graph, name: str) -> Fingerprint:
-    """The fingerprint of an asset's code, with the methods of the documents and config that it is given."""
-    asset = graph.assets[name]
-    given = [d.upstream.output.type for d in asset.dependencies] + [c.model for c in asset.configs]
+    """The fingerprint of the code of an asset, or of a check (`asset.check`), with the methods of what it is given."""
+    called = graph.functions[name]
+    packages, version = user_packages(graph), None
+    if isinstance(called, Check):
+        given: list[type] = [called.asset.output.type]
+        packages |= {called.function.__module__.partition(".")[0]}
+    else:
+        given = [d.upstream.output.type for d in called.dependencies] + [c.model for c in called.configs]
+        version = called.options.version
     return fingerprint(
-        asset.function,
-        user_packages=user_packages(graph),
-        version=asset.options.version,
+        called.function,
+        user_packages=packages,
+        version=version,
         types=[cls for cls in dict.fromkeys(given) if _has_methods(cls)],
     )
 

@@ -6,7 +6,7 @@ import asyncio
 import difflib
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path, PurePosixPath
@@ -15,10 +15,12 @@ from typing import Any
 import polars as pl
 
 from assetcore.assets import Asset
+from assetcore.checks import CheckReport
 from assetcore.documents import Document, document_id
 from assetcore.errors import NothingSelectedError, SelectionError, UsageError
 from assetcore.explain import find
 from assetcore.keep import SUFFIXES
+from assetcore.lineage import checks as checked
 from assetcore.lineage import read, trace
 from assetcore.lineage.trace import Found
 from assetcore.plan import Choice, Plan
@@ -31,6 +33,8 @@ __all__ = [
     "Diff",
     "Exported",
     "StoredDocument",
+    "checks",
+    "checks_of",
     "compare",
     "export",
     "list_assets",
@@ -58,12 +62,14 @@ class AssetInfo:
     stale: int | None
     failed: int
     made_at: datetime | None
+    checks: tuple[CheckReport, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return {
             "asset": self.asset, "kind": self.kind, "group": self.group, "tags": list(self.tags), "owner": self.owner,
             "description": self.description, "units": self.units, "documents": self.documents, "stale": self.stale,
             "failed": self.failed, "made_at": self.made_at.isoformat() if self.made_at else None,
+            "checks": [check.to_json() for check in self.checks],
         }  # fmt: skip
 
 
@@ -78,6 +84,7 @@ class StoredDocument:
     sha256: bytes
     content: bytes
     key: str
+    checks: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def id(self) -> str:
@@ -86,7 +93,7 @@ class StoredDocument:
     def to_json(self) -> dict[str, Any]:
         return {
             "id": self.id, "asset": self.asset, "unit": self.unit, "document": self.name, "media_type": self.media_type,
-            "size": len(self.content), "sha256": self.sha256.hex(), "key": self.key,
+            "size": len(self.content), "sha256": self.sha256.hex(), "key": self.key, "checks": [dict(c) for c in self.checks],
         }  # fmt: skip
 
 
@@ -129,7 +136,7 @@ async def list_assets(project: Project, choice: Choice, plan: Plan) -> list[Asse
         found.append(
             AssetInfo(
                 name, asset.kind, asset.group, asset.tags, asset.options.owner, asset.description, units, documents,
-                stale.get(name), failures.get(identifier, 0), made_at,
+                stale.get(name), failures.get(identifier, 0), made_at, tuple(c for c in plan.checks if c.asset == name),
             )
         )  # fmt: skip
     return found
@@ -144,7 +151,47 @@ async def show(project: Project, text: str) -> list[StoredDocument]:
             f"{text} names more than {SHOWN:,} documents.",
             hint=f"Name a unit: '{text}[...]', or write all of them: aipctl export {text} DIR",
         )
-    return await _stored(project, found)
+    said = await _said(project, found)
+    documents = await _stored(project, found)
+    return [replace(d, checks=tuple(said.get(f.id, ()))) for d, f in zip(documents, found, strict=True)]
+
+
+async def checks(project: Project, plan: Plan) -> tuple[CheckReport, ...]:
+    """What the checks of a plan's assets say of them as they are, and which of them a run would ask."""
+    versions = project.checks(a.asset for a in plan.assets)
+    if not versions:
+        return ()
+    async with project.engine.connect() as connection:
+        return tuple(await checked.standing(connection, project.environment_id, versions))
+
+
+async def checks_of(project: Project, text: str) -> tuple[Mapping[str, Any], ...]:
+    """What checks say of the unit that a REF names."""
+    if not project.graph.checks:
+        return ()
+    async with project.engine.connect() as connection:
+        try:
+            found = (await find(project, connection, text, limit=1))[:1]
+        except SelectionError:  # it has no documents
+            return ()
+    return tuple(said for one in (await _said(project, found)).values() for said in one)
+
+
+async def _said(project: Project, found: Sequence[Found]) -> dict[int, list[dict[str, Any]]]:
+    """What checks say of the units that these documents are of."""
+    names = {i: n for n, i in project.asset_ids.items()}
+    versions = project.checks({names[f.asset] for f in found if f.asset in names})
+    if not versions:
+        return {}
+    async with project.engine.connect() as connection:
+        said = await checked.of_documents(connection, project.environment_id, versions, [f.id for f in found])
+    return {
+        document: [
+            {"check": v.check.name, "status": verdict.status, "blocking": v.check.blocking, "message": verdict.message}
+            for v, verdict in verdicts
+        ]
+        for document, verdicts in said.items()
+    }
 
 
 async def _stored(project: Project, found: Sequence[Found]) -> list[StoredDocument]:

@@ -17,6 +17,7 @@ import polars as pl
 from pydantic import BaseModel
 
 from assetcore.assets import Asset, Dependency, Source
+from assetcore.checks import CheckReport
 from assetcore.digest import digest
 from assetcore.errors import StaleInputError
 from assetcore.fingerprint import Fingerprint
@@ -178,6 +179,7 @@ class Plan:
     judgements: Mapping[str, Judgement] = field(default_factory=dict)
     views: Mapping[str, View] = field(default_factory=dict)
     notes: tuple[Mapping[str, str], ...] = ()
+    checks: tuple[CheckReport, ...] = ()
 
     @property
     def stale(self) -> int:
@@ -187,7 +189,12 @@ class Plan:
     @property
     def up_to_date(self) -> bool:
         """Whether a run would do nothing at all."""
-        return all(a.idle for a in self.assets) and all(s.idle for s in self.sources)
+        return all(a.idle for a in self.assets) and all(s.idle for s in self.sources) and not self.to_check
+
+    @property
+    def to_check(self) -> frozenset[str]:
+        """The assets of which a run would ask a check."""
+        return frozenset(check.asset for check in self.checks if check.due)
 
     def lean(self) -> Plan:
         """The same plan without the frames of all units that it was made from."""
@@ -212,7 +219,7 @@ class Plan:
             "project": self.project, "environment": self.environment, "stale": self.stale, "assets": assets,
             "sources": [s.to_json() for s in self.sources], "up_to_date": self.up_to_date,
             "stale_inputs": list(self.stale_inputs),
-            "notes": [dict(note) for note in self.notes],
+            "notes": [dict(note) for note in self.notes], "checks": [check.to_json() for check in self.checks],
             "undecided": [a.asset for a in self.assets if a.undecided and not (a.stale or a.pending or a.removed)],
             "estimate": {"seconds": round(self.seconds, 1), "tokens": None, "usd": None},
         }  # fmt: skip

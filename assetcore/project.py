@@ -6,7 +6,7 @@ the environment and the assets, and the bucket.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,10 +14,12 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from assetcore.assets import Source
+from assetcore.digest import digest
 from assetcore.errors import UsageError
 from assetcore.fingerprint import Fingerprint
 from assetcore.graph import Graph
 from assetcore.lineage import schema
+from assetcore.lineage.checks import Version
 from assetcore.lineage.registry import register
 from assetcore.loading import configuration, fingerprint_of, load
 from assetcore.plan import define
@@ -81,16 +83,16 @@ class Project:
             await engine.dispose()
 
     def fingerprint(self, name: str) -> Fingerprint:
-        """The fingerprint of an asset's code, and of the methods of the documents and config that it is given; computed once.
+        """The fingerprint of an asset's or check's code, and of the methods of the documents and config that it is given; computed once.
 
         Raises DeclarationError in strict mode where something cannot be followed.
         """
         if name not in self._fingerprints:
-            asset = self.graph.assets[name]
+            called = self.graph.functions[name]
             found = fingerprint_of(self.graph, name)
             if self.settings.strict and found.notes:
                 note = found.notes[0]
-                raise asset.fail(f"cannot be followed at {note.where}: {note.what} ({note.code}).", note.settle)
+                raise called.fail(f"cannot be followed at {note.where}: {note.what} ({note.code}).", note.settle)
             self._fingerprints[name] = found
         return self._fingerprints[name]
 
@@ -103,6 +105,16 @@ class Project:
             counted = [package for package, policy in self.settings.packages.items() if policy == "stale"]
             self._definitions[name] = define(asset, self.fingerprint(name), config, models, counted)
         return self._definitions[name]
+
+    def checks(self, names: Iterable[str]) -> list[Version]:
+        """The checks of these assets, each in its present version: its code, and what it is given."""
+        found = [check for name in names for check in self.graph.checks.get(name, ())]
+        return [
+            Version(
+                c, self.asset_ids[c.asset.name], digest("check", self.fingerprint(c.key).digest, c.scope, c.given.form)
+            )
+            for c in found
+        ]
 
     def definitions(self, names: Collection[str]) -> dict[str, Definition]:
         """The current definitions of these assets (sources have none)."""

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from assetcore.checks import CheckReport
+
 __all__ = ["AssetResult", "Event", "Failure", "RunResult", "Say"]
 
 NOTHING = "nothing to do"
@@ -43,9 +45,10 @@ class Failure:
 
 @dataclass(slots=True)
 class AssetResult:
-    """What a run did to one asset, in units. `taken_in` counts the documents of a source, which is observed and not made.
+    """What a run did to one asset, in units, and what its checks say of it then.
 
-    `tokens` and `usd` are what the units that were called said that they cost, also those that failed.
+    `taken_in` counts the documents of a source, which is observed and not made. `tokens` and `usd` are what the units that were called
+    said that they cost, also those that failed.
     """
 
     asset: str
@@ -61,6 +64,7 @@ class AssetResult:
     usd: float = 0.0
     seconds: float = 0.0
     keys: list[str] = field(default_factory=list)
+    checks: tuple[CheckReport, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         spent = {"tokens": self.tokens, "usd": round(self.usd, 6)} if self.tokens or self.usd else {}
@@ -76,9 +80,15 @@ class AssetResult:
 
     @property
     def summary(self) -> str:
-        """The counts that are not zero, in words."""
+        """The counts that are not zero, in words, and the checks that did not pass."""
         shown = ("taken_in", "made", "unchanged", "reused", "removed", "failed", "skipped")
-        return ", ".join(f"{getattr(self, n)} {n.replace('_', ' ')}" for n in shown if getattr(self, n)) or NOTHING
+        counts = ", ".join(f"{getattr(self, n)} {n.replace('_', ' ')}" for n in shown if getattr(self, n))
+        return "; ".join([counts or NOTHING, *filter(None, (check.summary for check in self.checks))])
+
+    @property
+    def refused(self) -> bool:
+        """Whether a blocking check did not pass."""
+        return any(check.refuses for check in self.checks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +101,7 @@ class RunResult:
     assets: tuple[AssetResult, ...]
     failures: tuple[Failure, ...] = ()
     seconds: float = 0.0
+    checks: tuple[CheckReport, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """What `aipctl materialize --json` prints."""
@@ -101,4 +112,5 @@ class RunResult:
             "assets": [a.to_json() for a in self.assets],
             "failures": [f.to_json() for f in self.failures],
             "seconds": round(self.seconds, 3),
+            "checks": [c.to_json() for c in self.checks],
         }

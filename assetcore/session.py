@@ -165,7 +165,8 @@ class Session:
         name = selection.parse_ref(ref).asset
         chosen = [name] if name is not None and name in self.graph.assets else list(self.graph.assets)
         plan, found = await self._plan(Choice(frozenset(chosen)), rehash=False, entire=True)
-        return await explain.why(self.project, ref, plan, found.snapshot)
+        why = await explain.why(self.project, ref, plan, found.snapshot)
+        return replace(why, checks=await look.checks_of(self.project, why.unit))
 
     async def lineage(self, ref: str, direction: str = "up", depth: int | None = None) -> Lineage:
         """What documents were made of (up), or what was made of them (down)."""
@@ -211,7 +212,7 @@ class Session:
             states |= {name: replace(states[name], former=former) for name in plan.changed_aggregates}
             snapshot = replace(found.snapshot, states=states)
             plan = make_plan(self.graph, self.environment, snapshot, choice, details=details)
-        return replace(plan, notes=self._notes(plan)), found
+        return replace(plan, notes=self._notes(plan), checks=await look.checks(self.project, plan)), found
 
     def _notes(self, plan: Plan) -> tuple[dict[str, str], ...]:
         """What of the selected assets' code cannot be followed, so that a change of it would go unnoticed."""
@@ -239,7 +240,7 @@ class Session:
     async def _nothing_to_do(self, plan: Plan, found: Read, started: datetime) -> RunResult:
         await self._note_settled(plan, found)
         results = tuple(AssetResult(a.asset, fresh=a.fresh) for a in plan.assets)
-        return RunResult(None, None, "nothing to do", results, seconds=_since(started))
+        return RunResult(None, None, "nothing to do", results, seconds=_since(started), checks=plan.checks)
 
     def _check(self, plan: Plan, say: Say) -> None:
         """Refuse a plan that cannot be run, and say what was observed.
@@ -338,7 +339,8 @@ class Session:
         planned = {a.asset: AssetResult(a.asset, fresh=a.fresh) for a in plan.assets}
         made = {n: r for n, r in run.results.items() if n in planned}
         results = tuple((planned | made).values())
-        return RunResult(run.id, flow_run, status, results, tuple(run.failures), _since(run.started))
+        checks = tuple(check for one in results for check in one.checks)
+        return RunResult(run.id, flow_run, status, results, tuple(run.failures), _since(run.started), checks)
 
     async def _as_flow(
         self, run: Run, steps: Mapping[str, Sequence[str]], plan: Plan, died: Sequence[str]
@@ -480,7 +482,7 @@ def changed_since(graph: Graph, root: Path, reference: str) -> frozenset[str]:
 def steps_of(plan: Plan, graph: Graph) -> dict[str, list[str]]:
     """The steps of a run in order: sources to take in, assets to make; each with the steps that it waits for."""
     sources = [s.source for s in plan.sources if not s.idle]
-    return graph.nearest([*sources, *(a.asset for a in plan.assets if not a.idle)])
+    return graph.nearest([*sources, *(a.asset for a in plan.assets if not a.idle or a.asset in plan.to_check)])
 
 
 def _plan_rows(plan: Plan) -> list[dict[str, Any]]:

@@ -21,12 +21,22 @@ from assetcore.errors import AssetcoreError, StorageError
 from assetcore.storage import Reader, Stored, arrow_array, check_fields, columns_of, sorted_json, to_column
 from assetcore.storage.arrow import pa, pq
 
-__all__ = ["decode", "decode_many", "drain", "encode"]
+__all__ = ["as_made", "decode", "decode_many", "drain", "encode"]
 
 _STREAM_ROWS = 256
 _STREAM_BYTES = 8 << 20
 _PARQUET: dict[str, Any] = {"version": "2.6", "compression": "zstd", "compression_level": 3, "row_group_size": 1 << 17}
 """Pinned: a default of another release must not make equal frames different documents."""
+
+
+async def as_made(dependency: Dependency, documents: Sequence[Document]) -> list[Any]:
+    """What a unit has just made, in the form that a parameter asks for: one value for each document, or one list of all."""
+    values = await _read(dependency.upstream.output, documents)
+    if dependency.form == "list":
+        return [values]
+    if dependency.upstream.output.form == "table":
+        return [await asyncio.to_thread(_formed, dependency, table) for table in values]
+    return values
 
 
 async def drain(returned: Any) -> Any:
@@ -264,10 +274,13 @@ def _problems(error: ValidationError) -> str:
 
 async def _objects(output: Output, reader: Reader, stored: Sequence[Stored]) -> list[Any]:
     """The documents, or the models or Arrow tables that they are."""
-    documents = await reader.documents(stored, output.document_type)
+    return await _read(output, await reader.documents(stored, output.document_type))
+
+
+async def _read(output: Output, documents: Sequence[Document]) -> list[Any]:
     match output.form:
         case "document":
-            return documents
+            return list(documents)
         case "model":
             return [_model(output, document) for document in documents]
         case "table":

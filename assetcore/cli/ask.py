@@ -190,6 +190,7 @@ def _facts(graph: Graph, name: str) -> dict[str, Any]:
     return {
         "asset": name, "kind": asset.kind, "group": asset.group, "tags": list(asset.tags), "owner": asset.options.owner,
         "description": asset.description, "units": None, "documents": None, "stale": None, "failed": None, "made_at": None,
+        "checks": [{"check": check.name, "scope": check.scope, "blocking": check.blocking} for check in graph.checks.get(name, ())],
     }  # fmt: skip
 
 

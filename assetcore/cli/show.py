@@ -19,7 +19,7 @@ from rich.text import Text
 from assetcore.selection import format_ref
 
 __all__ = [
-    "assets", "causes", "comparison", "documents", "dot", "exported", "found", "garbage", "graph", "lineage", "mermaid",
+    "assets", "causes", "check_lines", "comparison", "documents", "dot", "exported", "found", "garbage", "graph", "lineage", "mermaid",
     "outcome", "plan", "run", "runs", "services", "settings", "why",
 ]  # fmt: skip
 
@@ -46,6 +46,7 @@ def assets(answer: Answer) -> RenderableType:
         count("documents"),
         count("stale"),
         count("failed"),
+        Column("checks", _standing),
         Column("made", lambda row: moment(row.get("made_at"))),
         Column("tags", lambda row: ", ".join(row.get("tags") or ())),
         words("owner"),
@@ -53,6 +54,36 @@ def assets(answer: Answer) -> RenderableType:
     if all(row["group"] == "main" for row in rows):
         columns = [column for column in columns if column.title != "group"]
     return table(columns, rows)
+
+
+def _standing(row: Answer) -> str:
+    """`1 of 3 failed`; `3 passed`; how many there are, where only declarations are known."""
+    checks = row.get("checks") or ()
+    bad = sum(1 for check in checks if check.get("status") in ("failed", "error"))
+    if bad:
+        return f"{bad} of {len(checks)} failed"
+    passed = sum(1 for check in checks if check.get("status") == "passed")
+    return f"{passed} passed" if passed else plural(len(checks), "check") if checks else ""
+
+
+def check_lines(checks: Sequence[Answer]) -> list[RenderableType]:
+    """What did not pass: each check with the first units, and whether that keeps anything from being current."""
+    lines: list[RenderableType] = []
+    for check in checks:
+        bad = check["failed"] + check["errors"]
+        if not bad:
+            continue
+        verb = "could not say" if check["status"] == "error" else "failed"
+        of = f" for {plural(bad, 'unit')}" if check["scope"] == "unit" else ""
+        weight = "blocking" if check["blocking"] else "a warning"
+        style = "red" if check["blocking"] else "yellow"
+        lines.append(Text(f"Check {check['asset']}.{check['check']} {verb}{of} ({weight}):", style=style))
+        found = check["findings"][:FAILURES_SHOWN]
+        named = [(f"{finding['unit']}: " if finding["unit"] else "") + finding["message"] for finding in found]
+        lines += [Text(f"  {line}") for line in named]
+        if bad > len(named) and check["scope"] == "unit":
+            lines.append(Text(f"  and {bad - len(named):,} more", style="dim"))
+    return lines
 
 
 def plan(answer: Answer, *, units: bool = False) -> RenderableType:
@@ -90,6 +121,9 @@ def plan(answer: Answer, *, units: bool = False) -> RenderableType:
         parts.append(
             Text(f"{note['code']} {note['asset']}: {note['what']} ({note['where']}). {note['settle']}", style="yellow")
         )
+    parts += check_lines(answer.get("checks", ()))
+    if due := [f"{check['asset']}.{check['check']}" for check in answer.get("checks", ()) if check["due"]]:
+        parts.append(Text(f"To check: {', '.join(due)}", style="dim"))
     parts.append(Text(_plan_sentence(answer, busy)))
     return Group(*parts)
 
@@ -133,8 +167,12 @@ def _unit_lines(row: Answer) -> list[RenderableType]:
 
 def why(answer: Answer) -> RenderableType:
     """`why`: the causes, each with what it was before and what it is now."""
+    said = [
+        Text(f"  check {check['check']} {check['status']}" + (f": {check['message']}" if check["message"] else ""))
+        for check in answer.get("checks", ())
+    ]
     if answer["fresh"]:
-        return Text(f"{answer['unit']} is fresh.")
+        return Group(Text(f"{answer['unit']} is fresh."), *said)
     parts: list[RenderableType] = [Text(f"{answer['unit']} is {answer.get('status', 'stale')}:")]
     for cause in answer["causes"]:
         parts.append(Text(f"  {cause['code']}: {cause['detail']}"))
@@ -143,7 +181,7 @@ def why(answer: Answer) -> RenderableType:
             parts.append(indented(diff_text(cause["diff"]), 4))
         elif before is not None or after is not None:
             parts.append(Text(f"    {short(before)} -> {short(after)}"))
-    return Group(*parts)
+    return Group(*parts, *said)
 
 
 def lineage(answer: Answer) -> RenderableType:
@@ -266,11 +304,18 @@ def documents(answer: Answer) -> RenderableType:
         Column("size", lambda row: size(row["size"]), numeric=True),
         Column("media type", lambda row: row["media_type"]),
         Column("unit", lambda row: row["unit"] if row.get("unit") not in (None, row["document"]) else ""),
+        Column(
+            "checks", lambda row: "; ".join(_objection(check) for check in row.get("checks") or () if check["message"])
+        ),
     ]
     drawn: list[RenderableType] = [table(columns, rows[:ROWS_SHOWN])]
     if len(rows) > ROWS_SHOWN:
         drawn.append(Text(f"and {len(rows) - ROWS_SHOWN:,} more (all of them: --json)", style="dim"))
     return Group(*drawn)
+
+
+def _objection(check: Answer) -> str:
+    return f"{check['check']}: {check['message']}"
 
 
 def comparison(answer: Answer) -> RenderableType:
@@ -308,6 +353,9 @@ def outcome(answer: Answer) -> RenderableType:
             parts.append(indented(Text(failure["traceback"].rstrip(), style="dim"), 2))
     if len(failures) > FAILURES_SHOWN:
         parts.append(Text(f"and {len(failures) - FAILURES_SHOWN:,} more failures (all of them: --json)"))
+    parts += check_lines(
+        [check for check in answer.get("checks", ()) if not check["blocking"]]
+    )  # a blocking one's are failures
     parts.append(Text(_outcome_sentence(answer)))
     return Group(*parts)
 
@@ -341,7 +389,10 @@ def _outcome_sentence(answer: Answer) -> str:
         case "nothing to do":
             return "Everything is up to date: nothing was run."
         case "failed":
-            ended, then = "failed", " The next run makes what failed and what is missing."
+            totals = _totals(answer)
+            ended, then = "failed", " A blocking check refuses what is current."
+            if totals["failed"] or totals["skipped"]:
+                then = " The next run makes what failed and what is missing."
         case "cancelled":
             ended, then = "was stopped", " The next run continues with what is missing."
         case _:

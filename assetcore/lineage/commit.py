@@ -15,7 +15,7 @@ from typing import Any
 
 import polars as pl
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import BYTEA, insert
+from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from assetcore.fingerprint import Part
@@ -26,8 +26,8 @@ from assetcore.staleness import Definition
 from assetcore.storage import Key
 
 __all__ = [
-    "Batch", "Committed", "Failed", "Made", "NewDocument", "NewObject", "Overtaken", "Reused", "allocate", "commit",
-    "keep_definition", "keep_observation", "settle",
+    "Batch", "Checked", "Committed", "Failed", "Made", "NewDocument", "NewObject", "Overtaken", "Reused", "allocate", "commit",
+    "keep_checked", "keep_definition", "keep_observation", "settle",
 ]  # fmt: skip
 
 
@@ -65,7 +65,10 @@ class NewDocument:
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A unit that was executed (or taken in, for a source). `documents` are all it made, old versions and new ones, in order."""
+    """A unit that was executed (or taken in, for a source). `documents` are all it made, old versions and new ones, in order.
+
+    Where it is not `current`, it is only known: its unit stays what it was.
+    """
 
     id: int
     unit: bytes
@@ -79,6 +82,7 @@ class Made:
     seconds: float
     was: int | None
     changed: bool
+    current: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +93,7 @@ class Reused:
     label: str
     materialization: int
     was: int | None
+    changed: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +105,18 @@ class Failed:
     inputs: bytes
     error: str
     traceback: str
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What a check said of a materialization, or of an asset as of a commit."""
+
+    subject: int
+    check: int
+    status: str
+    blocking: bool
+    message: str = ""
+    traceback: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,11 +151,17 @@ class Batch:
     objects: tuple[NewObject, ...] = ()
     at: datetime = field(default_factory=lambda: datetime.now(UTC))
     spent: tuple[tuple[int, int, float], ...] = ()
+    checked: tuple[Checked, ...] = ()
 
     @property
     def changes(self) -> bool:
         """Whether the asset's documents change."""
-        return bool(self.removed or self.reused or any(m.changed for m in self.made))
+        return bool(self.removed or any(r.changed for r in self.reused) or any(m.changed for m in self.become))
+
+    @property
+    def become(self) -> tuple[Made, ...]:
+        """The units that were executed and are what they made from now on."""
+        return tuple(m for m in self.made if m.current)
 
 
 async def allocate(connection: AsyncConnection) -> int:
@@ -199,15 +222,16 @@ async def commit(connection: AsyncConnection, batch: Batch) -> Committed:
         [(m.id, parameter, asset, batch.environment, at) for m in batch.made for parameter, asset, at in m.collected],
     )  # fmt: skip
     await _copy(connection, t.spent, batch.spent)
-    heads = [(m.unit, m.id) for m in batch.made] + [(r.unit, r.materialization) for r in batch.reused]
+    heads = [(m.unit, m.id) for m in batch.become] + [(r.unit, r.materialization) for r in batch.reused]
     ended = (
-        [m.unit for m in batch.made if m.was]
+        [m.unit for m in batch.become if m.was]
         + [r.unit for r in batch.reused if r.was]
         + [unit for unit, _ in batch.removed]
     )
     await _supersede(connection, batch, ended, number)
     await _copy(connection, t.head, [(batch.environment, batch.asset, unit, m, number, None) for unit, m in heads])
     await _note_failures(connection, batch, [unit for unit, _ in heads] + [unit for unit, _ in batch.removed])
+    await keep_checked(connection, batch.run, batch.checked)
     return Committed(number, await _move_watermark(connection, batch, number))
 
 
@@ -237,6 +261,23 @@ async def settle(
         await connection.execute(sa.delete(t.failure).where(f.environment_id == environment, f.asset_id == asset))
 
 
+async def keep_checked(connection: AsyncConnection, run: str, checked: Sequence[Checked]) -> None:
+    """Write what checks said, in the place of what they said of the same before."""
+    if checked:
+        r, now = t.check_result.c, datetime.now(UTC)
+        again = sa.tuple_(r.subject, r.check_id).in_(
+            sa.select(
+                sa.func.unnest(sa.cast([c.subject for c in checked], ARRAY(sa.BigInteger))),
+                sa.func.unnest(sa.cast([c.check for c in checked], ARRAY(sa.Integer))),
+            )
+        )
+        await connection.execute(sa.delete(t.check_result).where(again))
+        await _copy(
+            connection, t.check_result,
+            [(c.subject, c.check, c.status, c.blocking, c.message or None, c.traceback or None, run, now) for c in checked],
+        )  # fmt: skip
+
+
 async def keep_observation(
     connection: AsyncConnection, asset: int, known: pl.DataFrame, observed: pl.DataFrame
 ) -> None:
@@ -254,7 +295,7 @@ async def keep_observation(
 
 async def _compare(connection: AsyncConnection, batch: Batch) -> None:
     """Raise Overtaken unless every unit is still what it was when it was judged."""
-    expected: dict[bytes, int | None] = {m.unit: m.was for m in batch.made}
+    expected: dict[bytes, int | None] = {m.unit: m.was for m in batch.become}
     expected.update({r.unit: r.was for r in batch.reused})
     expected.update(dict(batch.removed))
     h = t.head.c

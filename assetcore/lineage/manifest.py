@@ -1,7 +1,8 @@
 """Manifest: what does the bucket itself know of a commit?
 
 Beside the artifacts of each commit lies its lineage, as Parquet, written before Postgres is told: a row a unit, and in the
-metadata what they share. Postgres is the index in use; the manifests are what it can be rebuilt from.
+metadata what they share. A unit was made, reused or removed; what was made and did not become current was put `aside`. Postgres is
+the index in use; the manifests are what it can be rebuilt from.
 """
 
 from __future__ import annotations
@@ -86,7 +87,8 @@ def _columns(batch: Batch) -> list[pa.Array]:
     ]  # fmt: skip
     edges = [edge for m in made for edge in m.edges]
     collected = [one for m in made for one in m.collected]
-    events = ["made"] * len(made) + ["reused"] * len(reused) + ["removed"] * len(removed)
+    events = ["made" if m.current else "aside" for m in made]
+    events += ["reused"] * len(reused) + ["removed"] * len(removed)
     plain: list[Sequence[Any]] = [
         events,
         [m.unit for m in made] + [r.unit for r in reused] + [unit for unit, _ in removed],

@@ -7,7 +7,8 @@ Facts (`materialization`, `document`, `edge`, `definition`, `object`) are writte
 environment is the set of its heads whose `until_commit` is null; a head is superseded, never updated, so the asset as of any
 commit can be read. `watermark` is derived: it says at which commit an asset last changed and whether it was found settled, so
 that a plan in which nothing changed reads a row an asset instead of a row a unit. `failure` and `observation` are the last
-attempt and the last look at the outer world; both can be lost without losing a fact.
+attempt and the last look at the outer world; both can be lost without losing a fact. So can what checks said: `check_result` of
+each thing that was looked at, `check_standing` (derived) of an asset as it is.
 
 Identifiers of facts are given by the writer in blocks, so that the manifest in the bucket can name them before Postgres is told.
 The large tables carry no foreign keys: rows arrive by COPY within one transaction, and nothing deletes what they point to.
@@ -19,8 +20,9 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSONB
 
 __all__ = [
-    "asset", "block", "collected", "commit", "definition", "document", "edge", "environment", "failure", "head",
-    "materialization", "metadata", "object_", "observation", "part", "project", "run", "run_asset", "spent", "watermark",
+    "asset", "block", "check_result", "check_standing", "check_version", "collected", "commit", "definition", "document",
+    "edge", "environment", "failure", "head", "materialization", "metadata", "object_", "observation", "part", "project", "run",
+    "run_asset", "spent", "watermark",
 ]  # fmt: skip
 
 metadata = sa.MetaData(
@@ -245,4 +247,43 @@ observation = sa.Table(
     sa.Column("identity", BYTEA, nullable=False),
     sa.Column("validator", sa.Text, comment="what the source asks with whether it changed: an ETag, a version"),
     comment="the last look at a source: what need not be hashed again",
+)  # fmt: skip
+
+check_version = sa.Table(
+    "check_version", metadata,
+    sa.Column("id", sa.Integer, sa.Identity(), primary_key=True),
+    sa.Column("asset_id", sa.ForeignKey("asset.id"), nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("scope", sa.Text, nullable=False, comment="unit or asset"),
+    sa.Column("digest", BYTEA, nullable=False),
+    _now(),
+    sa.UniqueConstraint("asset_id", "name", "digest"),
+    comment="a check, with one version of its code",
+)  # fmt: skip
+
+check_result = sa.Table(
+    "check_result", metadata,
+    sa.Column("subject", sa.BigInteger, primary_key=True, autoincrement=False,
+              comment="the materialization that was looked at; where the check is about the whole asset, the commit that made it so"),
+    sa.Column("check_id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("blocking", sa.Boolean, nullable=False),
+    sa.Column("message", sa.Text),
+    sa.Column("traceback", sa.Text),
+    sa.Column("run_id", sa.Text, nullable=False),
+    _now(),
+    comment="what a check said of a unit's materialization, or of an asset as of a commit",
+)  # fmt: skip
+
+check_standing = sa.Table(
+    "check_standing", metadata,
+    sa.Column("environment_id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("check_id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("last_commit", sa.BigInteger, nullable=False, comment="the asset's last commit when all of it had been looked at"),
+    sa.Column("passed", sa.Integer, nullable=False),
+    sa.Column("failed", sa.Integer, nullable=False),
+    sa.Column("errors", sa.Integer, nullable=False),
+    sa.Column("findings", JSONB, nullable=False, comment="the first that did not pass: unit, status, message"),
+    _now(),
+    comment="derived: what a check says of an asset as it is, without reading its units",
 )  # fmt: skip

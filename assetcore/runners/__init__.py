@@ -6,10 +6,10 @@
     assetcore.runners.clusters   Dask and Ray, on this machine or on many; their only doors
     assetcore.runners.worker     what a process that is not this one does with what it is given
 
-A runner is given an asset's name and calls, and gives an outcome for each. What crosses to a worker are the documents themselves, so
-that it needs the project's code and neither database nor bucket; what it makes comes back, and is stored and committed here. A
-worker holds nothing: what one that died had is called again by another. Async functions wait rather than work, and stay on this
-process's event loop with every runner.
+A runner is given the name of an asset or check and calls, and gives an outcome for each. What crosses to a worker are the documents
+themselves, so that it needs the project's code and neither database nor bucket; what it makes comes back, and is stored and
+committed here. A worker holds nothing: what one that died had is called again by another. Async functions wait rather than work, and
+stay on this process's event loop with every runner.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Runner(Protocol):
         ...
 
     async def call(self, name: str, calls: Sequence[Call], code: bytes) -> list[Outcome]:
-        """Call the asset's function for each, and give their outcomes in order.
+        """Call the function of that name (an asset's, or a check's as `asset.check`) for each, and give their outcomes in order.
 
         `code` is the digest of the fingerprint that lineage will say it was made with: a worker loads the project itself, and
         refuses when what it found is something else. A call that ends its worker fails; one whose worker was ended by something

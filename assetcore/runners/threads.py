@@ -35,7 +35,7 @@ class Threads:
 
     async def call(self, name: str, calls: Sequence[Call], code: bytes) -> list[Outcome]:
         """Call the asset's function for each; the code is the one that is loaded here."""
-        asset, loop = self._graph.assets[name], asyncio.get_running_loop()
+        asset, loop = self._graph.functions[name], asyncio.get_running_loop()
         async with self._free:
             ended: asyncio.Future[list[Outcome]] = loop.create_future()
 

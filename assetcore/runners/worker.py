@@ -57,7 +57,7 @@ class _Loaded:
         """Whether the project is loaded, and the asset's code is that."""
         if self.graph is None or (self.root, self.project) != (root, project):
             return False
-        if name not in self.codes and name in self.graph.assets:
+        if name not in self.codes and name in self.graph.functions:
             self.codes[name] = loading.fingerprint_of(self.graph, name).digest
         return self.codes.get(name) == code
 
@@ -109,5 +109,5 @@ def answer(root: str, project: str, name: str, calls: bytes, code: bytes) -> byt
 def _outcomes(graph: Graph | None, name: str, calls: Sequence[Call], root: Path) -> list[Outcome]:
     if graph is None:
         return [Outcome([], 0.0, EDITED) for _ in calls]
-    asset = graph.assets[name]
+    asset = graph.functions[name]
     return [call_sync(asset, call, root) for call in calls]

@@ -23,10 +23,11 @@ from prefect.client.schemas.filters import (
     FlowRunFilterId,
 )
 
+from assetcore.results import RunResult
 from assetcore.session import Session
 from assetcore.settings import Settings
 from tests.integration.command import Command, end, lease_runs_out, until
-from tests.integration.world import World
+from tests.integration.world import HEAD, World
 
 pytestmark = pytest.mark.integration
 
@@ -98,6 +99,38 @@ async def test_states_tell_what_was_unchanged_and_what_was_reused(world: World, 
         assert states["clean"] == "Unchanged"
         states = {t.name: t.state_name for t in await _tasks(client, reused.flow_run, 4)}
     assert (states["clean"], states["chunks"], states["report"]) == ("Reused", "Reused", "Reused")
+
+
+async def test_states_and_tables_tell_what_checks_say(world: World, prefect_api: str) -> None:
+    """As part of the message and in the table of results: what only warns is completed, what is refused has failed."""
+    head = HEAD.replace("asset, collect", "asset, check, collect")
+    few = """
+@check(clean, blocking={blocking})
+async def few(texts: list[Topic]) -> str:
+    return f"{{len(texts)}} texts" if len(texts) > {limit} else ""
+"""
+    world.code(BODY + few.format(blocking=False, limit=1), head=head)
+    warned = await world.materialize("clean", local=False)
+    world.code(BODY + few.format(blocking=True, limit=2), head=head)
+    world.document("c.txt", "epsilon")
+    refused = await world.materialize("clean", local=False)
+    world.remove("c.txt")
+    world.code(BODY + few.format(blocking=True, limit=1), head=head)
+    current = await world.materialize("clean", local=False)
+    assert [run.status for run in (warned, refused, current)] == ["done", "failed", "failed"]
+    async with PrefectClient(prefect_api) as client:
+
+        async def shown(run: RunResult, tasks: int) -> tuple[str | None, str | None, str]:
+            found = {one.name: one.state for one in await _tasks(client, run.flow_run, tasks)}
+            rows = {row["asset"]: row for row in (await _tables(client, run.flow_run))["demo-prod-result"]}
+            flow_run = await client.read_flow_run(_id(run.flow_run))
+            assert flow_run.state is not None
+            assert (flow_run.state.type.value == "FAILED") == (run.status == "failed")
+            return found["clean"].name, found["clean"].message, rows["clean"]["checks"]
+
+        assert await shown(warned, 2) == ("Completed", "2 made; few failed", "few failed (2 texts)")
+        assert await shown(refused, 2) == ("Failed", "1 failed; few failed", "few failed (3 texts)")
+        assert (await shown(current, 2))[0] == "Failed"
 
 
 async def test_nothing_stale_is_no_flow_run(world: World, prefect_api: str, aipctl: Command) -> None:

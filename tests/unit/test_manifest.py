@@ -31,7 +31,7 @@ made = st.builds(
     Made, numbers, places, names, st.none() | names, digests, st.lists(numbers, max_size=3).map(tuple),
     st.lists(documents, max_size=3).map(tuple), st.lists(st.tuples(parameters, numbers), max_size=3).map(tuple),
     st.lists(st.tuples(parameters, st.integers(1, 2**31 - 1), numbers), max_size=2).map(tuple), st.sampled_from([0.0, 0.5, 1e6]),
-    st.none() | numbers, st.booleans(),
+    st.none() | numbers, st.booleans(), st.booleans(),
 )  # fmt: skip
 batches = st.builds(
     Batch, numbers, st.just(1), st.just(2), st.just(3), st.just(4), st.just("run"), st.just(Key("key")),
@@ -54,7 +54,7 @@ def read_back(rows: Any) -> tuple[tuple[Made, ...], tuple[Reused, ...], tuple[tu
     found: dict[str, list[Any]] = {"made": [], "reused": [], "removed": []}
     for row in rows:
         match row["event"]:
-            case "made":
+            case "made" | "aside":
                 new = [NewDocument(**d | {"fields": d["fields"] and json.loads(d["fields"])}) for d in row["new"]]
                 edges = tuple((e["parameter"], e["document"]) for e in row["edges"])
                 collected = tuple((c["parameter"], c["asset"], c["commit"]) for c in row["collected"])
@@ -62,6 +62,7 @@ def read_back(rows: Any) -> tuple[tuple[Made, ...], tuple[Reused, ...], tuple[tu
                     Made(
                         row["materialization"], row["unit"], row["label"], row["parent"], row["inputs"], tuple(row["documents"]),
                         tuple(new), edges, collected, row["seconds"], None, changed=False,
+                        current=row["event"] == "made",
                     )
                 )  # fmt: skip
             case "reused":
@@ -74,7 +75,7 @@ def read_back(rows: Any) -> tuple[tuple[Made, ...], tuple[Reused, ...], tuple[tu
 @given(batches)
 @settings(max_examples=50, deadline=None)
 def test_a_commit_can_be_read_back_from_its_manifest(batch: Batch) -> None:
-    """Units, documents, edges, whole assets, what was taken back and what went: all of it comes back as it was."""
+    """Units, documents, edges, whole assets, what was taken back, put aside and what went: all of it comes back as it was."""
     header, rows = decode_manifest(encoded(batch))
     made, reused, removed = read_back(rows)
     assert made == tuple(replace(m, was=None, changed=False) for m in batch.made)
