@@ -69,7 +69,7 @@ async def execute(run: Run, steps: Steps, died: Sequence[str] = ()) -> str | Non
     """
     display = _Display(run)
     context = FlowRunContext.get()
-    if context is not None and context.flow is not None and context.flow.name == run_project.name:
+    if context is not None and context.flow is not None and context.flow.fn is run_project.fn:
         if died:
             await display.show(_close(died))
         await _perform_all(run, steps, display)

@@ -13,13 +13,13 @@ import logging
 import os
 import pickle
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
 from assetcore.calls import Call, Outcome
-from assetcore.errors import ServiceError, UsageError
+from assetcore.errors import AssetcoreError, ServiceError, UsageError
 from assetcore.runners import worker
 from assetcore.runners.processes import ENDED, without_main
 
@@ -43,6 +43,8 @@ class _Cluster(ABC):
         self._project = (str(root), project)
         self._address = address
         self._one_suspect = asyncio.Lock()
+        self._beside = 0
+        self._changed = asyncio.Condition()
         self._starting: asyncio.Task[None] | None = None
         try:
             self._library: Any = importlib.import_module(self.package)
@@ -67,11 +69,10 @@ class _Cluster(ABC):
         """Call the asset's function for each, on some worker."""
         await self.ready()
         try:
-            return await self._answer(name, calls, code)
-        except _WorkerEnded:
-            if len(calls) > 1:
-                return [outcome for call in calls for outcome in await self._alone(name, call, code)]
-            return [Outcome([], 0.0, ENDED)]
+            async with self._with_others():
+                return await self._answer(name, calls, code)
+        except _WorkerEnded:  # one of these calls did it, or one that waited or ran beside them
+            return [await self._apart(name, call, code) for call in calls]
 
     async def close(self) -> None:
         """Leave the cluster; end it where it was made for the run."""
@@ -81,13 +82,44 @@ class _Cluster(ABC):
             await asyncio.gather(starting, return_exceptions=True)
             await self._stop()
 
-    async def _alone(self, name: str, call: Call, code: bytes) -> list[Outcome]:
-        async with self._one_suspect:
-            return await self.call(name, [call], code)
+    @asynccontextmanager
+    async def _with_others(self) -> AsyncIterator[None]:
+        async with self._changed:
+            await self._changed.wait_for(lambda: not self._one_suspect.locked())
+            self._beside += 1
+        try:
+            yield
+        finally:
+            async with self._changed:
+                self._beside -= 1
+                self._changed.notify_all()
+
+    async def _apart(self, name: str, call: Call, code: bytes) -> Outcome:
+        """Call it while nothing else of this run is called: a worker that ends now is ended by it."""
+        try:
+            async with self._one_suspect:
+                async with self._changed:
+                    await self._changed.wait_for(lambda: not self._beside)
+                return (await self._answer(name, [call], code))[0]
+        except _WorkerEnded:
+            return Outcome([], 0.0, ENDED)
+        finally:
+            async with self._changed:
+                self._changed.notify_all()
 
     async def _answer(self, name: str, calls: Sequence[Call], code: bytes) -> list[Outcome]:
         asked = await asyncio.to_thread(pickle.dumps, list(calls))
-        answered = await self._submit(*self._project, name, asked, code)
+        try:
+            answered = await self._submit(*self._project, name, asked, code)
+        except (AssetcoreError, _WorkerEnded):
+            raise
+        except Exception as error:
+            raise ServiceError(
+                f"A worker of {self.extra} cannot call {name}: {type(error).__name__}: {error}",
+                hint="Give every worker the packages of the run, assetcore among them, in the same versions.",
+            ) from error
+        if not answered:
+            return [Outcome([], 0.0, worker.EDITED) for _ in calls]
         found: list[Outcome] = pickle.loads(answered)  # noqa: S301 - what a worker of ours has just made of our calls
         return found
 

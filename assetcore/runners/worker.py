@@ -87,13 +87,13 @@ def call_all(root: str, project: str, name: str, calls: Sequence[Call], code: by
 def answer(root: str, project: str, name: str, calls: bytes, code: bytes) -> bytes:
     """The pickled outcomes of pickled calls: only where the project is loaded are the classes of its documents known.
 
-    `root` is where the project lies on the machine of the run; where it is not there, it is looked for from this process's
-    folder upwards. Raises ServiceError when it cannot be loaded.
+    Nothing where the asset's code is another here, and the calls were not made. `root` is where the project lies on the machine of
+    the run; where it is not there, it is looked for from this process's folder upwards. Raises ServiceError when it cannot be loaded.
     """
     place = Path(root)
 
     def work(graph: Graph | None) -> bytes:
-        return pickle.dumps(_outcomes(graph, name, pickle.loads(calls) if graph else [], place))  # noqa: S301 - from the run
+        return pickle.dumps(_outcomes(graph, name, pickle.loads(calls), place)) if graph else b""  # noqa: S301 - from the run
 
     try:
         if not place.is_dir():

@@ -17,6 +17,7 @@ from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.schedules import IntervalSchedule
+from prefect.states import Cancelling
 
 from assetcore.deploy import register
 from assetcore.errors import ServiceError, UsageError
@@ -186,6 +187,27 @@ async def test_a_killed_flow_run_is_continued_by_the_next(
     assert [len(list(folder.glob(f"{name}-*"))) for name in "abc"] == [1, 2, 2]
     async with world.open() as session:
         assert [run.status for run in await session.runs()] == ["done", "died"]
+
+
+async def test_a_run_that_is_cancelled_in_prefect_ends(
+    worker: subprocess.Popen[str], world: World, prefect_api: str, pool: str
+) -> None:
+    """Cancelled in Prefect's UI, a run ends, gives its lock back and is listed as cancelled; what was committed is kept."""
+    (world.root / "gate").touch()
+    folder = world.root / "begun"
+    async with PrefectClient(prefect_api) as client:
+        first = await triggered(client, pool)
+        await asyncio.to_thread(until, lambda: folder.exists() and len(list(folder.iterdir())) == 2, 90)
+        async with world.open() as session:
+            await _until(lambda: _made(session, "clean"))
+        await client.set_flow_run_state(first, Cancelling())
+        assert (await ended(client, first)).state.type.value == "CANCELLED"
+        (world.root / "gate").unlink()
+        second = (await ended(client, await triggered(client, pool), seconds=25)).state
+    assert second.type.value == "COMPLETED"
+    async with world.open() as session:
+        assert [run.status for run in await session.runs()] == ["done", "cancelled"]
+    assert len(list(folder.glob("a-*"))) == 1
 
 
 async def _made(session: Any, asset: str) -> int:
