@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
+from assetcore.lineage import checks
+from assetcore.lineage import commit as lineage
 from assetcore.lineage import tables as t
+from assetcore.lineage.commit import Batch
 from assetcore.results import RunResult
 from assetcore.settings import Settings
+from assetcore.storage import Key
 from tests.integration.command import Command
 from tests.integration.world import HEAD, World
 
@@ -491,3 +496,44 @@ async def test_one_of_many_documents_is_refused_and_mended(world: World) -> None
     result = await world.materialize()
     assert (result.status, counts(result)["chunks"]) == ("done", {"made": 1, "fresh": 41})
     assert (await world.materialize()).run is None
+
+
+async def test_another_run_that_was_faster_is_met_with_what_was_held(world: World, tmp_path: Path) -> None:
+    """A unit that another run has changed meanwhile is judged again; what was made of it is taken, and looked at once more."""
+    gate = tmp_path / "gate"
+    waits = f"""
+@check(chunks, blocking=True)
+async def waits(chunks: pl.DataFrame) -> None:
+    import asyncio, pathlib
+    while pathlib.Path({str(gate)!r}).exists():
+        await asyncio.sleep(0.05)
+"""
+    code(world, waits)
+    await world.materialize()
+    gate.touch()
+    world.document("a.txt", "edited")
+    running = asyncio.create_task(world.materialize())
+    async with world.open() as session:
+        project, asset = session.project, session.project.asset_ids["chunks"]
+        async with asyncio.timeout(30):
+            while len(await rows(world, t.materialization)) < 2 + 3 + 1 + 1:  # until the edited unit is made, and held
+                await asyncio.sleep(0.1)
+        async with project.engine.begin() as connection:
+            heads = await checks.heads(connection, project.environment_id, asset)
+            was = {m.label: m for m in await checks.materialized(connection, heads.values())}["a.txt"]
+            number = (await lineage.allocate(connection)) >> 20
+            other = Batch(
+                number, project.id, project.environment_id, asset, 0, "other", Key("m"), removed=((was.unit, was.id),)
+            )
+            await lineage.commit(connection, other)
+    gate.unlink()
+    result = await running
+    assert (result.status, counts(result)["chunks"]) == ("done", {"reused": 1, "fresh": 1})
+    assert await texts(world) == "beta edited gamma"
+
+
+async def test_what_a_check_spends_counts_for_its_asset(world: World) -> None:
+    """A check may ask a model, too: what it says that it cost is summed with what the units cost."""
+    code(world, NO_BAD.replace("    return", "    import assetcore; assetcore.spend(tokens=10, usd=0.5)\n    return"))
+    result = await world.materialize("chunks")
+    assert [(a.tokens, a.usd) for a in result.assets if a.asset == "chunks"] == [(30, 1.5)]
