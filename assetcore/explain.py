@@ -167,6 +167,7 @@ async def _units(
 async def lineage(project: Project, text: str, direction: str, depth: int | None) -> Lineage:
     """Follow documents up (what they were made of) or down (what was made of them), `depth` steps or to the end."""
     async with project.engine.connect() as connection:
+        await trace.by_index(connection)
         roots = await find(project, connection, text)
         names = {i: n for n, i in project.asset_ids.items()}
         found: dict[int, Found] = {f.id: f for f in roots}

@@ -41,6 +41,8 @@ from assetcore.sweep import Swept, sweep
 __all__ = ["RunResult", "Session", "resumed"]
 
 LOCK_SECONDS = 30
+MANY_UNITS = 1000
+"""After so many, Postgres looks at what its tables hold."""
 PREFECT = {
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # its log goes to its server; the terminal is for our progress
     "PREFECT_LOGGING_INTERNAL_LEVEL": "CRITICAL",
@@ -395,6 +397,9 @@ class Session:
         results = [(r.asset, r.to_json(), r.seconds) for r in run.results.values()]
         async with self.project.engine.begin() as connection:
             await runs.finish(connection, run.id, status, results)
+        if sum(r.made + r.unchanged + r.taken_in for r in run.results.values()) >= MANY_UNITS:
+            async with self.project.engine.begin() as connection:
+                await lineage.analyze(connection)
 
     async def runs(self, run: str | None = None, *, limit: int = 20) -> list[RunInfo]:
         """The latest runs, or one of them by the beginning of its identifier."""

@@ -17,6 +17,8 @@ import polars as pl
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.schema import ExecutableDDLElement
 
 from assetcore.fingerprint import Part
 from assetcore.lineage import schema
@@ -26,9 +28,12 @@ from assetcore.staleness import Definition
 from assetcore.storage import Key
 
 __all__ = [
-    "Batch", "Checked", "Committed", "Failed", "Made", "NewDocument", "NewObject", "Overtaken", "Reused", "allocate", "commit",
+    "Batch", "Checked", "Committed", "Failed", "Made", "NewDocument", "NewObject", "Overtaken", "Reused", "allocate", "analyze", "commit",
     "keep_checked", "keep_definition", "keep_observation", "settle",
 ]  # fmt: skip
+
+
+LARGE = (t.document, t.materialization, t.edge, t.head, t.collected)
 
 
 class Overtaken(Exception):
@@ -233,6 +238,22 @@ async def commit(connection: AsyncConnection, batch: Batch) -> Committed:
     await _note_failures(connection, batch, [unit for unit, _ in heads] + [unit for unit, _ in batch.removed])
     await keep_checked(connection, batch.run, batch.checked)
     return Committed(number, await _move_watermark(connection, batch, number))
+
+
+class _Analyze(ExecutableDDLElement):
+    """Have Postgres look at what is in these tables."""
+
+    inherit_cache = False
+
+
+@compiles(_Analyze)
+def _analyze(element: _Analyze, compiler: Any, **_: Any) -> str:
+    return "ANALYZE " + ", ".join(compiler.preparer.format_table(table) for table in LARGE)
+
+
+async def analyze(connection: AsyncConnection) -> None:
+    """After many rows were written: Postgres looks at them now, not in a minute, so that the next questions are answered by index."""
+    await connection.execute(_Analyze())
 
 
 async def settle(

@@ -1,8 +1,9 @@
 """What does it cost? Measurements as tables, with ratios between what is measured in one run; nothing here passes or fails.
 
-    make bench                          the command, the handbook, workload W of 1,000 and 10,000 documents
-    make bench ARGS='command'           one of them: command, handbook, workload
+    make bench                          the command, the handbook, workload W of 1,000 and 10,000 documents, lineage, layers of assets
+    make bench ARGS='command'           one of them: command, handbook, workload, lineage, layers
     make bench ARGS='workload --documents 1000 --repeat 5'
+    make bench ARGS='lineage --documents 1000000'     half an hour, and 6 GB of disk
 
 CPU time and ratios are the figures to look at where other work is done on the machine. Services run before the clock starts, and
 their CPU is counted until they are at rest again. Memory is the resident memory of all processes of the command together.
@@ -15,21 +16,26 @@ import os
 import platform
 import sys
 
-from tests.bench import command, handbook
+from tests.bench import command, handbook, layers, lineage
 from tests.bench.report import Report
 from tests.bench.workload import scenarios
+
+SECTIONS = ("command", "handbook", "workload", "lineage", "layers")
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser(
         prog="make bench", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    arguments.add_argument("sections", nargs="*", metavar="SECTION", help="command, handbook, workload; all by default")
+    arguments.add_argument(
+        "sections", nargs="*", metavar="SECTION", help="command, handbook, workload, lineage, layers; all by default"
+    )
     arguments.add_argument("--repeat", type=int, default=3, help="medians of so many (the longest: once)")
-    arguments.add_argument("--documents", default="1000,10000", help="sizes of workload W")
+    arguments.add_argument("--documents", default="1000,10000", help="sizes of workload W; the last one, of lineage")
+    arguments.add_argument("--assets", default="1000", help="sizes of the layers of assets")
     given = arguments.parse_args()
-    sections = given.sections or ["command", "handbook", "workload"]
-    if unknown := set(sections) - {"command", "handbook", "workload"}:
+    sections = given.sections or SECTIONS
+    if unknown := set(sections) - set(SECTIONS):
         arguments.error(f"there is no section {', '.join(sorted(unknown))}")
     report = Report()
     report.say(
@@ -42,6 +48,11 @@ def main() -> None:
     if "workload" in sections:
         for documents in map(int, given.documents.split(",")):
             scenarios.bench(report, documents, given.repeat if documents < 5000 else 1)
+    if "lineage" in sections:
+        lineage.bench(report, int(given.documents.rpartition(",")[2]))
+    if "layers" in sections:
+        for assets in map(int, given.assets.split(",")):
+            layers.bench(report, assets)
 
 
 if __name__ == "__main__":

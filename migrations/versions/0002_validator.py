@@ -1,6 +1,6 @@
 """What a source asks with whether a document has changed: an ETag, a row's version.
 
-Revision: 0004
+Revision: 0002
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0004"
+revision = "0002"
 down_revision = "0001"
 branch_labels = None
 depends_on = None
