@@ -22,7 +22,9 @@ from assetcore.lineage.trace import Found
 from assetcore.plan import AssetState, Plan, Snapshot
 from assetcore.project import Project
 from assetcore.selection import format_ref, parse_ref, suggestion
+from assetcore.snapshot import source_unit
 from assetcore.staleness import COMPONENTS, Component
+from assetcore.units import document_address
 
 __all__ = ["CauseFound", "Lineage", "LineageNode", "Why", "find", "lineage", "why"]
 
@@ -146,10 +148,20 @@ async def _find(project: Project, connection: Connection, text: str, limit: int 
     )
 
 
+def _address_of(project: Project, asset: str, label: str) -> bytes | None:
+    """The address of a unit, where it follows from its label: of a source, and of what is made once for each of its documents."""
+    graph = project.graph
+    if asset not in graph.assets or not isinstance(graph.assets[graph.chain(asset)[-1]], Source):
+        return None
+    steps = len(graph.chain(asset)) - 1
+    return source_unit(label) if steps == 0 else document_address(source_unit(label), label) if steps == 1 else None
+
+
 async def _units(
     project: Project, connection: Connection, asset: str, label: str
 ) -> list[tuple[bytes, str, str | None]]:
-    units = await trace.by_unit(connection, project.environment_id, project.asset_ids[asset], label)
+    address = _address_of(project, asset, label)
+    units = await trace.by_unit(connection, project.environment_id, project.asset_ids[asset], label, address)
     if not units:
         documents = await trace.of_asset(connection, project.environment_id, project.asset_ids[asset], limit=5000)
         raise NothingSelectedError(

@@ -114,20 +114,27 @@ async def of_asset(
 
 
 async def by_unit(
-    connection: AsyncConnection, environment: int, asset: int, label: str
+    connection: AsyncConnection, environment: int, asset: int, label: str, address: bytes | None = None
 ) -> list[tuple[bytes, str, str | None]]:
-    """The current units of an asset with this label, alone or below their parent: unit, label, parent."""
+    """The current units of an asset with this label, alone or below their parent: unit, label, parent.
+
+    Labels have no index: where the label alone says which `address` its unit has, that one is looked for first.
+    """
     parent, slash, rest = label.partition("/")
     matches = [_m.label == label]
     while slash:
         matches.append(sa.and_(_m.parent == parent, _m.label == rest))
         more, slash, rest = rest.partition("/")
         parent = f"{parent}/{more}"
-    rows = await connection.execute(
+    statement = (
         sa.select(_h.unit, _m.label, _m.parent)
         .select_from(t.head.join(t.materialization, _m.id == _h.materialization_id))
         .where(_h.environment_id == environment, _h.asset_id == asset, _h.until_commit.is_(None), sa.or_(*matches))
     )
+    rows: Sequence[Any] = ()
+    if address is not None:
+        rows = (await connection.execute(statement.where(_h.unit == address))).all()
+    rows = rows or (await connection.execute(statement)).all()
     return [(unit, name, above) for unit, name, above in rows]
 
 
