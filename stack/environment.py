@@ -195,7 +195,19 @@ def uv_environment(home: Path) -> dict[str, str]:
     user = os.environ.get("HOME")
     if not {"UV_CACHE_DIR", "XDG_CACHE_HOME"} & environment.keys() and not (user and os.access(user, os.W_OK)):
         environment["UV_CACHE_DIR"] = str(home / "cache" / "uv")
+    if has_certificates():
+        environment.setdefault(
+            "UV_SYSTEM_CERTS", "1"
+        )  # as pip does: behind a proxy that is what the index can be trusted by
     return environment
+
+
+def has_certificates() -> bool:
+    """Whether this machine knows whom to trust; uv brings certificates of its own for one that does not."""
+    import ssl  # only where something is to be installed
+
+    paths = ssl.get_default_verify_paths()
+    return bool(paths.cafile or (paths.capath and any(Path(paths.capath).iterdir())))
 
 
 def run(command: list[str | Path], environment: dict[str, str], what: str) -> None:

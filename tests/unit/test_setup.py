@@ -112,6 +112,19 @@ def test_a_clone_that_cannot_be_written_to_names_the_way_out(clone: Path) -> Non
     assert (home / ".gitignore").read_text().startswith("# Made by assetcore")
 
 
+def test_packages_are_fetched_from_whom_the_machine_trusts(clone: Path, tmp_path: Path) -> None:
+    """uv asks the machine's certificates, where there are some and the user says nothing else: behind a proxy there are no others."""
+    (certificates := tmp_path / "certificates.pem").touch()
+    script = "import sys; sys.path.insert(0, 'stack'); import environment as e; print(e.uv_environment(e.ROOT)['UV_SYSTEM_CERTS'])"
+    trusting = call(clone, "python3", "-c", script, SSL_CERT_FILE=str(certificates))
+    assert trusting.stdout.strip() == "1", trusting.stderr
+    assert (
+        call(clone, "python3", "-c", script, SSL_CERT_FILE=str(certificates), UV_SYSTEM_CERTS="0").stdout.strip() == "0"
+    )
+    nowhere = {"SSL_CERT_FILE": str(tmp_path / "none"), "SSL_CERT_DIR": str(tmp_path / "no folder")}
+    assert "KeyError" in call(clone, "python3", "-c", script, **nowhere).stderr
+
+
 def finished(clone: Path) -> None:
     """An environment that is as it should be, as far as the stamp tells."""
     venv = clone / ".venv"
