@@ -12,6 +12,8 @@ SELECT ?=
 ARGS ?=
 
 RUN := stack/run
+# Each of these processes has an embedded stack of its own for the tests that need services.
+side_by_side = -n auto --maxprocesses 4 --dist worksteal
 quoted = '$(subst ','\'',$(1))'
 chosen = --project $(call quoted,$(PROJECT)) $(if $(SELECT),$(call quoted,$(SELECT))) $(ARGS)
 
@@ -33,8 +35,8 @@ up:                  ## start Postgres, Redis and Prefect
 down:                ## stop what was started
 	@$(RUN) aipctl down
 
-test:                ## all tests; ARGS='-k name' narrows
-	@$(RUN) pytest $(ARGS)
+test:                ## all tests; ARGS='-k name' narrows, ARGS='-n 0' runs them in one process
+	@$(RUN) pytest $(side_by_side) $(ARGS)
 
 fast:                ## the tests that need no service
 	@$(RUN) pytest tests/unit $(ARGS)
@@ -54,7 +56,7 @@ walls:               ## do imports run down only? (contracts in pyproject.toml)
 	@$(RUN) lint-imports
 
 cover:               ## all tests, at least 85 % of the core covered
-	@$(RUN) pytest --cov --cov-report=term --cov-fail-under=85 $(ARGS)
+	@$(RUN) pytest $(side_by_side) --cov --cov-report=term --cov-fail-under=85 $(ARGS)
 
 fmt:                 ## format, and mend what ruff can
 	@$(RUN) ruff check --fix-only --quiet
