@@ -1,11 +1,13 @@
 """Settings: which addresses, limits and models does this installation use, and who said so?
 
-Values come in layers, the first that speaks wins: arguments, environment variables, `.env`, `assetcore.toml`, `[tool.assetcore]` in
-pyproject.toml, defaults. Each layer is read by itself, so that `origins()` can say where every value came from. A setting that
-nobody knows, or that has the wrong form, is an error: a typo that silently becomes a default costs hours.
+Values come in layers, the first that speaks wins: arguments, Prefect variables, environment variables, `.env`, `assetcore.toml`,
+`[tool.assetcore]` in pyproject.toml, defaults. Each layer is read by itself, so that `origins()` can say where every value came
+from. A setting that nobody knows, or that has the wrong form, is an error: a typo that silently becomes a default costs hours.
 
     environment variable    ASSETCORE_<NAME>, and DATABASE_URL, REDIS_URL, PREFECT_API_URL as everybody calls them
     nested                  ASSETCORE_MODELS__EMBEDDER=text-embedding-3-large, or ASSETCORE_MODELS='{"embedder": "..."}'
+    Prefect variable        assetcore_<name>, and database_url, redis_url; read where an address of Prefect is given, by one question
+    secret                  in the environment, in a file that its owner alone may read, or as a reference: block:NAME, file:PATH
 """
 
 from __future__ import annotations
@@ -14,10 +16,11 @@ import difflib
 import json
 import os
 import re
+import stat
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from dotenv import dotenv_values
@@ -31,6 +34,7 @@ from pydantic_settings import (
 )
 from pydantic_settings import SettingsError as UnreadableValueError
 
+from assetcore import vault
 from assetcore.errors import SettingsError
 
 PREFIX = "ASSETCORE_"
@@ -195,19 +199,26 @@ class Settings(BaseSettings):
         return (init_settings,)
 
     @classmethod
-    def load(cls, root: Path, **overrides: Any) -> Self:
-        """The settings of the folder `root`; `overrides` that are None are left out. Raises SettingsError."""
+    def load(cls, root: Path, *, published: bool = True, **overrides: Any) -> Self:
+        """The settings of the folder `root`; `overrides` that are None are left out. Raises SettingsError.
+
+        `published=False` leaves out what Prefect holds: the settings as this machine alone has them.
+        """
         root = Path(root).absolute()
         values: dict[str, Any] = {}
         origins: dict[str, str] = {}
-        for layer in _layers(cls, root, {name: value for name, value in overrides.items() if value is not None}):
-            for name, (value, origin) in layer.items():
+        arguments = {name: Given(value, "argument") for name, value in overrides.items() if value is not None}
+        for layer in _layers(cls, root, arguments, published):
+            for name, (value, origin, file) in layer.items():
                 if name not in cls.model_fields or name == "root":
                     raise _unknown(name, origin, cls)
+                if file is not None and _is_secret(cls, name, value):
+                    _check_mode(file, name)
                 if name not in values:
                     values[name], origins[name] = value, origin
                 elif isinstance(values[name], dict) and isinstance(value, dict):
                     values[name] = value | values[name]
+        _dereference(cls, values, origins, root)
         try:
             home = Path(values.get("home", ".assetcore")).expanduser()
         except (TypeError, RuntimeError) as error:
@@ -270,18 +281,52 @@ def masked(url: str) -> str:
     return urlunsplit(parts._replace(netloc=parts.netloc.replace(f":{parts.password}@", ":***@", 1)))
 
 
-Layer = dict[str, tuple[Any, str]]
+class Given(NamedTuple):
+    """A value, and who said so: where that is a file, which."""
+
+    value: Any
+    origin: str
+    file: Path | None = None
 
 
-def _layers(cls: type[Settings], root: Path, arguments: dict[str, Any]) -> list[Layer]:
-    """The layers, strongest first: setting -> (value, origin). Prefect variables join between the first two with the platform."""
-    return [
-        {name: (value, "argument") for name, value in arguments.items()},
+Layer = dict[str, Given]
+
+
+def _layers(cls: type[Settings], root: Path, arguments: Layer, published: bool) -> list[Layer]:
+    """The layers, strongest first. Those above and below Prefect's variables say where that Prefect is."""
+    here = [
         _from_environment(cls),
         _from_dotenv(cls, root / ".env"),
         _from_toml(root / "assetcore.toml", ()),
         _from_toml(root / "pyproject.toml", ("tool", "assetcore")),
     ]
+    api = next((layer["prefect_api_url"].value for layer in (arguments, *here) if "prefect_api_url" in layer), None)
+    asked = published and isinstance(api, str) and api.startswith(("http://", "https://"))
+    return [arguments, _from_prefect(cls, str(api).rstrip("/")) if asked else {}, *here]
+
+
+def _from_prefect(cls: type[Settings], api: str) -> Layer:
+    layer: Layer = {}
+    conventional = {variable.lower(): name for variable, name in CONVENTIONAL.items()}
+    for variable, value in vault.variables(api).items():
+        ours = variable.startswith(PREFIX.lower())
+        name = variable.removeprefix(PREFIX.lower()) if ours else conventional.get(variable)
+        if name is None or name == "prefect_api_url":
+            continue
+        origin = f"Prefect variable {variable}"
+        if _is_secret(cls, name, value):
+            raise SettingsError(
+                f"Setting '{name}' from {origin} is a secret, and Prefect shows variables to everybody.",
+                hint="Put it into a Secret block, and block:NAME into the variable: aipctl blocks init does both.",
+            )
+        table = isinstance(value, str) and value.startswith(("{", "["))
+        try:
+            given = Given(json.loads(value) if table else value, origin)
+        except ValueError:
+            raise SettingsError(f"Setting '{name}' from {origin} is not JSON: {value:.80}") from None
+        if ours or name not in layer:
+            layer[name] = given
+    return layer
 
 
 def _from_environment(cls: type[Settings]) -> Layer:
@@ -305,7 +350,7 @@ def _from_dotenv(cls: type[Settings], file: Path) -> Layer:
         raise SettingsError(
             f"{file} cannot be read: {error}.", hint="Make it readable UTF-8 text, or remove it."
         ) from error
-    return _variables(cls, source, variables, f"{{}} in {file}")
+    return _variables(cls, source, variables, f"{{}} in {file}", file)
 
 
 def _parsed(read: Any) -> dict[str, Any]:
@@ -319,17 +364,23 @@ def _parsed(read: Any) -> dict[str, Any]:
         ) from error
 
 
-def _variables(cls: type[Settings], parsed: dict[str, Any], variables: Mapping[str, str | None], origin: str) -> Layer:
+def _variables(
+    cls: type[Settings],
+    parsed: dict[str, Any],
+    variables: Mapping[str, str | None],
+    origin: str,
+    file: Path | None = None,
+) -> Layer:
     layer: Layer = {}
     for variable, text in variables.items():
         upper = variable.upper()
         if upper.startswith(PREFIX):
             name = upper.removeprefix(PREFIX).partition("__")[0].lower()
             if text:
-                layer[name] = (parsed.get(name, text), origin.format(variable))
+                layer[name] = Given(parsed.get(name, text), origin.format(variable), file)
     for variable, name in CONVENTIONAL.items():
         if text := variables.get(variable):
-            layer.setdefault(name, (text, origin.format(variable)))
+            layer.setdefault(name, Given(text, origin.format(variable), file))
     return layer
 
 
@@ -345,7 +396,74 @@ def _from_toml(file: Path, table: tuple[str, ...]) -> Layer:
     for key in table:
         content = content.get(key, {})
     where = f"[{'.'.join(table)}] in {file}" if table else str(file)
-    return {name: (value, where) for name, value in content.items()}
+    return {name: Given(value, where, file) for name, value in content.items()}
+
+
+# --- secrets --------------------------------------------------------------------------------------------------------------
+
+REFERENCES = ("block:", "file:")
+_ADDRESSES = ("database_url", "redis_url")
+"""Settings that are no secret themselves, but may hold a password."""
+
+
+def _is_secret(cls: type[Settings], name: str, value: object) -> bool:
+    """Whether a value, written down where others may read it, would give something away. A reference does not."""
+    if isinstance(value, dict):
+        inner = [access.get(key) for access in value.values() if isinstance(access, dict) for key in ("key", "secret")]
+        return name == "buckets" and any(isinstance(one, str) and not one.startswith(REFERENCES) for one in inner)
+    if not isinstance(value, str) or value.startswith(REFERENCES) or name not in cls.model_fields:
+        return False
+    if "SecretStr" in str(cls.model_fields[name].annotation):
+        return True
+    try:
+        return urlsplit(value).password is not None
+    except ValueError:
+        return False
+
+
+def _check_mode(file: Path, holds: str) -> None:
+    """Refuse a file that others may read. Raises SettingsError."""
+    mode = stat.S_IMODE(file.stat().st_mode)
+    if mode & 0o077:
+        raise SettingsError(
+            f"{file} holds a secret ({holds}), and others may read it: its mode is {mode:04o}.",
+            hint=f"chmod 600 {file}",
+        )
+
+
+def _dereference(cls: type[Settings], values: dict[str, Any], origins: dict[str, str], root: Path) -> None:
+    """Put secrets in the place of references to them."""
+
+    def secret(setting: str, reference: object, origin: str) -> tuple[Any, str]:
+        if not isinstance(reference, str) or not reference.startswith(REFERENCES):
+            return reference, origin
+        kind, _, name = reference.partition(":")
+        asked_by = f"Setting '{setting}' from {origin}"
+        found = vault.secret(api, name, asked_by) if kind == "block" else _secret_file(root, name, asked_by)
+        return found, f"{reference} by {origin}"
+
+    api = values.get("prefect_api_url")
+    for setting, value in list(values.items()):
+        if setting in _ADDRESSES or (
+            setting in cls.model_fields and "SecretStr" in str(cls.model_fields[setting].annotation)
+        ):
+            values[setting], origins[setting] = secret(setting, value, origins[setting])
+        elif setting == "buckets" and isinstance(value, dict):
+            values[setting] = {
+                url: {key: secret(f"buckets.{url}.{key}", one, origins[setting])[0] for key, one in access.items()}
+                if isinstance(access, dict)
+                else access
+                for url, access in value.items()
+            }
+
+
+def _secret_file(root: Path, name: str, asked_by: str) -> str:
+    file = root / Path(name).expanduser()
+    try:
+        _check_mode(file, asked_by.removeprefix("Setting ").partition(" from ")[0].strip("'"))
+        return file.read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{asked_by} is in {file}, which cannot be read: {error}.") from None
 
 
 def _unknown(name: str, origin: str, cls: type[Settings]) -> SettingsError:

@@ -4,7 +4,7 @@
     assetcore.cli.call       what was asked: project, environment, root; how a verb answers
     assetcore.cli.ask        ls graph plan why lineage show diff runs search
     assetcore.cli.make       materialize export gc
-    assetcore.cli.platform   up down check clean db deploy config completion
+    assetcore.cli.platform   init up down check clean db blocks deploy config completion
     assetcore.cli.scaffold   new
     assetcore.cli.show       tables and trees for people, drawn from the JSON answers
     assetcore.cli.progress   how far a run is
@@ -62,11 +62,13 @@ VERBS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "new": ("scaffold", "Start a project from a small working example."),
     },
     "Platform": {
+        "init": ("platform", "Make a folder ready: .env, services, a profile of Prefect."),
         "up": ("platform", "Start the services that the settings give no address for."),
         "down": ("platform", "Stop the services that were started."),
         "check": ("platform", "Ask every service how it is."),
         "clean": ("platform", "Stop the services and remove their data."),
         "db": ("platform", "Look after the database's schema."),
+        "blocks": ("platform", "Tell Prefect what workers need: store, secrets, variables."),
         "deploy": ("platform", "Register a project with Prefect, for the workers of a work pool."),
         "config": ("platform", "Show the settings, and where each came from."),
         "completion": ("platform", "Print the completion script for a shell."),

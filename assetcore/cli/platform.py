@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
 import sys
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,12 +13,48 @@ from typing import TYPE_CHECKING
 import click
 
 from assetcore.cli.call import Call, verb
-from assetcore.errors import UsageError
+from assetcore.errors import ProjectError, UsageError
 
 if TYPE_CHECKING:
     from assetcore.settings import Settings
 
 UNREACHABLE = 69
+
+
+@verb(project=False)
+@click.option(
+    "--compose", is_flag=True, help="The services are those of stack/docker-compose.yml, and are not started here."
+)
+async def init(call: Call, compose: bool) -> None:
+    """Make a folder ready: write .env from the template, start the services, give Prefect's own commands a profile.
+
+    \b
+    What is there already stays as it is: a second time changes nothing.
+    Example: aipctl init && aipctl new project notes && aipctl materialize
+    """
+    from assetcore import stack
+    from assetcore.cli import show
+    from assetcore.settings import Settings
+
+    root = call.root_given or Path.cwd()
+    with suppress(ProjectError):  # the folder may be empty yet
+        root = call.root()
+    file = root / ".env"
+    if written := not file.exists():
+        write_env(file, compose=compose)
+    settings = Settings.load(root)
+    if compose:
+        statuses, profile = [], None
+    else:
+        addresses = await stack.up(settings, on_progress=call.say)
+        settings = addresses.applied_to(settings)
+        statuses = [asdict(status) for status in await stack.check(settings)]
+        from assetcore import blocks  # Prefect takes a second to import
+
+        profile, changed = blocks.profile(addresses.prefect_api_url)
+        written = written or changed
+    answer = {"root": str(root), "env": str(file), "changed": written, "profile": profile, "services": statuses}
+    call.answer(answer, show.initialised)
 
 
 @verb(project=False)
@@ -111,6 +150,31 @@ async def clean(call: Call, yes: bool) -> None:
 
 
 @click.group()
+def blocks() -> None:
+    """Tell Prefect what workers need: the store, secrets, variables."""
+
+
+@verb(project=False, group=blocks, name="init")
+async def blocks_init(call: Call) -> None:
+    """Write the store's block, a Secret block for each secret, and the settings and projects/*/config/*.yaml as variables.
+
+    \b
+    Settings that are given here become variables assetcore_NAME, which win over .env
+    wherever PREFECT_API_URL is set. A file above 5,000 characters becomes a document in
+    the store, and its variable points there. A second time changes nothing.
+    """
+    from assetcore import stack
+    from assetcore.blocks import keep  # Prefect takes a second to import
+    from assetcore.cli import show
+    from assetcore.settings import Settings
+
+    settings = Settings.load(call.root(), published=False)
+    addresses = await stack.up(settings, ("prefect", "store"), call.say)
+    kept = await keep(addresses.prefect_api_url, addresses.applied_to(settings))
+    call.answer({"prefect_api_url": addresses.prefect_api_url, "kept": [one.to_json() for one in kept]}, show.kept)
+
+
+@click.group()
 def db() -> None:
     """Look after the database's schema."""
 
@@ -169,11 +233,31 @@ def completion(shell: str) -> None:
     click.echo(kind(main, {}, "aipctl", "_AIPCTL_COMPLETE").source())
 
 
+def write_env(file: Path, *, compose: bool) -> None:
+    """Write .env from the template, for its owner alone, with passwords of its own.
+
+    Without containers, no service has an address: `aipctl up` starts them.
+    """
+    import secrets
+
+    from assetcore.stack.s3 import bootstrap
+
+    text = (bootstrap() / "stack" / "env.template").read_text("utf-8")
+    text = re.sub(r"^(\w+)=$", lambda found: f"{found[1]}={secrets.token_hex(24)}", text, flags=re.MULTILINE)
+    if not compose:
+        text = re.sub(
+            r"^((?:DATABASE_URL|REDIS_URL|PREFECT_API_URL|ASSETCORE_STORAGE_\w+)=)", r"# \1", text, flags=re.MULTILINE
+        )
+    with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as out:
+        out.write(text)
+
+
 async def _tell_how_they_are(call: Call, settings: Settings) -> None:
     from assetcore import stack
     from assetcore.cli import show
 
     statuses = await stack.check(settings)
     call.answer({"services": [asdict(status) for status in statuses]}, show.services)
+    call.say("Every setting, and where it came from: aipctl config show")
     if not all(status.ok for status in statuses):
         raise click.exceptions.Exit(UNREACHABLE)

@@ -472,6 +472,25 @@ def _service(row: Answer, width: int) -> Text:
     return line
 
 
+def initialised(answer: Answer) -> RenderableType:
+    """`init`: what is where now."""
+    lines = [
+        Text(
+            f"{answer['env']} {'is written' if answer['changed'] else 'is there'}; aipctl config show lists the settings."
+        )
+    ]
+    if answer["profile"]:
+        lines.append(Text(f"Prefect's own commands: prefect --profile {answer['profile']} ..."))
+    else:
+        lines.append(Text("Now: docker compose --env-file .env -f stack/docker-compose.yml up --detach"))
+    return Group(*lines, *([services(answer)] if answer["services"] else []))
+
+
+def kept(answer: Answer) -> RenderableType:
+    """`blocks init`: what Prefect keeps now."""
+    return table([words("kind"), words("name"), words("change"), words("where")], answer["kept"])
+
+
 def settings(answer: Answer) -> RenderableType:
     """`config show`: every setting, its value, and who said so."""
     columns = [words("name"), words("value"), words("origin")]

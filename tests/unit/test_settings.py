@@ -13,7 +13,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from assetcore.errors import SettingsError
+from assetcore.errors import ServiceError, SettingsError
 from assetcore.settings import CONVENTIONAL, Settings, masked
 
 STACK = Path(__file__).parents[2] / "stack"
@@ -160,7 +160,7 @@ def test_a_mistake_names_the_setting_its_origin_and_what_is_expected(
     tmp_path: Path, file: str, text: str, sentence: str
 ) -> None:
     """Every unknown or wrong setting is an error that says where it stands and how it should look."""
-    (tmp_path / file).write_text(text)
+    written(tmp_path / file, text)
     with pytest.raises(SettingsError) as caught:
         Settings.load(tmp_path)
     assert re.search(sentence, str(caught.value), re.DOTALL), str(caught.value)
@@ -220,15 +220,86 @@ def test_the_template_for_docker_fits_the_compose_file(tmp_path: Path, monkeypat
     assert all(port.startswith("127.0.0.1:") for port in published)
     for name in required:
         monkeypatch.delenv(name, raising=False)
-    (tmp_path / ".env").write_text(re.sub(r"^(\w+)=$", r"\1=hush", template, flags=re.MULTILINE))
-    settings = Settings.load(tmp_path)
+    written(tmp_path / ".env", re.sub(r"^(\w+)=$", r"\1=hush", template, flags=re.MULTILINE))
+    settings = Settings.load(tmp_path, published=False)
     assert settings.database_url == "postgresql+asyncpg://assetcore:hush@127.0.0.1:5432/assetcore"
     assert settings.storage_options()["secret"] == "hush"
     assert "hush" not in str(settings.origins())
 
 
+def written(file: Path, text: str, mode: int = 0o600) -> Path:
+    """A file with this text and mode."""
+    file.write_text(text)
+    file.chmod(mode)
+    return file
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "holds"),
+    [
+        (".env", "DATABASE_URL=postgresql://u:hush@h/d", "database_url"),
+        (".env", "ASSETCORE_STORAGE_SECRET=hush", "storage_secret"),
+        ("assetcore.toml", "storage_key = 'hush'", "storage_key"),
+        ("assetcore.toml", "[buckets.'s3://b']\nkey = 'hush'\nsecret = 'hush'", "buckets"),
+        ("pyproject.toml", "[tool.assetcore]\nredis_url = 'redis://:hush@h/0'", "redis_url"),
+    ],
+)
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o604])
+def test_a_secrets_file_that_others_may_read_is_refused(
+    tmp_path: Path, name: str, text: str, holds: str, mode: int
+) -> None:
+    """A file with a secret in it has the mode 0600; one that is wider is named, with what to do. Without a secret any mode will do."""
+    file = written(tmp_path / name, text, mode)
+    with pytest.raises(SettingsError, match=rf"holds a secret \({holds}\).*{mode:04o}.\n  chmod 600 ") as told:
+        Settings.load(tmp_path)
+    assert "hush" not in str(told.value)
+    file.chmod(0o600)
+    assert "hush" not in str(Settings.load(tmp_path).origins())
+    written(tmp_path / name, "", mode)
+    Settings.load(tmp_path)
+
+
+def test_a_secret_may_lie_in_a_file_of_its_own(tmp_path: Path) -> None:
+    """`file:PATH` in any layer stands for what is in the file, which its owner alone may read; the origin names both."""
+    secret = written(tmp_path / "database", "postgresql://u:hush@h/d\n")
+    written(
+        tmp_path / "assetcore.toml", "database_url = 'file:database'\n[buckets.'s3://b']\nkey='file:database'", 0o644
+    )
+    settings = Settings.load(tmp_path)
+    assert settings.database_url == "postgresql+asyncpg://u:hush@h/d"
+    assert str(settings.buckets["s3://b"].key.get_secret_value()).startswith("postgresql://u:hush")
+    (origin,) = [origin for name, _, origin in settings.origins() if name == "database_url"]
+    assert origin == f"file:database by {tmp_path / 'assetcore.toml'}"
+    secret.chmod(0o644)
+    with pytest.raises(SettingsError, match="database holds a secret"):
+        Settings.load(tmp_path)
+    secret.unlink()
+    with pytest.raises(SettingsError, match=r"'database_url' from .*assetcore.toml is in .*cannot be read"):
+        Settings.load(tmp_path)
+
+
+def test_a_reference_to_a_block_needs_a_prefect(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`block:NAME` without an address of Prefect, or with one that does not answer, says so."""
+    monkeypatch.setenv("DATABASE_URL", "block:database")
+    with pytest.raises(SettingsError, match=r"block:database, and no Prefect is named.*\n.*PREFECT_API_URL"):
+        Settings.load(tmp_path)
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:1/api")
+    with pytest.raises(ServiceError, match=r"lies in Prefect at http://127\.0\.0\.1:1/api, which does not give it"):
+        Settings.load(tmp_path)
+
+
+def test_a_prefect_that_does_not_answer_has_no_variables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The other layers hold, and it is said once."""
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:1/api")
+    assert Settings.load(tmp_path, concurrency=3).concurrency == 3
+    assert len(caplog.messages) == 1
+    assert "its variables are not read" in caplog.text
+
+
 def test_importing_settings_is_cheap() -> None:
     """Neither Prefect nor SQLAlchemy nor a frame library comes with the settings."""
-    heavy = {"prefect", "sqlalchemy", "polars", "pandas", "fsspec"}
+    heavy = {"prefect", "sqlalchemy", "polars", "pandas", "fsspec", "urllib.request", "httpx"}
     script = f"import sys, assetcore.settings; sys.exit(bool({heavy} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

@@ -1,0 +1,83 @@
+"""Vault: which values and secrets does Prefect keep for this installation?
+
+Read over Prefect's HTTP API with the standard library: its own client takes a second to import, and the settings are read by every
+command. Nothing is asked unless an address of Prefect was given. Writing them is the affair of `blocks`.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import os
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from assetcore.errors import ServiceError, SettingsError
+
+__all__ = ["secret", "variables"]
+
+logger = logging.getLogger(__name__)
+
+SECONDS = 3.0
+PAGE = 200  # the most that Prefect gives at once
+LOCAL = {"127.0.0.1", "localhost", "::1"}
+
+
+def variables(api: str) -> Mapping[str, Any]:
+    """All variables by name. A Prefect that does not answer has none: a run goes on without its display, and so does a command."""
+    found: dict[str, Any] = {}
+    try:
+        while True:
+            page = _ask(f"{api}/variables/filter", {"limit": PAGE, "offset": len(found), "sort": "NAME_ASC"})
+            found |= {variable["name"]: variable["value"] for variable in page}
+            if len(page) < PAGE:
+                return found
+    except (OSError, ValueError) as error:
+        logger.warning("Prefect at %s does not answer, so its variables are not read: %s", api, _reason(error))
+        return {}
+
+
+def secret(api: str | None, block: str, asked_by: str) -> str:
+    """The value of a Secret block. Raises SettingsError where there is none, ServiceError where Prefect does not answer."""
+    if api is None:
+        raise SettingsError(
+            f"{asked_by} is block:{block}, and no Prefect is named that could hold it.", hint="Set PREFECT_API_URL."
+        )
+    address = f"{api}/block_types/slug/secret/block_documents/name/{quote(block, safe='')}?include_secrets=true"
+    try:
+        value = _ask(address, None)["data"]["value"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        if getattr(error, "code", None) == 404:
+            raise SettingsError(
+                f"{asked_by} is block:{block}, and Prefect at {api} has no Secret block of this name.",
+                hint="Create it in Prefect's UI, or with: aipctl blocks init",
+            ) from None
+        raise _unreachable(api, asked_by, error) from error
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _unreachable(api: str, asked_by: str, error: Exception) -> ServiceError:
+    return ServiceError(
+        f"{asked_by} lies in Prefect at {api}, which does not give it: {_reason(error)}.", hint="See: aipctl check"
+    )
+
+
+def _ask(address: str, body: Mapping[str, Any] | None) -> Any:
+    """The JSON that an address answers with. Raises OSError or ValueError."""
+    import urllib.request  # with it come http and ssl: 25 ms, where an address of Prefect is given
+
+    headers = {"Content-Type": "application/json"}
+    if key := os.environ.get("PREFECT_API_KEY"):
+        headers["Authorization"] = f"Bearer {key}"
+    elif account := os.environ.get("PREFECT_API_AUTH_STRING"):
+        headers["Authorization"] = f"Basic {base64.b64encode(account.encode()).decode()}"
+    request = urllib.request.Request(address, None if body is None else json.dumps(body).encode(), headers)  # noqa: S310 - the settings allow http and https only
+    direct = [urllib.request.ProxyHandler({})] if urlsplit(address).hostname in LOCAL else []
+    with urllib.request.build_opener(*direct).open(request, timeout=SECONDS) as answer:
+        return json.load(answer)
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "reason", None) or error)
