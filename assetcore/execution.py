@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, TypeVar
@@ -221,22 +221,23 @@ class Run:
     ) -> Committed:
         base = await self.keeper.allocate()
         drafts = [
-            Draft(
-                source_unit(d.name),
-                d.name,
-                None,
-                facts_of(d, source.output.type_name)[-1],
-                [d],
-                (),
-                (),
-                0.0,
-                was.get(source_unit(d.name)),
-                (),
-            )
-            for d in documents
+            Draft(source_unit(d.name), d.name, None, key, [d], (), (), 0.0, was.get(source_unit(d.name)), (), seen=seen)
+            for d, key, seen in self._as_seen(source, documents)
         ]
         made, objects = await self.keeper.store(source, base, drafts)
         return await self.keeper.commit(source, None, 0, base=base, made=made, objects=objects)
+
+    def _as_seen(
+        self, source: Source, documents: Sequence[Document]
+    ) -> Iterator[tuple[Document, bytes, lineage.Seen | None]]:
+        """Documents with their identities, and how they were seen where that is what was read."""
+        type_name = source.output.type_name
+        found = self.found.observed[source.name].filter(pl.col("name").is_in([d.name for d in documents]))
+        shown = {row[0]: row for row in found.select("name", "identity", *lineage.Seen._fields).iter_rows()}
+        for document in documents:
+            key = facts_of(document, type_name)[-1]
+            _, seen_key, *seen = shown.get(document.name, (None, None))
+            yield document, key, lineage.Seen(*seen) if seen_key == key else None
 
     def _observed(self, name: str) -> pl.DataFrame:
         """What was observed of a source, as far as it needs a look."""
@@ -287,10 +288,7 @@ class Run:
             result.fresh = untouched
             await guard.finish()
             return
-        async with project.engine.begin() as connection:
-            definition_id = await lineage.keep_definition(
-                connection, project.asset_ids[name], definition, project.fingerprint(name).parts
-            )
+        definition_id = await self.keeper.define(asset, definition, project.fingerprint(name).parts)
         async with project.engine.connect() as connection:
             marks, state, views = await self._read(connection, asset, definition)
             force = self.choice.force and name in self.choice.assets

@@ -8,15 +8,18 @@ own name. A document that is as it was keeps its identifier, and its bytes are n
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 from assetcore.assets import Asset, Source
 from assetcore.documents import Document, field_digests, identity
 from assetcore.errors import StorageError
+from assetcore.fingerprint import Part
 from assetcore.lineage import commit as lineage
-from assetcore.lineage.commit import Batch, Checked, Committed, Failed, Made, NewDocument, NewObject, Reused
+from assetcore.lineage import records
+from assetcore.lineage.commit import Batch, Checked, Committed, Failed, Made, NewDocument, NewObject, Reused, Seen
 from assetcore.lineage.manifest import NAME as MANIFEST
 from assetcore.lineage.manifest import encode_manifest
 from assetcore.project import Project
@@ -53,6 +56,7 @@ class Draft:
     was: int | None
     before: tuple[tuple[int, bytes], ...]
     spent: Spent | None = None
+    seen: Seen | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,20 @@ class Keeper:
         """The first of a block of identifiers."""
         async with self.project.engine.connect() as connection:
             return await lineage.allocate(connection)
+
+    async def define(self, asset: Asset[..., Any], definition: Definition, parts: Collection[Part]) -> int:
+        """The identifier of an asset's definition; a new one is kept in the bucket, and then in Postgres."""
+        project, identifier = self.project, self.project.asset_ids[asset.name]
+        async with project.engine.connect() as connection:
+            found = await lineage.find_definition(connection, identifier, definition)
+        if found is not None:
+            return found
+        record = records.of_definition(project.name, asset.name, identifier, definition, parts)
+        key = self.key(asset, f"{records.NAME}-definition-{definition.digest.hex()[:32]}.json.gz")
+        with suppress(ObjectExistsError):  # this run has written it, and did not come to tell Postgres
+            await project.bucket.write(key, await asyncio.to_thread(records.encode, record))
+        async with project.engine.begin() as connection:
+            return await lineage.keep_definition(connection, identifier, definition, parts)
 
     async def broken(self, stored: Mapping[int, Stored]) -> set[int]:
         """The documents among these whose bytes are gone, or are not what lineage says."""
@@ -147,15 +165,23 @@ class Keeper:
             tuple(objects), spent=tuple((number, s.tokens, s.usd) for number, s in (spent or {}).items()),
             checked=tuple(checked),
         )  # fmt: skip
-        if made or reused or removed:
+        if made or reused or removed or failed:
             assets = {project.asset_ids[n]: n for n in project.graph.upstream(asset.name)}
             data = await asyncio.to_thread(
                 encode_manifest, batch, project=project.name, environment=project.environment, asset=asset.name, assets=assets,
-                definition=definition,
+                definition=definition, kind=asset.kind, group=asset.group,
             )  # fmt: skip
             await project.bucket.write(batch.manifest, data)
         async with project.engine.begin() as connection:
             return await lineage.commit(connection, batch)
+
+    async def record(self) -> None:
+        """Keep in the bucket what Postgres says of the run, now that it has ended. A run that died has no record."""
+        project = self.project
+        async with project.engine.connect() as connection:
+            record = await records.of_run(connection, project.name, project.environment, self.run)
+        key = object_key(project.name, "main", self.stamp, "run", f"{records.NAME}-run-{self.run}.json.gz")
+        await project.bucket.write(key, await asyncio.to_thread(records.encode, record))
 
     def key(self, asset: Asset[..., Any], artifact: str) -> Key:
         """The key of an artifact of this run."""
@@ -205,7 +231,7 @@ def _made(
     before = [number for number, _ in draft.before]
     return Made(
         next(numbers), draft.unit, draft.label, draft.parent, draft.inputs, tuple(documents), tuple(new), draft.edges, draft.collected,
-        draft.seconds, draft.was, documents != before,
+        draft.seconds, draft.was, documents != before, seen=draft.seen,
     )  # fmt: skip
 
 
@@ -214,4 +240,4 @@ def _artifact_name(document: Document, address: bytes | None) -> str:
     suffix = SUFFIXES.get(document.media_type, "") if not document.suffix else document.suffix
     stem = document.name.removesuffix(suffix) if suffix else document.name
     name = f"{stem}{suffix}" if address is None else f"{stem}-{address.hex()[:12]}{suffix}"
-    return f"document-{name}" if artifact_name(name).startswith(MANIFEST) else name
+    return f"document-{name}" if artifact_name(name).startswith((MANIFEST, records.NAME)) else name

@@ -397,6 +397,7 @@ class Session:
         results = [(r.asset, r.to_json(), r.seconds) for r in run.results.values()]
         async with self.project.engine.begin() as connection:
             await runs.finish(connection, run.id, status, results)
+        await run.keeper.record()
         if sum(r.made + r.unchanged + r.taken_in for r in run.results.values()) >= MANY_UNITS:
             async with self.project.engine.begin() as connection:
                 await lineage.analyze(connection)

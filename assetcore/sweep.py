@@ -18,6 +18,7 @@ from assetcore.lineage import read, runs
 from assetcore.lineage.commit import Batch
 from assetcore.lineage.manifest import NAME as MANIFEST
 from assetcore.lineage.manifest import decode_manifest, encode_manifest
+from assetcore.lineage.records import is_record
 from assetcore.project import Project
 from assetcore.storage import ObjectInfo, object_key, parse_key, run_timestamp
 
@@ -80,7 +81,7 @@ async def _unknown(project: Project, before: datetime) -> AsyncIterator[ObjectIn
     async with project.engine.connect() as connection:
         known = await read.known_keys(connection, project.id)
     async for info in project.bucket.list(f"{project.name}/"):
-        if info.key not in known and info.modified < before:
+        if info.key not in known and info.modified < before and not is_record(info.key):
             yield info
 
 

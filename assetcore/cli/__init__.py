@@ -4,6 +4,7 @@
     assetcore.cli.call       what was asked: project, environment, root; how a verb answers
     assetcore.cli.ask        ls graph plan why lineage show diff runs search
     assetcore.cli.make       materialize export gc
+    assetcore.cli.trust      catalog
     assetcore.cli.platform   init up down check clean db blocks deploy config completion
     assetcore.cli.scaffold   new
     assetcore.cli.show       tables and trees for people, drawn from the JSON answers
@@ -67,6 +68,7 @@ VERBS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "down": ("platform", "Stop the services that were started."),
         "check": ("platform", "Ask every service how it is."),
         "clean": ("platform", "Stop the services and remove their data."),
+        "catalog": ("trust", "Make the database again of the bucket, or compare the two."),
         "db": ("platform", "Look after the database's schema."),
         "blocks": ("platform", "Tell Prefect what workers need: store, secrets, variables."),
         "deploy": ("platform", "Register a project with Prefect, for the workers of a work pool."),

@@ -19,8 +19,27 @@ from rich.text import Text
 from assetcore.selection import format_ref
 
 __all__ = [
-    "assets", "causes", "check_lines", "comparison", "documents", "dot", "exported", "found", "garbage", "graph", "lineage", "mermaid",
-    "outcome", "plan", "run", "runs", "services", "settings", "why",
+    "assets",
+    "causes",
+    "check_lines",
+    "compared",
+    "comparison",
+    "documents",
+    "dot",
+    "exported",
+    "found",
+    "garbage",
+    "graph",
+    "lineage",
+    "mermaid",
+    "outcome",
+    "plan",
+    "rebuilt",
+    "run",
+    "runs",
+    "services",
+    "settings",
+    "why",
 ]  # fmt: skip
 
 Answer = Mapping[str, Any]
@@ -449,6 +468,61 @@ def garbage(answer: Answer) -> RenderableType:
         return Text("There is nothing to remove.")
     done = "Would remove: " if answer["dry_run"] else "Removed: "
     return Text(done + "; ".join(parts) + (". To do it: aipctl gc --yes" if answer["dry_run"] else "."))
+
+
+# --- trust ------------------------------------------------------------------------------------------------------------
+
+
+def rebuilt(answer: Answer) -> RenderableType:
+    """`catalog rebuild`: what was written, and what was missing."""
+    rows = answer["rows"]
+    lines = [
+        f"{plural(answer['manifests'], 'commit')} read; {plural(rows['materialization'], 'unit')} and "
+        f"{plural(rows['document'], 'document')} written in {duration(answer['seconds'])}."
+    ]
+    lines += _not_whole(answer)
+    if answer["left_out"]:
+        lines.append(
+            f"Left out, because what they refer to is not there: {plural(answer['left_out'], 'unit')}. A plan finds them missing."
+        )
+    if answer["undone"]:
+        lines.append(f"Passed over, because they never came about: {plural(len(answer['undone']), 'commit')}.")
+    return Group(*(Text(line) for line in lines))
+
+
+def compared(answer: Answer) -> RenderableType:
+    """`catalog verify`: the tables that differ, and what cannot be read."""
+    lines: list[RenderableType] = []
+    if differing := [one for one in answer["tables"] if one["only_bucket"] or one["only_postgres"]]:
+        columns = [
+            words("table"), Column("in the bucket", lambda row: f"{row['rows']:,}", numeric=True),
+            Column("only there", lambda row: f"{row['only_bucket']:,}", numeric=True),
+            Column("only in Postgres", lambda row: f"{row['only_postgres']:,}", numeric=True),
+        ]  # fmt: skip
+        lines.append(table(columns, differing, keep=("only there", "only in Postgres")))
+        lines += [Text(f"{one['table']}: {one['example']}", style="dim") for one in differing]
+    lines += [Text(line) for line in _not_whole(answer)]
+    if answer["unfinished"]:
+        lines.append(Text(f"Never came about, and left to gc: {plural(len(answer['unfinished']), 'commit')}."))
+    if not (differing or answer["missing"] or answer["damaged"]):
+        rows = sum(one["rows"] for one in answer["tables"])
+        lines.append(
+            Text(
+                f"Postgres and the bucket say the same: {plural(rows, 'row')} compared in {duration(answer['seconds'])}."
+            )
+        )
+    return Group(*lines)
+
+
+def _not_whole(answer: Answer) -> list[str]:
+    lines = [f"Cannot be read: {key}: {reason}" for key, reason in answer["damaged"].items()]
+    if answer["missing"]:
+        numbers = ", ".join(f"{number:08d}" for number in answer["missing"][:FAILURES_SHOWN])
+        more = (
+            f" and {len(answer['missing']) - FAILURES_SHOWN:,} more" if len(answer["missing"]) > FAILURES_SHOWN else ""
+        )
+        lines.append(f"Manifests that others refer to and that are missing: {numbers}{more}.")
+    return lines
 
 
 # --- platform ---------------------------------------------------------------------------------------------------------

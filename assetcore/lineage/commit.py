@@ -8,10 +8,10 @@ it is written and `Overtaken` is raised; the caller judges again.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 import sqlalchemy as sa
@@ -28,8 +28,8 @@ from assetcore.staleness import Definition
 from assetcore.storage import Key
 
 __all__ = [
-    "Batch", "Checked", "Committed", "Failed", "Made", "NewDocument", "NewObject", "Overtaken", "Reused", "allocate", "analyze", "commit",
-    "keep_checked", "keep_definition", "keep_observation", "settle",
+    "Batch", "Checked", "Committed", "Failed", "Made", "NewDocument", "NewObject", "Overtaken", "Reused", "Seen", "allocate", "analyze",
+    "commit", "copy", "find_definition", "keep_checked", "keep_definition", "keep_observation", "settle", "stated",
 ]  # fmt: skip
 
 
@@ -68,6 +68,14 @@ class NewDocument:
     fields: Mapping[str, Any] | None
 
 
+class Seen(NamedTuple):
+    """How a source showed a document when it was taken in: with this, it need not be read again to know that it is the same."""
+
+    mtime_ns: int
+    inode: int
+    validator: str | None
+
+
 @dataclass(frozen=True, slots=True)
 class Made:
     """A unit that was executed (or taken in, for a source). `documents` are all it made, old versions and new ones, in order.
@@ -88,6 +96,7 @@ class Made:
     was: int | None
     changed: bool
     current: bool = True
+    seen: Seen | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,24 +183,32 @@ async def allocate(connection: AsyncConnection) -> int:
     return int((await connection.execute(sa.select(t.block.next_value()))).scalar_one()) << 20
 
 
+def stated(definition: Definition) -> dict[str, Any]:
+    """A definition as it is kept: each component with its digest and what it was made of."""
+    return {n: {"digest": c.digest.hex(), "detail": c.detail} for n, c in definition.components.items()}
+
+
+async def find_definition(connection: AsyncConnection, asset: int, definition: Definition) -> int | None:
+    """The identifier of a definition, or None where it is new."""
+    d = t.definition.c
+    found = await connection.execute(sa.select(d.id).where(d.asset_id == asset, d.digest == definition.digest))
+    return found.scalar_one_or_none()
+
+
 async def keep_definition(
     connection: AsyncConnection, asset: int, definition: Definition, parts: Collection[Part]
 ) -> int:
     """The identifier of a definition, which is written when it is new, with the sources of its parts."""
-    facts = {n: {"digest": c.digest.hex(), "detail": c.detail} for n, c in definition.components.items()}
-    known = sa.select(t.definition.c.id).where(
-        t.definition.c.asset_id == asset, t.definition.c.digest == definition.digest
-    )
-    found = (await connection.execute(known)).scalar_one_or_none()
+    found = await find_definition(connection, asset, definition)
     if found is None:
-        await connection.execute(
-            insert(t.definition).values(asset_id=asset, digest=definition.digest, facts=facts).on_conflict_do_nothing()
-        )
+        values = {"asset_id": asset, "digest": definition.digest, "facts": stated(definition)}
+        await connection.execute(insert(t.definition).values(values).on_conflict_do_nothing())
         if parts:
             rows = [{"digest": p.digest, "source": p.source} for p in {p.digest: p for p in parts}.values()]
             await connection.execute(insert(t.part).values(rows).on_conflict_do_nothing())
-        found = (await connection.execute(known)).scalar_one()
-    return int(found)
+        found = await find_definition(connection, asset, definition)
+    assert found is not None
+    return found
 
 
 async def commit(connection: AsyncConnection, batch: Batch) -> Committed:
@@ -385,9 +402,12 @@ async def _move_watermark(connection: AsyncConnection, batch: Batch, number: int
 
 
 async def _copy(connection: AsyncConnection, table: sa.Table, rows: Sequence[tuple[Any, ...]]) -> None:
+    if rows:
+        await copy(connection, table, rows)
+
+
+async def copy(connection: AsyncConnection, table: sa.Table, rows: Iterable[tuple[Any, ...]]) -> None:
     """COPY rows in the columns' order, inside the connection's transaction."""
-    if not rows:
-        return
     raw = await connection.get_raw_connection()
     driver: Any = raw.driver_connection
     columns = [column.name for column in table.columns]

@@ -1,8 +1,9 @@
 """Manifest: what does the bucket itself know of a commit?
 
 Beside the artifacts of each commit lies its lineage, as Parquet, written before Postgres is told: a row a unit, and in the
-metadata what they share. A unit was made, reused or removed; what was made and did not become current was put `aside`. Postgres is
-the index in use; the manifests are what it can be rebuilt from.
+metadata what they share. A unit was made, reused, removed or failed; what was made and did not become current was put `aside`. `was`
+is the materialization that the unit was before: a manifest whose commit never came about, because the process died or another run was
+faster, is told by what those after it started from. Postgres is the index in use; the manifests are what it can be rebuilt from.
 """
 
 from __future__ import annotations
@@ -15,15 +16,16 @@ from functools import cache
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-from assetcore.lineage.commit import Batch
+from assetcore.lineage.commit import Batch, stated
 from assetcore.staleness import Definition
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["FORMAT", "NAME", "decode_manifest", "encode_manifest"]
+__all__ = ["FORMAT", "NAME", "decode_manifest", "encode_manifest", "read_manifest"]
 
-FORMAT = 1
+FORMAT = 2
+"""Format 1 lacks `was`, failures, how a source's documents were seen, and the asset's identifier, kind and group."""
 NAME = "_manifest"
 """How the artifact names of manifests begin; no document's artifact name does."""
 
@@ -43,6 +45,8 @@ def _schema() -> pa.Schema:
         ("inputs", pa.binary(32)), ("seconds", pa.float32()), ("documents", pa.list_(pa.int64())), ("new", pa.list_(document)),
         ("edges", pa.list_(pa.struct([("parameter", pa.int16()), ("document", pa.int64())]))),
         ("collected", pa.list_(pa.struct([("parameter", pa.int16()), ("asset", pa.int32()), ("commit", pa.int64())]))),
+        ("was", pa.int64()), ("error", pa.string()), ("traceback", pa.string()),
+        ("seen", pa.struct([("mtime_ns", pa.int64()), ("inode", pa.int64()), ("validator", pa.string())])),
     ])  # fmt: skip
 
 
@@ -54,16 +58,18 @@ def encode_manifest(
     asset: str,
     assets: Mapping[int, str],
     definition: Definition | None,
+    kind: str = "",
+    group: str = "",
 ) -> bytes:
     """The Parquet bytes of a batch's manifest. Assets that were collected are named in the metadata, by identifier."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    facts = definition and {n: {"digest": c.digest.hex(), "detail": c.detail} for n, c in definition.components.items()}
+    facts = definition and stated(definition)
     header = {
         "format": FORMAT, "project": project, "environment": environment, "asset": asset, "run": batch.run, "at": batch.at.isoformat(),
         "definition": facts, "objects": [asdict(o) for o in batch.objects], "assets": {str(i): n for i, n in assets.items()},
-        "spent": batch.spent,
+        "spent": batch.spent, "number": batch.number, "asset_id": batch.asset, "kind": kind, "group": group, "changes": batch.changes,
     }  # fmt: skip
     table = pa.Table.from_arrays(
         _columns(batch), schema=_schema().with_metadata({"assetcore": json.dumps(header, sort_keys=True)})
@@ -77,8 +83,8 @@ def _columns(batch: Batch) -> list[pa.Array]:
     """The columns of a manifest, each made at once: a dictionary a document would take ten times as long."""
     import pyarrow as pa
 
-    made, reused, removed = batch.made, batch.reused, batch.removed
-    others = len(reused) + len(removed)
+    made, reused, removed, failed = batch.made, batch.reused, batch.removed, batch.failed
+    others = len(reused) + len(removed) + len(failed)
     new = [d for m in made for d in m.new]
     documents = [
         [d.id for d in new], [d.address for d in new], [d.name for d in new], [d.type for d in new], [d.media_type for d in new],
@@ -88,15 +94,22 @@ def _columns(batch: Batch) -> list[pa.Array]:
     edges = [edge for m in made for edge in m.edges]
     collected = [one for m in made for one in m.collected]
     events = ["made" if m.current else "aside" for m in made]
-    events += ["reused"] * len(reused) + ["removed"] * len(removed)
+    events += ["reused"] * len(reused) + ["removed"] * len(removed) + ["failed"] * len(failed)
+    no_units, no_changes = [None] * len(removed), [None] * (len(made) + len(reused) + len(removed))
     plain: list[Sequence[Any]] = [
         events,
-        [m.unit for m in made] + [r.unit for r in reused] + [unit for unit, _ in removed],
-        [m.label for m in made] + [r.label for r in reused] + [None] * len(removed),
+        [m.unit for m in made] + [r.unit for r in reused] + [unit for unit, _ in removed] + [f.unit for f in failed],
+        [m.label for m in made] + [r.label for r in reused] + no_units + [f.label for f in failed],
         [m.parent for m in made] + [None] * others,
-        [m.id for m in made] + [r.materialization for r in reused] + [was for _, was in removed],
-        [m.inputs for m in made] + [None] * others,
+        [m.id for m in made] + [r.materialization for r in reused] + [was for _, was in removed] + [None] * len(failed),
+        [m.inputs for m in made] + [None] * (len(reused) + len(removed)) + [f.inputs for f in failed],
         [m.seconds for m in made] + [None] * others,
+    ]
+    last: list[tuple[str, Sequence[Any]]] = [
+        ("was", [m.was for m in made] + [r.was for r in reused] + [was for _, was in removed] + [None] * len(failed)),
+        ("error", [*no_changes, *(f.error for f in failed)]),
+        ("traceback", [*no_changes, *(f.traceback for f in failed)]),
+        ("seen", [m.seen and m.seen._asdict() for m in made] + [None] * others),
     ]
     schema = _schema()
     arrays = [pa.array(column, schema.field(index).type) for index, column in enumerate(plain)]
@@ -106,7 +119,8 @@ def _columns(batch: Batch) -> list[pa.Array]:
         ("edges", [[p for p, _ in edges], [d for _, d in edges]], [len(m.edges) for m in made]),
         ("collected", [[one[i] for one in collected] for i in range(3)], [len(m.collected) for m in made]),
     ]
-    return arrays + [_lists(schema.field(name).type, columns, lengths, others) for name, columns, lengths in lists]
+    arrays += [_lists(schema.field(name).type, columns, lengths, others) for name, columns, lengths in lists]
+    return arrays + [pa.array(column, schema.field(name).type) for name, column in last]
 
 
 def _lists(kind: pa.ListType, columns: Sequence[Sequence[Any]], lengths: Sequence[int], nulls: int) -> pa.Array:
@@ -126,7 +140,20 @@ def _lists(kind: pa.ListType, columns: Sequence[Sequence[Any]], lengths: Sequenc
 
 def decode_manifest(data: bytes) -> tuple[dict[str, Any], Sequence[dict[str, Any]]]:
     """The header and the rows of a manifest."""
+    header, table = read_manifest(data)
+    return header, table.to_pylist()
+
+
+def read_manifest(data: bytes) -> tuple[dict[str, Any], pa.Table]:
+    """The header of a manifest and its rows as columns, in the columns of this format: what an earlier one lacks is null."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     table = pq.read_table(io.BytesIO(data))
-    return json.loads((table.schema.metadata or {})[b"assetcore"]), table.to_pylist()
+    columns = [
+        table.column(field.name).combine_chunks()
+        if field.name in table.column_names
+        else pa.nulls(table.num_rows, field.type)
+        for field in _schema()
+    ]
+    return json.loads((table.schema.metadata or {})[b"assetcore"]), pa.Table.from_arrays(columns, schema=_schema())

@@ -14,6 +14,7 @@ from assetcore.documents import Document
 from assetcore.keep import _artifact_name
 from assetcore.lineage.commit import Batch, Failed, Made, NewDocument, NewObject, Reused
 from assetcore.lineage.manifest import FORMAT, NAME, decode_manifest, encode_manifest
+from assetcore.lineage.records import NAME as RECORD
 from assetcore.staleness import Component, Definition
 from assetcore.storage.keys import Key, artifact_name
 
@@ -105,15 +106,32 @@ def test_a_definition_comes_back_with_what_people_read_of_it() -> None:
 @given(batches)
 @settings(max_examples=10, deadline=None)
 def test_the_same_commit_gives_the_same_bytes(batch: Batch) -> None:
-    """A manifest depends on nothing but its batch. Failures are not in it: they are what was tried, not what is."""
+    """A manifest depends on nothing but its batch."""
+    assert encoded(batch) == encoded(batch)
+
+
+def test_what_failed_is_kept_with_the_recipe_that_failed() -> None:
+    """A rebuilt database knows which units failed, with what they were given and what was said."""
     failed = (Failed(b"u" * 16, "a", b"i" * 32, "ValueError", "..."),)
-    assert encoded(batch) == encoded(batch) == encoded(replace(batch, failed=failed))
+    batch = Batch(1, 1, 1, 1, 1, "run", Key("key"), failed=failed)
+    ((row),) = decode_manifest(encoded(batch))[1]
+    assert (row["event"], row["unit"], row["label"], row["inputs"], row["error"], row["traceback"]) == (
+        "failed", b"u" * 16, "a", b"i" * 32, "ValueError", "...",
+    )  # fmt: skip
 
 
 def test_no_document_is_taken_for_a_manifest() -> None:
     """No artifact of a document's begins as a manifest's does, whatever the document is called."""
-    for name in (NAME, f"{NAME}-00000001.parquet", f" {NAME}", f"{NAME.upper()}-1", "a"):
+    for name in (
+        NAME,
+        f"{NAME}-00000001.parquet",
+        RECORD,
+        f"{RECORD}-run-1.json.gz",
+        f" {NAME}",
+        f"{NAME.upper()}-1",
+        "a",
+    ):
         for address in (None, b"a" * 16):
             key = artifact_name(_artifact_name(Document(name, text=""), address))
-            assert not key.startswith(NAME)
+            assert not key.startswith((NAME, RECORD))
     assert artifact_name(_artifact_name(Document("report.txt", text=""), None)) == "report.txt"

@@ -1,0 +1,173 @@
+"""Catalog: can Postgres be made again of the bucket, and do the two say the same?
+
+All manifests and records are read, several at a time, and `lineage.replay` says what they tell; what cannot be read is named, and the
+rest goes on. A database is one with its bucket: all projects in it are rebuilt at once, with the identifiers that they had.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from assetcore.errors import StorageError, UsageError
+from assetcore.lineage import commit, rebuild, records, schema
+from assetcore.lineage.manifest import NAME as MANIFEST
+from assetcore.lineage.manifest import read_manifest
+from assetcore.lineage.rebuild import Difference
+from assetcore.lineage.replay import Catalog, Manifest, number_of, replay
+from assetcore.settings import Settings
+from assetcore.storage import Bucket, Key
+
+__all__ = ["Rebuilt", "Verified", "rebuild_catalog", "verify_catalog"]
+
+AT_ONCE = 16
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What lies in the bucket: manifests, records, and for each object that cannot be read the reason."""
+
+    manifests: Sequence[Manifest]
+    records: Sequence[Mapping[str, Any]]
+    damaged: Mapping[Key, str]
+
+    def replayed(self, without: frozenset[int] = frozenset()) -> Catalog:
+        """What they tell, but for some commits."""
+        unreadable = [number_of(key) for key in self.damaged if MANIFEST in key]
+        return replay([m for m in self.manifests if m.number not in without], self.records, unreadable)
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """What was written, and what was missing: commits by number, objects by key with the reason."""
+
+    rows: Mapping[str, int]
+    manifests: int
+    seconds: float
+    missing: Sequence[int]
+    undone: Sequence[int]
+    damaged: Mapping[Key, str]
+    left_out: int
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing was missing."""
+        return not (self.missing or self.damaged or self.left_out)
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "whole": self.whole, "rows": dict(self.rows), "damaged": dict(self.damaged)}
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """Postgres beside the bucket. `unfinished` are commits of known runs that died before Postgres was told: they do not count."""
+
+    tables: Sequence[Difference]
+    missing: Sequence[int]
+    unfinished: Sequence[int]
+    damaged: Mapping[Key, str]
+    seconds: float
+
+    @property
+    def same(self) -> bool:
+        return all(one.same for one in self.tables) and not self.missing and not self.damaged
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "same": self.same, "damaged": dict(self.damaged)}
+
+
+async def rebuild_catalog(settings: Settings, *, replace: bool, automatic_schema: bool, say: Say) -> Rebuilt:
+    """Make what Postgres holds of the bucket alone, in one transaction. Raises UsageError where something is there, unless `replace`."""
+    started = time.perf_counter()
+    engine, bucket = _open(settings)
+    try:
+        await schema.ensure(engine, automatic=automatic_schema)
+        async with engine.connect() as connection:
+            if not replace and not await rebuild.is_empty(connection):
+                raise UsageError(
+                    "The database is not empty: what it holds would be replaced by what the bucket tells.",
+                    hint="Compare the two: aipctl catalog verify. To replace it: aipctl catalog rebuild --replace",
+                )
+        told = await _read(bucket, say)
+        if not told.manifests:
+            raise StorageError(
+                f"The bucket {bucket.url} holds no manifest that can be read: there is nothing to rebuild from."
+            )
+        catalog = await asyncio.to_thread(told.replayed)
+        say(f"Writing {sum(frame.height for frame in catalog.tables.values()):,} rows")
+        async with engine.begin() as connection:
+            if not replace and not await rebuild.is_empty(connection):
+                raise UsageError(
+                    "Another run has committed to the database meanwhile.",
+                    hint="Compare the two: aipctl catalog verify",
+                )
+            rows = await rebuild.rebuild(connection, catalog)
+        async with engine.begin() as connection:
+            await commit.analyze(connection)
+    finally:
+        await bucket.close()
+        await engine.dispose()
+    seconds = round(time.perf_counter() - started, 3)
+    return Rebuilt(rows, len(told.manifests), seconds, catalog.missing, catalog.undone, told.damaged, catalog.left_out)
+
+
+async def verify_catalog(settings: Settings, *, say: Say) -> Verified:
+    """Compare what Postgres holds with what the bucket tells."""
+    started = time.perf_counter()
+    engine, bucket = _open(settings)
+    try:
+        await schema.ensure(engine, automatic=False)
+        async with engine.connect() as connection:
+            await connection.execution_options(isolation_level="REPEATABLE READ")
+            known, runs = await rebuild.commits(connection), await rebuild.known_runs(connection)
+            told = await _read(bucket, say)
+            unfinished = frozenset(
+                m.number for m in told.manifests if m.number not in known and m.header["run"] in runs
+            )
+            catalog = await asyncio.to_thread(told.replayed, unfinished)
+            differences = await rebuild.compare(connection, catalog)
+    finally:
+        await bucket.close()
+        await engine.dispose()
+    seconds = round(time.perf_counter() - started, 3)
+    return Verified(differences, catalog.missing, sorted(unfinished), told.damaged, seconds)
+
+
+def _open(settings: Settings) -> tuple[schema.Engine, Bucket]:
+    if settings.database_url is None:
+        raise UsageError(
+            "No database is known.", hint="Start the embedded services with: aipctl up, or set DATABASE_URL."
+        )
+    return schema.connect(settings.database_url), Bucket.open(settings.storage_url, settings.storage_options())
+
+
+async def _read(bucket: Bucket, say: Say) -> _Told:
+    """Every manifest and record of the bucket."""
+    manifests: list[Manifest] = []
+    others: list[Mapping[str, Any]] = []
+    damaged: dict[Key, str] = {}
+    slots = asyncio.Semaphore(AT_ONCE)
+
+    async def one(key: Key) -> None:
+        async with slots:
+            try:
+                data = await bucket.read(key)
+                if records.is_record(key):
+                    others.append(await asyncio.to_thread(records.decode, data))
+                else:
+                    manifests.append(Manifest(key, *await asyncio.to_thread(read_manifest, data)))
+            except Exception as error:  # whatever a damaged object makes its readers say
+                if not isinstance(error, (StorageError, ValueError, OSError, EOFError, KeyError)):
+                    raise
+                damaged[key] = str(error).partition("\n")[0][:200]
+
+    keys = [
+        i.key async for i in bucket.list() if records.is_record(i.key) or i.key.rpartition("/")[2].startswith(MANIFEST)
+    ]
+    say(f"Reading {len(keys):,} manifests and records of {bucket.url}")
+    await asyncio.gather(*map(one, keys))
+    return _Told(manifests, others, dict(sorted(damaged.items())))

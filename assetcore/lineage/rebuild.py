@@ -1,0 +1,282 @@
+"""Rebuild: how does Postgres come to say what the bucket tells, and does it?
+
+Both directions are sets: a table is copied at once, and compared with what Postgres holds as columns. Identifiers are those that the
+manifests name, so that what was written before the loss and what is written after it speak of the same things.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import polars as pl
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from assetcore.lineage import tables as t
+from assetcore.lineage.commit import copy
+from assetcore.lineage.read import columns
+from assetcore.lineage.replay import SOURCE, Catalog, as_stated
+
+__all__ = ["Difference", "commits", "compare", "is_empty", "known_runs", "rebuild"]
+
+REBUILT = (
+    t.check_standing, t.check_result, t.check_version, t.observation, t.watermark, t.failure, t.head, t.collected, t.edge, t.spent,
+    t.document, t.materialization, t.object_, t.commit, t.run_asset, t.run, t.part, t.definition, t.asset, t.environment, t.project,
+)  # fmt: skip
+"""What is emptied before it is written anew, each table before those that it points to."""
+BLOCK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How a table in Postgres differs from what the bucket tells: rows that only one of them has, and one of these."""
+
+    table: str
+    rows: int
+    only_bucket: int
+    only_postgres: int
+    example: str | None
+
+    @property
+    def same(self) -> bool:
+        return not (self.only_bucket or self.only_postgres)
+
+
+async def is_empty(connection: AsyncConnection) -> bool:
+    """Whether nothing was ever committed to this database."""
+    return (await connection.execute(sa.select(t.commit.c.id).limit(1))).first() is None
+
+
+async def commits(connection: AsyncConnection) -> set[int]:
+    """The numbers of all commits."""
+    return set((await connection.execute(sa.select(t.commit.c.id))).scalars())
+
+
+async def known_runs(connection: AsyncConnection) -> set[str]:
+    """The identifiers of all runs."""
+    return set((await connection.execute(sa.select(t.run.c.id))).scalars())
+
+
+async def rebuild(connection: AsyncConnection, told: Catalog) -> dict[str, int]:
+    """Write all that the bucket tells in the place of what there is; returns the rows of each large table."""
+    for table in REBUILT:
+        await connection.execute(sa.delete(table))
+    projects, environments = await _write_names(connection, told)
+    definitions = {key: number for number, key in enumerate(told.definitions, 1)}
+    await _insert(
+        connection, t.definition,
+        [{"id": number, "asset_id": asset, "digest": digest, "facts": dict(told.definitions[asset, digest][0]),
+          "at": told.definitions[asset, digest][1]} for (asset, digest), number in definitions.items()],
+    )  # fmt: skip
+    await _insert(connection, t.part, [{"digest": digest, "source": source} for digest, source in told.parts.items()])
+    await _write_runs(connection, told, projects, environments)
+    frames = _with_identifiers(told, projects, environments, definitions)
+    for table in (
+        t.commit,
+        t.object_,
+        t.document,
+        t.materialization,
+        t.edge,
+        t.collected,
+        t.spent,
+        t.head,
+        t.failure,
+        t.watermark,
+        t.observation,
+    ):
+        await copy(connection, table, frames[table.name].iter_rows())
+    await _continue_numbers(connection, told)
+    return {name: frame.height for name, frame in frames.items()}
+
+
+async def _write_names(connection: AsyncConnection, told: Catalog) -> tuple[dict[str, int], dict[tuple[str, str], int]]:
+    """Projects, environments and assets; returns the identifiers of the first two."""
+    names = dict.fromkeys(project for project, _ in told.environments)
+    projects = {name: number for number, name in enumerate(names, 1)}
+    environments = {key: number for number, key in enumerate(told.environments, 1)}
+    await _insert(connection, t.project, [{"id": number, "name": name} for name, number in projects.items()])
+    await _insert(
+        connection, t.environment,
+        [{"id": number, "project_id": projects[project], "name": name} for (project, name), number in environments.items()],
+    )  # fmt: skip
+    await _insert(
+        connection, t.asset,
+        [{"id": i, "project_id": projects[project], **facts} for i, (project, facts) in told.assets.items()],
+    )  # fmt: skip
+    return projects, environments
+
+
+async def _write_runs(
+    connection: AsyncConnection, told: Catalog, projects: Mapping[str, int], environments: Mapping[tuple[str, str], int]
+) -> None:
+    """Runs, what they did to each asset, and what checks said in them."""
+    runs = [r for r in told.runs.values() if (r["project"], r["environment"]) in environments]
+    places = [
+        {"project_id": projects[r["project"]], "environment_id": environments[r["project"], r["environment"]]}
+        for r in runs
+    ]
+    moments = [
+        {n: r["run"][n] and datetime.fromisoformat(r["run"][n]) for n in ("started_at", "finished_at")} for r in runs
+    ]
+    await _insert(
+        connection,
+        t.run,
+        [{**r["run"], **moment, **place} for r, moment, place in zip(runs, moments, places, strict=True)],
+    )
+    await _insert(
+        connection, t.run_asset,
+        [{"run_id": r["run"]["id"], "asset": a, "counts": c, "seconds": s} for r in runs for a, c, s in r["assets"]],
+    )  # fmt: skip
+    checks: dict[tuple[int, str, str, bytes], int] = {}
+    results: dict[tuple[int, int], tuple[Any, ...]] = {}
+    standing: dict[tuple[int, int], dict[str, Any]] = {}
+    for run, place in sorted(zip(runs, places, strict=True), key=lambda pair: pair[0]["run"]["started_at"]):
+        for asset, name, scope, digest, subject, status, blocking, message, traceback, at in run["checked"]:
+            check = checks.setdefault((asset, name, scope, bytes.fromhex(digest)), len(checks) + 1)
+            then = datetime.fromisoformat(at)
+            results[subject, check] = (subject, check, status, blocking, message, traceback, run["run"]["id"], then)
+        for asset, name, scope, digest, last, passed, failed, errors, findings, at in run["standing"]:
+            check = checks.setdefault((asset, name, scope, bytes.fromhex(digest)), len(checks) + 1)
+            standing[place["environment_id"], check] = {
+                "environment_id": place["environment_id"], "check_id": check, "last_commit": last, "passed": passed, "failed": failed,
+                "errors": errors, "findings": findings, "at": datetime.fromisoformat(at),
+            }  # fmt: skip
+    await _insert(
+        connection, t.check_version,
+        [{"id": i, "asset_id": a, "name": n, "scope": s, "digest": d} for (a, n, s, d), i in checks.items() if a in told.assets],
+    )  # fmt: skip
+    await copy(connection, t.check_result, list(results.values()))
+    await _insert(connection, t.check_standing, list(standing.values()))
+
+
+def _with_identifiers(
+    told: Catalog, projects: Mapping[str, int], environments: Mapping[tuple[str, str], int], definitions: Mapping[tuple[int, bytes], int]
+) -> dict[str, pl.DataFrame]:  # fmt: skip
+    """The large tables in the columns of Postgres: environments and definitions by identifier instead of name and digest."""
+    places = pl.DataFrame(
+        [(project, name, projects[project], number) for (project, name), number in environments.items()],
+        {"project": pl.String, "environment": pl.String, "project_id": pl.Int64, "environment_id": pl.Int64},
+        orient="row",
+    )
+    made_with = pl.DataFrame(
+        [(asset, digest, number) for (asset, digest), number in definitions.items()],
+        {"asset": pl.Int64, "definition": pl.Binary, "definition_id": pl.Int64},
+        orient="row",
+    )
+    found: dict[str, pl.DataFrame] = {}
+    order = {
+        "commit": ("number", "project_id", "environment_id", "asset", "run", "manifest", "at"),
+        "head": ("environment_id", "asset", "unit", "materialization", "since", "until"),
+        "collected": ("materialization", "parameter", "asset", "environment_id", "commit"),
+        "materialization": ("id", "asset", "definition_id", "unit", "label", "parent", "inputs", "documents", "run", "seconds", "at"),
+        "failure": ("environment_id", "asset", "unit", "label", "definition_id", "inputs", "error", "traceback", "run", "at"),
+        "watermark": ("environment_id", "asset", "changed", "last", "settled", "units", "documents", "at"),
+    }  # fmt: skip
+    for name, frame in told.tables.items():
+        if "environment" in frame.columns:
+            frame = frame.join(places, on=["project", "environment"], how="left")
+        if "definition" in frame.columns:
+            frame = frame.join(made_with, on=["asset", "definition"], how="left").with_columns(
+                pl.col("definition_id").fill_null(0)
+            )
+        if name == "watermark":
+            frame = frame.with_columns(settled=pl.lit(None, pl.String))
+        found[name] = frame.select(order.get(name, frame.columns))
+    return found
+
+
+async def _continue_numbers(connection: AsyncConnection, told: Catalog) -> None:
+    """What is numbered from now on comes after all that the bucket tells of, also what never came about or is missing."""
+    identified = [told.tables[name]["id"] for name in ("object", "document", "materialization")]
+    blocks = [number // BLOCK for ids in identified for number in ids.sort().tail(1).to_list()]
+    last = max([0, *told.missing, *told.undone, *told.tables["commit"]["number"], *blocks])
+    await connection.execute(sa.select(sa.func.setval(t.block.name, max(last, 1))))
+    for table in (t.project, t.environment, t.asset, t.definition, t.check_version):
+        highest = sa.select(sa.func.coalesce(sa.func.max(table.c.id), 0) + 1).scalar_subquery()
+        sequence = sa.func.pg_get_serial_sequence(table.name, "id")
+        await connection.execute(sa.select(sa.func.setval(sequence, highest, sa.false())))
+
+
+async def _insert(connection: AsyncConnection, table: sa.Table, rows: list[dict[str, Any]]) -> None:
+    if rows:
+        await connection.execute(insert(table), rows)
+
+
+async def compare(connection: AsyncConnection, told: Catalog) -> list[Difference]:
+    """Each table of Postgres beside what the bucket tells. Not what may be lost: failures, looks at sources, what was found settled."""
+    found: list[Difference] = []
+    for name, statement in _statements().items():
+        here = told.tables[name]
+        shape = {column: here.schema[column] for column in map(str, statement.selected_columns.keys())}
+        if name == "materialization":
+            here = here.with_columns(pl.col("documents").cast(pl.List(pl.String)).list.join(","))
+            shape["documents"] = pl.String()
+        found.append(_difference(name, here.select(list(shape)), await columns(connection, statement, shape)))
+    found.append(await _small_difference(connection, told))
+    return found
+
+
+def _difference(table: str, told: pl.DataFrame, found: pl.DataFrame) -> Difference:
+    only_told = told.join(found, on=told.columns, how="anti", nulls_equal=True)
+    only_found = found.join(told, on=told.columns, how="anti", nulls_equal=True)
+    example = next((one for frame in (only_told, only_found) for one in frame.head(1).iter_rows(named=True)), None)
+    text = (
+        None
+        if example is None
+        else ", ".join(f"{n} {v.hex() if isinstance(v, bytes) else v}" for n, v in example.items())
+    )
+    return Difference(table, told.height, only_told.height, only_found.height, text)
+
+
+def _statements() -> dict[str, sa.Select[*tuple[Any, ...]]]:
+    """What is read of each large table, under the names that `replay.TABLES` has."""
+    o, d, m, e, c, s, h, k = (
+        x.c for x in (t.object_, t.document, t.materialization, t.edge, t.collected, t.spent, t.head, t.commit)
+    )
+    project, environment = t.project.c.name.label("project"), t.environment.c.name.label("environment")
+
+    def placed(table: sa.Table) -> sa.Join:
+        there = table.join(t.environment, t.environment.c.id == table.c.environment_id)
+        return there.join(t.project, t.project.c.id == t.environment.c.project_id)
+
+    digest = sa.func.coalesce(t.definition.c.digest, sa.literal(SOURCE, sa.LargeBinary)).label("definition")
+    documents = sa.func.array_to_string(m.documents, ",").label("documents")
+    return {
+        "object": sa.select(o.id, o.asset_id.label("asset"), o.key, o.size, o.rows),
+        "document": sa.select(
+            d.id, d.asset_id.label("asset"), d.materialization_id.label("materialization"), d.address, d.name, d.type, d.media_type,
+            d.size, d.sha256, d.field_digests, d.identity, d.object_id.label("object"), d.row,
+        ),
+        "materialization": sa.select(
+            m.id, m.asset_id.label("asset"), digest, m.unit, m.label, m.parent, m.inputs, documents, m.run_id.label("run"),
+        ).select_from(t.materialization.outerjoin(t.definition, t.definition.c.id == m.definition_id)),
+        "edge": sa.select(e.materialization_id.label("materialization"), e.parameter, e.document_id.label("document")),
+        "collected": sa.select(
+            c.materialization_id.label("materialization"), c.parameter, c.asset_id.label("asset"), project, environment,
+            c.commit_id.label("commit"),
+        ).select_from(placed(t.collected)),
+        "spent": sa.select(s.materialization_id.label("materialization"), s.tokens, s.usd),
+        "head": sa.select(
+            project, environment, h.asset_id.label("asset"), h.unit, h.materialization_id.label("materialization"),
+            h.since_commit.label("since"), h.until_commit.label("until"),
+        ).select_from(placed(t.head)),
+        "commit": sa.select(
+            k.id.label("number"), project, environment, k.asset_id.label("asset"), k.run_id.label("run"), k.manifest,
+        ).select_from(placed(t.commit)),
+    }  # fmt: skip
+
+
+async def _small_difference(connection: AsyncConnection, told: Catalog) -> Difference:
+    """Definitions and the sources of code, by their digests."""
+    parts = set((await connection.execute(sa.select(t.part.c.digest))).scalars())
+    rows = await connection.execute(sa.select(t.definition.c.asset_id, t.definition.c.facts))
+    found = {("definition", asset, as_stated(facts).digest) for asset, facts in rows} | {("part", 0, d) for d in parts}
+    here = {("definition", asset, digest) for asset, digest in told.definitions} | {("part", 0, d) for d in told.parts}
+    only_told, only_found = here - found, found - here
+    example = next(iter([*only_told, *only_found]), None)
+    text = None if example is None else f"{example[0]} {example[2].hex()}"
+    return Difference("definition", len(here), len(only_told), len(only_found), text)

@@ -1,0 +1,304 @@
+"""Replay: which lineage do the manifests and records of a bucket tell?
+
+Manifests are taken in the order of their commits, in columns: a million units are never a million objects. What a unit is follows from
+the last manifest that names it; each says what the unit was before, so a manifest whose commit never came about is found by what those
+after it started from. Nothing is taken that hangs in the air: what refers to a manifest that is missing or damaged is left out, and
+said, so that a plan finds it missing and it is made again.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from assetcore.staleness import Component, Definition
+from assetcore.storage import Key, parse_key
+from assetcore.storage.arrow import pa as arrow
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["TABLES", "Catalog", "Manifest", "replay"]
+
+SOURCE = b""
+"""What stands for the definition of a source, which has none."""
+UNIT = ("project", "environment", "asset", "unit")
+TABLES = {
+    "object": ("id", "asset", "key", "size", "rows"),
+    "document": ("id", "asset", "materialization", "address", "name", "type", "media_type", "size", "sha256", "field_digests", "identity",
+                 "object", "row", "fields"),
+    "materialization": ("id", "asset", "definition", "unit", "label", "parent", "inputs", "documents", "run", "seconds", "at"),
+    "edge": ("materialization", "parameter", "document"),
+    "collected": ("materialization", "parameter", "asset", "project", "environment", "commit"),
+    "spent": ("materialization", "tokens", "usd"),
+    "head": ("project", "environment", "asset", "unit", "materialization", "since", "until"),
+    "failure": (*UNIT, "label", "definition", "inputs", "error", "traceback", "run", "at"),
+    "watermark": ("project", "environment", "asset", "changed", "last", "units", "documents", "at"),
+    "observation": ("asset", "name", "size", "mtime_ns", "inode", "media_type", "sha256", "field_digests", "identity", "validator"),
+    "commit": ("number", "project", "environment", "asset", "run", "manifest", "at"),
+}  # fmt: skip
+"""The columns of what is told of each table, besides the small ones; environments go by name, definitions by digest."""
+_COMMITS = {
+    "number": pl.Int64, "project": pl.String, "environment": pl.String, "asset": pl.Int64, "run": pl.String, "manifest": pl.String,
+    "at": pl.Datetime("us", "UTC"), "definition": pl.Binary, "changes": pl.Boolean, "tells": pl.Boolean,
+}  # fmt: skip
+_RUN = re.compile(r"[0-9a-f]{10}")
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """One manifest, as it was read."""
+
+    key: Key
+    header: Mapping[str, Any]
+    rows: pa.Table
+
+    @property
+    def number(self) -> int:
+        """The commit's number, which is in the manifest's name."""
+        return number_of(self.key)
+
+    @property
+    def definition(self) -> bytes:
+        """The digest of the definition."""
+        facts = self.header["definition"]
+        return SOURCE if facts is None else as_stated(facts).digest
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """All that a bucket tells: a frame for each large table, and the small ones.
+
+    `missing` are the numbers of commits that others refer to and of which there is no manifest, `undone` those that never came about;
+    `left_out` is how many materializations and heads hang in the air.
+    """
+
+    tables: Mapping[str, pl.DataFrame]
+    environments: Sequence[tuple[str, str]]
+    assets: Mapping[int, tuple[str, Mapping[str, str]]]
+    definitions: Mapping[tuple[int, bytes], tuple[Mapping[str, Any], datetime]]
+    parts: Mapping[bytes, str]
+    runs: Mapping[str, Mapping[str, Any]]
+    missing: Sequence[int]
+    undone: Sequence[int]
+    left_out: int
+
+
+def number_of(key: Key) -> int:
+    """The number of the commit whose manifest has this key."""
+    return int(parse_key(key).artifact_name.rpartition("-")[2].partition(".")[0])
+
+
+def as_stated(facts: Mapping[str, Any]) -> Definition:
+    """A definition, from how it was kept."""
+    return Definition({n: Component(bytes.fromhex(f["digest"]), f.get("detail")) for n, f in facts.items()})
+
+
+def replay(
+    manifests: Sequence[Manifest], records: Iterable[Mapping[str, Any]], damaged: Collection[int] = ()
+) -> Catalog:
+    """The lineage that these manifests and records tell; `damaged` are the numbers of manifests that are there and cannot be read."""
+    ordered = sorted(manifests, key=lambda m: m.number)
+    identifiers = _identify(ordered)
+    commits = _commits(ordered, identifiers)
+    rows = _rows(ordered).join(commits, left_on="commit", right_on="number", how="left")
+    undone = _undone(rows, damaged)
+    rows, commits = rows.filter(~pl.col("commit").is_in(undone)), commits.filter(~pl.col("number").is_in(undone))
+    done = [m for m in ordered if m.number not in undone]
+
+    made = rows.filter(pl.col("event").is_in(["made", "aside"]))
+    documents = _members(made, "new", "asset", "materialization")
+    listed = made.select("materialization", document="documents").filter(pl.col("document").list.len() > 0)
+    lost = listed.explode("document").join(documents, left_on="document", right_on="id", how="anti")
+    made = made.join(lost, on="materialization", how="anti")
+    edges = _members(made, "edges", "materialization").unique(maintain_order=True)
+    collected = _members(made, "collected", "materialization", "project", "environment")
+    heads = _heads(rows)
+    hanging = heads.join(made, on="materialization", how="anti")
+    heads = heads.join(made, on="materialization", how="semi")
+    named = pl.concat([lost["document"], edges["document"], hanging["materialization"], rows["was"].drop_nulls()])
+    missing = {*(named // (1 << 20)).unique(), *collected["commit"].unique()} - {*commits["number"], *undone, 0}
+    tables = {
+        "object": _objects(done, identifiers), "document": documents, "materialization": made.rename({"materialization": "id"}),
+        "edge": edges, "collected": collected, "spent": _spent(done), "head": heads, "failure": _failures(rows),
+        "watermark": _watermarks(commits, heads, made), "observation": _observations(heads, made, documents), "commit": commits,
+    }  # fmt: skip
+    definitions, parts, runs = _small(done, identifiers, records)
+    return Catalog(
+        {name: tables[name].select(columns) for name, columns in TABLES.items()},
+        tuple(dict.fromkeys((m.header["project"], m.header["environment"]) for m in done)), _names(done, identifiers), definitions, parts,
+        runs, sorted(missing), sorted(undone), lost["materialization"].n_unique() + hanging.height,
+    )  # fmt: skip
+
+
+def _identify(manifests: Sequence[Manifest]) -> dict[int, int]:
+    """The asset's identifier of each manifest, by its number; an asset whose identifier no manifest tells gets a new one."""
+    known: dict[tuple[str, str], int] = {}
+    for m in manifests:
+        project = m.header["project"]
+        known |= {(project, name): int(identifier) for identifier, name in m.header["assets"].items()}
+        if "asset_id" in m.header:
+            known[project, m.header["asset"]] = m.header["asset_id"]
+    for m in manifests:
+        known.setdefault((m.header["project"], m.header["asset"]), max(known.values(), default=0) + 1)
+    return {m.number: m.header.get("asset_id", known[m.header["project"], m.header["asset"]]) for m in manifests}
+
+
+def _names(manifests: Sequence[Manifest], identifiers: Mapping[int, int]) -> dict[int, tuple[str, dict[str, str]]]:
+    """Each asset's project, and its last name, kind and group; of two that were called the same, the earlier is marked."""
+    found: dict[int, tuple[str, dict[str, str]]] = {}
+    for m in manifests:
+        project, header = m.header["project"], m.header
+        for identifier, name in header["assets"].items():
+            found.setdefault(int(identifier), (project, {"name": name, "kind": "asset", "flow": "main"}))
+        kind = header.get("kind") or ("asset" if header["definition"] else "source")
+        flow = header.get("group") or parse_key(m.key).flow
+        found[identifiers[m.number]] = (project, {"name": header["asset"], "kind": kind, "flow": flow})
+    taken: dict[tuple[str, str], int] = {}
+    for identifier, (project, facts) in found.items():
+        if (earlier := taken.get((project, facts["name"]))) is not None:
+            found[earlier][1]["name"] = f"{facts['name']}~{earlier}"
+        taken[project, facts["name"]] = identifier
+    return found
+
+
+def _commits(manifests: Sequence[Manifest], identifiers: Mapping[int, int]) -> pl.DataFrame:
+    """A row a commit. `tells` says whether its manifest tells what it started from."""
+    rows = [
+        (
+            m.number, m.header["project"], m.header["environment"], identifiers[m.number], m.header["run"], m.key,
+            datetime.fromisoformat(m.header["at"]), m.definition, m.header.get("changes", True), m.header["format"] > 1,
+        )
+        for m in manifests
+    ]  # fmt: skip
+    return pl.DataFrame(rows, _COMMITS, orient="row")
+
+
+def _rows(manifests: Sequence[Manifest]) -> pl.DataFrame:
+    """The rows of all manifests, with the number of their commit."""
+    tables = [
+        m.rows.append_column("commit", arrow.repeat(arrow.scalar(m.number, arrow.int64()), m.rows.num_rows))
+        for m in manifests
+    ]
+    return pl.DataFrame(pl.from_arrow(arrow.concat_tables(tables)))
+
+
+def _undone(rows: pl.DataFrame, damaged: Collection[int]) -> set[int]:
+    """The commits that never came about: what came after them on a unit started from what was there before them.
+
+    Where a manifest between the two cannot be read, that may have been its doing, and nothing is said.
+    """
+    became = pl.when(pl.col("event") != "removed").then("materialization").alias("became")
+    events = rows.filter(pl.col("event").is_in(["made", "reused", "removed"])).select(
+        *UNIT, "commit", "was", "tells", became
+    )
+    events = events.sort(*UNIT, "commit")
+    undone: set[int] = set()
+    while True:
+        before = events.with_columns(pl.col("commit", "became").shift(1).over(UNIT).name.prefix("before_"))
+        older = pl.col("was").is_null() | (pl.col("was") // (1 << 20) < pl.col("before_commit"))
+        differs = pl.col("was").ne_missing(pl.col("before_became"))
+        suspect = before.filter(pl.col("tells") & pl.col("before_commit").is_not_null() & differs & older)
+        pairs = suspect.select("before_commit", "commit").unique().iter_rows()
+        found = {earlier for earlier, later in pairs if not any(earlier < number < later for number in damaged)}
+        if not found:
+            return undone
+        undone |= found
+        events = events.filter(~pl.col("commit").is_in(found))
+
+
+def _members(rows: pl.DataFrame, column: str, *beside: str) -> pl.DataFrame:
+    """The members of a column of lists, as rows, with what stands beside them."""
+    return rows.select(*beside, column).filter(pl.col(column).list.len() > 0).explode(column).unnest(column)
+
+
+def _heads(rows: pl.DataFrame) -> pl.DataFrame:
+    """Which materialization each unit was, from one commit until another."""
+    events = rows.filter(pl.col("event").is_in(["made", "reused", "removed"])).sort(*UNIT, "commit")
+    events = events.with_columns(since="commit", until=pl.col("commit").shift(-1).over(UNIT))
+    return events.filter(pl.col("event") != "removed").select(*UNIT, "materialization", "since", "until")
+
+
+def _failures(rows: pl.DataFrame) -> pl.DataFrame:
+    """The units whose last attempt failed: nothing became of them since."""
+    failed = rows.filter(pl.col("event") == "failed").sort("commit").unique(UNIT, keep="last", maintain_order=True)
+    later = (
+        rows.filter(pl.col("event").is_in(["made", "reused", "removed"]))
+        .group_by(UNIT)
+        .agg(pl.col("commit").max().alias("mended"))
+    )
+    failed = failed.join(later, on=UNIT, how="left")
+    return failed.filter(pl.col("mended").is_null() | (pl.col("mended") < pl.col("commit")))
+
+
+def _watermarks(commits: pl.DataFrame, heads: pl.DataFrame, made: pl.DataFrame) -> pl.DataFrame:
+    """When each asset last changed, and how much there is of it."""
+    asset = UNIT[:3]
+    counts = made.select("materialization", documents=pl.col("documents").list.len())
+    current = heads.filter(pl.col("until").is_null()).join(counts, on="materialization")
+    units = current.group_by(asset).agg(units=pl.len(), documents=pl.col("documents").sum())
+    marks = commits.group_by(asset).agg(
+        changed=pl.col("number").filter(pl.col("changes")).max().fill_null(0),
+        last=pl.col("number").max(),
+        at=pl.col("at").max(),
+    )
+    return marks.join(units, on=asset, how="left").with_columns(pl.col("units", "documents").fill_null(0))
+
+
+def _observations(heads: pl.DataFrame, made: pl.DataFrame, documents: pl.DataFrame) -> pl.DataFrame:
+    """How the documents of sources were seen when they were last taken in."""
+    seen = made.filter((pl.col("definition") == SOURCE) & pl.col("seen").is_not_null()).select(
+        "materialization", "seen"
+    )
+    current = heads.filter(pl.col("until").is_null()).join(seen.unnest("seen"), on="materialization")
+    last = current.sort("since").unique(["asset", "unit"], keep="last")
+    return last.join(documents.drop("asset"), on="materialization").unique(["asset", "name"], keep="last")
+
+
+def _objects(manifests: Sequence[Manifest], identifiers: Mapping[int, int]) -> pl.DataFrame:
+    schema = {"id": pl.Int64, "asset": pl.Int64, "key": pl.String, "size": pl.Int64, "rows": pl.Int64}
+    objects = [
+        (o["id"], identifiers[m.number], o["key"], o["size"], o["rows"]) for m in manifests for o in m.header["objects"]
+    ]
+    return pl.DataFrame(objects, schema, orient="row")
+
+
+def _spent(manifests: Sequence[Manifest]) -> pl.DataFrame:
+    schema = {"materialization": pl.Int64, "tokens": pl.Int64, "usd": pl.Float64}
+    return pl.DataFrame([tuple(s) for m in manifests for s in m.header.get("spent", ())], schema, orient="row")
+
+
+def _small(
+    manifests: Sequence[Manifest], identifiers: Mapping[int, int], records: Iterable[Mapping[str, Any]]
+) -> tuple[
+    dict[tuple[int, bytes], tuple[Mapping[str, Any], datetime]], dict[bytes, str], dict[str, Mapping[str, Any]]
+]:  # fmt: skip
+    """Definitions, the sources of their parts, and runs: those without a record died, and are known by what they committed."""
+    definitions: dict[tuple[int, bytes], tuple[Mapping[str, Any], datetime]] = {}
+    parts: dict[bytes, str] = {}
+    runs: dict[str, Mapping[str, Any]] = {}
+    for record in records:
+        if "run" in record:
+            known = runs.get(record["run"]["id"])
+            if known is None or str(known["run"]["finished_at"]) < str(record["run"]["finished_at"]):
+                runs[record["run"]["id"]] = record
+        elif "parts" in record:
+            parts |= {bytes.fromhex(digest): source for digest, source in record["parts"].items()}
+    died: dict[str, dict[str, Any]] = {}
+    for m in manifests:
+        at, run = datetime.fromisoformat(m.header["at"]), m.header["run"]
+        if m.header["definition"] is not None:
+            definitions.setdefault((identifiers[m.number], m.definition), (m.header["definition"], at))
+        if run in runs or not _RUN.fullmatch(run):
+            continue
+        started = datetime.strptime(parse_key(m.key).run_ts, "%Y%m%dT%H%M%S.%fZ").replace(tzinfo=UTC)
+        facts = {"id": run, "selection": "", "plan": {}, "status": "died", "flow_run": None, "actor": "unknown"}
+        facts |= {"started_at": started.isoformat(), "finished_at": at.isoformat()}
+        about = {"project": m.header["project"], "environment": m.header["environment"]}
+        died[run] = {**about, "run": facts, "assets": [], "checked": [], "standing": []}
+    return definitions, parts, runs | died

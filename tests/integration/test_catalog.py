@@ -1,0 +1,184 @@
+"""The catalog: an empty Postgres and the bucket give the same lineage again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from assetcore.catalog import rebuild_catalog, verify_catalog
+from assetcore.errors import UsageError
+from assetcore.lineage import read, rebuild, schema
+from assetcore.lineage import tables as t
+from assetcore.lineage.replay import TABLES
+from assetcore.settings import Settings
+from tests.integration.world import World
+
+pytestmark = pytest.mark.integration
+
+CODE = """
+@asset
+async def chunks(topic: Topic = each(topics)) -> list[Chunk]:
+    "Fails for a topic that says so."
+    if "fail" in topic.text:
+        raise ValueError("told to fail")
+    return [Chunk(name=f"{topic.stem}-{i}", text=w, ordinal=i) for i, w in enumerate(topic.text.split())]
+
+@asset
+async def report(chunks: list[Chunk] = collect(chunks)) -> Report:
+    return Report(name="report", text=" ".join(c.text for c in chunks))
+"""
+
+
+@pytest.fixture
+async def world(settings: Settings) -> World:
+    """A project with a history: an edit, a removal, an edit taken back, a unit that fails."""
+    world = World(settings)
+    world.code(CODE)
+    for name in "abc":
+        world.document(f"{name}.txt", f"the text of {name}")
+    await world.materialize()
+    world.document("a.txt", "another text")
+    await world.materialize()
+    world.document("a.txt", "the text of a")
+    world.remove("b.txt")
+    world.document("d.txt", "fail")
+    await world.materialize()
+    return world
+
+
+def quiet(_: str) -> None:
+    pass
+
+
+async def emptied(settings: Settings) -> None:
+    """What is left when Postgres was lost: the schema."""
+    engine = schema.connect(str(settings.database_url))
+    async with engine.begin() as connection:
+        for table in rebuild.REBUILT:
+            await connection.execute(sa.delete(table))
+        await connection.execute(sa.select(sa.func.setval(t.block.name, 1)))
+    await engine.dispose()
+
+
+async def everything(settings: Settings) -> dict[str, Any]:
+    """All rows of all tables that are facts."""
+    engine = schema.connect(str(settings.database_url))
+    found: dict[str, Any] = {}
+    async with engine.connect() as connection:
+        for table in (
+            t.head,
+            t.document,
+            t.materialization,
+            t.edge,
+            t.collected,
+            t.object_,
+            t.commit,
+            t.part,
+            t.run,
+            t.run_asset,
+            t.failure,
+        ):
+            rows = await connection.execute(sa.select(table))
+            leave = {"definition_id", "environment_id", "project_id"}
+            found[table.name] = sorted(repr({k: v for k, v in row._mapping.items() if k not in leave}) for row in rows)
+    await engine.dispose()
+    return found
+
+
+async def test_an_empty_database_and_the_bucket_give_the_same_lineage(world: World) -> None:
+    """Every fact comes back with its identifier: heads, history, causes, runs, failures, sources of code; and nothing is stale."""
+    before, plan = await everything(world.settings), await world.plan()
+    async with world.open() as session:
+        lineage = (await session.lineage("report")).to_json()
+        why = (await session.why("chunks[d.txt]")).to_json()
+    assert (await verify_catalog(world.settings, say=quiet)).same
+    await emptied(world.settings)
+    result = await rebuild_catalog(world.settings, replace=False, automatic_schema=False, say=quiet)
+    assert result.whole
+    assert set(result.rows) == set(TABLES)
+    assert await everything(world.settings) == before
+    assert (await verify_catalog(world.settings, say=quiet)).same
+    assert await world.plan() == plan
+    async with world.open() as session:
+        assert (await session.lineage("report")).to_json() == lineage
+        assert (await session.why("chunks[d.txt]")).to_json() == why
+    world.document("d.txt", "mended")
+    assert (await world.made())["chunks"] == {"made": 1}
+    assert (await verify_catalog(world.settings, say=quiet)).same
+
+
+async def test_what_was_seen_of_a_source_is_known_again(world: World) -> None:
+    """A source's files need not be read again after a rebuild: how they looked when they were taken in is in the manifests."""
+    engine = schema.connect(str(world.settings.database_url))
+    async with world.open() as session:
+        source = session.project.asset_ids["topics"]
+    async with engine.connect() as connection:
+        before = await read.observations(connection, source)
+    await rebuild_catalog(world.settings, replace=True, automatic_schema=False, say=quiet)
+    async with engine.connect() as connection:
+        after = await read.observations(connection, source)
+    await engine.dispose()
+    assert after.filter(after["name"] != "a.txt").equals(
+        before.filter(before["name"] != "a.txt")
+    )  # a.txt was taken back, not taken in
+
+
+async def test_a_database_that_is_not_empty_is_refused(world: World) -> None:
+    """What it holds is replaced only where that was said."""
+    with pytest.raises(UsageError, match="not empty"):
+        await rebuild_catalog(world.settings, replace=False, automatic_schema=False, say=quiet)
+
+
+def manifests(settings: Settings, asset: str) -> list[Path]:
+    return sorted(Path(settings.storage_url.removeprefix("file://")).glob(f"demo/main/*/{asset}/_manifest-*"))
+
+
+async def test_a_missing_and_a_damaged_manifest_are_named_and_the_rest_is_rebuilt(world: World) -> None:
+    """What hangs in the air is left out: a plan finds it missing, and it is made again."""
+    first, *_, last = manifests(world.settings, "chunks")
+    first.unlink()
+    last.write_bytes(b"damaged")
+    result = await rebuild_catalog(world.settings, replace=True, automatic_schema=False, say=quiet)
+    assert not result.whole
+    assert [int(first.stem.rpartition("-")[2])] == list(result.missing)
+    assert [Path(key).name for key in result.damaged] == [last.name]
+    assert (await world.plan())["chunks"]["stale"] > 0
+    world.document("d.txt", "mended")
+    await world.materialize()
+    assert await world.plan() == {}
+    assert (await world.contents())["report"]["report", "report"] == b"the text of a the text of c mended"
+
+
+async def test_a_manifest_whose_commit_never_came_about_is_passed_over(world: World) -> None:
+    """A crash before the transaction leaves a manifest; what was committed after it tells that it does not count."""
+    engine = schema.connect(str(world.settings.database_url))
+    world.document("c.txt", "edited")
+    await world.materialize()
+    last = manifests(world.settings, "chunks")[-1]
+    number = int(last.stem.rpartition("-")[2])
+    async with engine.begin() as connection:  # as if the process had died before Postgres was told
+        await connection.execute(sa.delete(t.head).where(t.head.c.since_commit == number))
+        await connection.execute(sa.update(t.head).where(t.head.c.until_commit == number).values(until_commit=None))
+        made = sa.select(t.materialization.c.id).where(
+            t.materialization.c.id >= number << 20, t.materialization.c.id < (number + 1) << 20
+        )
+        await connection.execute(sa.delete(t.edge).where(t.edge.c.materialization_id.in_(made)))
+        await connection.execute(sa.delete(t.commit).where(t.commit.c.id == number))
+        for table in (t.document, t.materialization, t.object_):
+            await connection.execute(
+                sa.delete(table).where(table.c.id >= number << 20, table.c.id < (number + 1) << 20)
+            )
+        await connection.execute(sa.update(t.watermark).values(settled=None))
+    found = await verify_catalog(world.settings, say=quiet)
+    assert number in found.unfinished
+    world.document("c.txt", "edited again")
+    await world.materialize()
+    before = await everything(world.settings)
+    result = await rebuild_catalog(world.settings, replace=True, automatic_schema=False, say=quiet)
+    assert number in result.undone
+    after = await everything(world.settings)
+    assert {n: after[n] for n in ("head", "edge", "document")} == {n: before[n] for n in ("head", "edge", "document")}
+    await engine.dispose()
