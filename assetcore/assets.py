@@ -105,6 +105,11 @@ class Dependency:
     cross: bool = False
 
     @property
+    def is_whole(self) -> bool:
+        """Whether every unit is given all of its documents."""
+        return self.kind == "collect" and self.per is None and self.by is None
+
+    @property
     def shape(self) -> tuple[Any, ...]:
         """What of the dependency the function can see; part of the recipe. Not the upstream's name: only what it hands over."""
         return (

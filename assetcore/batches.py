@@ -339,5 +339,5 @@ class Work:
                 self.marks[ids[d.upstream.name]].changed if ids[d.upstream.name] in self.marks else 0,
             )
             for index, d in enumerate(self.asset.dependencies)
-            if d.kind == "collect" and d.per is None and d.by is None
+            if d.is_whole
         )

@@ -16,7 +16,7 @@ from typing import Any
 import polars as pl
 from pydantic import BaseModel
 
-from assetcore.assets import Asset, Dependency, Source
+from assetcore.assets import Asset, Source
 from assetcore.checks import CheckReport
 from assetcore.digest import digest
 from assetcore.errors import StaleInputError
@@ -366,15 +366,11 @@ def _units_with_members_gone(
     gone = [former.select("unit").clear()]
     for index, dependency in enumerate(asset.dependencies):
         then = former.filter(pl.col("parameter") == index)
-        if _is_whole(dependency):
+        if dependency.is_whole:
             gone.append(then.join(views[dependency.upstream.name].documents, on="address", how="anti").select("unit"))
         elif dependency.kind == "collect":
             gone.append(then.join(wanted.given, on=["unit", "parameter", "address"], how="anti").select("unit"))
     return pl.concat(gone)["unit"].unique()
-
-
-def _is_whole(dependency: Dependency) -> bool:
-    return dependency.kind == "collect" and dependency.per is None and dependency.by is None
 
 
 def view_below(judged: pl.DataFrame, documents: pl.DataFrame, part: Slice | None = None) -> View:
@@ -478,7 +474,7 @@ def _with_going(asset: Asset[..., Any], snapshot: Snapshot, views: Mapping[str, 
         return state
     former = [state.former]
     for index, dependency in enumerate(asset.dependencies):
-        if _is_whole(dependency):
+        if dependency.is_whole:
             now = views[dependency.upstream.name].documents
             going = snapshot.states[dependency.upstream.name].documents.join(now, on="address", how="anti").head(1)
             given = state.made.select("materialization").drop_nulls().join(going.select("address"), how="cross")

@@ -20,10 +20,11 @@ from typing import Any
 
 import polars as pl
 
-from assetcore import explain, look, selection, stack
+from assetcore import causes, explain, look, selection, stack
+from assetcore.causes import CauseGroup, Why
 from assetcore.errors import NothingSelectedError, SelectionError, SettingsError, UsageError
 from assetcore.execution import Run, walk
-from assetcore.explain import Lineage, Why
+from assetcore.explain import Lineage
 from assetcore.graph import Graph
 from assetcore.lineage import commit as lineage
 from assetcore.lineage import read, runs
@@ -167,8 +168,15 @@ class Session:
         name = selection.parse_ref(ref).asset
         chosen = [name] if name is not None and name in self.graph.assets else list(self.graph.assets)
         plan, found = await self._plan(Choice(frozenset(chosen)), rehash=False, entire=True)
-        why = await explain.why(self.project, ref, plan, found.snapshot)
+        why = await causes.why(self.project, ref, plan, found.snapshot)
         return replace(why, checks=await look.checks_of(self.project, why.unit))
+
+    async def roots(
+        self, select: str | None = None, *, force: bool = False, rehash: bool = False
+    ) -> tuple[Plan, tuple[CauseGroup, ...]]:
+        """A plan, and the changes at its roots: grouped by cause, those that concern most units first."""
+        plan, found = await self._plan(await self.choose(select, force=force), rehash=rehash, entire=True)
+        return plan, await causes.roots_of(self.project, plan, found.snapshot)
 
     async def lineage(self, ref: str, direction: str = "up", depth: int | None = None) -> Lineage:
         """What documents were made of (up), or what was made of them (down)."""

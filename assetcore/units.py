@@ -26,7 +26,8 @@ from assetcore.documents import field_digest_at, projected_identity
 from assetcore.graph import Graph
 
 __all__ = [
-    "DOCUMENTS", "WANTED", "View", "Wanted", "document_address", "group_address", "sort_documents", "wanted_units", "whole_unit",
+    "DOCUMENTS", "WANTED", "View", "Wanted", "document_address", "group_address", "projected", "sort_documents", "wanted_units",
+    "whole_unit",
 ]  # fmt: skip
 
 DOCUMENTS = {
@@ -208,7 +209,7 @@ def _each_part(
 ) -> _Part:
     documents = views[dependency.upstream.name].documents
     if dependency.fields is not None:
-        documents = documents.with_columns(_projected(documents, dependency))
+        documents = documents.with_columns(projected(documents, dependency))
     facts = documents.select(pl.col("address").alias("of"), "document", pl.col("identity").alias("inputs"), "pending")
     if dependency.cross:
         of = base.select("unit", pl.col(f"cross:{dependency.parameter}").alias("of"))
@@ -285,7 +286,8 @@ def _ancestor(name: str, above: str, graph: Graph, views: Mapping[str, View]) ->
     raise LookupError(f"{name} does not descend from {above}")
 
 
-def _projected(documents: pl.DataFrame, dependency: Dependency) -> pl.Series:
+def projected(documents: pl.DataFrame, dependency: Dependency) -> pl.Series:
+    """The identities of documents to one that is handed only some of their parts (`fields=`)."""
     output = dependency.upstream.output
     names = output.document_type.field_names()
     chosen = dependency.fields or frozenset()

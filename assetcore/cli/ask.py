@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from assetcore.graph import Graph
 
 STALE = 2
-EXPLAINED = 10
-"""How many units `plan --why` explains of each asset."""
 FORMATS = click.Choice(["tree", "dot", "mermaid", "json"])
 TABULAR = "application/vnd.apache.parquet"
 
@@ -55,7 +53,7 @@ def graph(call: Call, select: str | None, form: str) -> None:
 @verb()
 @selection_argument()
 @click.option("--units", is_flag=True, help="List the units.")
-@click.option("--why", is_flag=True, help=f"Explain them: the first {EXPLAINED} of each asset.")
+@click.option("--why", is_flag=True, help="What is at the root of it, by cause, the largest first.")
 @click.option("--force", is_flag=True, help="As `materialize --force` would: everything that is selected.")
 @click.option("--rehash", is_flag=True, help="Read every source file again, even if its time and size are the same.")
 @click.option("--exit-code", is_flag=True, help="End with 2 when something is stale, with 0 when nothing is.")
@@ -64,18 +62,13 @@ async def plan(
 ) -> None:
     """Show what is stale, and why."""
     from assetcore.cli import show
-    from assetcore.selection import format_ref
 
     async with call.opened() as session:
-        planned = await session.plan(select, force=force, rehash=rehash)
-        answer: dict[str, Any] = planned.to_json(units=units or why)
-        if why:
-            stale = [
-                format_ref(row["asset"], unit["unit"])
-                for row in answer["assets"]
-                for unit in [unit for unit in row["details"] if unit["status"] == "stale"][:EXPLAINED]
-            ]
-            answer["why"] = [(await session.why(ref)).to_json() for ref in stale]
+        options = {"force": force, "rehash": rehash}
+        planned, roots = await session.roots(select, **options) if why else (await session.plan(select, **options), ())
+    answer: dict[str, Any] = planned.to_json(units=units)
+    if why:
+        answer["why"] = [group.to_json() for group in roots]
     call.answer(answer, lambda answer: show.plan(answer, units=units))
     if exit_code and not answer["up_to_date"]:
         raise click.exceptions.Exit(STALE)

@@ -127,7 +127,7 @@ def plan(answer: Answer, *, units: bool = False) -> RenderableType:
         parts.append(table(columns, busy))
     for row in busy if units else ():
         parts += _unit_lines(row)
-    parts += map(why, answer.get("why", ()))
+    parts += [line for group in answer.get("why", ()) for line in _roots(group)]
     undecided = answer.get("undecided", ())
     fresh = [row["asset"] for row in idle if row["asset"] not in undecided]
     if fresh and busy:
@@ -194,13 +194,29 @@ def why(answer: Answer) -> RenderableType:
         return Group(Text(f"{answer['unit']} is fresh."), *said)
     parts: list[RenderableType] = [Text(f"{answer['unit']} is {answer.get('status', 'stale')}:")]
     for cause in answer["causes"]:
-        parts.append(Text(f"  {cause['code']}: {cause['detail']}"))
-        before, after = cause["before"], cause["after"]
-        if cause.get("diff"):
-            parts.append(indented(diff_text(cause["diff"]), 4))
-        elif before is not None or after is not None:
-            parts.append(Text(f"    {short(before)} -> {short(after)}"))
+        parts += _root(cause, f"{cause['code']}: ")
     return Group(*parts, *said)
+
+
+def _root(cause: Answer, head: str = "") -> list[RenderableType]:
+    """One root: what it is, the way to it, and what was and is."""
+    many = f" ({plural(cause['units'], 'unit')})" if cause.get("units", 1) > 1 and "," not in cause["detail"] else ""
+    parts: list[RenderableType] = [Text(f"  {head}{cause['detail']}{many}")]
+    if way := cause.get("path"):
+        parts.append(Text(f"    through {' > '.join(way)}", style="dim"))
+    before, after = cause["before"], cause["after"]
+    if cause.get("diff"):
+        parts.append(indented(diff_text(cause["diff"]), 4))
+    elif before is not None or after is not None:
+        parts.append(Text(f"    {short(before)} -> {short(after)}"))
+    return parts
+
+
+def _roots(group: Answer) -> list[RenderableType]:
+    """All roots of one cause in a plan."""
+    counts = counted(group, ("stale", "pending"))
+    parts: list[RenderableType] = [Text(f"{group['code']}: {counts}", style="bold")]
+    return parts + [line for cause in group["roots"] for line in _root(cause)]
 
 
 def lineage(answer: Answer) -> RenderableType:

@@ -142,6 +142,8 @@ materialization = sa.Table(
     comment="the fact that a unit, with a recipe (definition and inputs), produced these documents",
 )  # fmt: skip
 
+sa.Index("ix_materialization_label", sa.func.hashtext(materialization.c.label))
+
 spent = sa.Table(
     "spent", metadata,
     sa.Column("materialization_id", sa.BigInteger, primary_key=True, autoincrement=False),

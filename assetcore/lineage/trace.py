@@ -11,13 +11,15 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import polars as pl
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import BYTEA
+from sqlalchemy.dialects.postgresql import ARRAY, BYTEA
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from assetcore.documents import document_id
 from assetcore.lineage import tables as t
-from assetcore.lineage.read import among, as_of, current, position
+from assetcore.lineage.read import among, as_of, columns, current, position
+from assetcore.roots import GIVEN_TO
 
 __all__ = [
     "Found",
@@ -26,7 +28,8 @@ __all__ = [
     "by_unit",
     "documents",
     "down",
-    "inputs_of",
+    "first_makers",
+    "given_to",
     "look_up",
     "of_asset",
     "qualified",
@@ -114,28 +117,32 @@ async def of_asset(
 
 
 async def by_unit(
-    connection: AsyncConnection, environment: int, asset: int, label: str, address: bytes | None = None
+    connection: AsyncConnection, environment: int, asset: int, label: str
 ) -> list[tuple[bytes, str, str | None]]:
-    """The current units of an asset with this label, alone or below their parent: unit, label, parent.
-
-    Labels have no index: where the label alone says which `address` its unit has, that one is looked for first.
-    """
+    """The current units of an asset with this label, alone or below their parent: unit, label, parent."""
     parent, slash, rest = label.partition("/")
-    matches = [_m.label == label]
+    matches, names = [_m.label == label], [label]
     while slash:
         matches.append(sa.and_(_m.parent == parent, _m.label == rest))
+        names.append(rest)
         more, slash, rest = rest.partition("/")
         parent = f"{parent}/{more}"
-    statement = (
+    rows = await connection.execute(
         sa.select(_h.unit, _m.label, _m.parent)
-        .select_from(t.head.join(t.materialization, _m.id == _h.materialization_id))
-        .where(_h.environment_id == environment, _h.asset_id == asset, _h.until_commit.is_(None), sa.or_(*matches))
-    )
-    rows: Sequence[Any] = ()
-    if address is not None:
-        rows = (await connection.execute(statement.where(_h.unit == address))).all()
-    rows = rows or (await connection.execute(statement)).all()
+        .select_from(_labelled(names))
+        .where(
+            sa.or_(*matches), _h.environment_id == environment, _h.asset_id == asset, _h.until_commit.is_(None)
+        )
+    )  # fmt: skip
     return [(unit, name, above) for unit, name, above in rows]
+
+
+def _labelled(labels: Iterable[str]) -> sa.FromClause:
+    """The heads of units with one of these labels, first found by the index of their hashes."""
+    each = sa.func.unnest(sa.cast(list(dict.fromkeys(labels)), ARRAY(sa.Text)))
+    wanted = each.table_valued("label", name="wanted").render_derived()
+    same = sa.and_(sa.func.hashtext(_m.label) == sa.func.hashtext(wanted.c.label), _m.label == wanted.c.label)
+    return wanted.join(t.materialization, same).join(t.head, _h.materialization_id == _m.id)
 
 
 async def documents(connection: AsyncConnection, environment: int, asset: int, units: Collection[bytes]) -> list[Found]:
@@ -178,12 +185,12 @@ async def qualified(connection: AsyncConnection, environment: int, found: Sequen
     below = [f for f in found if f.parent is not None]
     if not below:
         return list(found)
+    labels = {f.unit for f in below}
     rows = await connection.execute(
         sa.select(_h.asset_id, _m.label)
-        .select_from(t.head.join(t.materialization, _m.id == _h.materialization_id))
+        .select_from(_labelled(labels))
         .where(
             _h.environment_id == environment, _h.until_commit.is_(None), _h.asset_id.in_({f.asset for f in below}),
-            among(_m.label, {f.unit for f in below}, sa.Text),
         )
         .group_by(_h.asset_id, _m.label)
         .having(sa.func.count() > 1)
@@ -283,26 +290,43 @@ async def _twins(connection: AsyncConnection, ids: Collection[int]) -> dict[int,
     return dict(rows.all())
 
 
-async def inputs_of(connection: AsyncConnection, materialization: int) -> list[tuple[int, Found]]:
-    """The documents that a materialization was given one by one: parameter, document."""
+async def given_to(connection: AsyncConnection, materializations: Collection[int]) -> pl.DataFrame:
+    """The documents that these materializations were given one by one (`roots.GIVEN_TO`)."""
     e = t.edge.c
-    rows = await connection.execute(
-        sa.select(e.parameter, *_columns)
+    return await columns(
+        connection,
+        sa.select(
+            e.materialization_id, e.parameter, _d.id, _d.address, _m.unit, _m.label, _d.name, _d.identity, _d.media_type, _d.sha256,
+            _d.field_digests,
+        )
         .join_from(t.edge, t.document, _d.id == e.document_id)
         .join(t.materialization, _m.id == _d.materialization_id)
-        .where(e.materialization_id == materialization)
-        .order_by(e.parameter, _d.id)
-    )
-    return [(row[0], Found(*row[1:])) for row in rows]
+        .where(among(e.materialization_id, materializations, sa.BigInteger)),
+        GIVEN_TO,
+    )  # fmt: skip
 
 
-async def wholes_of(connection: AsyncConnection, materialization: int) -> list[tuple[int, int, int, int]]:
-    """The whole assets that a materialization was given: parameter, asset, environment, commit."""
+async def wholes_of(
+    connection: AsyncConnection, materializations: Collection[int]
+) -> list[tuple[int, int, int, int, int]]:
+    """The whole assets that these materializations were given: materialization, parameter, asset, environment, commit."""
     c = t.collected.c
     rows = await connection.execute(
-        sa.select(c.parameter, c.asset_id, c.environment_id, c.commit_id).where(c.materialization_id == materialization)
+        sa.select(c.materialization_id, c.parameter, c.asset_id, c.environment_id, c.commit_id)
+        .where(among(c.materialization_id, materializations, sa.BigInteger))
+        .order_by(c.materialization_id, c.parameter)
     )
-    return [(p, a, e, k) for p, a, e, k in rows]
+    return [(m, p, a, e, k) for m, p, a, e, k in rows]
+
+
+async def first_makers(connection: AsyncConnection, documents: Collection[int]) -> dict[int, tuple[int, int]]:
+    """The materialization that made each of these documents first, with its definition."""
+    rows = await connection.execute(
+        sa.select(_d.id, _m.id, _m.definition_id)
+        .join_from(t.document, t.materialization, _m.id == _d.materialization_id)
+        .where(among(_d.id, documents, sa.BigInteger))
+    )
+    return {document: (materialization, definition) for document, materialization, definition in rows}
 
 
 async def look_up(connection: AsyncConnection, ids: Iterable[int]) -> dict[int, Found]:

@@ -366,6 +366,7 @@ async def test_reading_stays_on_indexes(history: History, large: dict[int, list[
     async with history.engine.connect() as connection:
         made = (await read.made_units(connection, PROD, [FEW]))[FEW]["materialization"].to_list()[:3]
         commit = (await read.watermarks(connection, PROD))[FEW].last
+        below = [replace(found, parent="x") for found in await trace.of_asset(connection, PROD, FEW, limit=3)]
     questions: dict[str, Callable[[schema.Connection], Awaitable[Any]]] = {
         "current documents": lambda c: read.current_documents(c, PROD, [FEW]),
         "as of a commit": lambda c: read.current_documents(c, PROD, [FEW], commit),
@@ -379,7 +380,9 @@ async def test_reading_stays_on_indexes(history: History, large: dict[int, list[
         "down, one by one": lambda c: trace.down(c, PROD, page),
         "down, through a whole asset": lambda c: trace.down(c, PROD, few),
         "by id": lambda c: trace.with_prefix(c, PROD, document_id(sha256("1 7"))),
-        "inputs of": lambda c: trace.inputs_of(c, made[0]),
+        "given to": lambda c: trace.given_to(c, made),
+        "by label": lambda c: trace.by_unit(c, PROD, FEW, "00007"),
+        "repeated labels": lambda c: trace.qualified(c, PROD, below),
         "look up": lambda c: trace.look_up(c, few),
     }
     scanned: dict[str, set[str]] = {}

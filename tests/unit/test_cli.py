@@ -412,14 +412,15 @@ def test_plan_with_units() -> None:
     details = [{"unit": "[red]a b", "status": "stale", "causes": ["missing"]}]
     text = drawn(show.plan(planned(asset_plan("chunks", 1, 1, details=details)), units=True))
     assert "  [red]a b  stale (missing)" in text
-    explained = {
-        "unit": "chunks[a]",
-        "fresh": False,
-        "causes": [{"code": "missing", "detail": "never", "before": None, "after": None}],
-    }
-    text = drawn(show.plan(planned(asset_plan("chunks", 1, 1, details=details), why=[explained])))
-    assert "chunks[a] is stale:\n  missing: never\n" in text
-    assert "[red]" not in text
+    assert "[red]" not in drawn(show.plan(planned(asset_plan("chunks", 1, 1, details=details))))
+
+
+def test_plan_with_roots() -> None:
+    """`plan --why` groups the roots by cause, with how much waits for each and what was and is."""
+    root = {"detail": "the config value a.b was changed", "before": 1, "after": 2, "units": 3}
+    group = {"code": "config-changed", "stale": 3, "pending": 4, "roots": [root]}
+    text = drawn(show.plan(planned(asset_plan("chunks", 3, 3), why=[group])))
+    assert "config-changed: 3 stale, 4 pending\n  the config value a.b was changed (3 units)\n    1 -> 2\n" in text
 
 
 @pytest.mark.parametrize("width", [80, 60])

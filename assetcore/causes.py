@@ -1,0 +1,491 @@
+"""Causes: what is at the root of a unit's being stale, or of all that a plan would make?
+
+Down to the root means: the document with its two versions and their difference, the value in the config, the alias, the package, the
+lines of code; through assets that wait for others (`roots`), and through what those above became in earlier runs, by comparing what
+they were made with then and now. Each root is told once, with one way to it and how many units it concerns.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+import polars as pl
+
+from assetcore import sources
+from assetcore.assets import Source
+from assetcore.documents import document_id
+from assetcore.errors import AssetcoreError, NothingSelectedError, SelectionError
+from assetcore.explain import find, units_labelled
+from assetcore.lineage import read, trace
+from assetcore.lineage.schema import Connection
+from assetcore.plan import Plan, Snapshot
+from assetcore.project import Project
+from assetcore.roots import GIVEN_TO, above, differences, waiting
+from assetcore.selection import format_ref, parse_ref, suggestion
+from assetcore.staleness import CAUSES, COMPONENTS, Component, Definition
+
+__all__ = ["CauseFound", "CauseGroup", "Why", "component_differences", "diff_of", "roots_of", "why"]
+
+SHOWN = 20
+"""So many roots are told; the rest is counted."""
+SHOWN_DIFFS = 5
+NAMED = 3
+"""So many units that were never made, or failed, are told one by one."""
+STEPS_BACK = 20
+DIFF_BYTES = 200_000
+
+
+@dataclass(frozen=True, slots=True)
+class CauseFound:
+    """One root: what was and what is (ids, values, digests, versions) or a unified diff.
+
+    `subject` is what it is about: a document's REF, a config value, an alias, a package, a part of the code. `path` leads from the unit
+    that was asked about up to it, by REFs; `units` counts those whose own cause it is.
+    """
+
+    code: str
+    detail: str
+    before: Any = None
+    after: Any = None
+    diff: str | None = None
+    subject: str | None = None
+    path: tuple[str, ...] = ()
+    units: int = 1
+
+    def to_json(self) -> dict[str, Any]:
+        found = {
+            "code": self.code, "detail": self.detail, "subject": self.subject, "before": self.before, "after": self.after,
+            "path": list(self.path), "units": self.units,
+        }  # fmt: skip
+        return found | ({"diff": self.diff} if self.diff else {})
+
+
+@dataclass(frozen=True, slots=True)
+class Why:
+    """Why a unit is stale; `fresh` when it is not. `checks` say what they found in what it currently is."""
+
+    unit: str
+    status: str
+    causes: tuple[CauseFound, ...]
+    checks: tuple[Mapping[str, Any], ...] = ()
+
+    @property
+    def fresh(self) -> bool:
+        return self.status == "fresh"
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "unit": self.unit,
+            "fresh": self.fresh,
+            "status": self.status,
+            "causes": [c.to_json() for c in self.causes],
+            "checks": [dict(c) for c in self.checks],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class CauseGroup:
+    """All roots of one cause in a plan: how many units are stale, each by its first cause, and how many are pending below."""
+
+    code: str
+    stale: int
+    pending: int
+    roots: tuple[CauseFound, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "code": self.code,
+            "stale": self.stale,
+            "pending": self.pending,
+            "roots": [c.to_json() for c in self.roots],
+        }
+
+
+async def why(project: Project, text: str, plan: Plan, snapshot: Snapshot) -> Why:
+    """Why the unit that a REF names is stale, given a plan of its asset in which no unit was left out."""
+    ref = parse_ref(text)
+    name, label = ref.asset, ref.unit
+    if name is None or name not in project.graph.assets:
+        async with project.engine.connect() as connection:
+            found = (await find(project, connection, text))[0]
+        name, label = {i: n for n, i in project.asset_ids.items()}[found.asset], found.unit
+    if isinstance(project.graph.assets[name], Source):
+        return await _why_source(project, name, label, snapshot)
+    judgement = plan.judgements.get(name)
+    if judgement is None:
+        if label is not None:
+            async with project.engine.connect() as connection:
+                await units_labelled(project, connection, name, label)
+        return Why(format_ref(name, label), "fresh", ())
+    row = _row(judgement.judged, name, label)
+    async with project.engine.connect() as connection:
+        causes = [cause async for cause in _Asking(project, connection, plan, snapshot).of_unit(name, row)]
+    return Why(_reference(judgement.judged, name, row), row["status"], _few(causes))
+
+
+async def roots_of(project: Project, plan: Plan, snapshot: Snapshot) -> tuple[CauseGroup, ...]:
+    """The roots of a whole plan, grouped by cause, those that concern most units first."""
+    stale: Counter[str] = Counter()
+    found: dict[str, list[CauseFound]] = {}
+    gone = [cause for source in plan.sources if source.removed for cause in _went_from(source.source, plan, snapshot)]
+    async with project.engine.connect() as connection:
+        asking = _Asking(project, connection, plan, snapshot)
+        for asset in plan.assets:
+            stale.update({**asset.causes, "input-removed": asset.causes.get("input-removed", 0) + asset.removed})
+            if asset.removed and not gone:
+                says = f"what {asset.removed:,} units of {asset.asset} were made for is gone"
+                found.setdefault("input-removed", []).append(CauseFound("input-removed", says, subject=asset.asset))
+            if asset.stale:
+                judged = plan.choice.narrow(asset.asset, plan.judgements[asset.asset].judged)
+                async for cause in asking.of_units(asset.asset, judged.filter(pl.col("status") == "stale")):
+                    found.setdefault(cause.code, []).append(cause)
+    found.setdefault("input-removed", []).extend(gone)
+    pending = waiting(plan, project.graph)
+    groups = [CauseGroup(c, stale[c], pending.get(c, 0), _few(_merged(found[c]))) for c in CAUSES if found.get(c)]
+    return tuple(sorted(groups, key=lambda group: -(group.stale + group.pending)))
+
+
+def component_differences(
+    name: str, component: str, before: Component, after: Component, counted: Mapping[str, Any]
+) -> list[CauseFound]:
+    """What differs between two versions of a definition's component, except for its code; of packages, only those that count."""
+    code = COMPONENTS[component]
+    was, now = before.detail, after.detail
+    match component:
+        case "config":
+            was, now = dict(_settings(name, was or {})), dict(_settings(name, now or {}))
+            says = "the config value {} was changed"
+        case "models":
+            was, now, says = was or {}, now or {}, "the model alias {} points elsewhere"
+        case "environment":
+            was, now = ({p: v for p, v in (pins or {}).items() if p in counted} for pins in (was, now))
+            says = "the package {} has another version"
+        case "version":
+            return [CauseFound(code, f"the version of {name} was changed", was, now, subject=name)]
+        case "schema":
+            return [CauseFound(code, f"what {name} returns is declared differently", was, now, subject=name)]
+        case _:
+            return [CauseFound(code, f"the dependencies of {name} are declared differently", was, now, subject=name)]
+    keys = [key for key in {**was, **now} if was.get(key) != now.get(key)]
+    found = [CauseFound(code, says.format(key), was.get(key), now.get(key), subject=key) for key in keys]
+    return found or [CauseFound(code, says.format("values"), was, now, subject=name)]
+
+
+def _settings(name: str, parameters: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The config of an asset by the names that `--set` has for its values; an only parameter is left out."""
+    return _flat(next(iter(parameters.values())) if len(parameters) == 1 else dict(parameters), name)
+
+
+def _flat(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict) and value:
+        for key, inner in value.items():
+            yield from _flat(inner, f"{path}.{key}")
+    else:
+        yield path, value
+
+
+def diff_of(before: str, after: str, name: str, then: str = "made with", now: str = "now") -> str:
+    """A unified diff of two texts."""
+    lines = difflib.unified_diff(
+        before.splitlines(), after.splitlines(), f"{name} ({then})", f"{name} ({now})", lineterm="", n=2
+    )
+    return "\n".join(lines)
+
+
+def _few(causes: Sequence[CauseFound]) -> tuple[CauseFound, ...]:
+    if len(causes) <= SHOWN:
+        return tuple(causes)
+    return (*causes[:SHOWN], CauseFound(causes[SHOWN].code, f"and {len(causes) - SHOWN:,} more"))
+
+
+def _merged(causes: Sequence[CauseFound]) -> list[CauseFound]:
+    """Each once: what is the root of units of several assets counts for all of them. The largest first."""
+    merged: dict[Any, CauseFound] = {}
+    for cause in causes:
+        key = (cause.code, cause.detail, str(cause.before), str(cause.after))
+        known = merged.get(key)
+        merged[key] = replace(known, units=known.units + cause.units) if known else cause
+    return sorted(merged.values(), key=lambda cause: -cause.units)
+
+
+def _reference(judged: pl.DataFrame, name: str, row: Mapping[str, Any]) -> str:
+    """The shortest REF of a unit: with its parent where its label repeats."""
+    repeated = row["parent"] is not None and (judged["label"] == row["label"]).sum() > 1
+    return format_ref(name, f"{row['parent']}/{row['label']}" if repeated else row["label"])
+
+
+def _row(judged: pl.DataFrame, name: str, label: str | None) -> dict[str, Any]:
+    rows = judged
+    if label is not None:
+        qualified = pl.col("parent") + "/" + pl.col("label")
+        rows = judged.filter((pl.col("label") == label) | (qualified == label).fill_null(value=False))
+    if rows.height == 1:
+        return rows.row(0, named=True)
+    if rows.height == 0:
+        raise NothingSelectedError(
+            f"{name} has no unit {label!r}.", hint=suggestion(label or "", judged["label"].to_list())
+        )
+    if label is None:
+        stale = rows.filter(pl.col("status") != "fresh")
+        example = (stale if stale.height else rows)["label"][0]
+        raise SelectionError(
+            f"{name} has {rows.height} units.", hint=f"Ask for one: aipctl why '{format_ref(name, example)}'"
+        )
+    shown = ", ".join(format_ref(name, f"{p}/{n}") for n, p in rows.select("label", "parent").head(10).iter_rows())
+    raise SelectionError(f"{name} has {rows.height} units {label!r}.", hint=f"Say which: {shown}.")
+
+
+def _went_from(source: str, plan: Plan, snapshot: Snapshot) -> list[CauseFound]:
+    """The documents of a source that are there no more."""
+    known = snapshot.states[source].documents
+    return _went(source, known.join(plan.views[source].documents, on="address", how="anti"))
+
+
+def _went(name: str, rows: pl.DataFrame) -> list[CauseFound]:
+    refs = [format_ref(name, label) for label in rows["label"].head(SHOWN + 1)]
+    return [CauseFound("input-removed", f"{ref} is gone", subject=ref) for ref in refs]
+
+
+@dataclass(frozen=True, slots=True)
+class _Asking:
+    """One question: what it is asked of."""
+
+    project: Project
+    connection: Connection
+    plan: Plan
+    snapshot: Snapshot
+
+    async def of_unit(self, name: str, row: Mapping[str, Any]) -> AsyncIterator[CauseFound]:
+        """The roots of one unit: its own, or those of what it waits for."""
+        found = above(self.plan, self.project.graph, self.snapshot, name, row["unit"])
+        for asset, rows in found.stale():
+            way = self._path(found.way(asset, rows["unit"][0]))
+            async for cause in self.of_units(asset, rows):
+                yield replace(cause, path=(*way, *cause.path))
+        for asset, rows in found.gone():
+            ways = [self._path(found.way(asset, unit))[:-1] for unit in rows["unit"].head(SHOWN + 1)]
+            for cause, way in zip(_went(asset, rows), ways, strict=True):
+                yield replace(cause, path=way)
+
+    def _path(self, way: Sequence[tuple[str, str | None, str]]) -> tuple[str, ...]:
+        return tuple(self._named(name, label, parent) for name, parent, label in way)
+
+    def _named(self, name: str, label: str, parent: str | None) -> str:
+        judgement = self.plan.judgements.get(name)
+        return (
+            format_ref(name, label)
+            if judgement is None
+            else _reference(judgement.judged, name, {"label": label, "parent": parent})
+        )
+
+    async def of_units(self, name: str, rows: pl.DataFrame) -> AsyncIterator[CauseFound]:
+        """The causes of stale units of one asset, each once."""
+        for code in CAUSES:
+            some = rows.filter(pl.col("causes").list.contains(code))
+            component = next((c for c, cause in COMPONENTS.items() if cause == code), None)
+            if not some.height or code in ("input-changed", "input-removed"):
+                continue
+            elif component is not None:
+                async for cause in self._component_changed(name, component, some):
+                    yield cause
+            else:
+                async for cause in self._without_inputs(name, code, some):
+                    yield cause
+        inputs = rows.filter(pl.col("causes").list.set_intersection(["input-changed", "input-removed"]).list.len() > 0)
+        if inputs.height:
+            async for cause in self._inputs_changed(name, inputs):
+                yield cause
+
+    async def _without_inputs(self, name: str, code: str, rows: pl.DataFrame) -> AsyncIterator[CauseFound]:
+        says = {"missing": "never made", "forced": "to be made whether stale or not", "failed": "tried, and failed"}[
+            code
+        ]
+        if rows.height > NAMED and code != "failed":
+            yield CauseFound(code, f"{rows.height:,} units of {name} were {says}", subject=name, units=rows.height)
+            return
+        for row in rows.head(SHOWN).iter_rows(named=True):
+            ref = self._named(name, row["label"], row["parent"])
+            detail = f"{ref} is {says}" if code == "forced" else f"{ref} was {says}"
+            if code == "failed":
+                failure = await read.last_failure(
+                    self.connection, self.project.environment_id, self.project.asset_ids[name], row["unit"]
+                )
+                error, traceback = failure or (detail, "")
+                detail = "\n".join(filter(None, (error, traceback.rstrip())))
+            yield CauseFound(code, detail, subject=ref)
+        if rows.height > SHOWN:
+            yield CauseFound(
+                code, f"and {rows.height - SHOWN:,} more units of {name}", subject=name, units=rows.height - SHOWN
+            )
+
+    async def _component_changed(self, name: str, component: str, rows: pl.DataFrame) -> AsyncIterator[CauseFound]:
+        """Once for each definition that some of the units were made with."""
+        state = self.snapshot.states[name]
+        made_with = state.made.join(rows.select("unit"), on="unit", how="semi").group_by("definition").len()
+        now = self.snapshot.definitions[name]
+        for number, count in made_with.sort("len", "definition", descending=[True, False]).iter_rows():
+            for cause in await self._definitions_differ(name, component, state.definitions[number], now):
+                yield replace(cause, units=count)
+
+    async def _definitions_differ(
+        self, name: str, component: str, was: Definition, now: Definition
+    ) -> list[CauseFound]:
+        before = was.components.get(component, Component(b""))
+        after = now.components.get(component, Component(b""))
+        if component != "code":
+            counted = {p: policy for p, policy in self.project.settings.packages.items() if policy == "stale"}
+            return component_differences(name, component, before, after, counted)
+        old, new = before.detail or {}, after.detail or {}
+        changed = sorted(n for n in {**old, **new} if old.get(n) != new.get(n))
+        parts = {p.digest.hex(): p.source for p in self.project.fingerprint(name).parts}
+        unknown = {d[n] for n in changed for d in (old, new) if n in d} - set(parts)
+        kept = await read.sources_of_parts(self.connection, [bytes.fromhex(digest) for digest in unknown])
+        parts |= {digest.hex(): source for digest, source in kept.items()}
+        found: list[CauseFound] = []
+        for part in changed:
+            shown = f"the function of {name}" if part == "<asset>" else part
+            says = "was changed" if part in old and part in new else "is new" if part in new else "is gone"
+            diff = diff_of(parts.get(old.get(part, ""), ""), parts.get(new.get(part, ""), ""), shown)
+            found.append(CauseFound("code-changed", f"{shown} {says}", old.get(part), new.get(part), diff, shown))
+        return found
+
+    async def _inputs_changed(self, name: str, rows: pl.DataFrame) -> AsyncIterator[CauseFound]:
+        """Which of the documents that these units are given are new, changed or gone since they were made."""
+        materializations = rows["materialization"].drop_nulls()
+        was = await trace.given_to(self.connection, materializations.to_list())
+        wholes = await trace.wholes_of(self.connection, materializations.to_list())
+        given = self.plan.judgements[name].wanted.given.join(rows.select("unit", "materialization"), on="unit")
+        told = False
+        for index, dependency in enumerate(self.project.graph.assets[name].dependencies):
+            view = self.plan.views[dependency.upstream.name].documents
+            if dependency.is_whole:
+                before, after = await self._whole(index, wholes, view)
+            else:
+                before = was.filter(pl.col("parameter") == index)
+                mine = given.filter(pl.col("parameter") == index).select("materialization", "parameter", "address")
+                after = mine.join(view, on="address").select(list(GIVEN_TO))
+            changed = differences(before, after, dependency)
+            if dependency.is_whole:
+                changed = changed.with_columns(pl.lit(rows.height, pl.Int64).alias("units"))
+            async for cause in self._differ(dependency.upstream.name, changed, STEPS_BACK):
+                told = True
+                yield cause
+        if not told:
+            yield CauseFound("input-changed", f"what {name} is given has changed", subject=name, units=rows.height)
+
+    async def _whole(
+        self, parameter: int, wholes: Sequence[tuple[int, int, int, int, int]], view: pl.DataFrame | None
+    ) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """A whole asset as it was given, and as it is: for one of the units that were given it as of the same commit."""
+        commits = {(asset, environment, commit): m for m, p, asset, environment, commit in wholes if p == parameter}
+        before, after = [pl.DataFrame(schema=GIVEN_TO)], [pl.DataFrame(schema=GIVEN_TO)]
+        for (asset, environment, commit), materialization in list(commits.items())[:NAMED]:
+            mark = (
+                pl.lit(materialization, pl.Int64).alias("materialization"),
+                pl.lit(parameter, pl.Int64).alias("parameter"),
+            )
+            then = await read.current_documents(self.connection, environment, [asset], commit)
+            before.append(then[asset].with_columns(*mark).select(list(GIVEN_TO)))
+            if view is not None:
+                after.append(view.with_columns(*mark).select(list(GIVEN_TO)))
+        return pl.concat(before), pl.concat(after)
+
+    async def _differ(self, upstream: str, changed: pl.DataFrame, steps: int) -> AsyncIterator[CauseFound]:
+        """Documents that differ: told as they are where they are of a source, and by why they came out differently elsewhere."""
+        for place, row in enumerate(changed.head(SHOWN).iter_rows(named=True)):
+            now = "_now" if row["identity_now"] is not None else ""
+            ref = format_ref(upstream, row["label" + now], row["name" + now])
+            before, after = (None if row[s] is None else document_id(row[s]) for s in ("sha256", "sha256_now"))
+            if row["identity_now"] is None:
+                yield CauseFound("input-removed", f"{ref} is gone", before, None, None, ref, units=row["units"])
+                continue
+            if row["identity"] is None:
+                yield CauseFound("input-changed", f"{ref} is new", None, after, None, ref, units=row["units"])
+                continue
+            deeper = False
+            if steps and not isinstance(self.project.graph.assets[upstream], Source):
+                async for cause in self._made_differently(upstream, row, steps - 1):
+                    deeper = True
+                    yield replace(
+                        cause, path=(format_ref(upstream, row["label" + now]), *cause.path), units=row["units"]
+                    )
+            if not deeper:
+                diff = await self._document_diff(upstream, row) if place < SHOWN_DIFFS else None
+                yield CauseFound("input-changed", f"{ref} was changed", before, after, diff, ref, units=row["units"])
+        if changed.height > SHOWN:
+            rest = changed.height - SHOWN
+            detail = f"and {rest:,} more documents of {upstream}"
+            yield CauseFound("input-changed", detail, subject=upstream, units=int(changed["units"].slice(SHOWN).sum()))
+
+    async def _made_differently(self, name: str, row: Mapping[str, Any], steps: int) -> AsyncIterator[CauseFound]:
+        """Why a document of an asset came out differently: what its unit was made with then, against what it was made with last."""
+        state = self.snapshot.states.get(name)
+        if name not in self.project.graph.assets or state is None or row["document"] is None:
+            return
+        made = state.made.filter(pl.col("unit") == row["unit_now"])
+        first = (await trace.first_makers(self.connection, [row["document"]])).get(row["document"])
+        if made.height != 1 or made["materialization"][0] is None or first is None:
+            return
+        number, definition = made.select("materialization", "definition").row(0)
+        was, now = state.definitions.get(first[1]), state.definitions.get(definition)
+        if was is not None and now is not None:
+            for component in COMPONENTS:
+                before, after = was.components.get(component), now.components.get(component)
+                if (before and before.digest) != (after and after.digest):
+                    for cause in await self._definitions_differ(name, component, was, now):
+                        yield cause
+        given = await trace.given_to(self.connection, [first[0], number])
+        wholes = await trace.wholes_of(self.connection, [first[0], number])
+        for index, dependency in enumerate(self.project.graph.assets[name].dependencies):
+            if dependency.is_whole:
+                then, _ = await self._whole(index, [w for w in wholes if w[0] == first[0]], None)
+                last, _ = await self._whole(index, [w for w in wholes if w[0] == number], None)
+            else:
+                mine = given.filter(pl.col("parameter") == index)
+                then, last = (mine.filter(pl.col("materialization") == m) for m in (first[0], number))
+            same = pl.lit(number, pl.Int64).alias("materialization")
+            changed = differences(then.with_columns(same), last.with_columns(same), dependency)
+            async for cause in self._differ(dependency.upstream.name, changed, steps):
+                yield cause
+
+    async def _document_diff(self, upstream: str, row: Mapping[str, Any]) -> str | None:
+        """The difference of two versions of a document where both are text."""
+        asset = self.project.graph.assets[upstream]
+        numbers = [n for n in (row["document"], row["document_now"]) if n is not None]
+        with suppress(UnicodeDecodeError, AssetcoreError):
+            stored = await read.stored(self.connection, numbers)
+            if sum(s.size for s in stored.values()) > DIFF_BYTES:
+                return None
+            read_back = await self.project.reader.documents([stored[n] for n in numbers], asset.output.document_type)
+            texts = [document.content.decode() for document in read_back]
+            if row["document_now"] is None and isinstance(asset, Source):
+                looked = sources.documents(asset, self.project.root, [row["name_now"]])
+                texts += [document.content.decode() async for document in looked]
+            return diff_of(texts[0], texts[1], row["name_now"]) if len(texts) == 2 else None
+        return None
+
+
+async def _why_source(project: Project, name: str, label: str | None, snapshot: Snapshot) -> Why:
+    """A source's document differs from what was taken in, or it does not."""
+    state = snapshot.states.get(name)
+    unit = format_ref(name, label)
+    if state is None:
+        return Why(unit, "fresh", ())
+    observed = dict(snapshot.observed[name].select("name", "identity").iter_rows())
+    known = dict(state.documents.select("name", "identity").iter_rows())
+    if label is not None and label not in observed and label not in known:
+        raise NothingSelectedError(f"{name} has no document {label!r}.", hint=suggestion(label, {*observed, *known}))
+    names = sorted({*observed, *known}) if label is None else [label]
+    changed = [n for n in names if observed.get(n) != known.get(n)]
+    causes: list[CauseFound] = []
+    for one in changed:
+        ref = format_ref(name, one, one)
+        says = "is new" if one not in known else "was changed" if one in observed else "is gone"
+        code = "missing" if one not in known else "input-changed" if one in observed else "input-removed"
+        causes.append(CauseFound(code, f"{ref} {says}", subject=ref))
+    return Why(unit, "stale" if causes else "fresh", _few(causes))

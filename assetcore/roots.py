@@ -1,0 +1,193 @@
+"""Roots: which changes lie at the bottom of a plan, and what waits for them?
+
+A unit that is pending waits for units above it, these for others, until one is certain to be made: there is a root. All of it is
+stated over the frames of a plan, asset by asset, so that what hangs on a hundred thousand units is found as fast as on one; each
+unit on the way is met once, however many ways lead to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+
+import polars as pl
+
+from assetcore.assets import Dependency, Source
+from assetcore.graph import Graph
+from assetcore.plan import Plan, Snapshot
+from assetcore.units import projected
+
+__all__ = ["GIVEN_TO", "Above", "above", "differences", "waiting"]
+
+GIVEN_TO = {
+    "materialization": pl.Int64, "parameter": pl.Int64, "document": pl.Int64, "address": pl.Binary, "unit": pl.Binary,
+    "label": pl.String, "name": pl.String, "identity": pl.Binary, "media_type": pl.String, "sha256": pl.Binary, "field_digests": pl.Binary,
+}  # fmt: skip
+"""A document that a unit was given when it became this materialization, or would be given now."""
+OPEN = ("stale", "pending", "removed")
+DIFFERENCES = ["address", "identity", "identity_now"]
+BELOW = {"unit": pl.Binary, "below": pl.String, "below_unit": pl.Binary}
+
+
+@dataclass(frozen=True, slots=True)
+class Above:
+    """What a unit waits for, and itself: for each asset rows of its judgement, with the unit below through which each was met."""
+
+    reached: Mapping[str, pl.DataFrame]
+
+    def stale(self) -> Iterator[tuple[str, pl.DataFrame]]:
+        """The units that are certain to be made, of each asset: what they say is the cause."""
+        yield from self._ends(pl.col("status") == "stale")
+
+    def gone(self) -> Iterator[tuple[str, pl.DataFrame]]:
+        """What is not there any more, as far up as that can be followed: to documents of sources, where it can."""
+        yield from self._ends((pl.col("status") == "removed") & ~pl.col("followed"))
+
+    def _ends(self, wanted: pl.Expr) -> Iterator[tuple[str, pl.DataFrame]]:
+        found = ((name, rows.filter(wanted)) for name, rows in self.reached.items())
+        yield from ((name, rows) for name, rows in found if rows.height)
+
+    def way(self, name: str, unit: bytes) -> list[tuple[str, str | None, str]]:
+        """From the unit that was asked about, without it, up to this one: asset, parent and label of each."""
+        way: list[tuple[str, str | None, str]] = []
+        while True:
+            row = self.reached[name].row(by_predicate=pl.col("unit") == unit, named=True)
+            if row["below"] is None:
+                return way[::-1]
+            way.append((name, row["parent"], row["label"]))
+            name, unit = row["below"], row["below_unit"]
+
+
+def above(plan: Plan, graph: Graph, snapshot: Snapshot, name: str, unit: bytes) -> Above:
+    """All that this unit of an asset waits for, up to the units that wait for nothing."""
+    waiting = {name: [pl.DataFrame({"unit": [unit], "below": [None], "below_unit": [None]}, schema=BELOW)]}
+    reached: dict[str, pl.DataFrame] = {}
+    for asset in reversed(graph.ordered({name, *graph.ancestors([name])})):
+        judgement = plan.judgements.get(asset)
+        if asset not in waiting or judgement is None:
+            continue
+        met = pl.concat(waiting.pop(asset)).unique("unit", keep="first", maintain_order=True)
+        rows = judgement.judged.join(met, on="unit")
+        going = rows.filter(pl.col("status") == "removed")
+        driver = graph.driver(asset)
+        further = pl.DataFrame(schema=BELOW)
+        if driver is not None and driver.upstream.name in snapshot.states:
+            further = _what_went(driver, plan, snapshot, going, asset)
+            if isinstance(driver.upstream, Source):
+                sources = further.with_columns(pl.lit("removed").alias("status"), pl.lit(value=False).alias("followed"))
+                before = [reached[driver.upstream.name]] if driver.upstream.name in reached else []
+                together = pl.concat([*before, sources]).unique("unit", keep="first", maintain_order=True)
+                reached[driver.upstream.name] = together
+            else:
+                waiting.setdefault(driver.upstream.name, []).append(further.select(list(BELOW)))
+        followed = pl.col("unit").is_in(further["below_unit"].implode())
+        reached[asset] = rows.with_columns(followed.alias("followed"))
+        pending = rows.filter(pl.col("status") == "pending").select("unit")
+        for upstream, frame in _one_up(plan, graph, asset, pending)[0].items():
+            lead = frame.select(
+                pl.col("up").alias("unit"), pl.lit(asset).alias("below"), pl.col("unit").alias("below_unit")
+            )
+            waiting.setdefault(upstream, []).append(lead)
+    return Above(reached)
+
+
+def _what_went(driver: Dependency, plan: Plan, snapshot: Snapshot, going: pl.DataFrame, asset: str) -> pl.DataFrame:
+    """The units above whose documents these units were made for, where those went, too."""
+    upstream = driver.upstream.name
+    made_for = snapshot.states[upstream].documents.select(pl.col("address").alias("below_unit"), "unit", "label")
+    found = made_for.join(going.select(pl.col("unit").alias("below_unit")), on="below_unit")
+    if isinstance(driver.upstream, Source):
+        found = found.join(plan.views[upstream].documents.select("unit"), on="unit", how="anti")
+    elif (judgement := plan.judgements.get(upstream)) is not None:
+        found = found.join(judgement.judged.filter(pl.col("status") == "removed"), on="unit", how="semi")
+    else:
+        found = found.clear()
+    return found.select(
+        "unit", pl.lit(asset).alias("below"), "below_unit", "label", pl.lit(None, pl.String).alias("parent")
+    )
+
+
+def _one_up(
+    plan: Plan, graph: Graph, asset: str, units: pl.DataFrame
+) -> tuple[dict[str, pl.DataFrame], Collection[str]]:
+    """For each asset above, the open units (`up`) that these units wait for; of whole assets, which are told, only what the first does."""
+    found: dict[str, pl.DataFrame] = {}
+    wholes: set[str] = set()
+    led = units.clear()
+    given = plan.judgements[asset].wanted.given.join(units, on="unit", how="semi")
+    for index, dependency in enumerate(graph.assets[asset].dependencies):
+        upstream = dependency.upstream.name
+        if upstream not in plan.judgements or not units.height:
+            continue
+        if dependency.is_whole:
+            wholes.add(upstream)
+            continue
+        documents = plan.views[upstream].documents.select("address", pl.col("unit").alias("up"))
+        mine = given.filter(pl.col("parameter") == index).join(documents, on="address").select("unit", "up")
+        found[upstream] = mine.join(_open(plan, upstream), on="up", how="semi")
+        led = pl.concat([led, found[upstream].select("unit")])
+    if wholes:
+        found |= {upstream: _pairs(_open(plan, upstream), units.head(1)) for upstream in wholes}
+    elif (astray := units.join(led, on="unit", how="anti")).height:
+        # They wait for documents that are not there yet: of those above, nobody can say which.
+        found = {up: pl.concat([rows, _pairs(_open(plan, up), astray.head(1))]) for up, rows in found.items()}
+    return found, wholes
+
+
+def _pairs(up: pl.DataFrame, units: pl.DataFrame) -> pl.DataFrame:
+    return up.join(units, how="cross").select("unit", "up")
+
+
+def _open(plan: Plan, name: str) -> pl.DataFrame:
+    return plan.judgements[name].judged.filter(pl.col("status").is_in(OPEN)).select(pl.col("unit").alias("up"))
+
+
+def differences(was: pl.DataFrame, now: pl.DataFrame, dependency: Dependency) -> pl.DataFrame:
+    """Documents of one parameter that units (`GIVEN_TO`) were given and would not be given, or not like that: the most shared first.
+
+    A row a change, with what was (`document`, `label`, `name`, `sha256`), what is (the same with `_now`), null where there is none, and
+    how many `units` it concerns.
+    """
+    if dependency.fields is not None:
+        was, now = (frame.with_columns(projected(frame, dependency)) for frame in (was, now))
+    both = was.join(now, on=["materialization", "address"], how="full", coalesce=True, suffix="_now")
+    changed = both.filter(pl.col("identity").ne_missing(pl.col("identity_now")))
+    facts = [c for c in (*was.columns, *(f"{c}_now" for c in was.columns)) if c in changed.columns]
+    grouped = changed.group_by(DIFFERENCES, maintain_order=True).agg(
+        pl.col(*(f for f in facts if f not in (*DIFFERENCES, "materialization"))).first(),
+        pl.col("materialization").n_unique().alias("units"),
+    )
+    shown = pl.coalesce("label_now", "label"), pl.coalesce("name_now", "name")
+    return grouped.sort(-pl.col("units").cast(pl.Int64), *shown)
+
+
+def waiting(plan: Plan, graph: Graph) -> dict[str, int]:
+    """How many pending units wait for units that are stale or gone, by the first of their causes."""
+    groups: dict[str, pl.DataFrame] = {}
+    counts: dict[str, int] = {}
+    for name in graph.ordered(plan.judgements):
+        judged = plan.judgements[name].judged
+        cause = (
+            pl.when(pl.col("status") == "removed")
+            .then(pl.lit("input-removed"))
+            .otherwise(pl.col("causes").list.first())
+        )
+        own = judged.filter(pl.col("status").is_in(["stale", "removed"])).select("unit", cause.alias("cause"))
+        pending = judged.filter(pl.col("status") == "pending").select("unit")
+        passed = [own]
+        found, wholes = _one_up(plan, graph, name, pending)
+        for upstream, frame in found.items():
+            theirs = groups[upstream].rename({"unit": "up"})
+            if upstream in wholes:
+                passed.append(pending.join(theirs.select("cause").unique(), how="cross"))
+            else:
+                passed.append(frame.join(theirs, on="up").select("unit", "cause"))
+        groups[name] = pl.concat(passed).unique()
+        wait = (
+            groups[name]
+            .join(pending, on="unit", how="semi")
+            .join(plan.choice.narrow(name, judged), on="unit", how="semi")
+        )
+        for code, units in wait.group_by("cause").len().iter_rows():
+            counts[code] = counts.get(code, 0) + units
+    return counts

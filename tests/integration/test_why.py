@@ -1,0 +1,115 @@
+"""Why something is stale, down to the root: once, with what was and what is, and the way there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from assetcore.causes import CauseFound, Why
+from assetcore.settings import Settings
+from tests.integration.world import World
+
+pytestmark = pytest.mark.integration
+
+DIAMOND = """
+    class Limits(BaseModel):
+        longest: int = 40
+        shortest: int = 1
+
+    @asset(models=["writer"])
+    async def clean(limits: Limits, topic: Topic = each(topics)) -> Topic:
+        return Topic(topic.name, text=topic.text.strip()[: limits.longest])
+
+    @asset
+    async def chunks(topic: Topic = each(clean)) -> list[Chunk]:
+        return [Chunk(f"{topic.stem}-{i}", text=w, ordinal=i) for i, w in enumerate(topic.text.split())]
+
+    @asset
+    async def marked(chunk: Chunk = each(chunks)) -> Report:
+        return Report(chunk.name, text="-" + chunk.text)
+
+    @asset
+    async def both(chunks: list[Chunk] = collect(chunks), marked: list[Report] = collect(marked)) -> Report:
+        return Report("both", text=" ".join(d.text for d in [*chunks, *marked]))
+"""
+
+
+@pytest.fixture
+async def world(settings: Settings) -> World:
+    world = World(settings.using("test", models={"writer": "small"}))
+    world.code(DIAMOND)
+    for name in "abc":
+        world.document(f"{name}.txt", f"{name} alpha beta")
+    await world.materialize()
+    return world
+
+
+async def why(world: World, ref: str, *config: str) -> Why:
+    async with world.open(*config) as session:
+        return await session.why(ref)
+
+
+def only(found: Why) -> CauseFound:
+    assert len(found.causes) == 1, [c.detail for c in found.causes]
+    return found.causes[0]
+
+
+def edit(path: Path, before: str, after: str) -> None:
+    text = path.read_text()
+    assert before in text
+    path.write_text(text.replace(before, after))
+
+
+async def test_each_root_is_told_once_however_many_ways_lead_to_it(world: World) -> None:
+    """An aggregate over two branches and many units names the one document that was changed, with both ids, a diff and one way."""
+    world.document("a.txt", "a alpha gamma")
+    cause = only(await why(world, "both"))
+    assert (cause.code, cause.detail) == ("input-changed", "topics[a.txt]/a.txt was changed")
+    assert cause.path[-1] == "clean[a.txt]"
+    assert cause.path[0].startswith("chunks[")
+    assert cause.before != cause.after
+    assert "-a alpha beta" in str(cause.diff)
+    assert "+a alpha gamma" in str(cause.diff)
+    world.document("b.txt", "b delta")
+    world.remove("c.txt")
+    found = {c.detail: c for c in (await why(world, "both")).causes}
+    assert set(found) == {"topics[a.txt]/a.txt was changed", "topics[b.txt]/b.txt was changed", "topics[c.txt] is gone"}
+    assert found["topics[c.txt] is gone"].path[-1] == "clean[c.txt]"
+    async with world.open() as session:
+        plan, groups = await session.roots()
+    assert plan.stale == 2
+    assert [(g.code, g.stale) for g in groups] == [("input-changed", 2), ("input-removed", 5)]
+    assert {root.detail for g in groups for root in g.roots} == set(found)
+
+
+async def test_values_models_and_code_are_told_as_they_were_and_are(world: World) -> None:
+    """A config value with before and after, an alias with both models, the lines of a function: of all units that share it, once."""
+    path = world.root / "projects" / "demo" / "assets.py"
+    cause = only(await why(world, "both", "clean.longest=30"))
+    assert (cause.code, cause.subject, cause.before, cause.after) == ("config-changed", "clean.longest", 40, 30)
+    assert cause.units == 3
+    renamed = World(world.settings.using("test", models={"writer": "large"}))
+    cause = only(await why(renamed, "clean[a.txt]"))
+    assert (cause.code, cause.before, cause.after) == ("model-changed", "small", "large")
+    edit(path, "strip()", "lstrip()")
+    edit(path, '"-"', '"+"')
+    async with world.open() as session:
+        plan, groups = await session.roots()
+    assert [(g.code, g.stale, [r.subject for r in g.roots]) for g in groups] == [
+        ("code-changed", plan.stale, ["the function of marked", "the function of clean"])
+    ]
+    assert groups[0].pending == 4
+    assert ["lstrip" in str(root.diff) for root in groups[0].roots] == [False, True]
+
+
+async def test_the_root_is_found_in_what_earlier_runs_did(world: World) -> None:
+    """What a unit is given came out differently in an earlier run: why leads through it to the code or document that did that."""
+    edit(world.root / "projects" / "demo" / "assets.py", "strip()", "upper()")
+    world.document("b.txt", "b delta")
+    await world.materialize("clean")
+    cause = only(await why(world, "chunks[a.txt]"))
+    assert (cause.code, cause.subject, cause.path) == ("code-changed", "the function of clean", ("clean[a.txt]",))
+    assert "upper" in str(cause.diff)
+    assert {c.code for c in (await why(world, "chunks[b.txt]")).causes} == {"code-changed", "input-changed"}
+    assert {c.subject for c in (await why(world, "both")).causes} == {"the function of clean", "topics[b.txt]/b.txt"}
