@@ -214,11 +214,13 @@ class Work:
 
     async def _drafts(self, made: Sequence[tuple[Ready, Outcome]]) -> tuple[list[Draft], list[Failed]]:
         before = self._before(pl.DataFrame({"unit": [unit.unit for unit, _ in made]}, {"unit": pl.Binary}))
+        lost = set() if self.state.damaged is None else set(self.state.damaged["document"])
         if self.forced:  # what is lost or damaged is written again, even if it comes out the same
             async with self.project.engine.connect() as connection:
                 known = await read.stored(connection, [d for documents in before.values() for d, _ in documents])
-            broken = await self.keeper.broken(known)
-            before = {u: tuple(pair for pair in documents if pair[0] not in broken) for u, documents in before.items()}
+            lost |= await self.keeper.broken(known)
+        if lost:
+            before = {u: tuple(pair for pair in documents if pair[0] not in lost) for u, documents in before.items()}
         collected = self._collected()
         drafts: list[Draft] = []
         failed: list[Failed] = []

@@ -21,13 +21,13 @@ from assetcore.assets import Source
 from assetcore.documents import document_id
 from assetcore.errors import AssetcoreError, NothingSelectedError, SelectionError
 from assetcore.explain import find, units_labelled
-from assetcore.lineage import read, trace
+from assetcore.lineage import damage, read, trace
 from assetcore.lineage.schema import Connection
 from assetcore.plan import Plan, Snapshot
 from assetcore.project import Project
 from assetcore.roots import GIVEN_TO, above, differences, waiting
 from assetcore.selection import format_ref, parse_ref, suggestion
-from assetcore.staleness import CAUSES, COMPONENTS, Component, Definition
+from assetcore.staleness import CAUSES, COMPONENTS, LOST, Component, Definition
 
 __all__ = ["CauseFound", "CauseGroup", "Why", "component_differences", "diff_of", "roots_of", "why"]
 
@@ -302,9 +302,10 @@ class _Asking:
                 yield cause
 
     async def _without_inputs(self, name: str, code: str, rows: pl.DataFrame) -> AsyncIterator[CauseFound]:
-        says = {"missing": "never made", "forced": "to be made whether stale or not", "failed": "tried, and failed"}[
-            code
-        ]
+        says = {
+            "missing": "never made", "forced": "to be made whether stale or not", "failed": "tried, and failed",
+            "object-missing": "made, but the object is gone", "corrupt": "made, but the bytes are not what they were",
+        }[code]  # fmt: skip
         if rows.height > NAMED and code != "failed":
             yield CauseFound(code, f"{rows.height:,} units of {name} were {says}", subject=name, units=rows.height)
             return
@@ -317,6 +318,9 @@ class _Asking:
                 )
                 error, traceback = failure or (detail, "")
                 detail = "\n".join(filter(None, (error, traceback.rstrip())))
+            if code in LOST:
+                details = await damage.details(self.connection, row["materialization"], code)
+                detail = f"{detail}: {'; '.join(details[:NAMED])}"
             yield CauseFound(code, detail, subject=ref)
         if rows.height > SHOWN:
             yield CauseFound(

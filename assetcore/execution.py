@@ -24,10 +24,10 @@ from assetcore.errors import AssetcoreError, SourceError, StorageError
 from assetcore.guard import Guard
 from assetcore.keep import Draft, Keeper, facts_of
 from assetcore.lineage import commit as lineage
-from assetcore.lineage import read
+from assetcore.lineage import damage, read
 from assetcore.lineage.commit import Committed, Overtaken, Reused
 from assetcore.lineage.schema import Connection
-from assetcore.plan import AssetState, Choice, judge_chosen, source_changes
+from assetcore.plan import AssetState, Choice, judge_chosen, source_changes, without_lost
 from assetcore.pools import Pools
 from assetcore.project import Project
 from assetcore.results import AssetResult, Event, Failure, Say
@@ -35,8 +35,9 @@ from assetcore.runners import Runner, runner_for
 from assetcore.slices import Slice
 from assetcore.snapshot import Read, asset_states, changed_commits, is_settled, observed_digest, source_unit
 from assetcore.staleness import Definition
-from assetcore.storage import run_timestamp
+from assetcore.storage import DamagedObjectError, run_timestamp
 from assetcore.units import View
+from assetcore.verify import note_damage
 
 __all__ = ["Run", "walk"]
 
@@ -149,6 +150,7 @@ class Run:
             known = (await read.current_documents(connection, project.environment_id, [identifier], units=units))[
                 identifier
             ]
+            known = without_lost(known, await damage.current_damage(connection, project.environment_id, [identifier]))
             heads = (await read.made_units(connection, project.environment_id, [identifier], units=units))[identifier]
             _, fresh, gone = source_changes(name, observed, known)
             if self.choice.force and name in self.choice.assets:
@@ -324,6 +326,8 @@ class Run:
                 await work.make(await work.take_back(again, await guard.fit(reuse), []))
             await work.publish()
         except StorageError as error:
+            if isinstance(error, DamagedObjectError):  # the next run makes it again
+                await note_damage(project, [error.key])
             self._fail(name, error)
         await self._finish(asset, definition, work)
         await guard.finish()

@@ -8,6 +8,7 @@ own name. A document that is as it was keeps its identifier, and its bytes are n
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -124,8 +125,9 @@ class Keeper:
         places: dict[tuple[bytes, str], Place] = {}
         counter = iter(range(base, base + (1 << 20)))
         if packed:
-            data = await asyncio.to_thread(encode_pack, [document for _, document in packed])
-            pack = NewObject(next(counter), self.key(asset, f"pack-{base >> 20:08d}.parquet"), len(data), len(packed))
+            data, sha256 = await asyncio.to_thread(_encoded, [document for _, document in packed])
+            key = self.key(asset, f"pack-{base >> 20:08d}.parquet")
+            pack = NewObject(next(counter), key, len(data), len(packed), sha256)
             await self.project.bucket.write(pack.key, data)
             objects.append(pack)
             places.update({(d.unit, doc.name): (pack.id, row, None) for row, (d, doc) in enumerate(packed)})
@@ -139,7 +141,7 @@ class Keeper:
                     asset, _artifact_name(document, document_address(base.to_bytes(8, "big"), document.name))
                 )
                 await self.project.bucket.write(key, document.content)
-            one = NewObject(next(counter), key, len(document.content), None)
+            one = NewObject(next(counter), key, len(document.content), None, document.sha256)
             objects.append(one)
             places[draft.unit, document.name] = (
                 one.id,
@@ -186,6 +188,12 @@ class Keeper:
     def key(self, asset: Asset[..., Any], artifact: str) -> Key:
         """The key of an artifact of this run."""
         return object_key(self.project.name, asset.group, self.stamp, asset.name, artifact)
+
+
+def _encoded(documents: Sequence[Document]) -> tuple[bytes, bytes]:
+    """A pack and its hash: what tells later that not a byte of it has changed."""
+    data = encode_pack(documents)
+    return data, hashlib.sha256(data).digest()
 
 
 def facts_of(document: Document, type_name: str) -> Facts:

@@ -24,15 +24,18 @@ from assetcore.fingerprint import Fingerprint
 from assetcore.graph import Graph
 from assetcore.selection import UnitRule
 from assetcore.slices import Slice, Slicing
-from assetcore.staleness import CAUSES, Component, Definition, definition_causes, judge
+from assetcore.staleness import CAUSES, LOST, Component, Definition, definition_causes, judge
 from assetcore.units import View, Wanted, wanted_units
 
 __all__ = [
     "AssetPlan", "AssetState", "Choice", "Judgement", "Plan", "Snapshot", "SourcePlan", "UnitPlan", "changed_aggregates", "define",
     "judge_asset",
     "judge_chosen",
-    "make_plan", "source_changes", "unsettled", "view_below",
+    "make_plan", "source_changes", "unsettled", "view_below", "without_lost",
 ]  # fmt: skip
+
+LOST_IDENTITY = b"lost"
+"""What stands for the identity of a document whose bytes are lost: no identity is so short."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +43,8 @@ class AssetState:
     """What lineage knows of one asset: its units (`staleness.MADE`), its current documents, the definitions they were made with.
 
     `former` (materialization, parameter, address) holds documents that a unit was given last time and that may be gone; it is
-    read only for units whose inputs changed, and tells `input-removed` from `input-changed`.
+    read only for units whose inputs changed, and tells `input-removed` from `input-changed`. `damaged` (unit, document, cause) are the
+    documents whose bytes are lost.
     """
 
     made: pl.DataFrame
@@ -48,6 +52,7 @@ class AssetState:
     definition: int | None = None
     definitions: Mapping[int, Definition] = field(default_factory=dict)
     former: pl.DataFrame | None = None
+    damaged: pl.DataFrame | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,18 +146,19 @@ class AssetPlan:
 
 @dataclass(frozen=True, slots=True)
 class SourcePlan:
-    """What was observed of a source, against what lineage has of it."""
+    """What was observed of a source, against what lineage has of it; `lost` are those whose kept bytes are (P10): they are read again."""
 
     source: str
     documents: int
     new: int = 0
     changed: int = 0
     removed: int = 0
+    lost: int = 0
     forced: bool = False
 
     @property
     def idle(self) -> bool:
-        return not (self.new or self.changed or self.removed or self.forced)
+        return not (self.new or self.changed or self.removed or self.lost or self.forced)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -161,6 +167,7 @@ class SourcePlan:
             "new": self.new,
             "changed": self.changed,
             "removed": self.removed,
+            "lost": self.lost,
         }
 
 
@@ -190,6 +197,11 @@ class Plan:
     def up_to_date(self) -> bool:
         """Whether a run would do nothing at all."""
         return all(a.idle for a in self.assets) and all(s.idle for s in self.sources) and not self.to_check
+
+    @property
+    def lost(self) -> bool:
+        """Whether anything is to be made or taken in again because its bytes are lost (P10)."""
+        return any(a.causes.keys() & set(LOST) for a in self.assets) or any(s.lost for s in self.sources)
 
     @property
     def to_check(self) -> frozenset[str]:
@@ -304,8 +316,15 @@ def source_changes(
     )
     fresh = differing.filter(pl.col("was").is_null() | (pl.col("was") != pl.col("identity")))
     gone = known.join(observed.select("name"), on="name", how="anti")
-    new = fresh["was"].null_count()
-    return SourcePlan(source, observed.height, new, fresh.height - new, gone.height), fresh.drop("was"), gone
+    new, lost = fresh["was"].null_count(), fresh.filter(pl.col("was") == LOST_IDENTITY).height
+    changed = fresh.height - new - lost
+    return SourcePlan(source, observed.height, new, changed, gone.height, lost), fresh.drop("was"), gone
+
+
+def without_lost(known: pl.DataFrame, damaged: pl.DataFrame) -> pl.DataFrame:
+    """The known documents of a source; those whose bytes are lost are not known to be what they were: they are taken in again."""
+    lost = pl.col("document").is_in(damaged["document"].implode())
+    return known.with_columns(pl.when(lost).then(pl.lit(LOST_IDENTITY)).otherwise("identity").alias("identity"))
 
 
 def judge_asset(
@@ -324,8 +343,8 @@ def judge_asset(
     # A group without members may get some, while documents that could be its members are yet to be made.
     may_return = any(d.by is not None and views[d.upstream.name].open for d in asset.dependencies)
     judged = judge(
-        wanted.units, state.made, definition=state.definition, definitions=causes, removed_inputs=gone, may_return=may_return,
-        force=force,
+        wanted.units, state.made, definition=state.definition, definitions=causes, removed_inputs=gone,
+        damaged=state.damaged, may_return=may_return, force=force,
     )  # fmt: skip
     return Judgement(judged, wanted)
 

@@ -38,6 +38,8 @@ from assetcore.search import Hit
 from assetcore.settings import Settings
 from assetcore.snapshot import Read, changed_commits, take
 from assetcore.sweep import Swept, sweep
+from assetcore.verify import Verified, look_again, noting_damage
+from assetcore.verify import verify as verify_bytes
 
 __all__ = ["RunResult", "Session", "resumed"]
 
@@ -116,11 +118,28 @@ class Session:
         plan, _ = await self._plan(await self.choose(select, force=force), rehash=rehash)
         return plan
 
+    async def verify(
+        self, select: str | None = None, *, rate: float | None = None, again: bool = False, on_event: Say | None = None
+    ) -> Verified:
+        """Read what the selected assets and sources consist of: are the bytes what lineage says? At most `rate` bytes a second.
+
+        What is lost or damaged is noted: its units are stale from then on, and the next run makes them again. One that was
+        interrupted is gone on with, unless `again`.
+        """
+        choice = await self.choose(select)
+        return await verify_bytes(self.project, choice, on_event or (lambda _: None), rate=rate, again=again)
+
+    async def verify_above(self, select: str | None = None, *, on_event: Say | None = None) -> Verified:
+        """Verify what is selected and all that it is made of, from the beginning: what a plan or a run is then made from."""
+        choice = await self.choose(select)
+        above = Choice(choice.assets | self.graph.ancestors(choice.assets))
+        return await verify_bytes(self.project, above, on_event or (lambda _: None), again=True)
+
     async def materialize(
         self, select: str | None = None, *, force: bool = False, upstream: bool = False, rehash: bool = False, local: bool = False,
-        on_event: Say | None = None,
+        verify: bool = False, on_event: Say | None = None,
     ) -> RunResult:  # fmt: skip
-        """Make what is stale among the selected assets, and only that.
+        """Make what is stale among the selected assets, and only that. With `verify` their bytes are read first.
 
         `local` runs the same steps without Prefect: nothing is shown there, and its server need not be there.
 
@@ -130,9 +149,12 @@ class Session:
         say = on_event or (lambda _: None)
         started = datetime.now(UTC)
         project = self.project
-        choice, plan, found = await self._widened(
-            await self.choose(select, force=force), upstream=upstream, rehash=rehash
-        )
+        if verify:
+            await self.verify_above(select, on_event=say)
+        chosen = await self.choose(select, force=force)
+        choice, plan, found = await self._widened(chosen, upstream=upstream, rehash=rehash)
+        if plan.lost and not verify and await look_again(project):
+            choice, plan, found = await self._widened(chosen, upstream=upstream, rehash=False)
         self._check(plan, say)
         if plan.up_to_date:
             return await self._nothing_to_do(plan, found, started)
@@ -184,23 +206,28 @@ class Session:
 
     async def show(self, ref: str) -> list[StoredDocument]:
         """The documents that a REF names, with their bytes."""
-        return await look.show(self.project, ref)
+        async with noting_damage(self.project):
+            return await look.show(self.project, ref)
 
     async def export(self, select: str | None, directory: Path) -> Exported:
         """Write the current documents of the selected assets below a folder."""
-        return await look.export(self.project, await self.choose(select), directory)
+        async with noting_damage(self.project):
+            return await look.export(self.project, await self.choose(select), directory)
 
     async def diff(self, one: str, other: str) -> Diff:
         """How two documents differ."""
-        return await look.compare(self.project, one, other)
+        async with noting_damage(self.project):
+            return await look.compare(self.project, one, other)
 
     async def search(self, text: str, *, limit: int = 10) -> list[Hit]:
         """The documents that answer these words best."""
-        return await look.search_project(self.project, text, limit)
+        async with noting_damage(self.project):
+            return await look.search_project(self.project, text, limit)
 
     async def scan(self, name: str) -> pl.LazyFrame:
         """The current documents of an asset as a lazy frame."""
-        return await look.scan(self.project, name)
+        async with noting_damage(self.project):
+            return await look.scan(self.project, name)
 
     async def gc(self, *, dry_run: bool = True) -> Swept:
         """Remove objects that lineage does not know, and documents of assets that are no longer declared."""

@@ -19,9 +19,9 @@ from assetcore.digest import sequence_digest, short_digest
 from assetcore.errors import AssetcoreError, StorageError
 from assetcore.graph import AnyAsset
 from assetcore.lineage import commit as lineage
-from assetcore.lineage import read
+from assetcore.lineage import damage, read
 from assetcore.lineage.schema import Connection
-from assetcore.plan import AssetState, Choice, Snapshot, unsettled
+from assetcore.plan import AssetState, Choice, Snapshot, unsettled, without_lost
 from assetcore.project import Project
 from assetcore.slices import Slice, slicing
 from assetcore.staleness import Definition
@@ -67,14 +67,16 @@ async def take(project: Project, choice: Choice, *, rehash: bool = False, entire
     async with project.engine.connect() as connection:
         await connection.execution_options(isolation_level="REPEATABLE READ")
         marks = await read.watermarks(connection, project.environment_id)
+        lost = await damage.damaged_assets(connection, project.environment_id)
         settled = {
             n: marks[project.asset_ids[n]].units
             for n in definitions
-            if is_settled(project, n, definitions[n].digest, marks)
+            if is_settled(project, n, definitions[n].digest, marks) and project.asset_ids[n] not in lost
         }
-        changed = [n for n in names if not _is_taken_in(project, n, raw[n], marks)]
+        damaged = [n for n in names if project.asset_ids[n] in lost]
+        changed = [n for n in names if n in damaged or not _is_taken_in(project, n, raw[n], marks)]
         look = unsettled(graph, choice.assets, settled, changed, force=choice.force)
-        differing = {} if entire else await _differing(project, connection, raw, changed)
+        differing = {} if entire else await _differing(project, connection, raw, set(changed).difference(damaged))
         whole = {*(choice.assets if choice.force else choice.units), *(n for n in changed if n not in differing)}
         how = slicing(graph, look, settled, changed, whole)
         needed = {up for n in look for direct in graph.upstream(n) for up in graph.chain(direct)} | look
@@ -206,14 +208,19 @@ async def asset_states(
     documents = await read.current_documents(connection, project.environment_id, assets, units=units)
     made = await read.made_units(connection, project.environment_id, assets, units=units)
     known = await read.definitions(connection, assets)
+    lost = await damage.current_damage(connection, project.environment_id, assets)
     states: dict[str, AssetState] = {}
     for name, identifier in identifiers.items():
-        frame = await _with_values(project, connection, name, documents[identifier])
+        damaged = lost.filter(pl.col("asset") == identifier)
+        frame = documents[identifier]
+        if damaged.height and isinstance(project.graph.assets[name], Source):
+            frame = without_lost(frame, damaged)
+        frame = await _with_values(project, connection, name, frame)
         current = next(
             (i for i, d in known[identifier].items() if name in definitions and d.digest == definitions[name].digest),
             None,
         )
-        states[name] = AssetState(made[identifier], frame, current, known[identifier])
+        states[name] = AssetState(made[identifier], frame, current, known[identifier], damaged=damaged)
     return states
 
 

@@ -5,7 +5,8 @@ A unit is fresh exactly when the recipe it would have now is the recipe it was m
 the unit's *inputs*. `judge` compares both over columns; the plan, the run and `why` all ask it, so they cannot disagree.
 
 Truth table (DESIGN section 4): P1 P12 missing, P3 P22 P24 input-changed, P6 code-changed, P7 version-changed, P9 model-changed,
-P13 input-removed, P14 failed, P18 inputs-changed, P19 schema-changed; P2, P5, P8, P21, P23 follow from what a recipe contains.
+P10 object-missing and corrupt, P13 input-removed, P14 failed, P18 inputs-changed, P19 schema-changed; P2, P5, P8, P21, P23 follow from
+what a recipe contains.
 """
 
 from __future__ import annotations
@@ -18,14 +19,17 @@ import polars as pl
 
 from assetcore.digest import digest
 
-__all__ = ["CAUSES", "JUDGED", "MADE", "Cause", "Component", "Definition", "definition_causes", "judge"]
+__all__ = ["CAUSES", "JUDGED", "LOST", "MADE", "Cause", "Component", "Definition", "definition_causes", "judge"]
 
 Cause = Literal[
-    "forced", "missing", "failed", "inputs-changed", "schema-changed", "version-changed", "code-changed",
+    "forced", "missing", "failed", "object-missing", "corrupt", "inputs-changed", "schema-changed", "version-changed", "code-changed",
     "environment-changed", "config-changed", "model-changed", "input-removed", "input-changed",
 ]  # fmt: skip
 CAUSES: tuple[Cause, ...] = Cause.__args__  # type: ignore[attr-defined]  # typing keeps them there, untyped
 """Every cause, the one that is named first coming first."""
+
+LOST: tuple[Cause, ...] = ("object-missing", "corrupt")
+"""The causes of a unit whose recipe has not changed, but whose bytes are not there any more (P10)."""
 
 COMPONENTS: Mapping[str, Cause] = {
     "shape": "inputs-changed",
@@ -95,13 +99,15 @@ def judge(
     definition: int | None,
     definitions: Mapping[int, tuple[Cause, ...]],
     removed_inputs: pl.Series | None = None,
+    damaged: pl.DataFrame | None = None,
     may_return: bool = False,
     force: bool = False,
 ) -> pl.DataFrame:
     """The status of every unit, wanted or made, with its causes.
 
     `definition` is the identifier of the current definition (None: no unit was ever made with it); `definitions` gives, for every
-    other identifier in `made`, the causes that it differs by. `removed_inputs` are the units some of whose members are gone. With
+    other identifier in `made`, the causes that it differs by. `removed_inputs` are the units some of whose members are gone, `damaged`
+    (unit, cause) those whose bytes are lost: what they were made with does not matter then. With
     `may_return`, units that are not wanted now may be wanted again when what is above has been made: they are pending.
     Statuses: fresh; stale (must be made again); pending (its recipe is known only when an input has been made); removed (no longer
     wanted). `blocked` marks units with an input that is itself to be made. A unit that only ever failed and is no longer wanted is
@@ -132,6 +138,10 @@ def judge(
         _when(~is_made & ~failed, "missing"),
         _when(failed, "failed"),
     ]
+    if damaged is not None and damaged.height:
+        for lost in LOST:
+            units = damaged.filter(pl.col("cause") == lost)["unit"]
+            causes.append(_when(is_made & pl.col("unit").is_in(units.implode()), lost))
     for cause in COMPONENTS.values():
         with_cause = [identifier for identifier, found in definitions.items() if cause in found]
         causes.append(_when(other & pl.col("definition").is_in(with_cause), cause))

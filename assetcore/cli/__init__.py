@@ -3,7 +3,7 @@
     assetcore.cli            this file: the table of verbs, exit codes, how errors are told
     assetcore.cli.call       what was asked: project, environment, root; how a verb answers
     assetcore.cli.ask        ls graph plan why lineage show diff runs search
-    assetcore.cli.make       materialize export gc
+    assetcore.cli.make       materialize export verify gc
     assetcore.cli.trust      catalog
     assetcore.cli.platform   init up down check clean db blocks deploy config completion
     assetcore.cli.scaffold   new
@@ -59,6 +59,7 @@ VERBS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     "Make": {
         "materialize": ("make", "Make what is stale, and only that."),
         "export": ("make", "Write documents into a folder."),
+        "verify": ("make", "Read what is stored: is it what lineage says?"),
         "gc": ("make", "Remove objects that nothing refers to."),
         "new": ("scaffold", "Start a project from a small working example."),
     },

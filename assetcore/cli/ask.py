@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -56,14 +57,19 @@ def graph(call: Call, select: str | None, form: str) -> None:
 @click.option("--why", is_flag=True, help="What is at the root of it, by cause, the largest first.")
 @click.option("--force", is_flag=True, help="As `materialize --force` would: everything that is selected.")
 @click.option("--rehash", is_flag=True, help="Read every source file again, even if its time and size are the same.")
+@click.option("--verify", is_flag=True, help="Read what is stored first: what is lost or damaged is stale.")
 @click.option("--exit-code", is_flag=True, help="End with 2 when something is stale, with 0 when nothing is.")
 async def plan(
-    call: Call, select: str | None, units: bool, why: bool, force: bool, rehash: bool, exit_code: bool
+    call: Call, select: str | None, units: bool, why: bool, force: bool, rehash: bool, verify: bool, exit_code: bool
 ) -> None:
     """Show what is stale, and why."""
     from assetcore.cli import show
+    from assetcore.cli.progress import reporting
 
     async with call.opened() as session:
+        if verify:
+            with reporting(sys.stderr) as report:
+                await session.verify_above(select, on_event=report)
         options = {"force": force, "rehash": rehash}
         planned, roots = await session.roots(select, **options) if why else (await session.plan(select, **options), ())
     answer: dict[str, Any] = planned.to_json(units=units)

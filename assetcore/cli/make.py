@@ -1,4 +1,4 @@
-"""Make: bring documents up to date, take them out, sweep what nobody needs."""
+"""Make: bring documents up to date, take them out, look whether they are what they were, sweep what nobody needs."""
 
 from __future__ import annotations
 
@@ -20,12 +20,20 @@ RUNNERS = ("threads", "processes", "dask", "ray")
 @click.option("--force", is_flag=True, help="Make everything that is selected, stale or not.")
 @click.option("--upstream", is_flag=True, help="Also make what the selected assets are made of, where it is stale.")
 @click.option("--rehash", is_flag=True, help="Read every source file again, even if its time and size are the same.")
+@click.option("--verify", is_flag=True, help="Read what is stored first, and make again what is lost or damaged.")
 @click.option("--local", is_flag=True, help="Without Prefect: nothing is shown there, and its server need not run.")
 @click.option(
     "--runner", type=click.Choice(RUNNERS), help="Where sync functions are called; by default as in the settings."
 )
 async def materialize(
-    call: Call, select: str | None, force: bool, upstream: bool, rehash: bool, local: bool, runner: str | None
+    call: Call,
+    select: str | None,
+    force: bool,
+    upstream: bool,
+    rehash: bool,
+    verify: bool,
+    local: bool,
+    runner: str | None,
 ) -> None:
     """Make what is stale, and only that. Ctrl-C stops it; the next run continues with what is missing."""
     from assetcore.cli import end_in_time, return_memory, show
@@ -36,7 +44,7 @@ async def materialize(
         async with call.opened(MAKING, ahead=() if local else {"prefect"}, runner=runner) as session:
             with reporting(sys.stderr) as report:
                 result = await session.materialize(
-                    select, force=force, upstream=upstream, rehash=rehash, local=local, on_event=report
+                    select, force=force, upstream=upstream, rehash=rehash, verify=verify, local=local, on_event=report
                 )
     except asyncio.CancelledError:
         call.say("Stopped. What was made is kept: the next run continues with what is missing.")
@@ -56,6 +64,29 @@ async def export(call: Call, select: str, directory: Path) -> None:
 
     async with call.opened() as session:
         call.answer((await session.export(select, directory)).to_json(), show.exported)
+
+
+@verb()
+@selection_argument()
+@click.option(
+    "--rate", type=click.FloatRange(min=0, min_open=True), metavar="MB", help="Read at most so many MB a second."
+)
+@click.option("--again", is_flag=True, help="Read all, also what an interrupted verification has read.")
+async def verify(call: Call, select: str | None, rate: float | None, again: bool) -> None:
+    """Read and hash what is stored. Ends with 1 where something is lost or damaged; materialize makes that again.
+
+    One that was interrupted is gone on with. Example: aipctl verify chunks+ --rate 50
+    """
+    from assetcore.cli import show
+    from assetcore.cli.progress import reporting
+
+    async with call.opened() as session:
+        with reporting(sys.stderr) as report:
+            bytes_a_second = rate * 1e6 if rate else None
+            found = await session.verify(select, rate=bytes_a_second, again=again, on_event=report)
+        answer = {"project": session.name, "environment": session.environment, **found.to_json()}
+    call.answer(answer, show.verified)
+    raise click.exceptions.Exit(FAILED if answer["damaged"] else 0)
 
 
 @verb()

@@ -39,6 +39,7 @@ __all__ = [
     "runs",
     "services",
     "settings",
+    "verified",
     "why",
 ]  # fmt: skip
 
@@ -110,7 +111,7 @@ def plan(answer: Answer, *, units: bool = False) -> RenderableType:
     parts: list[RenderableType] = [
         Text(f"{source['source']}: {plural(source['documents'], 'document')}, {changes}")
         for source in answer.get("sources", ())
-        if (changes := counted(source, ("new", "changed", "removed")))
+        if (changes := counted(source, ("new", "changed", "removed", "lost")))
     ]
     idle = [row for row in answer["assets"] if not _touched(row)]
     busy = [row for row in answer["assets"] if _touched(row)]
@@ -473,6 +474,24 @@ def exported(answer: Answer) -> RenderableType:
     """`export`: how much was written where."""
     written = answer["files"] if isinstance(answer["files"], int) else len(answer["files"])
     return Text(f"{plural(written, 'document')} written to {answer['directory']}.")
+
+
+def verified(answer: Answer) -> RenderableType:
+    """`verify`: what is lost or damaged, and how much was read how fast."""
+    lost = answer["damaged"]
+    parts: list[RenderableType] = []
+    for one in lost[:ROWS_SHOWN]:
+        parts.append(Text(f"{format_ref(one['asset'], one['unit'], one['document'])}  {one['cause']}: {one['detail']}"))
+        parts.append(Text(f"  {one['key']}", style="dim"))
+    if len(lost) > ROWS_SHOWN:
+        parts.append(Text(f"and {len(lost) - ROWS_SHOWN:,} more (all of them: --json)", style="dim"))
+    read = f"{plural(answer['objects'], 'object')} with {plural(answer['documents'], 'document')} ({size(answer['bytes'])})"
+    already = f", {answer['already']:,} more before it was interrupted" if answer["already"] else ""
+    then = (
+        f" {plural(len(lost), 'document')} damaged: aipctl materialize makes them again." if lost else " All is well."
+    )
+    parts.append(Text(f"Read {read} in {took(answer)}{already}.{then}"))
+    return Group(*parts)
 
 
 def garbage(answer: Answer) -> RenderableType:

@@ -48,6 +48,7 @@ class NewObject:
     key: Key
     size: int
     rows: int | None
+    sha256: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +223,9 @@ async def commit(connection: AsyncConnection, batch: Batch) -> Committed:
             manifest=batch.manifest, at=batch.at,
         )
     )  # fmt: skip
-    await _copy(connection, t.object_, [(o.id, batch.asset, o.key, o.size, o.rows) for o in batch.objects])
+    await _copy(
+        connection, t.object_, [(o.id, batch.asset, o.key, o.size, o.rows, o.sha256, None) for o in batch.objects]
+    )
     documents = [(d, m) for m in batch.made for d in m.new]
     await _copy(
         connection, t.document,

@@ -16,13 +16,13 @@ from functools import cache
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-from assetcore.lineage.commit import Batch, stated
+from assetcore.lineage.commit import Batch, NewObject, stated
 from assetcore.staleness import Definition
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["FORMAT", "NAME", "decode_manifest", "encode_manifest", "read_manifest"]
+__all__ = ["FORMAT", "NAME", "decode_manifest", "encode_manifest", "objects_of", "read_manifest"]
 
 FORMAT = 2
 """Format 1 lacks `was`, failures, how a source's documents were seen, and the asset's identifier, kind and group."""
@@ -68,7 +68,7 @@ def encode_manifest(
     facts = definition and stated(definition)
     header = {
         "format": FORMAT, "project": project, "environment": environment, "asset": asset, "run": batch.run, "at": batch.at.isoformat(),
-        "definition": facts, "objects": [asdict(o) for o in batch.objects], "assets": {str(i): n for i, n in assets.items()},
+        "definition": facts, "objects": [_object(o) for o in batch.objects], "assets": {str(i): n for i, n in assets.items()},
         "spent": batch.spent, "number": batch.number, "asset_id": batch.asset, "kind": kind, "group": group, "changes": batch.changes,
     }  # fmt: skip
     table = pa.Table.from_arrays(
@@ -77,6 +77,18 @@ def encode_manifest(
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd", use_dictionary=False)
     return sink.getvalue()
+
+
+def _object(one: NewObject) -> dict[str, Any]:
+    return asdict(one) | {"sha256": one.sha256.hex() if one.sha256 else None}
+
+
+def objects_of(header: Mapping[str, Any]) -> list[NewObject]:
+    """The objects that a manifest's commit wrote."""
+    return [
+        NewObject(**(o | {"sha256": bytes.fromhex(o["sha256"]) if o.get("sha256") else None}))
+        for o in header["objects"]
+    ]
 
 
 def _columns(batch: Batch) -> list[pa.Array]:

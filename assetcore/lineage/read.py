@@ -34,6 +34,7 @@ __all__ = [
     "documents_of",
     "failure_counts",
     "former_members",
+    "intact",
     "known_keys",
     "last_failure",
     "made_units",
@@ -106,6 +107,14 @@ current = (
 def among(column: sa.ColumnElement[Any], values: Iterable[Any], kind: Any) -> sa.ColumnElement[bool]:
     """`column = ANY(array)`: one parameter and one statement text, however many values."""
     return column == sa.any_(sa.cast(list(values), ARRAY(kind)))
+
+
+def intact(asset: int) -> sa.ColumnElement[bool]:
+    """Of a materialization of an asset: none of its documents is damaged. Nothing is looked up where none of the asset's is."""
+    x = t.damage.c
+    kept = sa.func.unnest(t.materialization.c.documents).table_valued("id", name="kept").render_derived()
+    lost = sa.select(kept.c.id).join(t.damage, x.document_id == kept.c.id).correlate(t.materialization).exists()
+    return sa.or_(~sa.exists().where(x.asset_id == asset), ~lost)
 
 
 async def columns(
@@ -308,11 +317,14 @@ async def documents_of(connection: AsyncConnection, materializations: Collection
 async def reusable(
     connection: AsyncConnection, asset: int, definition: int, inputs: Collection[bytes]
 ) -> dict[bytes, list[tuple[bytes, int]]]:
-    """For each of these inputs, the units and materializations of the asset that have the same recipe, newest first."""
+    """For each of these inputs, the units and materializations of the asset that have the same recipe, newest first.
+
+    What has lost its bytes is left out.
+    """
     m = t.materialization.c
     rows = await connection.execute(
         sa.select(m.inputs, m.unit, m.id)
-        .where(m.asset_id == asset, m.definition_id == definition, among(m.inputs, inputs, BYTEA))
+        .where(m.asset_id == asset, m.definition_id == definition, among(m.inputs, inputs, BYTEA), intact(asset))
         .order_by(m.id.desc())
     )
     found: dict[bytes, list[tuple[bytes, int]]] = {}

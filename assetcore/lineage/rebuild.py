@@ -246,7 +246,7 @@ def _statements() -> dict[str, sa.Select[*tuple[Any, ...]]]:
     digest = sa.func.coalesce(t.definition.c.digest, sa.literal(SOURCE, sa.LargeBinary)).label("definition")
     documents = sa.func.array_to_string(m.documents, ",").label("documents")
     return {
-        "object": sa.select(o.id, o.asset_id.label("asset"), o.key, o.size, o.rows),
+        "object": sa.select(o.id, o.asset_id.label("asset"), o.key, o.size, o.rows, o.sha256),
         "document": sa.select(
             d.id, d.asset_id.label("asset"), d.materialization_id.label("materialization"), d.address, d.name, d.type, d.media_type,
             d.size, d.sha256, d.field_digests, d.identity, d.object_id.label("object"), d.row,

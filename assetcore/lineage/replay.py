@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from assetcore.lineage.manifest import objects_of
 from assetcore.staleness import Component, Definition
 from assetcore.storage import Key, parse_key
 from assetcore.storage.arrow import pa as arrow
@@ -29,7 +30,7 @@ SOURCE = b""
 """What stands for the definition of a source, which has none."""
 UNIT = ("project", "environment", "asset", "unit")
 TABLES = {
-    "object": ("id", "asset", "key", "size", "rows"),
+    "object": ("id", "asset", "key", "size", "rows", "sha256", "retired"),
     "document": ("id", "asset", "materialization", "address", "name", "type", "media_type", "size", "sha256", "field_digests", "identity",
                  "object", "row", "fields"),
     "materialization": ("id", "asset", "definition", "unit", "label", "parent", "inputs", "documents", "run", "seconds", "at"),
@@ -261,9 +262,14 @@ def _observations(heads: pl.DataFrame, made: pl.DataFrame, documents: pl.DataFra
 
 
 def _objects(manifests: Sequence[Manifest], identifiers: Mapping[int, int]) -> pl.DataFrame:
-    schema = {"id": pl.Int64, "asset": pl.Int64, "key": pl.String, "size": pl.Int64, "rows": pl.Int64}
+    schema = {
+        "id": pl.Int64, "asset": pl.Int64, "key": pl.String, "size": pl.Int64, "rows": pl.Int64, "sha256": pl.Binary,
+        "retired": pl.Datetime("us", "UTC"),
+    }  # fmt: skip
     objects = [
-        (o["id"], identifiers[m.number], o["key"], o["size"], o["rows"]) for m in manifests for o in m.header["objects"]
+        (o.id, identifiers[m.number], o.key, o.size, o.rows, o.sha256, None)
+        for m in manifests
+        for o in objects_of(m.header)
     ]
     return pl.DataFrame(objects, schema, orient="row")
 

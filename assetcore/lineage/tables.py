@@ -8,7 +8,8 @@ environment is the set of its heads whose `until_commit` is null; a head is supe
 commit can be read. `watermark` is derived: it says at which commit an asset last changed and whether it was found settled, so
 that a plan in which nothing changed reads a row an asset instead of a row a unit. `failure` and `observation` are the last
 attempt and the last look at the outer world; both can be lost without losing a fact. So can what checks said: `check_result` of
-each thing that was looked at, `check_standing` (derived) of an asset as it is.
+each thing that was looked at, `check_standing` (derived) of an asset as it is. What looking at the bytes told is `damage`,
+`verified` (how far that is) and `repeat`; all three can be found again.
 
 Identifiers of facts are given by the writer in blocks, so that the manifest in the bucket can name them before Postgres is told.
 The large tables carry no foreign keys: rows arrive by COPY within one transaction, and nothing deletes what they point to.
@@ -20,9 +21,9 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSONB
 
 __all__ = [
-    "asset", "block", "check_result", "check_standing", "check_version", "collected", "commit", "definition", "document",
-    "edge", "environment", "failure", "head", "materialization", "metadata", "object_", "observation", "part", "project", "run",
-    "run_asset", "spent", "watermark",
+    "asset", "block", "check_result", "check_standing", "check_version", "collected", "commit", "damage", "definition", "document",
+    "edge", "environment", "failure", "head", "materialization", "metadata", "object_", "observation", "part", "project", "repeat",
+    "run", "run_asset", "spent", "verified", "watermark",
 ]  # fmt: skip
 
 metadata = sa.MetaData(
@@ -123,6 +124,8 @@ object_ = sa.Table(
     sa.Column("key", sa.Text, nullable=False, unique=True),
     sa.Column("size", sa.BigInteger, nullable=False),
     sa.Column("rows", sa.Integer, comment="documents of a pack; null where the object is the document"),
+    sa.Column("sha256", BYTEA, comment="of the object's bytes; null where it was written before this was kept"),
+    sa.Column("retired_at", sa.DateTime(timezone=True), comment="when its last document was moved to another pack, or let go"),
 )  # fmt: skip
 
 materialization = sa.Table(
@@ -288,4 +291,30 @@ check_standing = sa.Table(
     sa.Column("findings", JSONB, nullable=False, comment="the first that did not pass: unit, status, message"),
     _now(),
     comment="derived: what a check says of an asset as it is, without reading its units",
+)  # fmt: skip
+
+damage = sa.Table(
+    "damage", metadata,
+    sa.Column("document_id", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("asset_id", sa.Integer, nullable=False),
+    sa.Column("cause", sa.Text, nullable=False, comment="object-missing, corrupt; let-go where history beyond its retention was given up"),
+    sa.Column("detail", sa.Text, nullable=False),
+    _now(),
+    comment="documents whose bytes are not there any more, or are not what they were",
+)  # fmt: skip
+
+verified = sa.Table(
+    "verified", metadata,
+    sa.Column("object_id", sa.BigInteger, primary_key=True, autoincrement=False),
+    _now(),
+    comment="objects that were read and found right by a verification that has not ended yet",
+)  # fmt: skip
+
+repeat = sa.Table(
+    "repeat", metadata,
+    sa.Column("asset_id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("definition_id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("units", sa.BigInteger, nullable=False),
+    sa.Column("different", sa.BigInteger, nullable=False),
+    comment="how many units were made again with the same recipe, and how many of them came out different",
 )  # fmt: skip

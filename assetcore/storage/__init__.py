@@ -1,6 +1,6 @@
 """Storage: where do the bytes lie, and how are they read again? The only door to fsspec and S3."""
 
-from assetcore.storage.buckets import Bucket, MissingObjectError, ObjectExistsError, ObjectInfo
+from assetcore.storage.buckets import Bucket, DamagedObjectError, MissingObjectError, ObjectExistsError, ObjectInfo
 from assetcore.storage.formats import arrow_array, check_fields, columns_of, jsonable_fields, sorted_json, to_column
 from assetcore.storage.keys import Key, KeyParts, object_key, parse_key, run_timestamp
 from assetcore.storage.packs import CorruptObjectError, Location, Reader, Stored, encode_pack
@@ -8,6 +8,7 @@ from assetcore.storage.packs import CorruptObjectError, Location, Reader, Stored
 __all__ = [
     "Bucket",
     "CorruptObjectError",
+    "DamagedObjectError",
     "Key",
     "KeyParts",
     "Location",

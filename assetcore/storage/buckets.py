@@ -23,7 +23,7 @@ from assetcore.storage.arrow import pa
 from assetcore.storage.filesystems import AT_ONCE, Filesystem
 from assetcore.storage.keys import Key
 
-__all__ = ["Bucket", "MissingObjectError", "ObjectExistsError", "ObjectInfo"]
+__all__ = ["Bucket", "DamagedObjectError", "MissingObjectError", "ObjectExistsError", "ObjectInfo"]
 
 _TEMPORARY = ".tmp"
 """The folder of a file:// bucket in which objects are written before they get their name."""
@@ -32,7 +32,15 @@ _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 _LIST_PAGE = 1000
 
 
-class MissingObjectError(StorageError):
+class DamagedObjectError(StorageError):
+    """The object under `key` is not there, or is not what lineage says."""
+
+    def __init__(self, message: str, key: str, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.key = key
+
+
+class MissingObjectError(DamagedObjectError):
     """The object is not in the bucket."""
 
 
@@ -110,7 +118,7 @@ class Bucket:
         return f"<Bucket {self.url}>"
 
     def _missing(self, key: str) -> MissingObjectError:
-        return MissingObjectError(f"The object {key} is not in the bucket {self.url}.")
+        return MissingObjectError(f"The object {key} is not in the bucket {self.url}.", key)
 
     def _taken(self, key: str) -> ObjectExistsError:
         return ObjectExistsError(

@@ -21,11 +21,11 @@ from typing import Any, Generic, TypeVar
 from assetcore.documents import JSON, Document
 from assetcore.errors import StorageError
 from assetcore.storage.arrow import pa, pq
-from assetcore.storage.buckets import Bucket
+from assetcore.storage.buckets import Bucket, DamagedObjectError
 from assetcore.storage.formats import arrow_array, binary_array, columns_of, from_column, plain_fields, to_column
 from assetcore.storage.keys import Key
 
-__all__ = ["CorruptObjectError", "Location", "Reader", "Stored", "encode_pack"]
+__all__ = ["CorruptObjectError", "Footer", "Location", "Reader", "Stored", "content_views", "encode_pack"]
 
 T = TypeVar("T")
 D = TypeVar("D", bound=Document)
@@ -40,7 +40,7 @@ _JSON_FIELDS = b"assetcore.json"
 """Which columns of this pack hold JSON, in its metadata; names joined by a comma."""
 
 
-class CorruptObjectError(StorageError):
+class CorruptObjectError(DamagedObjectError):
     """The object is there, but it is not what lineage says."""
 
 
@@ -123,7 +123,7 @@ class Reader:
     def __init__(self, bucket: Bucket, cache_bytes: int = 64 << 20) -> None:
         self.bucket = bucket
         self._groups: _Cache[pa.Table] = _Cache(cache_bytes, _table_bytes)
-        self._footers: _Cache[_Footer] = _Cache(_FOOTERS, lambda _: 1)
+        self._footers: _Cache[Footer] = _Cache(_FOOTERS, lambda _: 1)
 
     async def documents(self, stored: Sequence[Stored], type: type[D]) -> list[D]:
         """The documents, in the order asked.
@@ -216,7 +216,7 @@ class Reader:
         footer = self._footers.get(key)
         tables: dict[int, pa.Table | None] = {}
         if footer is not None:
-            tables = {group: self._groups.get((key, group, only)) for group in footer.groups_of(rows, where)}
+            tables = {group: self._groups.get((key, group, only)) for group in footer.groups_of(rows, key, where)}
         if footer is None or None in tables.values():
             source = await self.bucket.open_input(key)
             footer, tables = await asyncio.to_thread(self._load, source, key, where, rows, only)
@@ -226,7 +226,7 @@ class Reader:
 
     def _load(
         self, source: pa.NativeFile, key: Key, where: str, rows: list[int], only: str | None
-    ) -> tuple[_Footer, dict[int, pa.Table | None]]:
+    ) -> tuple[Footer, dict[int, pa.Table | None]]:
         tables: dict[int, pa.Table | None] = {}
         footer = self._footers.get(key)
         try:
@@ -237,13 +237,13 @@ class Reader:
                     pre_buffer=True,
                     page_checksum_verification=True,
                 )
-                footer = footer or _Footer.of(file.metadata)
+                footer = footer or Footer.of(file.metadata)
                 if "content" not in file.schema_arrow.names:
-                    raise CorruptObjectError(f"The object {where} is no pack: it has no column 'content'.")
+                    raise CorruptObjectError(f"The object {where} is no pack: it has no column 'content'.", key)
                 self._footers.put(key, footer)
                 if only is not None and only not in file.schema_arrow.names:
                     raise StorageError(f"The pack {where} has no field {only!r}.")
-                for group in footer.groups_of(rows, where):
+                for group in footer.groups_of(rows, key, where):
                     table = self._groups.get((key, group, only))
                     if table is None:
                         table = file.read_row_group(group, columns=[only] if only else None)
@@ -252,12 +252,12 @@ class Reader:
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise StorageError(f"The object {where} cannot be read: {error}.") from error
-            raise CorruptObjectError(f"The object {where} is not a pack, or a damaged one: {error}.") from None
+            raise CorruptObjectError(f"The object {where} is not a pack, or a damaged one: {error}.", key) from None
         return footer, tables
 
 
 @dataclass(frozen=True, slots=True)
-class _Footer:
+class Footer:
     """What the end of a pack says: how many rows each row group has, and which columns are JSON."""
 
     metadata: pq.FileMetaData
@@ -265,18 +265,18 @@ class _Footer:
     json_fields: frozenset[str]
 
     @classmethod
-    def of(cls, metadata: pq.FileMetaData) -> _Footer:
+    def of(cls, metadata: pq.FileMetaData) -> Footer:
         starts = [0]
         for group in range(metadata.num_row_groups):
             starts.append(starts[-1] + metadata.row_group(group).num_rows)
         names = (metadata.metadata or {}).get(_JSON_FIELDS, b"").decode()
         return cls(metadata, starts, frozenset(names.split(",")) - {""})
 
-    def groups_of(self, rows: list[int], where: str) -> list[int]:
+    def groups_of(self, rows: Sequence[int], key: Key, where: str) -> list[int]:
         """The row groups that hold these rows."""
         if not 0 <= min(rows) <= max(rows) < self.starts[-1]:
             raise CorruptObjectError(
-                f"Row {max(rows)} was asked of the pack {where}, which has {self.starts[-1]} rows."
+                f"Row {max(rows)} was asked of the pack {where}, which has {self.starts[-1]} rows.", key
             )
         return sorted({bisect.bisect_right(self.starts, row) - 1 for row in rows})
 
@@ -341,6 +341,7 @@ class _Piece(ABC):
                 row = "" if one.location.row is None else f"row {one.location.row} of "
                 raise CorruptObjectError(
                     f"The bytes of {one.name!r}, {row}{self.where}, hash to {found.hex()}; lineage says {one.sha256.hex()}.",
+                    one.location.key,
                     hint="The object was damaged or replaced: make its unit again.",
                 )
 
@@ -427,7 +428,7 @@ class _Rows(_Piece):
             yield replace(self, places=self.places[part], stored=self.stored[part], table=self.table.slice(start, rows))
 
     def views(self) -> Iterable[memoryview]:
-        return _views(self.table.column("content"))
+        return content_views(self.table.column("content"))
 
     def contents(self) -> list[bytes]:
         return self.table.column("content").to_pylist()
@@ -491,7 +492,7 @@ async def _off_the_loop(size: int, call: Callable[..., T], *arguments: Any) -> T
     return call(*arguments)
 
 
-def _views(column: pa.ChunkedArray) -> Iterator[memoryview]:
+def content_views(column: pa.ChunkedArray) -> Iterator[memoryview]:
     """The values of a binary column without copying them."""
     for chunk in column.chunks:
         _, offsets, data = chunk.buffers()

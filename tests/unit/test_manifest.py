@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from assetcore.documents import Document
 from assetcore.keep import _artifact_name
 from assetcore.lineage.commit import Batch, Failed, Made, NewDocument, NewObject, Reused
-from assetcore.lineage.manifest import FORMAT, NAME, decode_manifest, encode_manifest
+from assetcore.lineage.manifest import FORMAT, NAME, decode_manifest, encode_manifest, objects_of
 from assetcore.lineage.records import NAME as RECORD
 from assetcore.staleness import Component, Definition
 from assetcore.storage.keys import Key, artifact_name
@@ -38,7 +38,7 @@ batches = st.builds(
     Batch, numbers, st.just(1), st.just(2), st.just(3), st.just(4), st.just("run"), st.just(Key("key")),
     st.lists(made, max_size=3).map(tuple), st.lists(st.builds(Reused, places, names, numbers, numbers), max_size=2).map(tuple),
     st.lists(st.tuples(places, st.none() | numbers), max_size=2).map(tuple), st.just(()),
-    st.lists(st.builds(NewObject, numbers, st.just(Key("k")), numbers, st.none() | st.integers(1, 9)), max_size=2).map(tuple),
+    st.lists(st.builds(NewObject, numbers, st.just(Key("k")), numbers, st.none() | st.integers(1, 9), st.none() | st.binary(min_size=32, max_size=32)), max_size=2).map(tuple),
     st.just(datetime(2026, 1, 1, 12, 30, 0, 5, UTC)),
 )  # fmt: skip
 DEFINITION = Definition({"code": Component(b"1" * 32, {"f": "ab"}), "version": Component(b"2" * 32, None)})
@@ -82,7 +82,7 @@ def test_a_commit_can_be_read_back_from_its_manifest(batch: Batch) -> None:
     assert made == tuple(replace(m, was=None, changed=False) for m in batch.made)
     assert reused == tuple(replace(r, was=None) for r in batch.reused)
     assert removed == batch.removed
-    assert [NewObject(**o) for o in header["objects"]] == list(batch.objects)
+    assert objects_of(header) == list(batch.objects)
     assert (header["project"], header["environment"], header["asset"], header["run"]) == (
         "demo",
         "prod",

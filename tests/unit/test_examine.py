@@ -1,0 +1,74 @@
+"""Examine: a damaged object is told by its hash, and of a pack only those documents whose bytes are lost."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+
+import pytest
+
+from assetcore.documents import Document
+from assetcore.storage import Bucket, Key, encode_pack
+from assetcore.storage.examine import CORRUPT, MISSING, Examined, Pace, examine
+
+
+class Page(Document):
+    number: int
+
+
+PAGES = [Page(f"p{i}", text=f"{i} " * 300_000, number=i) for i in range(6)]
+"""Several row groups: each holds about a mebibyte."""
+
+
+@pytest.fixture
+def bucket(tmp_path: object) -> Bucket:
+    return Bucket.open(f"file://{tmp_path}")
+
+
+async def put(bucket: Bucket, data: bytes, *, known: bytes | None) -> Examined:
+    await bucket.write(Key("pack"), data)
+    hashes = [page.sha256 for page in PAGES]
+    sha256 = None if known is None else hashlib.sha256(known).digest()
+    return Examined(Key("pack"), len(data), sha256, list(range(len(PAGES))), hashes)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+async def test_a_pack_as_it_was_written(bucket: Bucket, *, kept: bool) -> None:
+    """Nothing is wrong with it, whether its own hash was kept or not."""
+    data = encode_pack(PAGES)
+    assert await examine(bucket, await put(bucket, data, known=data if kept else None), Pace()) == {}
+
+
+async def test_one_row_group_that_is_damaged_costs_its_own_documents(bucket: Bucket) -> None:
+    """The documents beside it are as they were."""
+    data = encode_pack(PAGES)
+    place = len(data) // 2
+    rotten = data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
+    found = await examine(bucket, await put(bucket, rotten, known=data), Pace())
+    assert 0 < len(found) < len(PAGES)
+    assert {cause for cause, _ in found.values()} == {CORRUPT}
+
+
+async def test_what_only_the_hash_of_the_whole_tells(bucket: Bucket) -> None:
+    """A pack whose rows all read well, but whose column names were changed, is damaged in all its documents."""
+    data = encode_pack(PAGES)
+    found = await examine(bucket, await put(bucket, data.replace(b"number", b"numbes"), known=data), Pace())
+    assert len(found) == len(PAGES)
+
+
+async def test_an_object_that_is_gone_or_cut_off(bucket: Bucket) -> None:
+    """Gone is one thing, cut off another."""
+    data = encode_pack(PAGES)
+    one = await put(bucket, data[: len(data) // 2], known=data)
+    assert {cause for cause, _ in (await examine(bucket, one, Pace())).values()} == {CORRUPT}
+    await bucket.delete([one.key])
+    assert {cause for cause, _ in (await examine(bucket, one, Pace())).values()} == {MISSING}
+
+
+async def test_a_pace_is_kept_by_all_who_share_it() -> None:
+    """What begins is held back until what was read before is paid for."""
+    pace = Pace(rate=1_000_000)
+    started = time.monotonic()
+    for _ in range(4):
+        await pace(50_000)
+    assert 0.14 < time.monotonic() - started < 1
