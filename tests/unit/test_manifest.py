@@ -34,11 +34,12 @@ made = st.builds(
     st.lists(st.tuples(parameters, st.integers(1, 2**31 - 1), numbers), max_size=2).map(tuple), st.sampled_from([0.0, 0.5, 1e6]),
     st.none() | numbers, st.booleans(), st.booleans(),
 )  # fmt: skip
+objects = st.builds(NewObject, numbers, st.just(Key("k")), numbers, st.none() | st.integers(1, 9), st.none() | digests)
 batches = st.builds(
     Batch, numbers, st.just(1), st.just(2), st.just(3), st.just(4), st.just("run"), st.just(Key("key")),
     st.lists(made, max_size=3).map(tuple), st.lists(st.builds(Reused, places, names, numbers, numbers), max_size=2).map(tuple),
     st.lists(st.tuples(places, st.none() | numbers), max_size=2).map(tuple), st.just(()),
-    st.lists(st.builds(NewObject, numbers, st.just(Key("k")), numbers, st.none() | st.integers(1, 9), st.none() | st.binary(min_size=32, max_size=32)), max_size=2).map(tuple),
+    st.lists(objects, max_size=2).map(tuple),
     st.just(datetime(2026, 1, 1, 12, 30, 0, 5, UTC)),
 )  # fmt: skip
 DEFINITION = Definition({"code": Component(b"1" * 32, {"f": "ab"}), "version": Component(b"2" * 32, None)})
