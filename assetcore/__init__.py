@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from assetcore.settings import Settings
     from assetcore.sources import Folder, bucket, folder, table, urls
     from assetcore.spending import spend
+    from assetcore.telemetry import get_pipeline_logger
 
 _HOMES = {
     "assetcore.assets": ("Asset", "Source", "asset", "collect", "each", "source"),
@@ -65,6 +66,7 @@ _HOMES = {
     "assetcore.settings": ("Settings",),
     "assetcore.sources": ("Folder", "bucket", "folder", "table", "urls"),
     "assetcore.spending": ("spend",),
+    "assetcore.telemetry": ("get_pipeline_logger",),
 }  # fmt: skip
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -74,7 +76,8 @@ __all__ = [  # noqa: RUF022 - by what they are for
     "Asset", "Document", "Folder", "SearchIndex", "Source", "asset", "bucket", "check", "collect", "each", "folder", "source", "table",
     "urls",
     # use
-    "Graph", "Hit", "Plan", "RunResult", "Session", "Settings", "find_root", "load", "open_project", "scan", "spend",
+    "Graph", "Hit", "Plan", "RunResult", "Session", "Settings", "find_root", "get_pipeline_logger", "load", "open_project", "scan",
+    "spend",
     # errors
     "AssetcoreError", "DeclarationError", "MakeError", "NothingSelectedError", "ProjectError", "SchemaError", "SelectionError",
     "ServiceError", "SettingsError", "SourceError", "StaleInputError", "StorageError", "UsageError",

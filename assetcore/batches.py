@@ -7,6 +7,7 @@ can lose.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -15,8 +16,9 @@ from typing import Any
 
 import polars as pl
 
+from assetcore import telemetry
 from assetcore.assets import Asset, Dependency
-from assetcore.calls import Call, Outcome, call_async
+from assetcore.calls import Call, Outcome, Slot, call_async
 from assetcore.guard import Guard
 from assetcore.keep import Draft, Keeper
 from assetcore.lineage import read
@@ -35,6 +37,7 @@ from assetcore.window import Window
 __all__ = ["LARGEST_BATCH", "Work"]
 
 LARGEST_BATCH = 2048
+TRACED_KEYS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +163,8 @@ class Work:
 
         async def keep(made: Sequence[tuple[Ready, Outcome]]) -> None:
             nonlocal kept
-            await self._keep(*await self._drafts(made))
+            with telemetry.span(f"{len(made)} kept", "batch", units=len(made)):
+                await self._keep(*await self._drafts(made))
             kept += len(made)
             self.say(Event("progress", self.asset.name, kept, units.height))
 
@@ -202,15 +206,24 @@ class Work:
         calls = [unit.call for unit in units]
         slot = nullcontext if self.pool is None else self.pool.slot
         if self.asset.asynchronous:
-            outcomes = [await call_async(self.asset, call, self.project.root, slot) for call in calls]
+            outcomes = [await self._call_here(unit, slot) for unit in units]
         else:
             async with slot():
                 outcomes = await self.runner.call(
                     self.asset.name, calls, self.project.fingerprint(self.asset.name).digest
                 )
+            for unit, outcome in zip(units, outcomes, strict=True):
+                telemetry.ended(unit.label, outcome.seconds, outcome.error, **_costs(outcome))
         made = {u.unit: o.documents for u, o in zip(units, outcomes, strict=True) if o.error is None}
         await self.guard.ask(made, asynchronous=True)
         return outcomes
+
+    async def _call_here(self, unit: Ready, slot: Slot) -> Outcome:
+        with telemetry.unit(unit.label, unit.call.values) as traced:
+            outcome = await call_async(self.asset, unit.call, self.project.root, slot)
+            traced.seconds, traced.error = outcome.seconds, outcome.error
+            traced.set(**_costs(outcome))
+            return outcome
 
     async def _drafts(self, made: Sequence[tuple[Ready, Outcome]]) -> tuple[list[Draft], list[Failed]]:
         before = self._before(pl.DataFrame({"unit": [unit.unit for unit, _ in made]}, {"unit": pl.Binary}))
@@ -253,12 +266,18 @@ class Work:
         base = await self.keeper.allocate()
         made, objects = await self.keeper.store(self.asset, base, drafts)
         spent = {m.id: d.spent for m, d in zip(made, drafts, strict=True) if d.spent is not None}
+        committing = time.perf_counter()
         made, aside, refused, checked = self.guard.part(made)
         failed = [*failed, *refused]
         self._note(
             await self.guard.commit(
                 base=base, made=[*made, *aside], objects=objects, failed=failed, checked=checked, spent=spent
             )
+        )
+        telemetry.enrich(
+            documents=sum(len(m.new) for m in made),
+            keys=[o.key for o in objects][:TRACED_KEYS] or None,
+            commit_ms=round((time.perf_counter() - committing) * 1000, 1),
         )
         self.result.keys.extend(o.key for o in objects)
         changed = Counter(m.changed or m.was is None for m in made)
@@ -343,3 +362,8 @@ class Work:
             for index, d in enumerate(self.asset.dependencies)
             if d.is_whole
         )
+
+
+def _costs(outcome: Outcome) -> dict[str, Any]:
+    spent = outcome.spent
+    return {} if spent is None else {"tokens": spent.tokens, "usd": round(spent.usd, 6)}

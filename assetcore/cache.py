@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -24,6 +23,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from assetcore.errors import AssetcoreError, ServiceError
+from assetcore.telemetry import get_pipeline_logger
 
 __all__ = [
     "Lease",
@@ -35,7 +35,7 @@ __all__ = [
     "idempotency_key",
 ]
 
-logger = logging.getLogger(__name__)
+logger = get_pipeline_logger(__name__)
 
 _UNREACHABLE = (RedisConnectionError, RedisTimeoutError, OSError)
 _POLL_SECONDS = 0.1

@@ -21,13 +21,14 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from assetcore import telemetry
 from assetcore.assets import Asset
 from assetcore.checks import Check, Verdict, verdict_of
 from assetcore.documents import Document, restrict
 from assetcore.spending import Spent, account
 from assetcore.values import encode
 
-__all__ = ["Call", "Outcome", "ask_async", "ask_sync", "call_async", "call_sync"]
+__all__ = ["Call", "Outcome", "Slot", "ask_async", "ask_sync", "call_async", "call_sync"]
 
 BACKOFF_SECONDS = 0.5
 BACKOFF_LIMIT = 30.0
@@ -118,6 +119,7 @@ async def call_async(asset: Asset[..., Any], call: Call, root: Path, slot: Slot 
                 break
             await asyncio.sleep(_backoff(attempt))
             attempt += 1
+            telemetry.enrich(attempts=attempt + 1)
     return replace(outcome, seconds=time.perf_counter() - started - waited, spent=costs.spent)
 
 

@@ -18,13 +18,14 @@ import polars as pl
 
 from assetcore import sources
 from assetcore.assets import Asset, Source
-from assetcore.batches import LARGEST_BATCH, Work
+from assetcore.batches import LARGEST_BATCH, TRACED_KEYS, Work
+from assetcore.collectors import collector_for
 from assetcore.documents import Document
 from assetcore.errors import AssetcoreError, SourceError, StorageError
 from assetcore.guard import Guard
 from assetcore.keep import Draft, Keeper, facts_of
 from assetcore.lineage import commit as lineage
-from assetcore.lineage import damage, read
+from assetcore.lineage import damage, read, spans
 from assetcore.lineage.commit import Committed, Overtaken, Reused
 from assetcore.lineage.schema import Connection
 from assetcore.plan import AssetState, Choice, judge_chosen, source_changes, without_lost
@@ -36,6 +37,7 @@ from assetcore.slices import Slice
 from assetcore.snapshot import Read, asset_states, changed_commits, is_settled, observed_digest, source_unit
 from assetcore.staleness import Definition
 from assetcore.storage import DamagedObjectError, run_timestamp
+from assetcore.telemetry import Recorder, Span
 from assetcore.units import View
 from assetcore.verify import note_damage
 
@@ -66,6 +68,12 @@ async def walk(waits: Mapping[str, Sequence[str]], step: Callable[[str, list[T]]
     return {name: one.result() for name, one in tasks.items()}
 
 
+def _traced(result: AssetResult) -> dict[str, Any]:
+    """What a trace says of a step: what is not zero, and where the first objects lie."""
+    counts = {key: value for key, value in result.to_json().items() if key != "asset" and value}
+    return {**counts, "taken_in": result.taken_in or None, "keys": result.keys[:TRACED_KEYS] or None}
+
+
 @dataclass(slots=True)
 class Run:
     """One execution of a plan.
@@ -89,6 +97,7 @@ class Run:
     keeper: Keeper = field(init=False)
     runner: Runner = field(init=False)
     pools: Pools = field(init=False)
+    recorder: Recorder = field(init=False)
 
     def __post_init__(self) -> None:
         self.keeper = Keeper(self.project, self.id, run_timestamp(self.started))
@@ -96,12 +105,22 @@ class Run:
         self._changed = {identifier: mark.changed for identifier, mark in self.found.marks.items()}
         self.pools = Pools(self.project.settings.redis_url, self.project.settings.pools)
         self.runner = runner_for(self.project.settings, self.project.graph, self.project.name)
+        self.recorder = Recorder(self.project.name, self.id, [self._keep_spans])
+        if (collector := collector_for(self.project.settings, self.project.name, self.id)) is not None:
+            self.recorder.sinks.append(collector)
 
     async def perform(self, name: str) -> AssetResult:
         """Take in a source, or make an asset; judged again when another run was faster."""
+        asset = self.project.graph.assets[name]
+        with self.recorder.span("source" if isinstance(asset, Source) else "asset", name) as traced:
+            result = await self._perform(name, asset)
+            traced.set(**_traced(result))
+        await self.recorder.flush()
+        return result
+
+    async def _perform(self, name: str, asset: Asset[..., Any]) -> AssetResult:
         self.tell(Event("asset-started", name))
         started = time.perf_counter()
-        asset = self.project.graph.assets[name]
         result = self.results[name] = AssetResult(name)
         for attempt in range(ATTEMPTS):
             try:
@@ -127,6 +146,19 @@ class Run:
         """End what was started."""
         await self.runner.close()
         await self.pools.close()
+
+    async def end(self, status: str) -> None:
+        """Record how it ended, and hand over what is not yet."""
+        costs = {
+            "tokens": sum(r.tokens for r in self.results.values()),
+            "usd": sum(r.usd for r in self.results.values()),
+        }
+        units = sum(r.made + r.unchanged + r.failed for r in self.results.values())
+        await self.recorder.close(status, units=units, **{key: value for key, value in costs.items() if value})
+
+    async def _keep_spans(self, ended: Sequence[Span]) -> None:
+        async with self.project.engine.begin() as connection:
+            await spans.keep(connection, self.id, ended)
 
     def tell(self, event: Event) -> None:
         """Say what happens, and remember how far each step is."""

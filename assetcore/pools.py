@@ -12,7 +12,6 @@ waits since when, and which calls began within the last minute.
 from __future__ import annotations
 
 import asyncio
-import logging
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -24,10 +23,11 @@ from redis.asyncio import Redis
 from assetcore.cache import as_service_error, get_async_client
 from assetcore.errors import ServiceError
 from assetcore.settings import PoolLimits
+from assetcore.telemetry import get_pipeline_logger
 
 __all__ = ["Pool", "Pools"]
 
-logger = logging.getLogger(__name__)
+logger = get_pipeline_logger(__name__)
 
 LEASE = 15.0
 """Seconds for which a slot outlives its holder."""

@@ -27,7 +27,7 @@ from assetcore.execution import Run, walk
 from assetcore.explain import Lineage
 from assetcore.graph import Graph
 from assetcore.lineage import commit as lineage
-from assetcore.lineage import read, runs
+from assetcore.lineage import read, runs, spans
 from assetcore.lineage.runs import RunInfo
 from assetcore.loading import find_root, package_of, project_names
 from assetcore.look import AssetInfo, Diff, Exported, StoredDocument
@@ -38,6 +38,7 @@ from assetcore.search import Hit
 from assetcore.settings import Settings
 from assetcore.snapshot import Read, changed_commits, take
 from assetcore.sweep import Swept, sweep
+from assetcore.telemetry import LOGS, Trace
 from assetcore.verify import Verified, look_again, noting_damage
 from assetcore.verify import verify as verify_bytes
 
@@ -49,6 +50,7 @@ MANY_UNITS = 1000
 PREFECT = {
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # its log goes to its server; the terminal is for our progress
     "PREFECT_LOGGING_INTERNAL_LEVEL": "CRITICAL",
+    "PREFECT_LOGGING_EXTRA_LOGGERS": LOGS,  # what is logged in a run is shown with its flow run, too
     "DO_NOT_TRACK": "1",
 }
 EMBEDDED_PREFECT = {
@@ -176,6 +178,7 @@ class Session:
             }
             async with project.engine.begin() as connection:
                 died = await runs.close_abandoned(connection, project.id, project.environment_id)
+                await spans.forget_before(connection, project.id, project.settings.trace_days)
                 await runs.begin(connection, run.id, project.id, project.environment_id, select or "", stored, started)
             say(Event("planned", total=plan.stale, text=f"run {run.id}"))
             return await self._run(run, plan, died, local=local)
@@ -423,6 +426,7 @@ class Session:
             async with project.engine.begin() as connection:
                 await runs.close_abandoned(connection, project.id, project.environment_id)
                 await runs.resume(connection, stored.run)
+                await spans.forget(connection, stored.run)
             now = datetime.now(UTC)  # keys of its own: under the first start's may lie bytes that were never committed
             run = Run(project, stored.run, now, choice, found, lambda _: None)
             async with self._at_work(run, steps_of(plan, self.graph)):
@@ -433,6 +437,7 @@ class Session:
         async with self.project.engine.begin() as connection:
             await runs.finish(connection, run.id, status, results)
         await run.keeper.record()
+        await run.end(status)
         if sum(r.made + r.unchanged + r.taken_in for r in run.results.values()) >= MANY_UNITS:
             async with self.project.engine.begin() as connection:
                 await lineage.analyze(connection)
@@ -443,6 +448,12 @@ class Session:
             if run is not None:
                 return [await runs.find(connection, self.project.id, run)]
             return await runs.latest(connection, self.project.id, limit)
+
+    async def trace(self, run: str) -> Trace:
+        """Where the time of a run went, and its cost, by the beginning of the run's identifier."""
+        async with self.project.engine.connect() as connection:
+            found = await runs.find(connection, self.project.id, run)
+            return Trace(found.run, await spans.of_run(connection, found.run))
 
 
 @asynccontextmanager

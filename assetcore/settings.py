@@ -38,7 +38,14 @@ from assetcore import vault
 from assetcore.errors import SettingsError
 
 PREFIX = "ASSETCORE_"
-CONVENTIONAL = {"DATABASE_URL": "database_url", "REDIS_URL": "redis_url", "PREFECT_API_URL": "prefect_api_url"}
+CONVENTIONAL = {
+    "DATABASE_URL": "database_url",
+    "REDIS_URL": "redis_url",
+    "PREFECT_API_URL": "prefect_api_url",
+    "LMNR_PROJECT_API_KEY": "lmnr_project_api_key",
+    "LMNR_BASE_URL": "lmnr_base_url",
+    "OTEL_EXPORTER_OTLP_ENDPOINT": "otlp_endpoint",
+}
 
 
 def postgres_url(value: object) -> object:
@@ -181,6 +188,19 @@ class Settings(BaseSettings):
     packages: dict[str, Literal["ignore", "stale"]] = Field(
         default_factory=dict,
         description="a table of installed packages: name = 'stale' makes what uses it stale when its version changes",
+    )
+    lmnr_project_api_key: SecretStr | None = Field(
+        default=None, description="the key of a project in LMNR, to which the spans of runs go then"
+    )
+    lmnr_base_url: Annotated[str, BeforeValidator(_http_url)] | None = Field(
+        default=None, description="the address of an LMNR of one's own, such as http://host:8000"
+    )
+    otlp_endpoint: Annotated[str, BeforeValidator(_http_url)] | None = Field(
+        default=None,
+        description="the address of an OTLP collector, such as http://host:4318, to which the spans of runs go",
+    )
+    trace_days: float = Field(
+        default=30, ge=0, description="a number of days from 0: how long the database keeps the traces of runs"
     )
     strict: bool = Field(default=False, description="true or false: whether warnings about a project are errors")
 

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import base64
 import json
-import logging
 import os
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 from assetcore.errors import ServiceError, SettingsError
+from assetcore.telemetry import get_pipeline_logger
 
 __all__ = ["secret", "variables"]
 
-logger = logging.getLogger(__name__)
+logger = get_pipeline_logger(__name__)
 
 SECONDS = 3.0
 PAGE = 200  # the most that Prefect gives at once

@@ -2,7 +2,7 @@
 
     assetcore.cli            this file: the table of verbs, exit codes, how errors are told
     assetcore.cli.call       what was asked: project, environment, root; how a verb answers
-    assetcore.cli.ask        ls graph plan why lineage show diff runs search
+    assetcore.cli.ask        ls graph plan why lineage show diff runs trace search
     assetcore.cli.make       materialize export verify gc
     assetcore.cli.trust      catalog
     assetcore.cli.platform   init up down check clean db blocks deploy config completion
@@ -33,7 +33,7 @@ import click
 
 from assetcore.errors import AssetcoreError
 
-__all__ = ["end_in_time", "main", "return_memory"]
+__all__ = ["end_in_time", "is_own_process", "main", "return_memory"]
 
 EXIT_SECONDS = 15
 GARBAGE_OBJECTS = 10_000
@@ -55,6 +55,7 @@ VERBS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "diff": ("ask", "Compare two documents."),
         "search": ("ask", "Find documents by their words."),
         "runs": ("ask", "List what ran, or show one run."),
+        "trace": ("ask", "Show where the time of a run went, and its cost."),
     },
     "Make": {
         "materialize": ("make", "Make what is stale, and only that."),
@@ -114,7 +115,7 @@ class Verbs(click.Group):
     ) -> Any:
         """Run a verb; every way in which it can end becomes an exit code and, if need be, a sentence on stderr."""
         given = list(sys.argv[1:] if args is None else args)
-        if own := standalone_mode and _is_own_process():
+        if own := standalone_mode and is_own_process():
             gc.set_threshold(GARBAGE_OBJECTS)
         try:
             code = super().main(given, prog_name, complete_var or "_AIPCTL_COMPLETE", standalone_mode=False, **extra)
@@ -153,7 +154,7 @@ def end_in_time(code: int) -> None:
 
     Only the command's own process is ended so: whoever calls `main` in theirs keeps it.
     """
-    if _is_own_process() and "prefect" in sys.modules:
+    if is_own_process() and "prefect" in sys.modules:
         import threading  # loaded already, by Prefect
 
         def end() -> None:
@@ -170,7 +171,7 @@ def return_memory() -> None:
 
     Arrow's own allocator keeps what it had, and the C library raises the size from which on it gives back, unless it is told that size.
     """
-    if not _is_own_process() or sys.platform != "linux":
+    if not is_own_process() or sys.platform != "linux":
         return
     import ctypes  # for this only
 
@@ -180,7 +181,7 @@ def return_memory() -> None:
         ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, RETURNED_BYTES)
 
 
-def _is_own_process() -> bool:
+def is_own_process() -> bool:
     """Whether this process is the command, and no program that calls `main`."""
     program = Path(sys.argv[0])
     return program.name == "aipctl" or program.parts[-2:] == ("assetcore", "__main__.py")

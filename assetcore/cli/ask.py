@@ -171,6 +171,19 @@ async def runs(call: Call, run: str | None, limit: int) -> None:
         call.answer(found[0], show.run)
 
 
+@verb()
+@click.argument("run")
+async def trace(call: Call, run: str) -> None:
+    """Show where the time of a RUN went, and its cost: assets, batches, units above a second, calls of models.
+
+    RUN is the beginning of a run's identifier. Example: aipctl trace 21c8
+    """
+    from assetcore.cli import show
+
+    async with call.opened() as session:
+        call.answer((await session.trace(run)).to_json(), show.trace)
+
+
 def _declared(call: Call, select: str | None) -> tuple[Graph, tuple[str, ...]]:
     """The graph of the project, and what is selected of it by declarations alone."""
     from assetcore.loading import load

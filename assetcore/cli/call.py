@@ -22,8 +22,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, TextIO
 
 import click
 
+from assetcore.cli import is_own_process
 from assetcore.cli.names import complete_asset, complete_project, remember
 from assetcore.errors import UsageError
+from assetcore.telemetry import configure_logging
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -161,6 +163,8 @@ def verb(
     def decorate(function: Callable[..., Any]) -> click.Command:
         @functools.wraps(function)
         def run(*args: Any, as_json: bool, root_given: Path | None, **kwargs: Any) -> None:
+            if is_own_process():
+                configure_logging(sys.stderr)
             shared = {key: kwargs.pop(key) for key in ("project_given", "environment", "config") if key in kwargs}
             try:
                 with _answers_only() as out:

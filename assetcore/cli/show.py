@@ -15,6 +15,7 @@ from rich import box
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
+from rich.tree import Tree
 
 from assetcore.selection import format_ref
 
@@ -468,6 +469,55 @@ def run(answer: Answer) -> RenderableType:
     if answer["flow_run"]:
         lines.append(f"Flow run: {answer['flow_run']}")
     return Group(*map(Text, lines), *_results(answer["assets"]))
+
+
+TRACED = (
+    "made",
+    "unchanged",
+    "reused",
+    "taken_in",
+    "failed",
+    "units",
+    "documents",
+    "model",
+    "tokens",
+    "usd",
+    "attempts",
+)
+"""What a line of a trace says beside the time, where it is known."""
+
+
+def trace(answer: Answer) -> RenderableType:
+    """`trace`: a tree of what took time; batches of an asset in one line."""
+    if not answer["spans"]:
+        return Text(f"Run {answer['run']} has left no trace, or it was removed with the days.")
+    below: dict[int | None, list[Answer]] = {}
+    for span in answer["spans"]:
+        below.setdefault(span["parent"], []).append(span)
+    roots = below.get(None) or [span for span in answer["spans"] if span["kind"] in ("asset", "source")]
+    drawn = Tree(_span(roots[0])) if len(roots) == 1 else Tree(f"run {answer['run']}")
+    waiting = [(drawn, below.get(roots[0]["id"], []) if len(roots) == 1 else roots)]
+    while waiting:
+        branch, spans = waiting.pop()
+        batches = [span for span in spans if span["kind"] == "batch"]
+        if len(batches) > 1:
+            seconds = sum(span["seconds"] for span in batches)
+            branch.add(Text(f"{len(batches)} batches kept  {duration(seconds)}", overflow="fold"))
+        shown = [span for span in spans if span["kind"] != "batch" or len(batches) == 1]
+        waiting.extend((branch.add(_span(span)), below.get(span["id"], [])) for span in shown)
+    return Group(drawn, *([Text(f"{answer['dropped']:,} more spans were left out.")] if answer["dropped"] else []))
+
+
+def _span(span: Answer) -> Text:
+    facts = [
+        f"{key.replace('_', ' ')} {_fact(span['attributes'][key])}" for key in TRACED if span["attributes"].get(key)
+    ]
+    line = Text("  ".join([span["name"], duration(span["seconds"]), *facts]), overflow="fold")
+    return line.append(f"  {span['error']}", style="red") if span["error"] else line
+
+
+def _fact(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def exported(answer: Answer) -> RenderableType:

@@ -23,7 +23,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSONB
 __all__ = [
     "asset", "block", "check_result", "check_standing", "check_version", "collected", "commit", "damage", "definition", "document",
     "edge", "environment", "failure", "head", "materialization", "metadata", "object_", "observation", "part", "project", "repeat",
-    "run", "run_asset", "spent", "verified", "watermark",
+    "run", "run_asset", "span", "spent", "verified", "watermark",
 ]  # fmt: skip
 
 metadata = sa.MetaData(
@@ -102,6 +102,20 @@ run_asset = sa.Table(
     sa.Column("asset", sa.Text, primary_key=True),
     sa.Column("counts", JSONB, nullable=False),
     sa.Column("seconds", sa.Double, nullable=False),
+)  # fmt: skip
+
+span = sa.Table(
+    "span", metadata,
+    sa.Column("run_id", sa.Text, primary_key=True),
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("parent", sa.Integer),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("started_at", sa.DateTime(timezone=True), nullable=False),
+    sa.Column("seconds", sa.Double, nullable=False),
+    sa.Column("attributes", JSONB, nullable=False),
+    sa.Column("error", sa.Text),
+    comment="what took time in a run; removed with the days, may be lost",
 )  # fmt: skip
 
 commit = sa.Table(

@@ -13,7 +13,6 @@ import asyncio
 import base64
 import hashlib
 import inspect
-import logging
 import re
 import sys
 import tempfile
@@ -34,13 +33,14 @@ from assetcore.documents import Document, field_digests
 from assetcore.errors import DeclarationError, SourceError
 from assetcore.sources.files import MEDIA_TYPES, UNKNOWN_MEDIA_TYPE
 from assetcore.sources.observed import Rows
+from assetcore.telemetry import get_pipeline_logger
 
 if TYPE_CHECKING:
     from assetcore.sources.web import Web
 
 __all__ = ["Urls", "canonical", "document_name", "urls"]
 
-logger = logging.getLogger(__name__)
+logger = get_pipeline_logger(__name__)
 
 Missing = Literal["error", "gone"]
 Failing = Literal["keep", "skip", "error"]

@@ -1,7 +1,7 @@
 """What does it cost? Measurements as tables, with ratios between what is measured in one run; nothing here passes or fails.
 
     make bench                          the command, the handbook, workload W of 1,000 and 10,000 documents, lineage, layers of assets
-    make bench ARGS='command'           one of them: command, handbook, workload, lineage, layers
+    make bench ARGS='command'           one of them: command, handbook, workload, lineage, layers, telemetry
     make bench ARGS='workload --documents 1000 --repeat 5'
     make bench ARGS='lineage --documents 1000000'     half an hour, and 6 GB of disk
 
@@ -16,20 +16,18 @@ import os
 import platform
 import sys
 
-from tests.bench import command, handbook, layers, lineage
+from tests.bench import command, handbook, layers, lineage, telemetry
 from tests.bench.report import Report
 from tests.bench.workload import scenarios
 
-SECTIONS = ("command", "handbook", "workload", "lineage", "layers")
+SECTIONS = ("command", "handbook", "workload", "lineage", "layers", "telemetry")
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser(
         prog="make bench", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    arguments.add_argument(
-        "sections", nargs="*", metavar="SECTION", help="command, handbook, workload, lineage, layers; all by default"
-    )
+    arguments.add_argument("sections", nargs="*", metavar="SECTION", help=f"{', '.join(SECTIONS)}; all by default")
     arguments.add_argument("--repeat", type=int, default=3, help="medians of so many (the longest: once)")
     arguments.add_argument("--documents", default="1000,10000", help="sizes of workload W; the last one, of lineage")
     arguments.add_argument("--assets", default="1000", help="sizes of the layers of assets")
@@ -53,6 +51,8 @@ def main() -> None:
     if "layers" in sections:
         for assets in map(int, given.assets.split(",")):
             layers.bench(report, assets)
+    if "telemetry" in sections:
+        telemetry.bench(report, int(given.documents.partition(",")[0]))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,59 @@
+"""Spans: where did the time of a run go?
+
+Written by COPY, a few hundred at a time, and removed with the days: a trace is looked at soon or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from assetcore.lineage import tables as t
+from assetcore.telemetry import Span
+
+__all__ = ["forget", "forget_before", "keep", "of_run"]
+
+
+async def keep(connection: AsyncConnection, run: str, spans: Sequence[Span]) -> None:
+    """Add ended spans to those of a run."""
+    raw = await connection.get_raw_connection()
+    driver: Any = raw.driver_connection
+    rows = [
+        (
+            run, one.id, one.parent, one.kind, one.name.replace("\0", ""), datetime.fromtimestamp(one.started, UTC), one.seconds,
+            json.dumps(one.attributes, default=str).replace("\\u0000", ""), None if one.error is None else one.error.replace("\0", ""),
+        )
+        for one in spans
+    ]  # fmt: skip
+    await driver.copy_records_to_table(t.span.name, records=rows, columns=[column.name for column in t.span.columns])
+
+
+async def of_run(connection: AsyncConnection, run: str) -> list[Span]:
+    """The spans of a run, in the order in which they began."""
+    c = t.span.c
+    rows = await connection.execute(
+        sa.select(c.id, c.parent, c.kind, c.name, c.started_at, c.seconds, c.attributes, c.error)
+        .where(c.run_id == run)
+        .order_by(c.started_at, c.id)
+    )
+    return [
+        Span(r.id, r.parent, r.kind, r.name, r.started_at.timestamp(), r.seconds, r.attributes, r.error) for r in rows
+    ]
+
+
+async def forget(connection: AsyncConnection, run: str) -> None:
+    """Remove the trace of a run, which begins anew."""
+    await connection.execute(sa.delete(t.span).where(t.span.c.run_id == run))
+
+
+async def forget_before(connection: AsyncConnection, project: int, days: float) -> None:
+    """Remove the traces of a project's runs that began longer ago."""
+    old = sa.select(t.run.c.id).where(
+        t.run.c.project_id == project, t.run.c.started_at < datetime.now(UTC) - timedelta(days=days)
+    )
+    await connection.execute(sa.delete(t.span).where(t.span.c.run_id.in_(old)))
