@@ -23,6 +23,7 @@ from assetcore.guard import Guard
 from assetcore.keep import Draft, Keeper
 from assetcore.lineage import read
 from assetcore.lineage.commit import Committed, Failed, Made, NewDocument, Reused
+from assetcore.llm import calling
 from assetcore.plan import AssetState, Judgement
 from assetcore.pools import Pool
 from assetcore.project import Project
@@ -206,7 +207,8 @@ class Work:
         calls = [unit.call for unit in units]
         slot = nullcontext if self.pool is None else self.pool.slot
         if self.asset.asynchronous:
-            outcomes = [await self._call_here(unit, slot) for unit in units]
+            with calling(self.project.llm, self.asset.name, self.asset.options.models):
+                outcomes = [await self._call_here(unit, slot) for unit in units]
         else:
             async with slot():
                 outcomes = await self.runner.call(

@@ -25,6 +25,7 @@ from assetcore import telemetry
 from assetcore.assets import Asset
 from assetcore.checks import Check, Verdict, verdict_of
 from assetcore.documents import Document, restrict
+from assetcore.errors import GatewayError
 from assetcore.spending import Spent, account
 from assetcore.values import encode
 
@@ -55,7 +56,8 @@ class Call:
 class Outcome:
     """What a call gave: documents, or an error with the traceback of the user's code; and what it said that it cost.
 
-    What a check said is its `verdict`.
+    What a check said is its `verdict`. `again` says after how many seconds at the earliest it may be tried again, None that it
+    would fail in the same way.
     """
 
     documents: list[Document]
@@ -64,6 +66,7 @@ class Outcome:
     traceback: str = ""
     spent: Spent | None = None
     verdict: Verdict | None = None
+    again: float | None = 0.0
 
 
 def _own(value: Any) -> Any:
@@ -115,9 +118,9 @@ async def call_async(asset: Asset[..., Any], call: Call, root: Path, slot: Slot 
             async with slot():
                 waited += time.perf_counter() - asked
                 outcome = await _attempt(asset, call, root)
-            if outcome.error is None or attempt == asset.options.retries:
+            if outcome.error is None or outcome.again is None or attempt == asset.options.retries:
                 break
-            await asyncio.sleep(_backoff(attempt))
+            await asyncio.sleep(max(_backoff(attempt), outcome.again))
             attempt += 1
             telemetry.enrich(attempts=attempt + 1)
     return replace(outcome, seconds=time.perf_counter() - started - waited, spent=costs.spent)
@@ -187,7 +190,12 @@ def _failed(error: BaseException, root: Path, started: float, timeout: float | N
     kind = type(error).__name__
     told = f"{kind}: {text}" if text else kind
     seconds = time.perf_counter() - started
-    return Outcome([], seconds, _printable(told, ERROR_LIMIT), _printable(user_traceback(error, root), TRACEBACK_LIMIT))
+    found = Outcome(
+        [], seconds, _printable(told, ERROR_LIMIT), _printable(user_traceback(error, root), TRACEBACK_LIMIT)
+    )
+    if isinstance(error, GatewayError):  # a question that was refused would be refused again
+        return replace(found, again=(error.retry_after or 0.0) if error.transient else None)
+    return found
 
 
 def _text(error: BaseException) -> str:

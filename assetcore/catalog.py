@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from assetcore.errors import StorageError, UsageError
-from assetcore.lineage import commit, rebuild, records, schema
+from assetcore.lineage import answers, commit, rebuild, records, schema
 from assetcore.lineage.manifest import NAME as MANIFEST
 from assetcore.lineage.manifest import read_manifest
 from assetcore.lineage.rebuild import Difference
@@ -34,6 +34,7 @@ class _Told:
     manifests: Sequence[Manifest]
     records: Sequence[Mapping[str, Any]]
     damaged: Mapping[Key, str]
+    answers: Sequence[Key]
 
     def replayed(self, without: frozenset[int] = frozenset()) -> Catalog:
         """What they tell, but for some commits."""
@@ -106,6 +107,7 @@ async def rebuild_catalog(settings: Settings, *, replace: bool, automatic_schema
                     hint="Compare the two: aipctl catalog verify",
                 )
             rows = await rebuild.rebuild(connection, catalog)
+            await answers.rebuild(connection, told.answers)
         async with engine.begin() as connection:
             await commit.analyze(connection)
     finally:
@@ -165,9 +167,8 @@ async def _read(bucket: Bucket, say: Say) -> _Told:
                     raise
                 damaged[key] = str(error).partition("\n")[0][:200]
 
-    keys = [
-        i.key async for i in bucket.list() if records.is_record(i.key) or i.key.rpartition("/")[2].startswith(MANIFEST)
-    ]
+    listed = [info.key async for info in bucket.list()]
+    keys = [key for key in listed if records.is_record(key) or key.rpartition("/")[2].startswith(MANIFEST)]
     say(f"Reading {len(keys):,} manifests and records of {bucket.url}")
     await asyncio.gather(*map(one, keys))
-    return _Told(manifests, others, dict(sorted(damaged.items())))
+    return _Told(manifests, others, dict(sorted(damaged.items())), list(filter(answers.is_answer, listed)))

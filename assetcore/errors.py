@@ -7,11 +7,13 @@
     ├── MakeError                  1    units failed
     ├── StorageError               1    an object is missing, damaged, or cannot be written
     ├── SourceError                1    a source cannot be observed
+    ├── AnswerError                1    a model answered, but not what it was asked for
     ├── SelectionError             64   a selection or REF cannot be read
     │   └── NothingSelectedError   4    it can be read, but selects nothing
     ├── UsageError                 64   a command is used wrongly
     ├── SettingsError              64   a setting is unknown or has a wrong value
     └── ServiceError               69   a service cannot be reached, or refuses
+        ├── GatewayError           69   the gateway to models cannot be reached, refuses or fails
         └── SchemaError            69   the database's schema is not the one this version works with
 
 The number is the exit code of `aipctl`. A message is one or two sentences: who asked, for what, what there is instead.
@@ -59,6 +61,14 @@ class SourceError(AssetcoreError):
     """A source cannot be observed: folder missing, file unreadable, generator failed."""
 
 
+class AnswerError(AssetcoreError):
+    """A model answered, but not what it was asked for; `answer` is what it said."""
+
+    def __init__(self, message: str, *, answer: str, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.answer = answer
+
+
 class SelectionError(AssetcoreError):
     """A selection or a REF cannot be read."""
 
@@ -87,6 +97,21 @@ class ServiceError(AssetcoreError):
     """A service cannot be reached or refuses; names the service, its address and what to do."""
 
     exit_code = 69
+
+
+class GatewayError(ServiceError):
+    """The gateway to models cannot be reached, refuses or fails.
+
+    `transient` says that the same question may be answered later, `retry_after` after how many seconds at the earliest, where it said so.
+    """
+
+    def __init__(
+        self, message: str, *, status: int | None = None, transient: bool = False, retry_after: float | None = None, hint: str | None = None
+    ) -> None:  # fmt: skip
+        super().__init__(message, hint=hint)
+        self.status = status
+        self.transient = transient
+        self.retry_after = retry_after
 
 
 class SchemaError(ServiceError):

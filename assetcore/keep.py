@@ -164,7 +164,7 @@ class Keeper:
         batch = Batch(
             base >> 20, project.id, project.environment_id, project.asset_ids[asset.name], definition_id, self.run,
             self.key(asset, f"{MANIFEST}-{base >> 20:08d}.parquet"), tuple(made), tuple(reused), tuple(removed), tuple(failed),
-            tuple(objects), spent=tuple((number, s.tokens, s.usd) for number, s in (spent or {}).items()),
+            tuple(objects), spent=tuple((n, s.tokens, s.usd, s.cached_tokens, ",".join(s.models)) for n, s in (spent or {}).items()),
             checked=tuple(checked),
         )  # fmt: skip
         if made or reused or removed or failed:

@@ -21,6 +21,8 @@ from assetcore.graph import Graph
 from assetcore.lineage import schema
 from assetcore.lineage.checks import Version
 from assetcore.lineage.registry import register
+from assetcore.llm.answers import Answers
+from assetcore.llm.client import Client
 from assetcore.loading import configuration, fingerprint_of, load
 from assetcore.plan import define
 from assetcore.settings import Settings
@@ -47,6 +49,7 @@ class Project:
     id: int
     environment_id: int
     asset_ids: Mapping[str, int]
+    llm: Client
     _fingerprints: dict[str, Fingerprint] = field(default_factory=dict)
     _definitions: dict[str, Definition] = field(default_factory=dict)
 
@@ -74,10 +77,14 @@ class Project:
             await schema.ensure(engine, automatic=automatic_schema)
             environment = environment or settings.environment
             identifier, environment_id, asset_ids = await register(engine, graph, environment)
-            yield cls(
-                graph.project, settings.root, settings, graph, environment, configured, tuple(config), engine, bucket, Reader(bucket),
-                identifier, environment_id, asset_ids,
-            )  # fmt: skip
+            client = Client(settings, Answers(engine, bucket, graph.project, settings.redis_url))
+            try:
+                yield cls(
+                    graph.project, settings.root, settings, graph, environment, configured, tuple(config), engine, bucket, Reader(bucket),
+                    identifier, environment_id, asset_ids, client,
+                )  # fmt: skip
+            finally:
+                await client.close()
         finally:
             await bucket.close()
             await engine.dispose()
@@ -101,7 +108,7 @@ class Project:
         if name not in self._definitions:
             asset = self.graph.assets[name]
             config = dict(self.config.get(name, {}))
-            models = {alias: self.settings.models.get(alias) for alias in asset.options.models}
+            models = {alias: self.llm.models.resolve(alias) for alias in asset.options.models}
             counted = [package for package, policy in self.settings.packages.items() if policy == "stale"]
             self._definitions[name] = define(asset, self.fingerprint(name), config, models, counted)
         return self._definitions[name]

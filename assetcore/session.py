@@ -81,6 +81,7 @@ class Session:
         """Load a project and connect to its stores. Raises ProjectError, DeclarationError, ServiceError."""
         opened = Project.open(settings, name, environment=environment, config=config, automatic_schema=automatic_schema)
         async with opened as project:
+            project.llm.start = _start_gateway
             yield cls(project)
 
     @property
@@ -139,11 +140,12 @@ class Session:
 
     async def materialize(
         self, select: str | None = None, *, force: bool = False, upstream: bool = False, rehash: bool = False, local: bool = False,
-        verify: bool = False, on_event: Say | None = None,
+        verify: bool = False, replay: bool = False, on_event: Say | None = None,
     ) -> RunResult:  # fmt: skip
         """Make what is stale among the selected assets, and only that. With `verify` their bytes are read first.
 
-        `local` runs the same steps without Prefect: nothing is shown there, and its server need not be there.
+        `local` runs the same steps without Prefect: nothing is shown there, and its server need not be there. With `force` models are
+        asked again, unless `replay` has them answer from what is recorded of the same questions.
 
         Raises StaleInputError when a selected asset has a stale input that is not selected, unless `upstream` includes it.
         A unit that fails does not stop what does not depend on it: the result's status is "failed" then.
@@ -167,6 +169,7 @@ class Session:
                 if plan.up_to_date:
                     return await self._nothing_to_do(plan, found, started)
             plan, found = plan.lean(), found.lean()  # a run may last for hours
+            project.llm.anew = force and not replay
             run = Run(project, runs.new_run_id(), started, choice, found, say)
             stored = {
                 "select": select,
@@ -174,6 +177,7 @@ class Session:
                 "upstream": upstream,
                 "config": list(project.overrides),
                 "rehash": rehash,
+                "replay": replay,
                 "plan": plan.to_json(),
             }
             async with project.engine.begin() as connection:
@@ -289,6 +293,7 @@ class Session:
         """
         plan.check()
         self._check_pools(plan)
+        self._check_models(plan)
         for source in plan.sources:
             seen = f"{source.new} new, {source.changed} changed, {source.removed} gone"
             say(Event("observed", source.source, source.documents, text=seen))
@@ -310,6 +315,14 @@ class Session:
                     f"they have: {', '.join(sorted(pools)) or 'none'}.",
                     hint=f"Write in assetcore.toml, below [pools]: {asset.options.pool} = {{concurrency = 8, per_minute = 600}}",
                 )
+
+    def _check_models(self, plan: Plan) -> None:
+        """Refuse a plan in which an asset declares a model that the gateway does not have. Raises SettingsError."""
+        for name in (a.asset for a in plan.assets if not a.idle):
+            asset = self.graph.assets[name]
+            for alias in asset.options.models:
+                if self.project.llm.models.resolve(alias) is None:
+                    raise self.project.llm.models.unknown(alias, f"{name} ({asset.place})")
 
     async def _note_settled(self, plan: Plan, found: Read) -> None:
         """Assets that had to be looked at and were fresh need no look next time."""
@@ -419,10 +432,12 @@ class Session:
         project, request = self.project, stored.plan
         async with self._alone(lambda _: None):
             choice = await self.choose(request["select"], force=request["force"])
+            project.llm.anew = request["force"] and not request.get("replay")
             options = {"upstream": request["upstream"], "rehash": request["rehash"]}
             choice, plan, found = await self._widened(choice, **options)
             plan.check()
             self._check_pools(plan)
+            self._check_models(plan)
             async with project.engine.begin() as connection:
                 await runs.close_abandoned(connection, project.id, project.environment_id)
                 await runs.resume(connection, stored.run)
@@ -510,6 +525,10 @@ def _flow_room() -> Any:
     finally:
         if enabled:
             gc.enable()
+
+
+async def _start_gateway(settings: Settings) -> Settings:
+    return (await stack.up(settings, {"gateway"})).applied_to(settings)
 
 
 async def _without_prefect(run: Run, steps: Mapping[str, Sequence[str]]) -> None:

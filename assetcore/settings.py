@@ -4,7 +4,7 @@ Values come in layers, the first that speaks wins: arguments, Prefect variables,
 `[tool.assetcore]` in pyproject.toml, defaults. Each layer is read by itself, so that `origins()` can say where every value came
 from. A setting that nobody knows, or that has the wrong form, is an error: a typo that silently becomes a default costs hours.
 
-    environment variable    ASSETCORE_<NAME>, and DATABASE_URL, REDIS_URL, PREFECT_API_URL as everybody calls them
+    environment variable    ASSETCORE_<NAME>, and DATABASE_URL, REDIS_URL, PREFECT_API_URL, OPENAI_BASE_URL, OPENAI_API_KEY
     nested                  ASSETCORE_MODELS__EMBEDDER=text-embedding-3-large, or ASSETCORE_MODELS='{"embedder": "..."}'
     Prefect variable        assetcore_<name>, and database_url, redis_url; read where an address of Prefect is given, by one question
     secret                  in the environment, in a file that its owner alone may read, or as a reference: block:NAME, file:PATH
@@ -42,6 +42,8 @@ CONVENTIONAL = {
     "DATABASE_URL": "database_url",
     "REDIS_URL": "redis_url",
     "PREFECT_API_URL": "prefect_api_url",
+    "OPENAI_BASE_URL": "openai_base_url",
+    "OPENAI_API_KEY": "openai_api_key",
     "LMNR_PROJECT_API_KEY": "lmnr_project_api_key",
     "LMNR_BASE_URL": "lmnr_base_url",
     "OTEL_EXPORTER_OTLP_ENDPOINT": "otlp_endpoint",
@@ -162,6 +164,12 @@ class Settings(BaseSettings):
         default=None, description="the address of a Prefect API such as http://host:4200/api"
     )
 
+    openai_base_url: Annotated[str, BeforeValidator(_http_url)] | None = Field(
+        default=None,
+        description="the address of a LiteLLM gateway such as http://host:4000/v1, the only host that models are asked of",
+    )
+    openai_api_key: SecretStr | None = Field(default=None, description="the key of that gateway")
+
     concurrency: int = Field(default=16, ge=1, description="a whole number from 1: how many async units run at once")
     processes: int = Field(
         default_factory=lambda: (
@@ -184,7 +192,9 @@ class Settings(BaseSettings):
         default_factory=dict,
         description="a table of pools: name = {concurrency = 8, per_minute = 600}, of which one may be left out",
     )
-    models: dict[str, str] = Field(default_factory=dict, description="a table of model aliases: alias = 'model name'")
+    models: dict[str, str] = Field(
+        default_factory=dict, description="a table of model aliases: alias = 'what it is called at the gateway'"
+    )
     packages: dict[str, Literal["ignore", "stale"]] = Field(
         default_factory=dict,
         description="a table of installed packages: name = 'stale' makes what uses it stale when its version changes",

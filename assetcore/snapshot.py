@@ -61,6 +61,8 @@ async def take(project: Project, choice: Choice, *, rehash: bool = False, entire
     graph = project.graph
     scope = choice.assets | graph.ancestors(choice.assets)
     names = [n for n in graph.sources if n in scope]
+    if any(graph.assets[n].options.models for n in scope):
+        await project.llm.learn()
     definitions = project.definitions(scope)  # before anything that takes time: the code is what was just imported
     looked = await asyncio.gather(*(observe(project, n, rehash=rehash) for n in names))
     raw = dict(zip(names, looked, strict=True))

@@ -20,47 +20,55 @@ __all__ = ["Account", "Spent", "account", "spend"]
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What something cost: tokens of models, and US dollars."""
+    """What something cost: tokens of models, how many of them the provider had cached, US dollars, and which models were asked."""
 
     tokens: int = 0
     usd: float = 0.0
+    cached_tokens: int = 0
+    models: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
 class Account:
     """What one unit spends, in all its attempts and all the threads and tasks that it starts."""
 
-    entries: list[tuple[int, float]] = field(default_factory=list)
+    entries: list[Spent] = field(default_factory=list)
 
     @property
     def spent(self) -> Spent | None:
         """All of it, or None where nothing was reported."""
         if not self.entries:
             return None
-        return Spent(sum(tokens for tokens, _ in self.entries), math.fsum(usd for _, usd in self.entries))
+        return Spent(
+            sum(one.tokens for one in self.entries),
+            math.fsum(one.usd for one in self.entries),
+            sum(one.cached_tokens for one in self.entries),
+            tuple(sorted({model for one in self.entries for model in one.models})),
+        )
 
 
 _account: ContextVar[Account | None] = ContextVar("assetcore_account", default=None)
 
 
-def spend(*, tokens: int = 0, usd: float = 0.0) -> None:
+def spend(*, tokens: int = 0, usd: float = 0.0, cached_tokens: int = 0, model: str = "") -> None:
     """Report what the unit that is being made has just cost; what is reported adds up.
 
         answer = await client.generate(...)
         assetcore.spend(tokens=answer.usage.total_tokens, usd=answer.cost)
 
-    It is stored with what the unit makes, and summed for each asset of a run. Attempts that failed count. Outside a unit (a test, a
-    notebook, a thread that does not know its unit) it does nothing. Raises UsageError for what is no cost.
+    `assetcore.llm` does so by itself. It is stored with what the unit makes, and summed for each asset of a run. Attempts that
+    failed count. Outside a unit (a test, a notebook, a thread that does not know its unit) it does nothing. Raises UsageError for
+    what is no cost.
     """
     known = isinstance(tokens, int) and isinstance(usd, int | float) and not isinstance(tokens, bool)
-    if not known or tokens < 0 or not 0 <= usd < math.inf:
+    if not known or tokens < 0 or not 0 <= usd < math.inf or not 0 <= cached_tokens <= tokens:
         raise UsageError(
-            f"spend(tokens={tokens!r}, usd={usd!r}) is no cost.",
-            hint="Tokens are a whole number, dollars a number; from 0.",
+            f"spend(tokens={tokens!r}, usd={usd!r}, cached_tokens={cached_tokens!r}) is no cost.",
+            hint="Tokens are a whole number, dollars a number; from 0. Cached tokens are some of the tokens.",
         )
     current = _account.get()
     if current is not None:
-        current.entries.append((tokens, float(usd)))
+        current.entries.append(Spent(tokens, float(usd), cached_tokens, (model,) if model else ()))
 
 
 @contextmanager

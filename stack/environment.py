@@ -62,7 +62,8 @@ def make_for_server(lock: Path, venv: Path) -> None:
             "--no-deps",
             "--require-hashes",
         ]
-        run([*install, "--compile-bytecode", "--requirements", lock], environment, f"install {lock.name}")
+        # Not compiled beforehand: a server compiles what it imports at its first start, which is a small part of all.
+        run([*install, "--requirements", lock], environment, f"install {lock.name}")
         (venv / "assetcore.stamp").write_text(f"{digest} {running_version()}\n")
 
 

@@ -21,6 +21,7 @@ RUNNERS = ("threads", "processes", "dask", "ray")
 @click.option("--upstream", is_flag=True, help="Also make what the selected assets are made of, where it is stale.")
 @click.option("--rehash", is_flag=True, help="Read every source file again, even if its time and size are the same.")
 @click.option("--verify", is_flag=True, help="Read what is stored first, and make again what is lost or damaged.")
+@click.option("--replay", is_flag=True, help="With --force: take what models answered to the same questions before.")
 @click.option("--local", is_flag=True, help="Without Prefect: nothing is shown there, and its server need not run.")
 @click.option(
     "--runner", type=click.Choice(RUNNERS), help="Where sync functions are called; by default as in the settings."
@@ -32,6 +33,7 @@ async def materialize(
     upstream: bool,
     rehash: bool,
     verify: bool,
+    replay: bool,
     local: bool,
     runner: str | None,
 ) -> None:
@@ -44,7 +46,14 @@ async def materialize(
         async with call.opened(MAKING, ahead=() if local else {"prefect"}, runner=runner) as session:
             with reporting(sys.stderr) as report:
                 result = await session.materialize(
-                    select, force=force, upstream=upstream, rehash=rehash, verify=verify, local=local, on_event=report
+                    select,
+                    force=force,
+                    upstream=upstream,
+                    rehash=rehash,
+                    verify=verify,
+                    replay=replay,
+                    local=local,
+                    on_event=report,
                 )
     except asyncio.CancelledError:
         call.say("Stopped. What was made is kept: the next run continues with what is missing.")

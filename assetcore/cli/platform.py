@@ -240,7 +240,7 @@ def write_env(file: Path, *, compose: bool) -> None:
     """
     import secrets
 
-    from assetcore.stack.s3 import bootstrap
+    from assetcore.stack.packages import bootstrap
 
     text = (bootstrap() / "stack" / "env.template").read_text("utf-8")
     text = re.sub(r"^(\w+)=$", lambda found: f"{found[1]}={secrets.token_hex(24)}", text, flags=re.MULTILINE)

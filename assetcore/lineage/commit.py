@@ -165,7 +165,7 @@ class Batch:
     failed: tuple[Failed, ...] = ()
     objects: tuple[NewObject, ...] = ()
     at: datetime = field(default_factory=lambda: datetime.now(UTC))
-    spent: tuple[tuple[int, int, float], ...] = ()
+    spent: tuple[tuple[int, int, float, int, str], ...] = ()
     checked: tuple[Checked, ...] = ()
 
     @property

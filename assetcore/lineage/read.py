@@ -407,14 +407,16 @@ async def failure_counts(connection: AsyncConnection, environment: int) -> dict[
 
 
 async def known_keys(connection: AsyncConnection, project: int) -> set[str]:
-    """The keys of all objects and manifests that the lineage of a project points to."""
+    """The keys of all objects, manifests and recorded answers that the lineage of a project points to."""
     objects = await connection.execute(
         sa.select(t.object_.c.key)
         .join(t.asset, t.asset.c.id == t.object_.c.asset_id)
         .where(t.asset.c.project_id == project)
     )
     manifests = await connection.execute(sa.select(t.commit.c.manifest).where(t.commit.c.project_id == project))
-    return {*objects.scalars(), *manifests.scalars()}
+    named = sa.select(t.project.c.name).where(t.project.c.id == project).scalar_subquery()
+    answers = await connection.execute(sa.select(t.answer.c.key).where(t.answer.c.project == named))
+    return {*objects.scalars(), *manifests.scalars(), *answers.scalars()}
 
 
 async def undeclared(

@@ -259,7 +259,7 @@ def _statements() -> dict[str, sa.Select[*tuple[Any, ...]]]:
             c.materialization_id.label("materialization"), c.parameter, c.asset_id.label("asset"), project, environment,
             c.commit_id.label("commit"),
         ).select_from(placed(t.collected)),
-        "spent": sa.select(s.materialization_id.label("materialization"), s.tokens, s.usd),
+        "spent": sa.select(s.materialization_id.label("materialization"), s.tokens, s.usd, s.cached_tokens, s.models),
         "head": sa.select(
             project, environment, h.asset_id.label("asset"), h.unit, h.materialization_id.label("materialization"),
             h.since_commit.label("since"), h.until_commit.label("until"),

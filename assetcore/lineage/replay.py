@@ -36,7 +36,7 @@ TABLES = {
     "materialization": ("id", "asset", "definition", "unit", "label", "parent", "inputs", "documents", "run", "seconds", "at"),
     "edge": ("materialization", "parameter", "document"),
     "collected": ("materialization", "parameter", "asset", "project", "environment", "commit"),
-    "spent": ("materialization", "tokens", "usd"),
+    "spent": ("materialization", "tokens", "usd", "cached_tokens", "models"),
     "head": ("project", "environment", "asset", "unit", "materialization", "since", "until"),
     "failure": (*UNIT, "label", "definition", "inputs", "error", "traceback", "run", "at"),
     "watermark": ("project", "environment", "asset", "changed", "last", "units", "documents", "at"),
@@ -275,8 +275,17 @@ def _objects(manifests: Sequence[Manifest], identifiers: Mapping[int, int]) -> p
 
 
 def _spent(manifests: Sequence[Manifest]) -> pl.DataFrame:
-    schema = {"materialization": pl.Int64, "tokens": pl.Int64, "usd": pl.Float64}
-    return pl.DataFrame([tuple(s) for m in manifests for s in m.header.get("spent", ())], schema, orient="row")
+    schema = {
+        "materialization": pl.Int64,
+        "tokens": pl.Int64,
+        "usd": pl.Float64,
+        "cached_tokens": pl.Int64,
+        "models": pl.String,
+    }
+    spent = [tuple(s) for m in manifests for s in m.header.get("spent", ())]
+    return pl.DataFrame(
+        [(*s, 0, "")[:5] for s in spent], schema, orient="row"
+    )  # the first release told the first three
 
 
 def _small(

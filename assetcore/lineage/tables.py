@@ -21,9 +21,9 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSONB
 
 __all__ = [
-    "asset", "block", "check_result", "check_standing", "check_version", "collected", "commit", "damage", "definition", "document",
-    "edge", "environment", "failure", "head", "materialization", "metadata", "object_", "observation", "part", "project", "repeat",
-    "run", "run_asset", "span", "spent", "verified", "watermark",
+    "answer", "asset", "block", "check_result", "check_standing", "check_version", "collected", "commit", "damage", "definition",
+    "document", "edge", "environment", "failure", "head", "materialization", "metadata", "object_", "observation", "part", "project",
+    "repeat", "run", "run_asset", "span", "spent", "verified", "watermark",
 ]  # fmt: skip
 
 metadata = sa.MetaData(
@@ -166,7 +166,18 @@ spent = sa.Table(
     sa.Column("materialization_id", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("tokens", sa.BigInteger, nullable=False),
     sa.Column("usd", sa.Double, nullable=False),
+    sa.Column("cached_tokens", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("models", sa.Text, nullable=False, server_default="", comment="the models that were asked, with commas between"),
     comment="what a materialization said that it cost; no row where it said nothing",
+)  # fmt: skip
+
+answer = sa.Table(
+    "answer", metadata,
+    sa.Column("project", sa.Text, primary_key=True, comment="its name, as in the key"),
+    sa.Column("digest", BYTEA, primary_key=True, comment="of the question: the model behind the alias, the messages, the parameters"),
+    sa.Column("at", sa.DateTime(timezone=True), primary_key=True),
+    sa.Column("key", sa.Text, nullable=False, comment="the object with question and answer"),
+    comment="what models were asked and answered",
 )  # fmt: skip
 
 document = sa.Table(

@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 
 from assetcore.errors import ServiceError
 from assetcore.settings import Settings, masked
-from assetcore.stack import postgres, prefect, redis, s3, store
+from assetcore.stack import gateway, postgres, prefect, redis, s3, store
 from assetcore.stack.home import Home, Service, unusable
 from assetcore.stack.process import alive, did_not_start, listens
 from assetcore.stack.trouble import Trouble, connection_trouble
@@ -41,6 +41,7 @@ OUR_NAMES = (
     "prefect",
     "store",
     "s3",
+    "gateway",
 )
 
 Progress = Callable[[str], None]
@@ -48,7 +49,7 @@ T = TypeVar("T")
 
 
 class Server(Protocol):
-    """What the modules `postgres`, `redis`, `prefect` and `s3` offer."""
+    """What the modules `postgres`, `redis`, `prefect`, `s3` and `gateway` offer."""
 
     @property
     def SETTING(self) -> str: ...
@@ -64,8 +65,10 @@ class Server(Protocol):
     async def probe(self, url: str) -> str: ...
 
 
-SERVERS: dict[str, Server] = {"postgres": postgres, "redis": redis, "store": s3, "prefect": prefect}
+SERVERS: dict[str, Server] = {"postgres": postgres, "redis": redis, "store": s3, "prefect": prefect, "gateway": gateway}
 ALL = frozenset(SERVERS)
+COMMON = ALL - {"gateway"}
+"""What `up` starts unasked: the gateway is for those who ask models."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,8 @@ class Addresses:
     storage_region: str = ""
     storage_key: str = field(default="", repr=False)
     storage_secret: str = field(default="", repr=False)
+    openai_base_url: str = ""
+    openai_api_key: str = field(default="", repr=False)
 
     def applied_to(self, settings: Settings) -> Settings:
         """The settings with these addresses: what every other room works with."""
@@ -102,7 +107,7 @@ class ServiceStatus:
 
 async def up(
     settings: Settings,
-    services: Iterable[str] = ALL,
+    services: Iterable[str] = COMMON,
     on_progress: Progress | None = None,
     *,
     ahead: Iterable[str] = (),
@@ -119,6 +124,9 @@ async def up(
     await _each(_knock_at_given(settings, name) for name in needed)
     needed, sooner = ({n for n in names if _embedded(settings, home, n)} for names in (needed, sooner))
     remembered = home.services()
+    if "gateway" in needed | sooner:
+        home.prepare()
+        gateway.prepare(settings, home)
     if not all(_runs(home, name, remembered, name in needed) for name in needed | sooner):
         home.prepare()
         async with home.lock(lambda: say("waiting for another command that starts or stops the services")):
@@ -163,9 +171,13 @@ async def check(settings: Settings) -> list[ServiceStatus]:
     home = Home(settings.home)
     services = home.services()
     for name in SERVERS:
-        if name != "store" or _embedded(settings, home, name):
+        if name not in ("store", "gateway") or _embedded(settings, home, name):
             importlib.import_module(SERVERS[name].CLIENT)  # before the clock runs: the latency is the service's
-    return list(await asyncio.gather(*(_server_status(settings, home, services, name) for name in SERVERS)))
+    unasked = (
+        {"gateway"} if _embedded(settings, home, "gateway") and not services.get("gateway", Service()).pid else set()
+    )
+    names = [name for name in SERVERS if name not in unasked]
+    return list(await asyncio.gather(*(_server_status(settings, home, services, name) for name in names)))
 
 
 def chosen(settings: Settings) -> Settings:
@@ -203,6 +215,8 @@ def _runs(home: Home, name: str, services: dict[str, Service], ready: bool) -> b
     """Whether nothing is to be done for a service: it runs, and when it must be ready it has answered and still listens."""
     service = services.get(name, Service())
     if not alive(service) or (name != "prefect" and not home.has_secret(name)):
+        return False
+    if name == "gateway" and gateway.outdated(home, service):
         return False
     return not ready or (service.ready and listens(service.port))
 
@@ -276,6 +290,8 @@ def _settings_for(home: Home, name: str, service: Service) -> dict[str, str]:
     """The settings with which an embedded service is used."""
     if name == "store":
         return s3.settings_for(home, service)
+    if name == "gateway":
+        return gateway.settings_for(home, service)
     return {SERVERS[name].SETTING: SERVERS[name].address(home, service)}
 
 
@@ -306,7 +322,10 @@ async def _asked(name: str, settings: Settings, remedy: str = "") -> ServiceStat
             if name == "store":
                 version = await store.probe(settings)
             else:
-                version = await SERVERS[name].probe(getattr(settings, SERVERS[name].SETTING))
+                url = getattr(settings, SERVERS[name].SETTING)
+                if name == "gateway" and settings.openai_api_key is not None:
+                    url = gateway.with_key(url, settings.openai_api_key.get_secret_value())
+                version = await SERVERS[name].probe(url)
     except TimeoutError:
         return ServiceStatus(
             name, False, address, problem="it does not answer within 15 s", remedy=remedy or "See its log."

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from assetcore.errors import ServiceError, UsageError
 from assetcore.settings import Settings
+from assetcore.stack import packages
 from assetcore.stack.home import Home, Service
 from assetcore.stack.process import born, end, free_port, launch, runs_with
 from assetcore.stack.trouble import Trouble, connection_trouble
@@ -68,7 +67,9 @@ def start(home: Home, remembered: Service) -> Service:
             needed.mkdir(mode=0o700, exist_ok=True)
         if (running := _running(pid_file, folder)) is not None:
             stop(home, running)  # two servers must not work on the same files; this one's port and key are unknown
-    python = _environment(home, folder / "venv")
+    otherwise = "Without it the store is a folder: leave out --s3 and the setting s3."
+    what = "store: the environment of the S3 server"
+    python = packages.environment(home, folder / "venv", "s3.lock", what, otherwise)
     with home.writing():
         (folder / "chosen").touch()
     port = free_port(remembered.port)
@@ -85,7 +86,9 @@ def start(home: Home, remembered: Service) -> Service:
         "STATE_DIR": str(folder / "state"),
         "LOG_LEVEL": "WARNING",
     }
-    pid, birth = launch("store", [python, bootstrap() / "stack" / "s3_server.py"], home, cwd=folder, env=environment)
+    pid, birth = launch(
+        "store", [python, packages.bootstrap() / "stack" / "s3_server.py"], home, cwd=folder, env=environment
+    )
     with home.writing():
         pid_file.write_text(str(pid))
     return Service(port=port, pid=pid, born=birth)
@@ -121,28 +124,6 @@ async def probe(url: str) -> str:
     finally:
         await bucket.close()
     return "S3"
-
-
-def bootstrap() -> Path:
-    """The folder with `stack/` and `requirements.lock`: inside the installed package, or the checkout that it is in."""
-    package = Path(__file__).resolve().parent.parent
-    inside = package / "bootstrap"
-    return inside if inside.is_dir() else package.parent
-
-
-def _environment(home: Home, venv: Path) -> Path:
-    """The Python of the server's environment, which is made or brought up to date first."""
-    stack = bootstrap() / "stack"
-    command = [sys.executable, "-IS", stack / "environment.py", "--lock", stack / "s3.lock", venv]
-    variables = os.environ | {"ASSETCORE_HOME": str(home.path)}
-    done = subprocess.run(command, env=variables, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        lines = "\n".join(f"    {line}" for line in done.stderr.strip().splitlines()[-8:])
-        raise ServiceError(
-            f"store: the environment of the S3 server could not be made:\n{lines}",
-            hint="Without it the store is a folder: leave out --s3 and the setting s3.",
-        )
-    return venv / "bin" / "python"
 
 
 def _folder(home: Home) -> Path:

@@ -1,0 +1,195 @@
+"""Client: through what does one process ask models?
+
+It knows where the gateway is (the embedded one is started by the first question), which model stands behind which alias, what was
+answered before, and in which mode it is asked: what is recorded is found again, unless a run was told to make things anew (`--force`)
+and not to take what is recorded (`--replay`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from assetcore.digest import digest
+from assetcore.errors import AnswerError, GatewayError, UsageError
+from assetcore.llm.answers import Answers
+from assetcore.llm.embedding import Embedded, Embedder, VectorCache
+from assetcore.llm.gateway import Gateway, Response
+from assetcore.models import Models, configured, described
+from assetcore.settings import Settings
+
+__all__ = ["Answer", "Client"]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a model answered. `recorded` says that it did so earlier, and that nothing was paid now."""
+
+    text: str
+    model: str
+    tokens: int = 0
+    cached_tokens: int = 0
+    usd: float = 0.0
+    recorded: bool = False
+
+
+@dataclass(slots=True)
+class Client:
+    """The models of an opened project. `start` starts the embedded gateway and returns the settings with its address."""
+
+    settings: Settings
+    answers: Answers | None = None
+    start: Callable[[Settings], Awaitable[Settings]] | None = None
+    anew: bool = False
+    _began: datetime = field(default_factory=lambda: datetime.now(UTC))
+    _models: Models | None = None
+    _gateway: Gateway | None = None
+    _embedders: dict[tuple[str, int | None], Embedder] = field(default_factory=dict)
+    _cache: VectorCache | None = None
+    _opening: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    # -- which model ---------------------------------------------------------------------------------------------------------------
+
+    async def learn(self) -> Models:
+        """Which models there are: as the embedded gateway's configuration says, or as a gateway that somebody else runs does."""
+        if self._models is None and self.settings.openai_base_url is not None:
+            self._models = await self._asked_for_models(await self.gateway())
+        return self.models
+
+    @property
+    def models(self) -> Models:
+        """Which models there are; of a gateway that somebody else runs only after `learn`."""
+        if self._models is None:
+            if self.settings.openai_base_url is not None:
+                return Models(self.settings.models, {}, f"the gateway at {self.settings.openai_base_url}")
+            self._models = configured(self.settings.root, self.settings.models)
+        return self._models
+
+    def version(self, alias: str) -> str:
+        """The model behind an alias, as it is written down with what it made."""
+        return self.models.resolve(alias) or self.models.called(alias)
+
+    async def _asked_for_models(self, gateway: Gateway) -> Models:
+        place = f"the gateway at {gateway.url}"
+        try:
+            found = (await gateway.get("/model/info")).content["data"]
+            behind = described([(one["model_name"], one["litellm_params"]) for one in found])
+        except GatewayError as error:
+            if error.status not in (400, 404, 405):
+                raise
+            behind = {}
+        except (KeyError, TypeError):
+            behind = {}
+        if not behind:  # it is no LiteLLM: a name is all there is
+            listed = (await gateway.get("/models")).content.get("data", [])
+            behind = {str(one["id"]): str(one["id"]) for one in listed}
+        return Models(self.settings.models, behind, place)
+
+    # -- questions -----------------------------------------------------------------------------------------------------------------
+
+    async def ask(
+        self, messages: Sequence[Mapping[str, str]], alias: str, parameters: Mapping[str, Any], sample: int, seconds: float
+    ) -> Answer:  # fmt: skip
+        """What a model answers to messages; from what is recorded, where it was asked before."""
+        name, model = self._known(alias)
+        body = {"model": name, "messages": list(messages), **parameters}
+        if self.answers is None:
+            return await self._answer(body, alias, model, seconds)
+        key = digest("answer", model, list(messages), dict(parameters), sample)
+        since = self._began if self.anew else None
+        if (record := await self.answers.find(key, since)) is not None:
+            return _recorded(record)
+        async with self.answers.alone(key):
+            if (record := await self.answers.find(key, since)) is not None:  # of somebody who was waited for
+                return _recorded(record)
+            answer = await self._answer(body, alias, model, seconds)
+            record = {
+                "question": body, "model": answer.model, "answer": answer.text, "tokens": answer.tokens,
+                "cached_tokens": answer.cached_tokens, "usd": answer.usd,
+            }  # fmt: skip
+            await self.answers.keep(key, alias, record)
+        return answer
+
+    async def embed(self, texts: Sequence[str], alias: str, dimensions: int | None, seconds: float) -> list[Embedded]:
+        """A vector for each text, and what each cost."""
+        name, model = self._known(alias)
+        if empty := [i for i, text in enumerate(texts) if not text.strip()]:
+            raise UsageError(
+                f"Text {empty[0] + 1} of {len(texts)} has no words, so that it has no vector.", hint="Leave it out."
+            )
+        embedder = self._embedders.get((alias, dimensions))
+        if embedder is None:
+            embedder = Embedder(name, model, dimensions, self._embeddings, self._vector_cache())
+            self._embedders[alias, dimensions] = embedder
+        return await embedder.embed(texts, seconds)
+
+    async def gateway(self) -> Gateway:
+        """The gateway; the embedded one is started when it does not run."""
+        if self._gateway is None:
+            async with self._opening:
+                if self._gateway is None:
+                    settings = self.settings
+                    if settings.openai_base_url is None:
+                        if self.start is None:
+                            raise UsageError(
+                                "No gateway to models is known.", hint="Set OPENAI_BASE_URL and OPENAI_API_KEY."
+                            )
+                        settings = await self.start(settings)
+                    assert settings.openai_base_url is not None
+                    key = settings.openai_api_key
+                    self._gateway = Gateway(settings.openai_base_url, key.get_secret_value() if key else None)
+        return self._gateway
+
+    async def close(self) -> None:
+        """Give back connections."""
+        if self._gateway is not None:
+            await self._gateway.close()
+            self._gateway = None
+        if self._cache is not None:
+            await self._cache.client.aclose()
+            self._cache = None
+        self._embedders.clear()
+
+    def _known(self, alias: str) -> tuple[str, str]:
+        models = self.models
+        model = models.resolve(alias)
+        if model is None and models.behind:
+            raise models.unknown(alias, "A call")
+        return models.called(alias), model or models.called(alias)
+
+    async def _embeddings(self, body: Mapping[str, Any], seconds: float) -> Response:
+        return await (await self.gateway()).post("/embeddings", body, seconds)
+
+    async def _answer(self, body: Mapping[str, Any], alias: str, model: str, seconds: float) -> Answer:
+        response = await (await self.gateway()).post("/chat/completions", body, seconds)
+        try:
+            text = response.content["choices"][0]["message"]["content"]
+            usage = response.content.get("usage") or {}
+            cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+            tokens = int(usage.get("total_tokens") or 0)
+        except (KeyError, IndexError, TypeError, AttributeError) as error:
+            raise _no_answer(alias, model, response) from error
+        if not isinstance(text, str) or not text:
+            raise _no_answer(alias, model, response)
+        version = response.headers.get("x-litellm-model-name") or model
+        return Answer(text, version, tokens, int(cached), response.usd)
+
+    def _vector_cache(self) -> VectorCache | None:
+        if self._cache is None and self.settings.redis_url is not None:
+            from assetcore.cache import get_async_client  # 0.15 s, and only for those who ask models
+
+            self._cache = VectorCache(get_async_client(self.settings.redis_url))
+        return self._cache
+
+
+def _recorded(record: Mapping[str, Any]) -> Answer:
+    return Answer(
+        record["answer"], record["model"], record["tokens"], record["cached_tokens"], record["usd"], recorded=True
+    )
+
+
+def _no_answer(alias: str, model: str, response: Response) -> AnswerError:
+    return AnswerError(f"{alias} ({model}) gave an answer without text.", answer=str(response.content)[:2000])

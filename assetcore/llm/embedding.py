@@ -1,0 +1,291 @@
+"""Embedding: how do many texts become vectors in few questions?
+
+Texts that are asked for at nearly the same time, by whichever units, are put together until a question holds `TOKENS` of them, and a
+few questions are under way at once. A vector is kept in Redis under the digest of its model and text; who finds none claims the
+text, so that of two runs one asks for it. Redis may go away at any time: then there is a question more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from array import array
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from assetcore.digest import digest
+from assetcore.errors import AnswerError, GatewayError, ServiceError
+from assetcore.llm.gateway import Response
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+__all__ = ["Embedded", "Embedder", "VectorCache"]
+
+logger = logging.getLogger(__name__)
+
+TOKENS = 16_000
+"""About so many tokens are asked for at once; a token is some four letters."""
+TEXTS = 512
+AT_ONCE = 4
+"""Questions under way."""
+PAUSE = 0.005
+"""Seconds in which others may join a question."""
+KEPT = 7 * 24 * 3600
+"""Seconds that a vector stays in Redis after it was asked for."""
+CLAIM = 60
+"""Seconds for which a text is left to whoever claimed it."""
+POLL = 0.1
+MANY = (400, 413, 422)
+"""Refusals that may be about one text of many."""
+
+Ask = Callable[[Mapping[str, Any], float], Awaitable[Response]]
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """A text's vector, and its share of what the question cost; nothing where it was known."""
+
+    vector: list[float]
+    tokens: int = 0
+    usd: float = 0.0
+
+
+class Cache(Protocol):
+    """Where vectors are kept, by digest."""
+
+    async def found(self, keys: Sequence[bytes]) -> list[list[float] | None]: ...
+    async def claimed(self, keys: Sequence[bytes]) -> list[bool]: ...
+    async def keep(self, vectors: Mapping[bytes, Sequence[float]]) -> None: ...
+    async def release(self, keys: Sequence[bytes]) -> None: ...
+
+
+@dataclass(slots=True)
+class Embedder:
+    """Asks one model for vectors. `name` is what it is called at the gateway, `model` what stands behind it."""
+
+    name: str
+    model: str
+    dimensions: int | None
+    ask: Ask
+    cache: Cache | None
+    _waiting: list[tuple[bytes, str]] = field(default_factory=list)
+    _under_way: dict[bytes, asyncio.Future[Embedded]] = field(default_factory=dict)
+    _slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    _length: int = 0
+
+    async def embed(self, texts: Sequence[str], seconds: float) -> list[Embedded]:
+        """The vectors of these texts. The first who asks for a text pays for it."""
+        keys = [digest("embedding", self.model, self.dimensions, text) for text in texts]
+        mine: set[bytes] = set()
+        for key, text in zip(keys, texts, strict=True):
+            if key not in self._under_way:
+                self._under_way[key] = asyncio.get_running_loop().create_future()
+                if not self._waiting:
+                    self._start(self._ask_soon(seconds))
+                self._waiting.append((key, text))
+                mine.add(key)
+        found = [await asyncio.shield(future) for future in [self._under_way[key] for key in keys]]
+        paid: set[bytes] = set()
+        answers: list[Embedded] = []
+        for key, one in zip(keys, found, strict=True):
+            answers.append(one if key in mine and key not in paid else Embedded(one.vector))
+            paid.add(key)
+        return answers
+
+    def _start(self, work: Any) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _ask_soon(self, seconds: float) -> None:
+        await asyncio.sleep(PAUSE)
+        waiting, self._waiting = self._waiting, []
+        for part in _parts(waiting):
+            self._start(self._settle(part, seconds))
+
+    async def _settle(self, part: Sequence[tuple[bytes, str]], seconds: float) -> None:
+        """Give those who wait for these texts what they wait for, or the error."""
+        futures = {key: self._under_way[key] for key, _ in part}
+        try:
+            async with self._slots:
+                found = await self._known_or_asked(part, seconds)
+            for key, one in found.items():
+                if isinstance(one, Embedded):
+                    futures[key].set_result(one)
+                else:
+                    futures[key].set_exception(one)
+        except BaseException as error:
+            for future in futures.values():
+                if not future.done() and isinstance(error, Exception):
+                    future.set_exception(error)
+                else:
+                    future.cancel()
+            if not isinstance(error, Exception):
+                raise
+        finally:
+            for key, future in futures.items():
+                self._under_way.pop(key, None)
+                if not future.cancelled():
+                    future.exception()  # whoever waited may be gone: then nobody needs to hear of it
+
+    async def _known_or_asked(
+        self, part: Sequence[tuple[bytes, str]], seconds: float
+    ) -> dict[bytes, Embedded | Exception]:
+        if self.cache is None:
+            return await self._asked(part, seconds)
+        found: dict[bytes, Embedded | Exception] = {}
+        missing = dict(part)
+        give_up = time.monotonic() + CLAIM
+        while missing:
+            known = await self.cache.found(list(missing))
+            for key, vector in zip(list(missing), known, strict=True):
+                if vector is not None:
+                    found[key] = Embedded(vector)
+                    del missing[key]
+            mine = list(missing)
+            if missing and time.monotonic() < give_up:
+                claims = await self.cache.claimed(mine)
+                mine = [key for key, claimed in zip(mine, claims, strict=True) if claimed]
+            if mine:
+                try:
+                    asked = await self._asked([(key, missing.pop(key)) for key in mine], seconds)
+                    found |= asked
+                    await self.cache.keep({k: one.vector for k, one in asked.items() if isinstance(one, Embedded)})
+                finally:
+                    await self.cache.release(mine)
+            elif missing:
+                await asyncio.sleep(POLL)
+        return found
+
+    async def _asked(self, part: Sequence[tuple[bytes, str]], seconds: float) -> dict[bytes, Embedded | Exception]:
+        """Ask the gateway. A refusal of many texts may be about one of them: then the halves are asked for."""
+        texts = [text for _, text in part]
+        body: dict[str, Any] = {"model": self.name, "input": texts, "encoding_format": "float"}
+        if self.dimensions is not None:
+            body["dimensions"] = self.dimensions
+        try:
+            response = await self.ask(body, seconds)
+        except GatewayError as error:
+            if error.status not in MANY or len(part) == 1:
+                return dict.fromkeys((key for key, _ in part), error)
+            half = len(part) // 2
+            return await self._asked(part[:half], seconds) | await self._asked(part[half:], seconds)
+        vectors = self._vectors(response.content, len(part))
+        usage = response.content.get("usage") or {}
+        shares = _shares(int(usage.get("total_tokens") or 0), [len(text) + 1 for text in texts])
+        total = sum(shares) or 1
+        return {
+            key: Embedded(vector, tokens, response.usd * tokens / total)
+            for (key, _), vector, tokens in zip(part, vectors, shares, strict=True)
+        }
+
+    def _vectors(self, content: Any, count: int) -> list[list[float]]:
+        """The vectors of an answer. Raises AnswerError for another number of them, or of another length than before."""
+        try:
+            data = sorted(content["data"], key=lambda one: one["index"])
+            vectors = [[float(number) for number in one["embedding"]] for one in data]
+        except (KeyError, TypeError, ValueError) as error:
+            raise self._wrong(content, "something that is not a list of embeddings") from error
+        if len(vectors) != count:
+            raise self._wrong(content, f"{len(vectors)} vectors for {count} texts")
+        wanted = self.dimensions or self._length or len(vectors[0])
+        if other := next((len(one) for one in vectors if len(one) != wanted), 0) or (0 if wanted else 1):
+            raise self._wrong(content, f"a vector of {other} numbers where {wanted} were expected")
+        if not all(math.isfinite(number) for one in vectors for number in one):
+            raise self._wrong(content, "a vector with a number that is none")
+        self._length = wanted
+        return vectors
+
+    def _wrong(self, content: Any, what: str) -> AnswerError:
+        return AnswerError(
+            f"{self.name} ({self.model}) was asked for vectors and gave {what}.",
+            answer=str(content)[:2000],
+            hint="Does the alias stand for one model, and for one that embeds? See stack/litellm.yaml, or the gateway's own configuration.",
+        )
+
+
+@dataclass(slots=True)
+class VectorCache:
+    """Vectors in Redis, for some days. Where Redis cannot be used there are none, and everybody asks for himself."""
+
+    client: Redis
+    _told: bool = False
+
+    async def found(self, keys: Sequence[bytes]) -> list[list[float] | None]:
+        stored = await self._try(self.client.mget([_vector(key) for key in keys]))
+        return [_numbers(one) for one in stored] if stored else [None] * len(keys)
+
+    async def claimed(self, keys: Sequence[bytes]) -> list[bool]:
+        pipe = self.client.pipeline(transaction=False)
+        for key in keys:
+            pipe.set(_claim(key), b"1", nx=True, ex=CLAIM)
+        answers = await self._try(pipe.execute())
+        return [bool(one) for one in answers] if answers else [True] * len(keys)
+
+    async def keep(self, vectors: Mapping[bytes, Sequence[float]]) -> None:
+        pipe = self.client.pipeline(transaction=False)
+        for key, vector in vectors.items():
+            pipe.set(_vector(key), array("f", vector).tobytes(), ex=KEPT)
+        if vectors:
+            await self._try(pipe.execute())
+
+    async def release(self, keys: Sequence[bytes]) -> None:
+        await self._try(self.client.delete(*(_claim(key) for key in keys)))
+
+    async def _try(self, work: Awaitable[Any]) -> Any:
+        from assetcore.cache import as_service_error  # imported already, by whoever made the client
+
+        try:
+            with as_service_error(self.client):
+                return await work
+        except ServiceError as error:
+            if not self._told:
+                logger.warning("vectors are not kept: %s", error)
+                self._told = True
+            return None
+
+
+def _vector(key: bytes) -> str:
+    return f"assetcore:embedding:{key.hex()}"
+
+
+def _claim(key: bytes) -> str:
+    return f"assetcore:embedding:{key.hex()}:claim"
+
+
+def _numbers(stored: bytes | None) -> list[float] | None:
+    if not stored or len(stored) % 4:
+        return None
+    numbers = array("f")
+    numbers.frombytes(stored)
+    return numbers.tolist()
+
+
+def _parts(waiting: Sequence[tuple[bytes, str]]) -> list[list[tuple[bytes, str]]]:
+    """The texts in their order, in questions of about TOKENS."""
+    parts: list[list[tuple[bytes, str]]] = []
+    size = 0
+    for key, text in waiting:
+        tokens = len(text) // 4 + 1
+        if not parts or size + tokens > TOKENS or len(parts[-1]) == TEXTS:
+            parts.append([])
+            size = 0
+        parts[-1].append((key, text))
+        size += tokens
+    return parts
+
+
+def _shares(total: int, weights: Sequence[int]) -> list[int]:
+    """A whole number in parts by weight, which add up to it."""
+    whole, before, done, shares = sum(weights), 0, 0, []
+    for weight in weights:
+        done += weight
+        upto = total * done // whole
+        shares.append(upto - before)
+        before = upto
+    return shares

@@ -1,0 +1,343 @@
+"""Models: what is asked of a gateway, what is paid for, and what can go wrong. The gateway is a small server, spoken to over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+
+import pytest
+import sqlalchemy as sa
+from pydantic import BaseModel
+
+from assetcore import llm
+from assetcore.catalog import rebuild_catalog
+from assetcore.errors import AnswerError, GatewayError, ServiceError, SettingsError, UsageError
+from assetcore.lineage import schema
+from assetcore.lineage import tables as t
+from assetcore.llm import Client
+from assetcore.settings import Settings
+from tests.integration.gateway import KEY, FakeGateway, Reply, fake_gateway
+from tests.integration.world import HEAD, World
+
+pytestmark = pytest.mark.integration
+
+BODY = (
+    HEAD
+    + """
+from assetcore import llm
+
+class Prompt(Document):
+    "What a model is told."
+
+prompts = source("prompts", Prompt, folder("prompts", pattern="*.md"))
+
+@asset(models=["generator"])
+async def summaries(topic: Topic = each(topics), prompt: list[Prompt] = collect(prompts)) -> Report:
+    return Report(name=topic.stem, text=(await llm.generate(prompt[0], topic)).text)
+"""
+)
+
+
+class Verdict(BaseModel):
+    score: int
+    reason: str
+
+
+@pytest.fixture
+async def gateway() -> AsyncIterator[FakeGateway]:
+    async with fake_gateway() as found:
+        yield found
+
+
+@pytest.fixture
+def connected(settings: Settings, gateway: FakeGateway) -> Settings:
+    """Settings whose gateway is the test's."""
+    return settings.using("test", openai_base_url=gateway.url, openai_api_key=KEY)
+
+
+@pytest.fixture
+async def client(connected: Settings) -> AsyncIterator[Client]:
+    """A client with a cache, but without recorded answers; models are asked through it."""
+    found = Client(connected)
+    await found.learn()
+    with llm.calling(found):
+        yield found
+    await found.close()
+
+
+@pytest.fixture
+def world(connected: Settings) -> World:
+    world = World(connected)
+    world.code(BODY, head="")
+    (world.root / "prompts").mkdir()
+    (world.root / "prompts" / "summary.md").write_text("Summarise.")
+    for name in ("a", "b", "c"):
+        world.document(f"{name}.txt", f"text of {name}")
+    return world
+
+
+# -- one question ------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("reply", "transient", "match"),
+    [
+        (Reply(500, '{"error": {"message": "out of memory"}}'), True, r"fails \(500\): out of memory"),
+        (Reply(429, "slow down", {"retry-after": "7"}), True, r"no room for more .*\(429\): slow down"),
+        (Reply(400, '{"error": {"message": "too long"}}'), False, r"refuses the question \(400\): too long"),
+        (Reply(401, "{}"), False, r"refuses the key \(401\)"),
+        (Reply(200, '{"choices": [{"mess'), True, r"no JSON, or not all of it"),
+        (Reply(200, "x" * 100, hang=True), True, r"does not answer within 0\.3 s"),
+    ],
+)
+async def test_what_a_gateway_can_do_wrong(
+    client: Client, gateway: FakeGateway, reply: Reply, transient: bool, match: str
+) -> None:
+    """Each way of failing is a GatewayError that says what happened and whether it can pass; nothing is asked twice."""
+    gateway.replies = [reply]
+    with pytest.raises(GatewayError, match=match) as caught:
+        await llm.generate("Hello", seconds=0.3)
+    assert caught.value.transient == transient
+    assert caught.value.retry_after == (7.0 if reply.headers else None)
+    assert caught.value.exit_code == 69
+    assert len(gateway.asked) == 1
+
+
+async def test_a_gateway_that_is_down(settings: Settings) -> None:
+    """Nobody there is a sentence with the address and what to do."""
+    client = Client(settings.using("test", openai_base_url="http://127.0.0.1:9/v1"))
+    with (
+        llm.calling(client),
+        pytest.raises(GatewayError, match=r"127\.0\.0\.1:9/v1 cannot be reached(.|\n)*aipctl check"),
+    ):
+        await llm.generate("Hello")
+
+
+async def test_a_model_that_says_nothing(client: Client, gateway: FakeGateway) -> None:
+    """An answer without text is no answer."""
+    gateway.replies = [Reply(200, '{"choices": []}'), Reply(200, '{"choices": [{"message": {"content": ""}}]}')]
+    for _ in range(2):
+        with pytest.raises(AnswerError, match="without text"):
+            await llm.generate("Hello")
+
+
+async def test_an_alias_that_nobody_knows(client: Client, gateway: FakeGateway) -> None:
+    """The error names the aliases that there are; the gateway is not asked."""
+    with pytest.raises(SettingsError, match=r"'generater', which the gateway at .* it has: embedder, generator, judge"):
+        await llm.generate("Hello", model="generater")
+    assert gateway.asked == []
+
+
+# -- structured --------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("first", ['{"score": "high"}', '{"score": 3, "rea', "I think it is a 3."])
+async def test_an_answer_that_is_not_what_was_asked_is_repaired_once(
+    client: Client, gateway: FakeGateway, first: str
+) -> None:
+    """The model is shown its answer and what is wrong with it; fences around JSON are no mistake."""
+    answers = iter([first, '```json\n{"score": 3, "reason": "short"}\n```'])
+    gateway.say = lambda body: next(answers)
+    assert await llm.generate_structured(Verdict, "Judge.", "A text.", model="judge") == Verdict(
+        score=3, reason="short"
+    )
+    asked, repaired = gateway.questions("/v1/chat/completions")
+    assert asked["response_format"]["json_schema"]["schema"]["required"] == ["score", "reason"]
+    assert repaired["messages"][2] == {"role": "assistant", "content": first}
+
+
+async def test_a_model_that_never_gives_it(client: Client, gateway: FakeGateway) -> None:
+    """The second wrong answer is an error that keeps it."""
+    gateway.say = lambda body: '{"score": "high"}'
+    with pytest.raises(AnswerError, match=r"judge \(test/echo\) .* twice .*score") as caught:
+        await llm.generate_structured(Verdict, "Judge.", "A text.", model="judge")
+    assert caught.value.answer == '{"score": "high"}'
+    assert len(gateway.asked) == 2
+
+
+# -- embeddings --------------------------------------------------------------------------------------------------------------------
+
+
+async def test_texts_of_many_units_are_asked_for_together(client: Client, gateway: FakeGateway) -> None:
+    """A hundred calls at once are one question; each text is asked for once, and the second time not at all."""
+    texts = [f"text {i % 60}" for i in range(100)]
+    found = await asyncio.gather(*(llm.embed([text]) for text in texts))
+    assert [len(vectors) for vectors in found] == [1] * 100
+    assert found[0][0] == pytest.approx(gateway.vector("text 0"), abs=1e-6)
+    (question,) = gateway.questions("/v1/embeddings")
+    assert len(question["input"]) == 60
+    await llm.embed(texts)
+    assert len(gateway.asked) == 1
+
+
+async def test_many_tokens_are_several_questions(client: Client, gateway: FakeGateway) -> None:
+    """A question holds about 16,000 tokens."""
+    await llm.embed([f"{i} " + "word " * 4000 for i in range(10)])
+    assert sorted(len(question["input"]) for question in gateway.questions("/v1/embeddings")) == [1, 3, 3, 3]
+
+
+async def test_one_text_that_is_refused_leaves_the_others(client: Client, gateway: FakeGateway) -> None:
+    """A refusal of many texts is about one of them: the others have their vectors."""
+    refused = Reply(400, '{"error": {"message": "too long"}}')
+    gateway.replies = [refused, refused]  # of both, then of the first
+    one, other = await asyncio.gather(llm.embed(["one"]), llm.embed(["other"]), return_exceptions=True)
+    assert isinstance(one, GatewayError)
+    assert isinstance(other, list)
+
+
+@pytest.mark.parametrize(
+    ("body", "match"),
+    [
+        ('{"data": [{"index": 0, "embedding": [1, 2, 3]}]}', "a vector of 3 numbers where 8 were expected"),
+        ('{"data": []}', "0 vectors for 1 texts"),
+        ('{"data": [{"index": 0, "embedding": [NaN, 1, 1, 1, 1, 1, 1, 1]}]}', "a number that is none"),
+        ('{"choices": []}', "not a list of embeddings"),
+    ],
+)
+async def test_vectors_that_are_none(client: Client, gateway: FakeGateway, body: str, match: str) -> None:
+    """A vector of another length, too few of them, or no numbers: an AnswerError, and nothing is kept."""
+    await llm.embed(["first"])
+    gateway.replies = [Reply(200, body)]
+    with pytest.raises(AnswerError, match=match):
+        await llm.embed(["second"])
+    assert await llm.embed(["second"]) == [pytest.approx(gateway.vector("second"), abs=1e-6)]
+
+
+async def test_two_processes_ask_for_a_text_once(connected: Settings, gateway: FakeGateway) -> None:
+    """Whoever comes second waits for the first one's vector."""
+    gateway.pause = 0.3
+    clients = [Client(connected), Client(connected)]
+    for one in clients:
+        await one.learn()
+    found = await asyncio.gather(*(one.embed(["text"], "embedder", None, 5) for one in clients))
+    assert [one[0].tokens for one in found].count(0) == 1
+    assert len(gateway.asked) == 1
+    for one in clients:
+        await one.close()
+
+
+async def test_without_redis_every_text_is_asked_for(connected: Settings, gateway: FakeGateway) -> None:
+    """A Redis that cannot be reached costs a question more, and nothing else."""
+    client = Client(connected.using("test", redis_url="redis://127.0.0.1:9/0"))
+    await client.learn()
+    with llm.calling(client):
+        assert len(await llm.embed(["text"])) == 1
+    await client.close()
+
+
+# -- in a run ----------------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_prompt_is_a_document(world: World, gateway: FakeGateway) -> None:
+    """Editing a prompt makes its users stale; taking the edit back asks no model."""
+    assert (await world.made())["summaries"] == {"made": 3, "tokens": 30, "usd": 0.75}
+    assert len(gateway.asked) == 3
+    (world.root / "prompts" / "summary.md").write_text("Summarise in one sentence.")
+    assert (await world.plan())["summaries"]["causes"] == {"input-changed": 3}
+    await world.made()
+    assert len(gateway.asked) == 6
+    (world.root / "prompts" / "summary.md").write_text("Summarise.")
+    await world.made()
+    assert len(gateway.asked) == 6
+
+
+async def test_another_model_behind_the_alias(world: World, gateway: FakeGateway) -> None:
+    """The gateway says which model answers to the alias: another one makes stale what the first one made."""
+    await world.made()
+    gateway.models["generator"] = "test/better"
+    assert (await world.plan())["summaries"]["causes"] == {"model-changed": 3}
+    await world.made()
+    assert len(gateway.asked) == 6
+    assert await world.plan() == {}
+
+
+async def test_what_was_answered_is_not_paid_twice(world: World, gateway: FakeGateway) -> None:
+    """Other code around the same question finds the answer; --force asks again, --force --replay does not."""
+    await world.made()
+    first = await world.contents()
+    world.code(BODY.replace("return Report(", "return Report(media_type='text/markdown', "), head="")
+    assert (await world.made("summaries"))["summaries"] == {"made": 3}
+    assert len(gateway.asked) == 3
+    gateway.say = lambda body: "another answer"
+    await world.made("summaries", force=True, replay=True)
+    assert len(gateway.asked) == 3
+    assert (await world.contents())["summaries"].keys() == first["summaries"].keys()
+    await world.made("summaries", force=True)
+    assert len(gateway.asked) == 6
+
+
+async def test_what_a_unit_asked_is_in_its_lineage(world: World, gateway: FakeGateway) -> None:
+    """Tokens, those that the provider had cached, dollars and the model are kept with what was made, and summed for the run."""
+    result = await world.materialize()
+    (summaries,) = [a for a in result.assets if a.asset == "summaries"]
+    assert (summaries.tokens, summaries.usd) == (30, 0.75)
+    engine = schema.connect(str(world.settings.database_url))
+    async with engine.connect() as connection:
+        rows = (await connection.execute(sa.select(t.spent))).all()
+    await engine.dispose()
+    assert [tuple(row)[1:] for row in rows] == [(10, 0.25, 4, "test/echo")] * 3
+
+
+async def test_two_runs_at_once_ask_once(world: World, gateway: FakeGateway) -> None:
+    """Two environments that are made at the same time share every answer."""
+    gateway.pause = 0.2
+    other = World(world.settings.using("test", environment="pr-17"))
+    await asyncio.gather(world.materialize(), other.materialize())
+    assert len(gateway.asked) == 3
+
+
+async def test_a_question_is_asked_again_only_where_an_asset_says_so(world: World, gateway: FakeGateway) -> None:
+    """`retries=` asks again after what can pass, waits as long as Retry-After says, and never after a refusal."""
+    for name in ("b", "c"):
+        world.remove(f"{name}.txt")
+    world.code(BODY.replace('models=["generator"]', 'models=["generator"], retries=2'), head="")
+    gateway.replies = [Reply(429, "{}", {"retry-after": "1"})]
+    started = asyncio.get_running_loop().time()
+    assert (await world.materialize()).status == "done"
+    assert asyncio.get_running_loop().time() - started > 1
+    assert len(gateway.asked) == 2
+    gateway.replies = [Reply(400, "{}")]
+    result = await world.materialize("summaries", force=True)
+    assert result.status == "failed"
+    assert "refuses the question (400)" in result.failures[0].error
+    assert len(gateway.asked) == 3
+
+
+async def test_a_model_that_is_not_declared(world: World, gateway: FakeGateway) -> None:
+    """An asset that asks a model without declaring it fails, and is told what to write; so is one that declares what there is not."""
+    world.code(BODY.replace('@asset(models=["generator"])', "@asset"), head="")
+    result = await world.materialize()
+    assert "does not declare it" in result.failures[0].error
+    world.code(BODY.replace('models=["generator"]', 'models=["writer"]'), head="")
+    with pytest.raises(SettingsError, match=r"summaries .* asks for the model 'writer'"):
+        await world.materialize()
+
+
+async def test_without_a_gateway_a_plan_says_so(world: World) -> None:
+    """Where a gateway is down nobody knows which model it would ask: that is exit code 69."""
+    world.settings = world.settings.using("test", openai_base_url="http://127.0.0.1:9/v1")
+    with pytest.raises(ServiceError, match="cannot be reached"):
+        await world.plan()
+
+
+async def test_outside_a_project_nobody_is_asked() -> None:
+    """A call outside a run says what to do."""
+    with pytest.raises(UsageError, match="no project is open"):
+        await llm.generate("Hello")
+
+
+async def test_recorded_answers_are_readable(world: World, gateway: FakeGateway) -> None:
+    """An answer is an object under a key like any other, with its question, is no garbage, and outlives Postgres."""
+    await world.materialize()
+    async with world.open() as session:
+        keys = [info.key async for info in session.project.bucket.list("demo/answers/")]
+        record = json.loads(await session.project.bucket.read(keys[0]))
+        swept = await session.gc(dry_run=True)
+    assert len(keys) == 3
+    assert record["question"]["messages"][0] == {"role": "system", "content": "Summarise."}
+    assert record["answer"].startswith("said: text of ")
+    assert swept.objects == 0
+    await rebuild_catalog(world.settings, replace=True, automatic_schema=False, say=lambda _: None)
+    await world.made("summaries", force=True, replay=True)
+    assert len(gateway.asked) == 3
