@@ -81,6 +81,10 @@ class NothingSelectedError(SelectionError):
     exit_code = 4
 
 
+class PromotionError(AssetcoreError):
+    """An environment cannot take another's place: that has moved on, or a blocking check has not passed."""
+
+
 class UsageError(AssetcoreError):
     """A command is used wrongly."""
 

@@ -12,7 +12,7 @@ import importlib
 import os
 import subprocess
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,9 +20,10 @@ from typing import Any
 
 import polars as pl
 
-from assetcore import causes, explain, look, selection, stack
+from assetcore import causes, environments, explain, look, selection, stack
 from assetcore.causes import CauseGroup, Why
-from assetcore.errors import NothingSelectedError, SelectionError, SettingsError, UsageError
+from assetcore.environments import EnvironmentDiff, Promoted
+from assetcore.errors import NothingSelectedError, PromotionError, SelectionError, SettingsError, UsageError
 from assetcore.execution import Run, walk
 from assetcore.explain import Lineage
 from assetcore.graph import Graph
@@ -240,6 +241,49 @@ class Session:
         """Remove objects that lineage does not know, and documents of assets that are no longer declared."""
         return await sweep(self.project, self._alone(lambda _: None), dry_run=dry_run)
 
+    # -- environments ----------------------------------------------------------------------------------------------------------
+
+    async def environments(self) -> list[dict[str, Any]]:
+        """The environments of the project, and what each was created from."""
+        return await environments.list_all(self.project)
+
+    async def create_environment(self, name: str, source: str | None = None) -> dict[str, Any]:
+        """A new environment in which everything is as in another, by default in this one. Copies nothing."""
+        return await environments.create(self.project, name, source or self.environment)
+
+    async def compare_environments(self, name: str, other: str) -> EnvironmentDiff:
+        """What an environment has that another has not, by asset and document."""
+        return await environments.compare(self.project, name, other)
+
+    async def promote(self, name: str, to: str, *, rebase: bool = False, on_event: Say | None = None) -> Promoted:
+        """Make another environment what this one is, in one transaction. Raises PromotionError.
+
+        With `rebase` what the other has become meanwhile is taken over first; where that leaves something stale, nothing is promoted.
+        """
+        say = on_event or (lambda _: None)
+        async with AsyncExitStack() as locks:
+            for one in sorted({name, to}):
+                await locks.enter_async_context(self._alone(say, one))
+            if rebase and (moved := await environments.rebase(self.project, name, to)):
+                say(Event("message", text=f"{name} is on what {to} now is; moved there: {', '.join(moved)}"))
+                await self._refuse_stale(name)
+            return await environments.promote(self.project, name, to)
+
+    async def drop_environment(self, name: str) -> dict[str, Any]:
+        """Forget what is current in an environment; what was made in it stays."""
+        async with self._alone(lambda _: None, name):
+            return await environments.drop(self.project, name)
+
+    async def _refuse_stale(self, name: str) -> None:
+        """Raise PromotionError where what another environment has become left something of this one stale."""
+        plan = await Session(await environments.within(self.project, name)).plan(None)
+        stale = [a.asset for a in plan.assets if a.stale or a.pending or a.removed]
+        if stale:
+            raise PromotionError(
+                f"{name} is on what it is promoted to now, and {', '.join(stale)} {'is' if len(stale) == 1 else 'are'} stale by that.",
+                hint=f"Make it and promote again: aipctl materialize --env {name}",
+            )
+
     # -- planning --------------------------------------------------------------------------------------------------------------
 
     async def _plan(
@@ -359,7 +403,7 @@ class Session:
     # -- running ---------------------------------------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def _alone(self, say: Say) -> AsyncIterator[None]:
+    async def _alone(self, say: Say, environment: str | None = None) -> AsyncIterator[None]:
         """One run at a time in an environment: a second one waits, and then finds what the first has made."""
         url = self.project.settings.redis_url
         if url is None:
@@ -372,7 +416,7 @@ class Session:
         )
 
         client = get_async_client(url)
-        key = f"assetcore:run:{self.project.name}:{self.environment}"
+        key = f"assetcore:run:{self.project.name}:{environment or self.environment}"
         try:
             async with async_lock(
                 client,

@@ -4,6 +4,7 @@
     assetcore.cli.call       what was asked: project, environment, root; how a verb answers
     assetcore.cli.ask        ls graph plan why lineage show diff runs trace search
     assetcore.cli.make       materialize export verify gc
+    assetcore.cli.views      env
     assetcore.cli.trust      catalog
     assetcore.cli.platform   init up down check clean db blocks deploy config completion
     assetcore.cli.scaffold   new
@@ -62,6 +63,7 @@ VERBS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "export": ("make", "Write documents into a folder."),
         "verify": ("make", "Read what is stored: is it what lineage says?"),
         "gc": ("make", "Remove objects that nothing refers to."),
+        "env": ("views", "Create, compare, promote and drop environments."),
         "new": ("scaffold", "Start a project from a small working example."),
     },
     "Platform": {

@@ -27,6 +27,8 @@ __all__ = [
     "comparison",
     "documents",
     "dot",
+    "environment_diff",
+    "environments",
     "exported",
     "found",
     "garbage",
@@ -35,6 +37,7 @@ __all__ = [
     "mermaid",
     "outcome",
     "plan",
+    "promoted",
     "rebuilt",
     "run",
     "runs",
@@ -648,6 +651,47 @@ def initialised(answer: Answer) -> RenderableType:
 def kept(answer: Answer) -> RenderableType:
     """`blocks init`: what Prefect keeps now."""
     return table([words("kind"), words("name"), words("change"), words("where")], answer["kept"])
+
+
+def environments(answer: Answer) -> RenderableType:
+    """`env ls`: one line for each environment."""
+    columns = [
+        words("environment"), words("from"), count("assets"), count("own"), count("units"), count("documents"),
+        Column("created", lambda row: moment(row["created_at"])), Column("made", lambda row: moment(row["made_at"])),
+    ]  # fmt: skip
+    return table(columns, answer["environments"]) if answer["environments"] else Text("There is no environment yet.")
+
+
+def environment_diff(answer: Answer) -> RenderableType:
+    """`env diff`: what differs of each asset, and the first documents."""
+    name, other = answer["environment"], answer["other"]
+    rows = [row for row in answer["assets"] if row["documents"] or row["remade"]]
+    if not rows:
+        return Text(f"{name} is what {other} is.")
+    signs = {"added": ("+", "green"), "changed": ("~", "yellow"), "removed": ("-", "red")}
+    parts: list[RenderableType] = [table([words("asset"), *(count(kind) for kind in (*signs, "remade"))], rows)]
+    for row in rows:
+        for one in row["documents"][:CHILDREN_SHOWN]:
+            sign, style = signs[one["change"]]
+            document = one["document"] if one["document"] != one["unit"] else None
+            parts.append(Text(f"{sign} {format_ref(row['asset'], one['unit'], document)}", style=style))
+        if len(row["documents"]) > CHILDREN_SHOWN:
+            more = len(row["documents"]) - CHILDREN_SHOWN
+            parts.append(Text(f"  and {more:,} more of {row['asset']} (all of them: --json)", style="dim"))
+    counts = {kind: sum(row[kind] for row in rows) for kind in signs}
+    told = counted(counts, tuple(signs))
+    parts.append(Text(f"{name} against {other}: {told}." if told else f"All documents of {name} are those of {other}."))
+    return Group(*parts)
+
+
+def promoted(answer: Answer) -> RenderableType:
+    """`env promote`: what moved."""
+    name, to = answer["environment"], answer["to"]
+    if answer["run"] is None:
+        return Text(f"{to} is what {name} is already.")
+    units = sum(row["units"] for row in answer["assets"])
+    drawn = table([words("asset"), count("units"), count("removed")], answer["assets"])
+    return Group(drawn, Text(f"{to} is now what {name} is: {plural(units, 'unit')} moved, by run {answer['run']}."))
 
 
 def settings(answer: Answer) -> RenderableType:

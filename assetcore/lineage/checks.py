@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from assetcore.checks import Check, CheckReport, Finding, Verdict
 from assetcore.lineage import tables as t
+from assetcore.lineage.heads import heads_of
 from assetcore.lineage.read import among, columns
 from assetcore.units import DOCUMENTS, sort_documents
 
@@ -97,11 +98,12 @@ async def unasked(
     """The current materializations of an asset that a check is to be asked of: where it never was, where it could not say, and where
     it blocks and had not passed; but not twice in a run.
     """
-    h, r = t.head.c, t.check_result.c
+    head = await heads_of(connection, environment)
+    h, r = head.c, t.check_result.c
     again = sa.and_(r.run_id != run, r.status.in_(["failed", "error"] if blocking else ["error"]))
     rows = await connection.execute(
         sa.select(h.materialization_id)
-        .select_from(t.head.outerjoin(t.check_result, sa.and_(r.subject == h.materialization_id, r.check_id == check)))
+        .select_from(head.outerjoin(t.check_result, sa.and_(r.subject == h.materialization_id, r.check_id == check)))
         .where(
             h.environment_id == environment,
             h.asset_id == asset,
@@ -115,7 +117,7 @@ async def unasked(
 
 async def heads(connection: AsyncConnection, environment: int, asset: int) -> dict[bytes, int]:
     """The units of an asset, and the materialization that each currently is."""
-    h = t.head.c
+    h = (await heads_of(connection, environment)).c
     rows = await connection.execute(
         sa.select(h.unit, h.materialization_id).where(
             h.environment_id == environment, h.asset_id == asset, h.until_commit.is_(None)
@@ -157,7 +159,8 @@ async def tally(
 
     Counted are what units currently are, and what they would be if their last attempt had not been refused.
     """
-    h, f, m, r = t.head.c, t.failure.c, t.materialization.c, t.check_result.c
+    h = (await heads_of(connection, environment)).c
+    f, m, r = t.failure.c, t.materialization.c, t.check_result.c
     current = sa.select(h.materialization_id.label("id")).where(
         h.environment_id == environment, h.asset_id == asset, h.until_commit.is_(None)
     )
@@ -240,7 +243,8 @@ async def of_documents(
         return {}
     known = await _identifiers(connection, versions)
     by_id = {known[key]: o for o in versions if (key := (o.asset, o.check.name, o.digest)) in known}
-    d, h, r, first = t.document.c, t.head.c, t.check_result.c, t.materialization.alias("first")
+    head = await heads_of(connection, environment)
+    d, h, r, first = t.document.c, head.c, t.check_result.c, t.materialization.alias("first")
     now = sa.and_(
         h.environment_id == environment,
         h.asset_id == first.c.asset_id,
@@ -251,7 +255,7 @@ async def of_documents(
         sa.select(d.id, r.check_id, r.status, r.message, r.traceback)
         .select_from(
             t.document.join(first, first.c.id == d.materialization_id)
-            .join(t.head, now)
+            .join(head, now)
             .join(t.check_result, r.subject == h.materialization_id)
         )
         .where(among(d.id, ids, sa.BigInteger), among(r.check_id, by_id, sa.Integer))

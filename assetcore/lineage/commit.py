@@ -23,6 +23,7 @@ from sqlalchemy.schema import ExecutableDDLElement
 from assetcore.fingerprint import Part
 from assetcore.lineage import schema
 from assetcore.lineage import tables as t
+from assetcore.lineage.heads import loans, take_over
 from assetcore.lineage.read import among
 from assetcore.staleness import Definition
 from assetcore.storage import Key
@@ -215,8 +216,9 @@ async def keep_definition(
 async def commit(connection: AsyncConnection, batch: Batch) -> Committed:
     """Write one batch. The caller's transaction is committed by the caller."""
     await connection.execute(sa.select(t.project.c.id).where(t.project.c.id == batch.project).with_for_update())
-    await _compare(connection, batch)
     number = batch.number
+    await take_over(connection, batch.environment, batch.asset, number)
+    await _compare(connection, batch)
     await connection.execute(
         sa.insert(t.commit).values(
             id=number, project_id=batch.project, environment_id=batch.environment, asset_id=batch.asset, run_id=batch.run,
@@ -242,10 +244,7 @@ async def commit(connection: AsyncConnection, batch: Batch) -> Committed:
         t.edge,
         [(m.id, parameter, document) for m in batch.made for parameter, document in dict.fromkeys(m.edges)],
     )
-    await _copy(
-        connection, t.collected,
-        [(m.id, parameter, asset, batch.environment, at) for m in batch.made for parameter, asset, at in m.collected],
-    )  # fmt: skip
+    await _copy(connection, t.collected, await _collected(connection, batch))
     await _copy(connection, t.spent, batch.spent)
     heads = [(m.unit, m.id) for m in batch.become] + [(r.unit, r.materialization) for r in batch.reused]
     ended = (
@@ -332,6 +331,16 @@ async def keep_observation(
     if gone:
         await connection.execute(sa.delete(o).where(o.c.asset_id == asset, among(o.c.name, gone, sa.Text)))
     await _copy(connection, o, [(asset, *row) for row in changed.select(known.columns).iter_rows()])
+
+
+async def _collected(connection: AsyncConnection, batch: Batch) -> list[tuple[int, int, int, int, int]]:
+    """The whole assets that units were given, each in the environment that held it: the lender, where it was borrowed."""
+    collected = [(m.id, *one) for m in batch.made for one in m.collected]
+    lent = await loans(connection, batch.environment) if collected else {}
+    return [
+        (m, parameter, asset, lent[asset].lender if asset in lent else batch.environment, at)
+        for m, parameter, asset, at in collected
+    ]
 
 
 async def _compare(connection: AsyncConnection, batch: Batch) -> None:

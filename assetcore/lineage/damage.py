@@ -16,6 +16,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from assetcore.lineage import tables as t
+from assetcore.lineage.heads import heads_of
 from assetcore.lineage.read import among, columns, current
 
 __all__ = [
@@ -61,13 +62,17 @@ async def clear(connection: AsyncConnection, documents: Collection[int]) -> None
 
 async def damaged_assets(connection: AsyncConnection, environment: int) -> set[int]:
     """The assets that are damaged as they currently are. Next to nothing where nothing ever was."""
-    return set((await connection.execute(_current(environment, [t.head.c.asset_id]).distinct())).scalars())
+    head = await heads_of(connection, environment)
+    return set((await connection.execute(_current(head, environment, [head.c.asset_id]).distinct())).scalars())
 
 
 async def current_damage(connection: AsyncConnection, environment: int, assets: Collection[int]) -> pl.DataFrame:
     """The damaged documents that these assets currently have (`DAMAGED`)."""
-    h, x = t.head.c, t.damage.c
-    statement = _current(environment, [h.asset_id, h.unit, x.document_id, x.cause]).where(h.asset_id.in_(list(assets)))
+    head = await heads_of(connection, environment)
+    h, x = head.c, t.damage.c
+    statement = _current(head, environment, [h.asset_id, h.unit, x.document_id, x.cause]).where(
+        h.asset_id.in_(list(assets))
+    )
     rows = (await connection.execute(statement)).all()
     return pl.DataFrame([tuple(row) for row in rows], schema=DAMAGED, orient="row")
 
@@ -87,7 +92,8 @@ async def details(connection: AsyncConnection, materialization: int, cause: str)
 
 async def noted(connection: AsyncConnection, environment: int) -> set[int]:
     """The current documents that something is noted of."""
-    return set((await connection.execute(_current(environment, [t.damage.c.document_id]))).scalars())
+    head = await heads_of(connection, environment)
+    return set((await connection.execute(_current(head, environment, [t.damage.c.document_id]))).scalars())
 
 
 async def in_objects(connection: AsyncConnection, identifiers: Collection[int]) -> pl.DataFrame:
@@ -107,15 +113,15 @@ async def _stored(connection: AsyncConnection, which: sa.ColumnElement[bool]) ->
     return found.sort("object", "row", "document")
 
 
-def _current(environment: int, shown: Sequence[sa.ColumnElement[Any]]) -> sa.Select[Any]:
+def _current(head: sa.FromClause, environment: int, shown: Sequence[sa.ColumnElement[Any]]) -> sa.Select[Any]:
     """From the damaged documents, which are few, to the units that currently have them: a document only ever is of one unit."""
-    x, d, h = t.damage.c, t.document.c, t.head.c
+    x, d, h = t.damage.c, t.document.c, head.c
     first, now = t.materialization.alias("first"), t.materialization.alias("now")
     joined = (
         t.damage.join(t.document, d.id == x.document_id)
         .join(first, first.c.id == d.materialization_id)
         .join(
-            t.head,
+            head,
             sa.and_(
                 h.environment_id == environment, h.asset_id == first.c.asset_id, h.unit == first.c.unit, h.until_commit.is_(None)
             ),
@@ -130,11 +136,12 @@ def _current(environment: int, shown: Sequence[sa.ColumnElement[Any]]) -> sa.Sel
 
 async def expected(connection: AsyncConnection, environment: int, asset: int) -> pl.DataFrame:
     """The current documents of an asset, with where their bytes lie and what these hash to (`EXPECTED`)."""
-    d, h, m = t.document.c, t.head.c, t.materialization.c
+    head = await heads_of(connection, environment)
+    d, h, m = t.document.c, head.c, t.materialization.c
     found = await columns(
         connection,
         sa.select(d.object_id, d.id, d.row, d.sha256, h.unit, m.label, m.parent, d.name)
-        .select_from(current)
+        .select_from(current(head))
         .where(h.environment_id == environment, h.asset_id == asset, h.until_commit.is_(None)),
         EXPECTED,
     )

@@ -17,6 +17,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, BYTEA
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from assetcore.lineage import tables as t
+from assetcore.lineage.heads import as_of, heads_of
 from assetcore.staleness import MADE, Component, Definition
 from assetcore.storage import Key, Location, Stored
 from assetcore.units import DOCUMENTS, sort_documents
@@ -24,10 +25,10 @@ from assetcore.units import DOCUMENTS, sort_documents
 __all__ = [
     "Watermark",
     "among",
-    "as_of",
     "asset_counts",
     "columns",
     "counts",
+    "current",
     "current_documents",
     "current_identities",
     "definitions",
@@ -81,14 +82,6 @@ def frame(rows: Sequence[Any], schema: Mapping[str, Any]) -> pl.DataFrame:
     )
 
 
-def as_of(commit: int | None) -> sa.ColumnElement[bool]:
-    """Heads that are current, or were at a commit."""
-    if commit is None:
-        return t.head.c.until_commit.is_(None)
-    still = sa.or_(t.head.c.until_commit.is_(None), t.head.c.until_commit > commit)
-    return sa.and_(t.head.c.since_commit <= commit, still)
-
-
 _listed = (
     sa.func.unnest(t.materialization.c.documents)
     .table_valued("id", with_ordinality="position", name="listed")
@@ -96,12 +89,15 @@ _listed = (
 )
 position = _listed.c.position
 """Where a document stands among those that its unit made; beside `current`."""
-current = (
-    t.head.join(t.materialization, t.materialization.c.id == t.head.c.materialization_id)
-    .join(_listed, sa.true())
-    .join(t.document, t.document.c.id == _listed.c.id)
-)
-"""Heads with their materializations and documents."""
+
+
+def current(head: sa.FromClause) -> sa.FromClause:
+    """Heads with their materializations and documents."""
+    return (
+        head.join(t.materialization, t.materialization.c.id == head.c.materialization_id)
+        .join(_listed, sa.true())
+        .join(t.document, t.document.c.id == _listed.c.id)
+    )
 
 
 def among(column: sa.ColumnElement[Any], values: Iterable[Any], kind: Any) -> sa.ColumnElement[bool]:
@@ -172,7 +168,8 @@ async def current_documents(
 
     With `units`, only those of these units.
     """
-    d, h, m = t.document.c, t.head.c, t.materialization.c
+    head = await heads_of(connection, environment, commit)
+    d, h, m = t.document.c, head.c, t.materialization.c
     schema = {"asset": pl.Int64} | {name: kind for name, kind in DOCUMENTS.items() if name != "pending"}
     found = await columns(
         connection,
@@ -180,8 +177,8 @@ async def current_documents(
             h.asset_id, d.id, d.address, h.unit, m.label, d.name, position, d.identity,
             d.media_type, d.sha256, d.field_digests, sa.func.coalesce(m.parent + "/" + m.label, m.label).label("path"),
         )
-        .select_from(current)
-        .where(h.environment_id == environment, h.asset_id.in_(list(assets)), as_of(commit), *_of_units(units)),
+        .select_from(current(head))
+        .where(h.environment_id == environment, h.asset_id.in_(list(assets)), as_of(h, commit), *_of_units(h, units)),
         schema,
     )  # fmt: skip
     found = found.with_columns(pl.lit(value=False).alias("pending"))
@@ -192,18 +189,19 @@ async def current_documents(
 
 async def current_identities(connection: AsyncConnection, environment: int, asset: int) -> pl.DataFrame:
     """The current documents of a source by name: unit and identity."""
-    d, h = t.document.c, t.head.c
+    head = await heads_of(connection, environment)
+    d, h = t.document.c, head.c
     return await columns(
         connection,
         sa.select(d.name, h.unit, d.identity)
-        .select_from(current)
-        .where(h.environment_id == environment, h.asset_id == asset, as_of(None)),
+        .select_from(current(head))
+        .where(h.environment_id == environment, h.asset_id == asset, as_of(h, None)),
         {"name": pl.String, "unit": pl.Binary, "identity": pl.Binary},
     )
 
 
-def _of_units(units: pl.Series | None) -> list[sa.ColumnElement[bool]]:
-    return [] if units is None else [among(t.head.c.unit, units.to_list(), BYTEA)]
+def _of_units(h: Any, units: pl.Series | None) -> list[sa.ColumnElement[bool]]:
+    return [] if units is None else [among(h.unit, units.to_list(), BYTEA)]
 
 
 async def made_units(
@@ -213,16 +211,20 @@ async def made_units(
 
     With `units`, only these.
     """
-    h, m, f = t.head.c, t.materialization.c, t.failure.c
+    head = await heads_of(connection, environment)
+    h, m, f = head.c, t.materialization.c, t.failure.c
     schema = {"asset": pl.Int64} | {
         name: MADE[name] for name in ("unit", "label", "parent", "definition", "inputs", "materialization")
     }
     heads = await columns(
         connection,
         sa.select(h.asset_id, h.unit, m.label, m.parent, m.definition_id, m.inputs, m.id)
-        .select_from(t.head.join(t.materialization, m.id == h.materialization_id))
+        .select_from(head.join(t.materialization, m.id == h.materialization_id))
         .where(
-            h.environment_id == environment, h.asset_id.in_(list(assets)), h.until_commit.is_(None), *_of_units(units)
+            h.environment_id == environment,
+            h.asset_id.in_(list(assets)),
+            h.until_commit.is_(None),
+            *_of_units(h, units),
         ),
         schema,
     )
@@ -279,7 +281,7 @@ async def former_members(connection: AsyncConnection, materializations: Collecti
     )
     past = await connection.execute(
         sa.select(c.materialization_id, c.parameter, d.address)
-        .select_from(t.collected.join(current, then))
+        .select_from(t.collected.join(current(t.head), then))
         .where(among(c.materialization_id, materializations, sa.BigInteger))
     )
     return frame([*given.all(), *past.all()], schema)
@@ -289,11 +291,12 @@ async def counts(
     connection: AsyncConnection, environment: int, asset: int, units: pl.Series | None = None
 ) -> tuple[int, int]:
     """How many units and documents an asset has; with `units`, how many of these there are, and their documents."""
-    h, m = t.head.c, t.materialization.c
+    head = await heads_of(connection, environment)
+    h, m = head.c, t.materialization.c
     row = await connection.execute(
         sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(sa.func.cardinality(m.documents)), 0))
-        .select_from(t.head.join(t.materialization, m.id == h.materialization_id))
-        .where(h.environment_id == environment, h.asset_id == asset, h.until_commit.is_(None), *_of_units(units))
+        .select_from(head.join(t.materialization, m.id == h.materialization_id))
+        .where(h.environment_id == environment, h.asset_id == asset, h.until_commit.is_(None), *_of_units(h, units))
     )
     found, documents = row.one()
     return int(found), int(documents)
@@ -387,10 +390,11 @@ async def last_failure(
 
 async def asset_counts(connection: AsyncConnection, environment: int) -> dict[int, tuple[int, int, datetime]]:
     """Units, documents and the time of the last materialization of every asset that has any."""
-    h, m = t.head.c, t.materialization.c
+    head = await heads_of(connection, environment)
+    h, m = head.c, t.materialization.c
     rows = await connection.execute(
         sa.select(h.asset_id, sa.func.count(), sa.func.sum(sa.func.cardinality(m.documents)), sa.func.max(m.made_at))
-        .select_from(t.head.join(t.materialization, m.id == h.materialization_id))
+        .select_from(head.join(t.materialization, m.id == h.materialization_id))
         .where(h.environment_id == environment, h.until_commit.is_(None))
         .group_by(h.asset_id)
     )
@@ -423,10 +427,11 @@ async def undeclared(
     connection: AsyncConnection, environment: int, declared: Collection[int]
 ) -> dict[int, tuple[str, list[tuple[bytes, int]]]]:
     """Assets that have units but are not declared any more: name, units with their materializations."""
-    h, a = t.head.c, t.asset.c
+    head = await heads_of(connection, environment)
+    h, a = head.c, t.asset.c
     rows = await connection.execute(
         sa.select(a.id, a.name, h.unit, h.materialization_id)
-        .select_from(t.head.join(t.asset, a.id == h.asset_id))
+        .select_from(head.join(t.asset, a.id == h.asset_id))
         .where(h.environment_id == environment, h.until_commit.is_(None), a.id.not_in(list(declared)))
     )
     found: dict[int, tuple[str, list[tuple[bytes, int]]]] = {}

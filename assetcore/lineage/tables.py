@@ -5,11 +5,12 @@
 
 Facts (`materialization`, `document`, `edge`, `definition`, `object`) are written once. What an asset currently *is* in an
 environment is the set of its heads whose `until_commit` is null; a head is superseded, never updated, so the asset as of any
-commit can be read. `watermark` is derived: it says at which commit an asset last changed and whether it was found settled, so
-that a plan in which nothing changed reads a row an asset instead of a row a unit. `failure` and `observation` are the last
-attempt and the last look at the outer world; both can be lost without losing a fact. So can what checks said: `check_result` of
-each thing that was looked at, `check_standing` (derived) of an asset as it is. What looking at the bytes told is `damage`,
-`verified` (how far that is) and `repeat`; all three can be found again.
+commit can be read. An environment that was created from another has no heads of an asset before its first commit to it: it has
+`borrowed` those of the other, so what is current is read through `heads.heads_of`. `watermark` is derived: it says at which commit an
+asset last changed and whether it was found settled, so that a plan in which nothing changed reads a row an asset instead of a row a
+unit. `failure` and `observation` are the last attempt and the last look at the outer world; both can be lost without losing a fact.
+So can what checks said: `check_result` of each thing that was looked at, `check_standing` (derived) of an asset as it is. What looking
+at the bytes told is `damage`, `verified` (how far that is) and `repeat`; all three can be found again.
 
 Identifiers of facts are given by the writer in blocks, so that the manifest in the bucket can name them before Postgres is told.
 The large tables carry no foreign keys: rows arrive by COPY within one transaction, and nothing deletes what they point to.
@@ -21,9 +22,9 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSONB
 
 __all__ = [
-    "answer", "asset", "block", "check_result", "check_standing", "check_version", "collected", "commit", "damage", "definition",
-    "document", "edge", "environment", "failure", "head", "materialization", "metadata", "object_", "observation", "part", "project",
-    "repeat", "run", "run_asset", "span", "spent", "verified", "watermark",
+    "answer", "asset", "block", "borrowed", "check_result", "check_standing", "check_version", "collected", "commit", "damage",
+    "definition", "document", "edge", "environment", "failure", "head", "materialization", "metadata", "object_", "observation",
+    "part", "project", "repeat", "run", "run_asset", "span", "spent", "verified", "watermark",
 ]  # fmt: skip
 
 metadata = sa.MetaData(
@@ -50,6 +51,8 @@ environment = sa.Table(
     sa.Column("id", sa.Integer, sa.Identity(), primary_key=True),
     sa.Column("project_id", sa.ForeignKey("project.id"), nullable=False),
     sa.Column("name", sa.Text, nullable=False),
+    sa.Column("base", JSONB(none_as_null=True), comment="what it was created from: an environment, and what each asset then was there"),
+    sa.Column("created_at", sa.DateTime(timezone=True)),
     sa.UniqueConstraint("project_id", "name"),
 )  # fmt: skip
 
@@ -235,6 +238,19 @@ sa.Index("uq_head_current", head.c.environment_id, head.c.asset_id, head.c.unit,
          postgresql_where=head.c.until_commit.is_(None))  # fmt: skip
 sa.Index("ix_head_past", head.c.environment_id, head.c.asset_id, head.c.until_commit,
          postgresql_where=head.c.until_commit.is_not(None))  # fmt: skip
+
+borrowed = sa.Table(
+    "borrowed", metadata,
+    sa.Column("environment_id", sa.Integer, nullable=False),
+    sa.Column("asset_id", sa.Integer, nullable=False),
+    sa.Column("lender_id", sa.Integer, nullable=False, comment="the environment whose heads stand for the asset"),
+    sa.Column("at_commit", sa.BigInteger, nullable=False, comment="as of this commit of the lender"),
+    sa.Column("since_commit", sa.BigInteger, nullable=False),
+    sa.Column("until_commit", sa.BigInteger),
+    comment="an asset of which an environment has no heads of its own, from one commit until another",
+)  # fmt: skip
+sa.Index("uq_borrowed_current", borrowed.c.environment_id, borrowed.c.asset_id, unique=True,
+         postgresql_where=borrowed.c.until_commit.is_(None))  # fmt: skip
 
 failure = sa.Table(
     "failure", metadata,

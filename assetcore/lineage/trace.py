@@ -18,7 +18,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from assetcore.documents import document_id
 from assetcore.lineage import tables as t
-from assetcore.lineage.read import among, as_of, columns, current, position
+from assetcore.lineage.heads import as_of, heads_of
+from assetcore.lineage.read import among, columns, current, position
 from assetcore.roots import GIVEN_TO
 
 __all__ = [
@@ -77,7 +78,7 @@ class Step:
     wholes: frozenset[tuple[int, int, int, int]]
 
 
-_d, _h, _m = t.document.c, t.head.c, t.materialization.c
+_d, _m = t.document.c, t.materialization.c
 _path = sa.collate(sa.func.translate(sa.func.coalesce(_m.parent + "/" + _m.label, _m.label), "/", "\x01"), "C")
 """The order of units in which `units.sort_documents` hands them over."""
 _columns = (
@@ -106,10 +107,12 @@ async def of_asset(
     connection: AsyncConnection, environment: int, asset: int, *, commit: int | None = None, limit: int | None = None
 ) -> list[Found]:
     """The documents of an asset, now or as of a commit, in order."""
+    head = await heads_of(connection, environment, commit)
+    h = head.c
     rows = await connection.execute(
         sa.select(*_columns)
-        .select_from(current)
-        .where(_h.environment_id == environment, _h.asset_id == asset, as_of(commit))
+        .select_from(current(head))
+        .where(h.environment_id == environment, h.asset_id == asset, as_of(h, commit))
         .order_by(_path, position)
         .limit(limit)
     )
@@ -120,6 +123,8 @@ async def by_unit(
     connection: AsyncConnection, environment: int, asset: int, label: str
 ) -> list[tuple[bytes, str, str | None]]:
     """The current units of an asset with this label, alone or below their parent: unit, label, parent."""
+    head = await heads_of(connection, environment)
+    h = head.c
     parent, slash, rest = label.partition("/")
     matches, names = [_m.label == label], [label]
     while slash:
@@ -128,33 +133,35 @@ async def by_unit(
         more, slash, rest = rest.partition("/")
         parent = f"{parent}/{more}"
     rows = await connection.execute(
-        sa.select(_h.unit, _m.label, _m.parent)
-        .select_from(_labelled(names))
+        sa.select(h.unit, _m.label, _m.parent)
+        .select_from(_labelled(head, names))
         .where(
-            sa.or_(*matches), _h.environment_id == environment, _h.asset_id == asset, _h.until_commit.is_(None)
+            sa.or_(*matches), h.environment_id == environment, h.asset_id == asset, h.until_commit.is_(None)
         )
     )  # fmt: skip
     return [(unit, name, above) for unit, name, above in rows]
 
 
-def _labelled(labels: Iterable[str]) -> sa.FromClause:
+def _labelled(head: sa.FromClause, labels: Iterable[str]) -> sa.FromClause:
     """The heads of units with one of these labels, first found by the index of their hashes."""
     each = sa.func.unnest(sa.cast(list(dict.fromkeys(labels)), ARRAY(sa.Text)))
     wanted = each.table_valued("label", name="wanted").render_derived()
     same = sa.and_(sa.func.hashtext(_m.label) == sa.func.hashtext(wanted.c.label), _m.label == wanted.c.label)
-    return wanted.join(t.materialization, same).join(t.head, _h.materialization_id == _m.id)
+    return wanted.join(t.materialization, same).join(head, head.c.materialization_id == _m.id)
 
 
 async def documents(connection: AsyncConnection, environment: int, asset: int, units: Collection[bytes]) -> list[Found]:
     """The current documents of these units of an asset."""
+    head = await heads_of(connection, environment)
+    h = head.c
     rows = await connection.execute(
         sa.select(*_columns)
-        .select_from(current)
+        .select_from(current(head))
         .where(
-            _h.environment_id == environment,
-            _h.asset_id == asset,
-            _h.until_commit.is_(None),
-            among(_h.unit, units, BYTEA),
+            h.environment_id == environment,
+            h.asset_id == asset,
+            h.until_commit.is_(None),
+            among(h.unit, units, BYTEA),
         )
         .order_by(_path, position)
     )
@@ -163,6 +170,8 @@ async def documents(connection: AsyncConnection, environment: int, asset: int, u
 
 async def with_prefix(connection: AsyncConnection, environment: int, prefix: str) -> list[Found]:
     """The current documents whose id begins with this."""
+    head = await heads_of(connection, environment)
+    h = head.c
     low, high = _range(prefix)
     first = t.materialization.alias("first")
     # By the unit that made it first: from a document there is no way to the materializations that hold it.
@@ -170,10 +179,10 @@ async def with_prefix(connection: AsyncConnection, environment: int, prefix: str
         sa.select(*_columns)
         .select_from(
             t.document.join(first, first.c.id == _d.materialization_id)
-            .join(t.head, sa.and_(_h.asset_id == first.c.asset_id, _h.unit == first.c.unit))
-            .join(t.materialization, sa.and_(_m.id == _h.materialization_id, _d.id == sa.any_(_m.documents)))
+            .join(head, sa.and_(h.asset_id == first.c.asset_id, h.unit == first.c.unit))
+            .join(t.materialization, sa.and_(_m.id == h.materialization_id, _d.id == sa.any_(_m.documents)))
         )
-        .where(_h.environment_id == environment, _h.until_commit.is_(None), _d.sha256 >= low, _d.sha256 <= high)
+        .where(h.environment_id == environment, h.until_commit.is_(None), _d.sha256 >= low, _d.sha256 <= high)
         .order_by(_d.asset_id, _path)
         .limit(50)
     )
@@ -185,14 +194,16 @@ async def qualified(connection: AsyncConnection, environment: int, found: Sequen
     below = [f for f in found if f.parent is not None]
     if not below:
         return list(found)
+    head = await heads_of(connection, environment)
+    h = head.c
     labels = {f.unit for f in below}
     rows = await connection.execute(
-        sa.select(_h.asset_id, _m.label)
-        .select_from(_labelled(labels))
+        sa.select(h.asset_id, _m.label)
+        .select_from(_labelled(head, labels))
         .where(
-            _h.environment_id == environment, _h.until_commit.is_(None), _h.asset_id.in_({f.asset for f in below}),
+            h.environment_id == environment, h.until_commit.is_(None), h.asset_id.in_({f.asset for f in below}),
         )
-        .group_by(_h.asset_id, _m.label)
+        .group_by(h.asset_id, _m.label)
         .having(sa.func.count() > 1)
     )  # fmt: skip
     repeated = {(asset, label) for asset, label in rows}
@@ -201,7 +212,7 @@ async def qualified(connection: AsyncConnection, environment: int, found: Sequen
 
 async def up(connection: AsyncConnection, environment: int, ids: Collection[int]) -> Step:
     """What these documents were made of: by what their unit currently is, or by what made them first."""
-    made = await connection.execute(_makers(environment, ids))
+    made = await connection.execute(_makers(await heads_of(connection, environment), environment, ids))
     maker = {document: now or first for document, first, now in made}
     by_maker: dict[int, list[int]] = {}
     for document, materialization in maker.items():
@@ -228,13 +239,15 @@ async def down(connection: AsyncConnection, environment: int, ids: Collection[in
     """
     twins = await _twins(connection, ids)
     asked, ids = {**{i: i for i in ids}, **twins}, [*ids, *twins]
+    head = await heads_of(connection, environment)
+    h = head.c
     e, c = t.edge.c, t.collected.c
     made = sa.func.unnest(_m.documents).table_valued("id", name="made").render_derived()
-    now = sa.and_(_h.materialization_id == _m.id, _h.environment_id == environment, _h.until_commit.is_(None))
+    now = sa.and_(h.materialization_id == _m.id, h.environment_id == environment, h.until_commit.is_(None))
     direct = await connection.execute(
         sa.select(e.document_id, made.c.id)
         .select_from(
-            t.edge.join(t.materialization, _m.id == e.materialization_id).join(t.head, now).join(made, sa.true())
+            t.edge.join(t.materialization, _m.id == e.materialization_id).join(head, now).join(made, sa.true())
         )
         .where(among(e.document_id, ids, sa.BigInteger))
     )
@@ -262,7 +275,7 @@ async def down(connection: AsyncConnection, environment: int, ids: Collection[in
                 .join(m2, m2.c.id == h2.c.materialization_id)
                 .join(given, sa.true())
                 .join(t.materialization, _m.id == c.materialization_id)
-                .join(t.head, now)
+                .join(head, now)
                 .join(made, sa.true())
             )
             .where(among(given.c.id, ids, sa.BigInteger))
@@ -341,21 +354,21 @@ async def look_up(connection: AsyncConnection, ids: Iterable[int]) -> dict[int, 
     return {row[0]: Found(*row) for row in rows}
 
 
-def _makers(environment: int, ids: Collection[int]) -> sa.Select[Any, Any, Any]:
+def _makers(head: sa.FromClause, environment: int, ids: Collection[int]) -> sa.Select[Any, Any, Any]:
     """For each document: the materialization that made it first, and the one that its unit currently is, if that holds it."""
-    first, now = t.materialization.alias("first"), t.materialization.alias("now")
+    h, first, now = head.c, t.materialization.alias("first"), t.materialization.alias("now")
     is_current = sa.and_(
-        _h.environment_id == environment,
-        _h.asset_id == first.c.asset_id,
-        _h.unit == first.c.unit,
-        _h.until_commit.is_(None),
+        h.environment_id == environment,
+        h.asset_id == first.c.asset_id,
+        h.unit == first.c.unit,
+        h.until_commit.is_(None),
     )
-    holds = sa.and_(now.c.id == _h.materialization_id, _d.id == sa.any_(now.c.documents))
+    holds = sa.and_(now.c.id == h.materialization_id, _d.id == sa.any_(now.c.documents))
     return (
         sa.select(_d.id, first.c.id, now.c.id)
         .select_from(
             t.document.join(first, first.c.id == _d.materialization_id)
-            .outerjoin(t.head, is_current)
+            .outerjoin(head, is_current)
             .outerjoin(now, holds)
         )
         .where(among(_d.id, ids, sa.BigInteger))

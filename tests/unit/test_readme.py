@@ -66,7 +66,7 @@ def test_the_table_of_verbs_has_every_verb_with_options_of_its_own() -> None:
 
 def test_options_that_the_readme_names_alone_are_options_of_some_verb() -> None:
     """`--force` in a sentence is an option of at least one verb."""
-    verbs = [_verb([name, *_only(name)]) for section in VERBS.values() for name in section]
+    verbs = [verb for section in VERBS.values() for name in section for verb in _verbs(name)]
     known = {option for verb in verbs for p in verb.params for option in (*p.opts, *p.secondary_opts)}
     for text in readme.inline():
         if text.startswith("-"):
@@ -184,10 +184,10 @@ def _verb(words: list[str]) -> click.Command:
     return command
 
 
-def _only(name: str) -> list[str]:
-    """The first verb of a group, so that the verb is one that can be called."""
+def _verbs(name: str) -> list[click.Command]:
+    """The verb of this name; of a group its verbs, which are those that can be called."""
     command = _verb([name])
-    return list(command.commands)[:1] if isinstance(command, click.Group) else []
+    return list(command.commands.values()) if isinstance(command, click.Group) else [command]
 
 
 def _options_exist(command: click.Command, options: list[str]) -> None:

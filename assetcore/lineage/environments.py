@@ -1,0 +1,258 @@
+"""Environments: which are there, and from which point of another does each start?
+
+An environment that is created from another gets a row for each asset: the watermark of the other, and the loan of its heads. No
+unit is copied. Its base remembers what each asset of the other then was: whether that has moved on since is one comparison an asset.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import polars as pl
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from assetcore.errors import NothingSelectedError, UsageError
+from assetcore.lineage import tables as t
+from assetcore.lineage.commit import allocate
+from assetcore.lineage.heads import Loan, as_of, loans
+from assetcore.lineage.read import columns, watermarks
+
+__all__ = [
+    "Base", "Environment", "Pin", "borrow", "create", "drop", "every", "find", "hold", "keep_base", "last_runs", "pins", "registered",
+    "take_standing", "units_at",
+]  # fmt: skip
+
+DERIVED = (t.watermark, t.failure, t.check_standing)
+"""What is known of an asset in an environment without reading its units."""
+
+
+class Pin(NamedTuple):
+    """What an asset of an environment is at one moment: the commit that changed it last, and whose heads tell it, as of which commit."""
+
+    changed: int
+    lender: int
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """What an environment was created from: another, as its assets were then."""
+
+    environment: int
+    assets: Mapping[int, Pin] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "environment": self.environment,
+            "assets": {str(asset): list(pin) for asset, pin in self.assets.items()},
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Base:
+        return cls(value["environment"], {int(asset): Pin(*pin) for asset, pin in value["assets"].items()})
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """A named view of what every asset currently is; `own` counts the assets of which it has heads of its own."""
+
+    id: int
+    name: str
+    base: Base | None
+    created_at: datetime | None
+    assets: int = 0
+    own: int = 0
+    units: int = 0
+    documents: int = 0
+    made_at: datetime | None = None
+
+
+async def every(connection: AsyncConnection, project: int) -> list[Environment]:
+    """The environments of a project in which there is anything, by name."""
+    e, w, b = t.environment.c, t.watermark.c, t.borrowed.c
+    lent = sa.and_(b.environment_id == w.environment_id, b.asset_id == w.asset_id, b.until_commit.is_(None))
+    rows = await connection.execute(
+        sa.select(
+            e.id, e.name, e.base, e.created_at, sa.func.count(w.asset_id), sa.func.count(w.asset_id) - sa.func.count(b.asset_id),
+            sa.func.coalesce(sa.func.sum(w.units), 0), sa.func.coalesce(sa.func.sum(w.documents), 0), sa.func.max(w.made_at),
+        )
+        .select_from(t.environment.outerjoin(t.watermark, w.environment_id == e.id).outerjoin(t.borrowed, lent))
+        .where(e.project_id == project)
+        .group_by(e.id)
+        .having(sa.or_(sa.func.count(w.asset_id) > 0, e.created_at.is_not(None)))
+        .order_by(e.name)
+    )  # fmt: skip
+    return [
+        Environment(
+            i, name, base and Base.from_json(base), created_at, assets, own, int(units), int(documents), made_at
+        )
+        for i, name, base, created_at, assets, own, units, documents, made_at in rows
+    ]
+
+
+async def find(connection: AsyncConnection, project: int, name: str) -> Environment:
+    """The environment of this name. Raises NothingSelectedError."""
+    known = await every(connection, project)
+    for one in known:
+        if one.name == name:
+            return one
+    names = ", ".join(one.name for one in known)
+    raise NothingSelectedError(
+        f"There is no environment {name!r}; there are: {names or 'none yet'}.", hint="See: aipctl env ls"
+    )
+
+
+async def hold(connection: AsyncConnection, project: int) -> None:
+    """For the rest of the transaction no commit comes between."""
+    await connection.execute(sa.select(t.project.c.id).where(t.project.c.id == project).with_for_update())
+
+
+async def pins(connection: AsyncConnection, environment: int) -> dict[int, Pin]:
+    """What every asset of an environment now is."""
+    marks = await watermarks(connection, environment)
+    lent = await loans(connection, environment)
+    return {a: Pin(m.changed, *lent.get(a, Loan(environment, m.last))) for a, m in marks.items()}
+
+
+async def create(connection: AsyncConnection, project: int, name: str, source: Environment) -> Environment:
+    """A new environment in which everything is as it is in another. Raises UsageError where the name is taken."""
+    await hold(connection, project)
+    e = t.environment
+    if any(one.name == name for one in await every(connection, project)):
+        raise UsageError(
+            f"There is an environment {name!r} already.", hint=f"See: aipctl env ls, or: aipctl env drop {name}"
+        )
+    base = Base(source.id, await pins(connection, source.id))
+    values = {"base": base.to_json(), "created_at": sa.func.now()}
+    row = await connection.execute(
+        insert(e).values(project_id=project, name=name, **values)
+        .on_conflict_do_update(index_elements=["project_id", "name"], set_=values)
+        .returning(e.c.id, e.c.created_at)
+    )  # fmt: skip
+    identifier, created_at = row.one()
+    await borrow(connection, identifier, source.id, base.assets)
+    return Environment(identifier, name, base, created_at)
+
+
+async def borrow(connection: AsyncConnection, environment: int, source: int, assets: Mapping[int, Pin]) -> int:
+    """These assets are from now on what they are in another environment; returns the commit since which."""
+    number = await allocate(connection) >> 20
+    b = t.borrowed
+    if not assets:
+        return number
+    mine = sa.and_(b.c.environment_id == environment, b.c.asset_id.in_(list(assets)))
+    await connection.execute(sa.update(b).where(mine, b.c.until_commit.is_(None)).values(until_commit=number))
+    rows = [
+        {
+            "environment_id": environment,
+            "asset_id": asset,
+            "lender_id": pin.lender,
+            "at_commit": pin.at,
+            "since_commit": number,
+        }
+        for asset, pin in assets.items()
+    ]
+    await connection.execute(sa.insert(b), rows)
+    for table in DERIVED:
+        await _forget(connection, table, environment, assets)
+        columns = [c for c in table.c if c.name != "environment_id"]
+        await connection.execute(
+            sa.insert(table).from_select(
+                ["environment_id", *(c.name for c in columns)],
+                sa.select(sa.literal(environment, sa.Integer), *columns).where(
+                    table.c.environment_id == source, _of_assets(table, assets)
+                ),
+            )
+        )
+    return number
+
+
+async def drop(connection: AsyncConnection, project: int, environment: Environment) -> None:
+    """Nothing is current in an environment any more; what it was stays known, and its bytes stay."""
+    await hold(connection, project)
+    number = await allocate(connection) >> 20
+    for table in (t.head, t.borrowed):
+        await connection.execute(
+            sa.update(table)
+            .where(table.c.environment_id == environment.id, table.c.until_commit.is_(None))
+            .values(until_commit=number)
+        )
+    for table in DERIVED:
+        await connection.execute(sa.delete(table).where(table.c.environment_id == environment.id))
+    await connection.execute(
+        sa.update(t.environment).where(t.environment.c.id == environment.id).values(base=sa.null(), created_at=None)
+    )
+
+
+async def keep_base(connection: AsyncConnection, environment: int, base: Base) -> None:
+    """An environment starts from this point of another from now on."""
+    await connection.execute(
+        sa.update(t.environment).where(t.environment.c.id == environment).values(base=base.to_json())
+    )
+
+
+async def take_standing(connection: AsyncConnection, environment: int, source: int, asset: int, last: int) -> None:
+    """What checks say of an asset in one environment, they say of it in another that is the same, as of its last commit."""
+    s = t.check_standing
+    await _forget(connection, s, environment, [asset])
+    kept = [c for c in s.c if c.name not in ("environment_id", "last_commit")]
+    await connection.execute(
+        sa.insert(s).from_select(
+            ["environment_id", "last_commit", *(c.name for c in kept)],
+            sa.select(sa.literal(environment, sa.Integer), sa.literal(last, sa.BigInteger), *kept).where(
+                s.c.environment_id == source, _of_assets(s, [asset])
+            ),
+        )
+    )
+
+
+async def registered(connection: AsyncConnection, project: int) -> dict[int, tuple[str, str]]:
+    """The name and the group of every asset that a project has or had."""
+    a = t.asset.c
+    rows = await connection.execute(sa.select(a.id, a.name, a.flow).where(a.project_id == project))
+    return {identifier: (name, flow) for identifier, name, flow in rows}
+
+
+async def last_runs(
+    connection: AsyncConnection, environment: int, assets: Collection[int]
+) -> dict[int, tuple[str, datetime]]:
+    """Which run committed last to each of these assets, and when."""
+    c = t.commit.c
+    last = (
+        sa.select(sa.func.max(c.id))
+        .where(c.environment_id == environment, c.asset_id.in_(list(assets)))
+        .group_by(c.asset_id)
+    )
+    rows = await connection.execute(sa.select(c.asset_id, c.run_id, c.at).where(c.id.in_(last)))
+    return {asset: (run, at) for asset, run, at in rows}
+
+
+async def units_at(connection: AsyncConnection, pin: Pin | None, asset: int) -> pl.DataFrame:
+    """What the units of an asset were where a pin points to: unit and materialization."""
+    schema = {"unit": pl.Binary, "materialization": pl.Int64}
+    if pin is None:
+        return pl.DataFrame(schema=schema)
+    h = t.head.c
+    return await columns(
+        connection,
+        sa.select(h.unit, h.materialization_id).where(
+            h.environment_id == pin.lender, h.asset_id == asset, as_of(h, pin.at)
+        ),
+        schema,
+    )
+
+
+async def _forget(connection: AsyncConnection, table: sa.Table, environment: int, assets: Collection[int]) -> None:
+    await connection.execute(sa.delete(table).where(table.c.environment_id == environment, _of_assets(table, assets)))
+
+
+def _of_assets(table: sa.Table, assets: Collection[int]) -> sa.ColumnElement[bool]:
+    if "asset_id" in table.c:
+        return table.c.asset_id.in_(list(assets))
+    v = t.check_version.c
+    return table.c.check_id.in_(sa.select(v.id).where(v.asset_id.in_(list(assets))))

@@ -1,0 +1,97 @@
+"""Heads: what is every unit, seen from an environment?
+
+An environment that was created from another copies nothing: it borrows each asset as the other had it, until its own first commit to
+that asset takes the heads over. So what is current in an environment is its own heads, and those of others at the commit at which
+they were borrowed; whoever asks reads them through `heads_of`. In one that borrows nothing, these are the rows of the table as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from assetcore.lineage import tables as t
+
+__all__ = ["Loan", "as_of", "heads_of", "lent_heads", "loans", "take_over"]
+
+
+class Loan(NamedTuple):
+    """Whose heads stand for an asset, and as of which commit."""
+
+    lender: int
+    at: int
+
+
+async def loans(connection: AsyncConnection, environment: int, commit: int | None = None) -> dict[int, Loan]:
+    """What an environment borrows now, or borrowed at one of its commits, by asset."""
+    b = t.borrowed.c
+    rows = await connection.execute(
+        sa.select(b.asset_id, b.lender_id, b.at_commit).where(b.environment_id == environment, _standing(b, commit))
+    )
+    return {asset: Loan(lender, at) for asset, lender, at in rows}
+
+
+async def heads_of(connection: AsyncConnection, environment: int, commit: int | None = None) -> sa.FromClause:
+    """The table `head` as an environment sees it now, or saw it at a commit: its own rows, and in their place those it borrows.
+
+    What is borrowed is told as current rows of this environment. To be narrowed by `as_of`, asset and unit as the table would be.
+    """
+    borrowed = await loans(connection, environment, commit)
+    if not borrowed:
+        return t.head
+    h = t.head.c
+    own = sa.select(*h).where(h.environment_id == environment, h.asset_id.not_in(list(borrowed)))
+    return sa.union_all(own, *lent_heads(environment, borrowed)).subquery("head")
+
+
+def as_of(h: Any, commit: int | None) -> sa.ColumnElement[bool]:
+    """Heads (columns) that are current, or were at a commit."""
+    return _standing(h, commit)
+
+
+def lent_heads(environment: int, borrowed: Mapping[int, Loan]) -> list[sa.Select[*tuple[Any, ...]]]:
+    """The heads of others that stand for these assets, as rows of this environment.
+
+    One part for what still is and one for what was, because each has its own index; for each lender, whatever the number of assets.
+    """
+    h = t.head.c
+    parts: list[sa.Select[*tuple[Any, ...]]] = []
+    for lender in sorted({loan.lender for loan in borrowed.values()}):
+        commits = {asset: loan.at for asset, loan in borrowed.items() if loan.lender == lender}
+        at = sa.case(commits, value=h.asset_id)
+        rows = sa.select(
+            sa.literal(environment, sa.Integer).label("environment_id"), h.asset_id, h.unit, h.materialization_id, h.since_commit,
+            sa.cast(sa.null(), sa.BigInteger).label("until_commit"),
+        ).where(h.environment_id == lender, h.asset_id.in_(list(commits)), h.since_commit <= at)  # fmt: skip
+        parts.append(rows.where(h.until_commit.is_(None)))
+        parts.append(rows.where(h.until_commit > min(commits.values()), h.until_commit > at))
+    return parts
+
+
+async def take_over(connection: AsyncConnection, environment: int, asset: int, commit: int) -> None:
+    """Before an environment's first commit to an asset that it borrows: the heads become its own, in one statement.
+
+    They keep the commit since which they are what they are, so that a unit that was given the asset as of that commit still finds it.
+    """
+    loan = (await loans(connection, environment)).get(asset)
+    if loan is None:
+        return
+    b = t.borrowed
+    for rows in lent_heads(environment, {asset: loan}):
+        await connection.execute(sa.insert(t.head).from_select([c.name for c in t.head.c], rows))
+    await connection.execute(
+        sa.update(b)
+        .where(b.c.environment_id == environment, b.c.asset_id == asset, b.c.until_commit.is_(None))
+        .values(until_commit=commit)
+    )
+
+
+def _standing(columns: Any, commit: int | None) -> sa.ColumnElement[bool]:
+    """Rows that hold from one commit until another: those that hold now, or did at a commit."""
+    if commit is None:
+        return columns.until_commit.is_(None)
+    still = sa.or_(columns.until_commit.is_(None), columns.until_commit > commit)
+    return sa.and_(columns.since_commit <= commit, still)

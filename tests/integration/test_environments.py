@@ -1,0 +1,223 @@
+"""Environments: how is one made from another, compared with it, and put in its place?"""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import sqlalchemy as sa
+
+from assetcore.errors import NothingSelectedError, PromotionError, UsageError
+from assetcore.lineage import schema
+from assetcore.lineage import tables as t
+from assetcore.settings import Settings
+from tests.integration.command import Command
+from tests.integration.world import World
+
+pytestmark = pytest.mark.integration
+
+CODE = """
+    @asset
+    async def chunks(topic: Topic = each(topics)) -> list[Chunk]:
+        return [Chunk(name=f"{topic.stem}-{i}", text=line{how}, ordinal=i) for i, line in enumerate(topic.text.splitlines())]
+
+    @asset
+    async def report(chunks: list[Chunk] = collect(chunks)) -> Report:
+        return Report(name="report", text=" ".join(c.text for c in chunks))
+"""
+
+CHECK = """
+    from assetcore import check
+
+    @check(report, blocking=True)
+    def loud(report: Report) -> bool:
+        return report.text.isupper()
+"""
+
+
+def at(world: World, environment: str) -> World:
+    """The same project, seen from another environment."""
+    return World(world.settings.using("test", environment=environment))
+
+
+@pytest.fixture
+async def world(settings: Settings) -> World:
+    """A project of three topics, all of it made in prod."""
+    world = World(settings)
+    world.code(CODE.replace("{how}", ""))
+    for name in ("a", "b", "c"):
+        world.document(f"{name}.txt", f"{name} one\n{name} two")
+    await world.materialize()
+    return world
+
+
+async def rows(world: World, table: sa.Table) -> int:
+    engine = schema.connect(str(world.settings.database_url))
+    async with engine.connect() as connection:
+        found = (await connection.execute(sa.select(sa.func.count()).select_from(table))).scalar_one()
+    await engine.dispose()
+    return int(found)
+
+
+async def test_an_environment_is_what_it_was_created_from_and_nothing_is_copied(world: World) -> None:
+    """Right after its creation all is fresh and readable, no unit has a row of its own, and what happens in prod is not seen in it."""
+    before = await rows(world, t.head)
+    async with world.open() as session:
+        await session.create_environment("pr")
+        assert (await session.compare_environments("pr", "prod")).to_json()["same"]
+    assert await rows(world, t.head) == before
+    pr = at(world, "pr")
+    assert await pr.plan() == {}
+    was = await world.contents()
+    assert await pr.contents() == was
+
+    world.document("a.txt", "a changed")
+    await world.materialize()
+    assert await pr.contents() == was
+    async with pr.open() as session:
+        assert [n.document for n in (await session.lineage("report")).nodes].count("a-1") == 1
+        found = {e["environment"]: e for e in await session.environments()}
+        assert (found["pr"]["from"], found["pr"]["own"], found["pr"]["units"]) == ("prod", 0, found["prod"]["units"])
+        [hit] = await session.show("chunks[a.txt]/a-1")
+        assert hit.content == b"a two"
+
+
+async def test_a_run_in_an_environment_makes_what_differs_and_prod_reuses_it(world: World) -> None:
+    """New code runs once: in the environment; the other environment takes the results over by recipe, or by promotion."""
+    async with world.open() as session:
+        await session.create_environment("pr")
+    world.code(CODE.replace("{how}", ".upper()"))
+    pr = at(world, "pr")
+    assert await pr.made() == {"chunks": {"made": 3}, "report": {"made": 1}}
+    assert await pr.plan() == {}
+    assert (await world.contents())["report"]["report", "report"] == b"a one a two b one b two c one c two"
+    assert (await pr.contents())["report"]["report", "report"] == b"A ONE A TWO B ONE B TWO C ONE C TWO"
+    async with pr.open() as session:
+        diff = (await session.compare_environments("pr", "prod")).to_json()
+        assert {a["asset"]: a["changed"] for a in diff["assets"]} == {"chunks": 6, "report": 1}
+        assert {"unit": "a.txt", "document": "a-0", "change": "changed"} in diff["assets"][0]["documents"]
+        assert len((await session.lineage("report")).nodes) == 1 + 6 + 3
+        assert {n.asset for n in (await session.lineage("topics[a.txt]", "down")).nodes} == {
+            "topics",
+            "chunks",
+            "report",
+        }
+    assert await at(world, "other").made() == {"chunks": {"reused": 3}, "report": {"reused": 1}}
+    assert await pr.made("chunks", force=True) == {"chunks": {"unchanged": 3}}
+
+
+async def test_promoting_moves_pointers_and_leaves_nothing_stale(world: World) -> None:
+    """What was made in an environment is what prod is afterwards: added, changed and gone documents; no plan finds anything to do."""
+    async with world.open() as session:
+        await session.create_environment("pr")
+    world.code(CODE.replace("{how}", ".upper()"))
+    world.remove("c.txt")
+    world.document("d.txt", "d one")
+    pr = at(world, "pr")
+    await pr.materialize()
+    async with world.open() as session:
+        promoted = await session.promote("pr", "prod")
+        assert {name: (units, gone) for name, units, gone in promoted.assets} == {
+            "topics": (1, 1), "chunks": (3, 1), "report": (1, 0),
+        }  # fmt: skip
+        assert (await session.compare_environments("pr", "prod")).to_json()["same"]
+        assert [run.selection for run in await session.runs(promoted.run)] == ["promote pr"]
+        assert (await session.promote("pr", "prod")).run is None
+    assert await world.plan() == {}
+    assert await pr.plan() == {}
+    assert await world.contents() == await pr.contents()
+
+    world.document("a.txt", "a again")  # and a second change on the same environment
+    assert await pr.made() == {"chunks": {"made": 1}, "report": {"made": 1}}
+    async with world.open() as session:
+        assert {name for name, *_ in (await session.promote("pr", "prod")).assets} == {"topics", "chunks", "report"}
+    assert await world.plan() == {}
+
+
+async def test_what_has_moved_on_is_not_overwritten(world: World) -> None:
+    """Promotion is refused when the other has changed since; rebasing takes that over, unit by unit, and keeps what was made here."""
+    async with world.open() as session:
+        await session.create_environment("pr")
+    pr = at(world, "pr")
+    world.document("a.txt", "a in pr")
+    await pr.materialize()
+    world.document("a.txt", "a one\na two")
+    world.document("b.txt", "b in prod")
+    world.document("d.txt", "d in prod")
+    await world.materialize()
+    async with world.open() as session:
+        with pytest.raises(
+            PromotionError, match=r"prod has moved on since pr was created from it: topics .run .*chunks.*report"
+        ):
+            await session.promote("pr", "prod")
+        with pytest.raises(PromotionError, match="are stale by that"):  # the folder now differs from both
+            await session.promote("pr", "prod", rebase=True)
+        diff = (await session.compare_environments("pr", "prod")).to_json()
+    changed = {(a["asset"], d["document"]) for a in diff["assets"] for d in a["documents"]}
+    assert changed == {("topics", "a.txt"), ("chunks", "a-0"), ("chunks", "a-1"), ("report", "report")}
+    world.document("a.txt", "a in pr")
+    assert await pr.made() == {"report": {"made": 1}}
+    async with world.open() as session:
+        await session.promote("pr", "prod")
+    assert await world.plan() == {}
+    assert (await world.contents())["report"]["report", "report"] == b"a in pr b in prod c one c two d in prod"
+
+
+async def test_blocking_checks_stand_before_a_promotion(world: World) -> None:
+    """A check that has not been asked of the environment as it is, or has not passed, keeps it from being promoted."""
+    async with world.open() as session:
+        await session.create_environment("pr")
+    pr = at(world, "pr")
+    world.code(CODE.replace("{how}", ".upper()"))
+    await pr.materialize()
+    world.code(CODE.replace("{how}", ".upper()") + CHECK)
+    async with world.open() as session:
+        with pytest.raises(PromotionError, match=r"not been asked of pr as it is: report.loud"):
+            await session.promote("pr", "prod")
+    await pr.materialize()
+    async with world.open() as session:
+        await session.promote("pr", "prod")
+    assert await world.plan() == {}
+    async with world.open() as session:
+        assert (await session.plan()).up_to_date  # what the check said holds for prod as well
+
+
+async def test_a_dropped_environment_is_gone_and_what_it_made_is_not(world: World) -> None:
+    """After a drop its name is free, those created from it stay as they are, and its results are reused."""
+    async with world.open() as session:
+        await session.create_environment("pr")
+    world.code(CODE.replace("{how}", ".upper()"))
+    await at(world, "pr").materialize()
+    async with world.open() as session:
+        await session.create_environment("pr-of-pr", "pr")
+        with pytest.raises(UsageError, match="already"):
+            await session.create_environment("pr")
+        await session.drop_environment("pr")
+        with pytest.raises(NothingSelectedError, match="There is no environment 'pr'; there are: pr-of-pr, prod"):
+            await session.drop_environment("pr")
+        with pytest.raises(UsageError, match="cannot be dropped"):
+            await session.drop_environment("prod")
+        with pytest.raises(UsageError, match="was not created from prod"):
+            await session.promote("pr-of-pr", "prod")
+    assert (await at(world, "pr-of-pr").contents())["report"][
+        "report", "report"
+    ] == b"A ONE A TWO B ONE B TWO C ONE C TWO"
+    async with world.open() as session:
+        await session.create_environment("pr", "prod")
+    assert await at(world, "pr").made() == {"chunks": {"reused": 3}, "report": {"reused": 1}}
+
+
+async def test_the_verbs_tell_it(world: World, variables: dict[str, str]) -> None:
+    """`aipctl env` in a shell: create, ls, diff, promote, drop, each also as one JSON object."""
+    aipctl = Command(world.root, variables)
+    assert "pr is what prod is, in 3 assets" in aipctl("env", "create", "pr", "--from", "prod").out
+    world.code(CODE.replace("{how}", ".upper()"))
+    await at(world, "pr").materialize()
+    assert [e["environment"] for e in aipctl("env", "ls", "--json").json["environments"]] == ["pr", "prod"]
+    told = aipctl("env", "diff", "pr", "prod", "--exit-code")
+    assert told.code == 2
+    assert "~ chunks[a.txt]/a-0" in told.out
+    assert "pr against prod: 7 changed." in told.out
+    assert "prod is now what pr is: 4 units moved" in aipctl("env", "promote", "pr", "--to", "prod").out
+    assert json.loads(aipctl("env", "drop", "pr", "--json").out) == {"environment": "pr"}
+    assert aipctl("env", "diff", "pr", "prod").code == 4
