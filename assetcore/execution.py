@@ -376,15 +376,15 @@ class Run:
         )
         if not self._has_slice(name, needed, marks):
             self.slices.pop(name, None)
-            states = await asset_states(project, connection, {*needed, name}, {name: definition})
+            states = await asset_states(project, connection, {*needed, name}, {name: definition}, judged={name})
             return marks, states[name], {n: self._view(n, states[n].documents) for n in needed}
         within = [n for n in needed if n in self.slices]
         units = pl.concat([self.slices[n].units for n in within]).unique()
-        states = await asset_states(project, connection, within, {}, units)
+        states = await asset_states(project, connection, within, {}, units=units, judged=())
         states = {n: replace(found, documents=self.slices[n].of(found.documents)) for n, found in states.items()}
         part = self.slices[name] = self.slices[name].widened(states[graph.chain(name)[1]].documents["address"])
-        states |= await asset_states(project, connection, [n for n in needed if n not in self.slices], {})
-        states |= await asset_states(project, connection, [name], {name: definition}, part.units)
+        states |= await asset_states(project, connection, [n for n in needed if n not in self.slices], {}, judged=())
+        states |= await asset_states(project, connection, [name], {name: definition}, units=part.units, judged={name})
         return marks, states[name], {n: self._view(n, states[n].documents) for n in needed}
 
     def _has_slice(self, name: str, needed: Collection[str], marks: Mapping[int, read.Watermark]) -> bool:

@@ -113,6 +113,11 @@ class Graph:
         downstream = (d for n in self.downstream(name) for d in self.assets[n].dependencies)
         return frozenset(d.by for d in downstream if d.by is not None and d.upstream.name == name)
 
+    def is_taken_in_parts(self, name: str) -> bool:
+        """Whether some asset looks at parts of the documents of `name`: groups them by a field, or is handed only some fields."""
+        downstream = (d for n in self.downstream(name) for d in self.assets[n].dependencies)
+        return any(d.upstream.name == name and (d.by is not None or d.fields is not None) for d in downstream)
+
     @cached_property
     def _rank(self) -> dict[str, int]:
         return {name: index for index, name in enumerate(self.assets)}

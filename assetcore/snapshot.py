@@ -24,7 +24,7 @@ from assetcore.lineage.schema import Connection
 from assetcore.plan import AssetState, Choice, Snapshot, unsettled, without_lost
 from assetcore.project import Project
 from assetcore.slices import Slice, slicing
-from assetcore.staleness import Definition
+from assetcore.staleness import MADE, Definition
 from assetcore.units import document_address, group_address, sort_documents
 
 __all__ = [
@@ -82,7 +82,9 @@ async def take(project: Project, choice: Choice, *, rehash: bool = False, entire
         whole = {*(choice.assets if choice.force else choice.units), *(n for n in changed if n not in differing)}
         how = slicing(graph, look, settled, changed, whole)
         needed = {up for n in look for direct in graph.upstream(n) for up in graph.chain(direct)} | look
-        states = await asset_states(project, connection, {n for n in needed if not how.partial(n)}, definitions)
+        states = await asset_states(
+            project, connection, {n for n in needed if not how.partial(n)}, definitions, judged=None if entire else look
+        )
         slices: dict[str, Slice] = {}
         for name in graph.ordered(how.roots):
             if name in differing:
@@ -91,7 +93,7 @@ async def take(project: Project, choice: Choice, *, rehash: bool = False, entire
                 upstream = graph.chain(name)[1]
                 slices[name] = Slice(_addresses(slices[upstream], states[upstream].documents), settled[name])
             if how.partial(name):
-                states |= await asset_states(project, connection, [name], definitions, slices[name].units)
+                states |= await asset_states(project, connection, [name], definitions, units=slices[name].units)
         seconds = await read.seconds_per_unit(connection, project.id) if look else {}
     observed: dict[str, pl.DataFrame] = {}
     for name in names:
@@ -200,21 +202,29 @@ async def asset_states(
     connection: Connection,
     names: Iterable[str],
     definitions: Mapping[str, Definition],
+    *,
     units: pl.Series | None = None,
+    judged: Collection[str] | None = None,
 ) -> dict[str, AssetState]:
-    """The state of these assets, in a number of statements that does not depend on the number of units; of some `units`, or of all."""
+    """The state of these assets, in a number of statements that does not depend on the number of units; of some `units`, or of all.
+
+    With `judged`, only what it takes to judge the units of these assets is read: of the others, how they were made is not.
+    """
     identifiers = {n: project.asset_ids[n] for n in names}
     assets = list(identifiers.values())
     if not assets:
         return {}
-    documents = await read.current_documents(connection, project.environment_id, assets, units=units)
-    made = await read.made_units(connection, project.environment_id, assets, units=units)
+    in_parts = None if judged is None else [i for n, i in identifiers.items() if project.graph.is_taken_in_parts(n)]
+    documents = await read.current_documents(connection, project.environment_id, assets, units=units, in_parts=in_parts)
+    looked = assets if judged is None else [i for n, i in identifiers.items() if n in judged]
+    made = await read.made_units(connection, project.environment_id, looked, units=units)
     known = await read.definitions(connection, assets)
     lost = await damage.current_damage(connection, project.environment_id, assets)
+    nothing = pl.DataFrame(schema=MADE)
     states: dict[str, AssetState] = {}
     for name, identifier in identifiers.items():
         damaged = lost.filter(pl.col("asset") == identifier)
-        frame = documents[identifier]
+        frame = documents.pop(identifier)
         if damaged.height and isinstance(project.graph.assets[name], Source):
             frame = without_lost(frame, damaged)
         frame = await _with_values(project, connection, name, frame)
@@ -222,7 +232,7 @@ async def asset_states(
             (i for i, d in known[identifier].items() if name in definitions and d.digest == definitions[name].digest),
             None,
         )
-        states[name] = AssetState(made[identifier], frame, current, known[identifier], damaged=damaged)
+        states[name] = AssetState(made.get(identifier, nothing), frame, current, known[identifier], damaged=damaged)
     return states
 
 

@@ -183,7 +183,7 @@ async def test_a_process_that_dies_loses_its_lock(server: Server, client: Redis,
     other.stdout.close()
     start = time.monotonic()
     async with async_lock(client, key, 1, wait=5):
-        assert time.monotonic() - start < 1.5
+        assert time.monotonic() - start < 4
 
 
 async def test_a_restart_of_redis_in_between_goes_unnoticed(server: Server, client: Redis, key: str) -> None:

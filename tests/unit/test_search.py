@@ -195,8 +195,8 @@ def test_tens_of_thousands_of_entries_are_searched_at_once() -> None:
         )
     )
     index = SearchIndex.build("code", frame)
-    started = time.perf_counter()
+    started = time.process_time()
     assert search(SearchIndex.stored("code", index.content, index.media_type, {"entries": 30_000}), "x42 value item")[
         0
     ].name
-    assert time.perf_counter() - started < 1.0
+    assert time.process_time() - started < 1.0
