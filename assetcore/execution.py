@@ -92,6 +92,7 @@ class Run:
     failures: list[Failure] = field(default_factory=list)
     unfinished: dict[str, pl.Series] = field(default_factory=dict)
     progress: dict[str, float] = field(default_factory=dict)
+    flow_run: str | None = None
     slices: dict[str, Slice] = field(init=False)
     _changed: dict[int, int] = field(init=False)
     keeper: Keeper = field(init=False)

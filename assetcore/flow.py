@@ -197,8 +197,9 @@ async def _close(flow_runs: Sequence[str]) -> None:
 async def _perform_all(run: Run, steps: Steps, display: _Display) -> State[Any]:
     context = FlowRunContext.get()
     if context is not None and context.flow_run is not None:
+        run.flow_run = str(context.flow_run.id)
         async with run.project.engine.begin() as connection:
-            await runs.note_flow_run(connection, run.id, str(context.flow_run.id))
+            await runs.note_flow_run(connection, run.id, run.flow_run)
     slug = re.sub(r"[^a-z0-9]+", "-", f"{run.project.name}-{run.project.environment}".lower())
     planned = list(map(dict, steps.plan))
     about = f"What run {run.id} is to make, and why"

@@ -20,7 +20,7 @@ from typing import Any
 
 import polars as pl
 
-from assetcore import causes, environments, explain, look, selection, stack
+from assetcore import causes, environments, explain, look, notify, selection, stack
 from assetcore.causes import CauseGroup, Why
 from assetcore.environments import EnvironmentDiff, Promoted
 from assetcore.errors import NothingSelectedError, PromotionError, SelectionError, SettingsError, UsageError
@@ -459,6 +459,7 @@ class Session:
     async def _at_work(self, run: Run, steps: Collection[str]) -> AsyncIterator[None]:
         """Whatever happens inside: processes are ended, and how the run ended is written down."""
         status = "failed"
+        problems: list[tuple[str, str]] = []
         run.prepare(steps)
         try:
             yield
@@ -466,9 +467,14 @@ class Session:
         except (asyncio.CancelledError, KeyboardInterrupt):
             status = "cancelled"
             raise
+        except Exception as error:
+            problems.append((self.name, f"{type(error).__name__}: {error}"))
+            raise
         finally:
             await asyncio.shield(run.close())
             await asyncio.shield(self._finish(run, status))
+            if status == "failed":
+                await asyncio.shield(self._tell_failure(run, problems))
 
     @asynccontextmanager
     async def _resumed(self, stored: runs.StoredRun) -> AsyncIterator[tuple[Run, Plan]]:
@@ -500,6 +506,17 @@ class Session:
         if sum(r.made + r.unchanged + r.taken_in for r in run.results.values()) >= MANY_UNITS:
             async with self.project.engine.begin() as connection:
                 await lineage.analyze(connection)
+
+    async def _tell_failure(self, run: Run, problems: Sequence[tuple[str, str]]) -> None:
+        """Tell those who asked for it that a run failed: the one place that does."""
+        settings = self.project.settings
+        failures = [(selection.format_ref(f.asset, f.unit), f.error) for f in run.failures]
+        api = settings.prefect_api_url
+        link = f"{api.removesuffix('/api')}/runs/flow-run/{run.flow_run}" if api and run.flow_run else None
+        keys = [f"{settings.storage_url}/{key}" for result in run.results.values() for key in result.keys]
+        flow = f"{self.name} ({self.environment})"
+        every = [*failures, *problems]
+        await notify.tell(settings, notify.Failed(flow, run.id, every, len(every), keys, link))
 
     async def runs(self, run: str | None = None, *, limit: int = 20) -> list[RunInfo]:
         """The latest runs, or one of them by the beginning of its identifier."""

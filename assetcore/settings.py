@@ -47,6 +47,8 @@ CONVENTIONAL = {
     "LMNR_PROJECT_API_KEY": "lmnr_project_api_key",
     "LMNR_BASE_URL": "lmnr_base_url",
     "OTEL_EXPORTER_OTLP_ENDPOINT": "otlp_endpoint",
+    "PUSHOVER_USER": "pushover_user",
+    "PUSHOVER_TOKEN": "pushover_token",
 }
 
 
@@ -208,6 +210,14 @@ class Settings(BaseSettings):
     otlp_endpoint: Annotated[str, BeforeValidator(_http_url)] | None = Field(
         default=None,
         description="the address of an OTLP collector, such as http://host:4318, to which the spans of runs go",
+    )
+    pushover_user: SecretStr | None = Field(default=None, description="the key of a user or group of Pushover")
+    pushover_token: SecretStr | None = Field(default=None, description="the token of an application of Pushover")
+    pushover_url: Annotated[str, BeforeValidator(_http_url)] = Field(
+        default="https://api.pushover.net/1/messages.json", description="the address of Pushover's API"
+    )
+    webhook_url: SecretStr | None = Field(
+        default=None, description="an address that failures are posted to as JSON, such as https://host/hook"
     )
     trace_days: float = Field(
         default=30, ge=0, description="a number of days from 0: how long the database keeps the traces of runs"
