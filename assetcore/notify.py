@@ -66,7 +66,10 @@ class Failed:
 class Notifier(Protocol):
     """A way to tell somebody."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What it is called in the log."""
+        ...
 
     async def send(self, title: str, message: str, **facts: Any) -> None:
         """Tell it. Raises what keeps it from being told; `facts` are flow, run, link, keys and problems, for those who can use them."""
