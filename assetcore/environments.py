@@ -126,6 +126,22 @@ async def within(project: Project, name: str) -> Project:
     return replace(project, environment=found.name, environment_id=found.id)
 
 
+async def changed_since(project: Project, name: str) -> frozenset[str] | None:
+    """The assets whose code, config or models are not those that an environment's documents were made with, and those made of them.
+
+    None where there is no environment of this name.
+    """
+    graph = project.graph
+    async with project.engine.connect() as connection:
+        found = {one.name: one for one in await environments.every(connection, project.id)}.get(name)
+        if found is None:
+            return None
+        with_what = await environments.made_with(connection, found.id)
+    definitions = project.definitions(tuple(graph.assets))
+    changed = {n for n, d in definitions.items() if with_what.get(project.asset_ids[n], set()) != {d.digest}}
+    return frozenset(changed | graph.descendants(changed))
+
+
 async def create(project: Project, name: str, source: str) -> dict[str, Any]:
     """A new environment in which everything is as in another; copies nothing, whatever the number of units."""
     if not name.strip() or name != name.strip() or not name.isprintable():

@@ -45,6 +45,7 @@ __all__ = [
     "needs",
     "parse",
     "parse_ref",
+    "references",
     "select",
     "suggestion",
 ]
@@ -580,6 +581,12 @@ def needs(selection: Selection) -> frozenset[Literal["status", "cause", "changed
     """Which facts beyond the declarations `select` asks for: nothing is planned for a plain selection."""
     found = {part.field for _, part in _walk(selection) if isinstance(part, Field)}
     return frozenset(name for name in ("status", "cause", "changed") if name in found)
+
+
+def references(selection: Selection) -> frozenset[str]:
+    """What `changed:` compares with in this selection: git refs and environments."""
+    fields = [part for _, part in _walk(selection) if isinstance(part, Field)]
+    return frozenset(part.pattern.text for part in fields if part.field == "changed")
 
 
 def select(selection: Selection, catalogue: Catalogue) -> Selected:

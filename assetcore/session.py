@@ -113,7 +113,8 @@ class Session:
             }
             facts["causes"] = {a.asset: {c for d in a.details for c in d.causes} for a in plan.assets}
         if "changed" in selection.needs(parsed):
-            facts["changed"] = self._changed
+            known = {r: await environments.changed_since(self.project, r) for r in selection.references(parsed)}
+            facts["changed"] = lambda r: self._changed(r) if known[r] is None else known[r]
         selected = selection.select(parsed, selection.catalogue(self.graph, **facts))
         return Choice(frozenset(selected.assets), dict(selected.units), force)
 

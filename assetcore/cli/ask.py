@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from assetcore.graph import Graph
 
 STALE = 2
+PLAN_FORMATS = click.Choice(["table", "markdown"])
 FORMATS = click.Choice(["tree", "dot", "mermaid", "json"])
 TABULAR = "application/vnd.apache.parquet"
 
@@ -59,13 +60,22 @@ def graph(call: Call, select: str | None, form: str) -> None:
 @click.option("--rehash", is_flag=True, help="Read every source file again, even if its time and size are the same.")
 @click.option("--verify", is_flag=True, help="Read what is stored first: what is lost or damaged is stale.")
 @click.option("--exit-code", is_flag=True, help="End with 2 when something is stale, with 0 when nothing is.")
+@click.option(
+    "--format", "form", type=PLAN_FORMATS, default="table", show_default=True, help="For people, or for a comment."
+)
 async def plan(
-    call: Call, select: str | None, units: bool, why: bool, force: bool, rehash: bool, verify: bool, exit_code: bool
-) -> None:
-    """Show what is stale, and why."""
-    from assetcore.cli import show
+    call: Call, select: str | None, units: bool, why: bool, force: bool, rehash: bool, verify: bool, exit_code: bool, form: str
+) -> None:  # fmt: skip
+    """Show what is stale, and why.
+
+    \b
+    aipctl plan '+coverage' --why
+    aipctl plan --env prod --format markdown    what this branch would change
+    """
+    from assetcore.cli import markdown, show
     from assetcore.cli.progress import reporting
 
+    why = why or form == "markdown"
     async with call.opened() as session:
         if verify:
             with reporting(sys.stderr) as report:
@@ -75,7 +85,7 @@ async def plan(
     answer: dict[str, Any] = planned.to_json(units=units)
     if why:
         answer["why"] = [group.to_json() for group in roots]
-    call.answer(answer, lambda answer: show.plan(answer, units=units))
+    call.answer(answer, markdown.plan if form == "markdown" else lambda answer: show.plan(answer, units=units))
     if exit_code and not answer["up_to_date"]:
         raise click.exceptions.Exit(STALE)
 

@@ -37,6 +37,7 @@ __all__ = [
     "mermaid",
     "outcome",
     "plan",
+    "plan_sentence",
     "promoted",
     "rebuilt",
     "run",
@@ -148,11 +149,11 @@ def plan(answer: Answer, *, units: bool = False) -> RenderableType:
     parts += check_lines(answer.get("checks", ()))
     if due := [f"{check['asset']}.{check['check']}" for check in answer.get("checks", ()) if check["due"]]:
         parts.append(Text(f"To check: {', '.join(due)}", style="dim"))
-    parts.append(Text(_plan_sentence(answer, busy)))
+    parts.append(Text(plan_sentence(answer, busy)))
     return Group(*parts)
 
 
-def _plan_sentence(answer: Answer, busy: Sequence[Answer]) -> str:
+def plan_sentence(answer: Answer, busy: Sequence[Answer]) -> str:
     """`16 stale (input-changed 16), 3 pending: about 12 s.`"""
     if not busy and answer.get("up_to_date", True):
         return "Everything is up to date."

@@ -19,12 +19,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from assetcore.errors import NothingSelectedError, UsageError
 from assetcore.lineage import tables as t
 from assetcore.lineage.commit import allocate
-from assetcore.lineage.heads import Loan, as_of, loans
+from assetcore.lineage.heads import Loan, as_of, heads_of, loans
 from assetcore.lineage.read import columns, watermarks
 
 __all__ = [
-    "Base", "Environment", "Pin", "borrow", "create", "drop", "every", "find", "hold", "keep_base", "last_runs", "pins", "registered",
-    "take_standing", "units_at",
+    "Base", "Environment", "Pin", "borrow", "create", "drop", "every", "find", "hold", "keep_base", "last_runs", "made_with", "pins",
+    "registered", "take_standing", "units_at",
 ]  # fmt: skip
 
 DERIVED = (t.watermark, t.failure, t.check_standing)
@@ -245,6 +245,30 @@ async def units_at(connection: AsyncConnection, pin: Pin | None, asset: int) -> 
         ),
         schema,
     )
+
+
+async def made_with(connection: AsyncConnection, environment: int) -> dict[int, set[bytes]]:
+    """The digests of the definitions that the units of each asset were made with.
+
+    Of an asset whose units were all found fresh, that is the one it was settled with: only the others are looked at.
+    """
+    marks = await watermarks(connection, environment)
+    found = {
+        a: {bytes.fromhex(m.settled["definition"])} for a, m in marks.items() if m.settled and "definition" in m.settled
+    }
+    head = await heads_of(connection, environment)
+    h, m, d = head.c, t.materialization.c, t.definition.c
+    rows = await connection.execute(
+        sa.select(h.asset_id, d.digest)
+        .select_from(
+            head.join(t.materialization, m.id == h.materialization_id).join(t.definition, d.id == m.definition_id)
+        )
+        .where(h.environment_id == environment, h.until_commit.is_(None), h.asset_id.in_(marks.keys() - found.keys()))
+        .distinct()
+    )
+    for asset, digest in rows:
+        found.setdefault(asset, set()).add(digest)
+    return found
 
 
 async def _forget(connection: AsyncConnection, table: sa.Table, environment: int, assets: Collection[int]) -> None:

@@ -207,12 +207,26 @@ async def test_a_dropped_environment_is_gone_and_what_it_made_is_not(world: Worl
     assert await at(world, "pr").made() == {"chunks": {"reused": 3}, "report": {"reused": 1}}
 
 
+async def test_a_selection_compares_with_an_environment(world: World) -> None:
+    """`changed:NAME` selects what this code would make otherwise than the environment's documents were made, and what is below."""
+    with pytest.raises(NothingSelectedError, match="nothing has changed since 'prod'"):
+        await world.plan("changed:prod")
+    world.code(CODE.replace("{how}", "").replace('" ".join', '"-".join'))
+    assert list(await world.plan("changed:prod")) == ["report"]
+    world.code(CODE.replace("{how}", ".lower()"))
+    assert list(await world.plan("changed:prod")) == ["chunks", "report"]
+
+
 async def test_the_verbs_tell_it(world: World, variables: dict[str, str]) -> None:
     """`aipctl env` in a shell: create, ls, diff, promote, drop, each also as one JSON object."""
     aipctl = Command(world.root, variables)
     assert "pr is what prod is, in 3 assets" in aipctl("env", "create", "pr", "--from", "prod").out
     world.code(CODE.replace("{how}", ".upper()"))
     await at(world, "pr").materialize()
+    comment = aipctl("plan", "--env", "prod", "--format", "markdown").out
+    assert "### `demo` against `prod`" in comment
+    assert "| `chunks` | 3 | 3 | 0 | code-changed 3 |" in comment
+    assert "+    return [Chunk(" in comment
     assert [e["environment"] for e in aipctl("env", "ls", "--json").json["environments"]] == ["pr", "prod"]
     told = aipctl("env", "diff", "pr", "prod", "--exit-code")
     assert told.code == 2
