@@ -356,7 +356,7 @@ class _Asking:
             says = "was changed" if part in old and part in new else "is new" if part in new else "is gone"
             diff = diff_of(parts.get(old.get(part, ""), ""), parts.get(new.get(part, ""), ""), shown)
             found.append(CauseFound("code-changed", f"{shown} {says}", old.get(part), new.get(part), diff, shown))
-        return found
+        return found or [CauseFound("code-changed", f"the code of {name} was changed", subject=name)]
 
     async def _inputs_changed(self, name: str, rows: pl.DataFrame) -> AsyncIterator[CauseFound]:
         """Which of the documents that these units are given are new, changed or gone since they were made."""

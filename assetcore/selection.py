@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Literal, NoReturn, TypeAlias, assert_never, ca
 from lark import Lark, Token, Transformer, UnexpectedCharacters, UnexpectedInput, UnexpectedToken, v_args
 
 from assetcore.errors import NothingSelectedError, SelectionError
+from assetcore.moments import split_time
 
 if TYPE_CHECKING:
     from assetcore.graph import Graph  # the grammar alone is read without pydantic and networkx
@@ -831,6 +832,7 @@ def format_ref(asset: str, unit: str | None = None, document: str | None = None)
     if document is None:
         return f"{asset}[{written}]"
     plain = not document.startswith('"') and document == document.strip() and document != ""
+    plain = plain and split_time(f"/{document}")[1] is None
     return f"{asset}[{written}]/{document if plain else _quote(document)}"
 
 

@@ -38,6 +38,7 @@ from assetcore.results import AssetResult, Event, RunResult, Say
 from assetcore.search import Hit
 from assetcore.settings import Settings
 from assetcore.snapshot import Read, changed_commits, take
+from assetcore.suppose import parse_suppositions
 from assetcore.sweep import Swept, sweep
 from assetcore.telemetry import LOGS, Trace
 from assetcore.verify import Verified, look_again, noting_damage
@@ -118,9 +119,14 @@ class Session:
         selected = selection.select(parsed, selection.catalogue(self.graph, **facts))
         return Choice(frozenset(selected.assets), dict(selected.units), force)
 
-    async def plan(self, select: str | None = None, *, force: bool = False, rehash: bool = False) -> Plan:
-        """Which units are stale, and why. Reads the sources and lineage; writes no lineage."""
-        plan, _ = await self._plan(await self.choose(select, force=force), rehash=rehash)
+    async def plan(
+        self, select: str | None = None, *, force: bool = False, rehash: bool = False, supposing: Sequence[str] = ()
+    ) -> Plan:
+        """Which units are stale, and why. Reads the sources and lineage; writes no lineage.
+
+        With `supposing`, which would be, if that were so: "remove topics[with]", "change chunks".
+        """
+        plan, _ = await self._plan(await self.choose(select, force=force), rehash=rehash, supposing=supposing)
         return plan
 
     async def verify(
@@ -203,10 +209,12 @@ class Session:
         return replace(why, checks=await look.checks_of(self.project, why.unit))
 
     async def roots(
-        self, select: str | None = None, *, force: bool = False, rehash: bool = False
+        self, select: str | None = None, *, force: bool = False, rehash: bool = False, supposing: Sequence[str] = ()
     ) -> tuple[Plan, tuple[CauseGroup, ...]]:
         """A plan, and the changes at its roots: grouped by cause, those that concern most units first."""
-        plan, found = await self._plan(await self.choose(select, force=force), rehash=rehash, entire=True)
+        plan, found = await self._plan(
+            await self.choose(select, force=force), rehash=rehash, entire=True, supposing=supposing
+        )
         return plan, await causes.roots_of(self.project, plan, found.snapshot)
 
     async def lineage(self, ref: str, direction: str = "up", depth: int | None = None) -> Lineage:
@@ -288,9 +296,10 @@ class Session:
     # -- planning --------------------------------------------------------------------------------------------------------------
 
     async def _plan(
-        self, choice: Choice, *, rehash: bool, entire: bool = False, details: bool = True
+        self, choice: Choice, *, rehash: bool, entire: bool = False, details: bool = True, supposing: Sequence[str] = ()
     ) -> tuple[Plan, Read]:
-        found = await take(self.project, choice, rehash=rehash, entire=entire)
+        supposed = parse_suppositions(self.graph, supposing)
+        found = await take(self.project, choice, rehash=rehash, entire=entire, supposed=supposed)
         plan = make_plan(self.graph, self.environment, found.snapshot, choice, details=details)
         if plan.changed_aggregates:
             states = dict(found.snapshot.states)

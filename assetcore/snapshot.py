@@ -8,7 +8,7 @@ nothing is read but that.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import polars as pl
@@ -25,6 +25,7 @@ from assetcore.plan import AssetState, Choice, Snapshot, unsettled, without_lost
 from assetcore.project import Project
 from assetcore.slices import Slice, slicing
 from assetcore.staleness import MADE, Definition
+from assetcore.suppose import Supposition, supposed_definitions, supposed_observation
 from assetcore.units import document_address, group_address, sort_documents
 
 __all__ = [
@@ -56,16 +57,27 @@ class Read:
         return replace(self, snapshot=replace(self.snapshot, states={}, observed={}))
 
 
-async def take(project: Project, choice: Choice, *, rehash: bool = False, entire: bool = False) -> Read:
-    """Observe the sources, and read what lineage knows of the units that need a look; with `entire`, of all units of their assets."""
+async def take(
+    project: Project,
+    choice: Choice,
+    *,
+    rehash: bool = False,
+    entire: bool = False,
+    supposed: Sequence[Supposition] = (),
+) -> Read:
+    """Observe the sources, and read what lineage knows of the units that need a look; with `entire`, of all units of their assets.
+
+    What is `supposed` is taken as observed and declared.
+    """
     graph = project.graph
     scope = choice.assets | graph.ancestors(choice.assets)
     names = [n for n in graph.sources if n in scope]
     if any(graph.assets[n].options.models for n in scope):
         await project.llm.learn()
-    definitions = project.definitions(scope)  # before anything that takes time: the code is what was just imported
+    # Before anything that takes time: the code is what was just imported.
+    definitions = supposed_definitions(supposed, project.definitions(scope))
     looked = await asyncio.gather(*(observe(project, n, rehash=rehash) for n in names))
-    raw = dict(zip(names, looked, strict=True))
+    raw = {n: supposed_observation(supposed, n, seen) for n, seen in zip(names, looked, strict=True)}
     async with project.engine.connect() as connection:
         await connection.execution_options(isolation_level="REPEATABLE READ")
         marks = await read.watermarks(connection, project.environment_id)

@@ -59,17 +59,28 @@ def graph(call: Call, select: str | None, form: str) -> None:
 @click.option("--force", is_flag=True, help="As `materialize --force` would: everything that is selected.")
 @click.option("--rehash", is_flag=True, help="Read every source file again, even if its time and size are the same.")
 @click.option("--verify", is_flag=True, help="Read what is stored first: what is lost or damaged is stale.")
+@click.option("--if", "supposing", multiple=True, metavar="WHAT", help="As if: 'remove topics[with]', 'change chunks'.")
 @click.option("--exit-code", is_flag=True, help="End with 2 when something is stale, with 0 when nothing is.")
 @click.option(
     "--format", "form", type=PLAN_FORMATS, default="table", show_default=True, help="For people, or for a comment."
 )
 async def plan(
-    call: Call, select: str | None, units: bool, why: bool, force: bool, rehash: bool, verify: bool, exit_code: bool, form: str
-) -> None:  # fmt: skip
-    """Show what is stale, and why.
+    call: Call,
+    select: str | None,
+    units: bool,
+    why: bool,
+    force: bool,
+    rehash: bool,
+    verify: bool,
+    supposing: tuple[str, ...],
+    exit_code: bool,
+    form: str,
+) -> None:
+    """Show what is stale, and why; with --if what would be stale, if a document of a source or the code of an asset were changed.
 
     \b
     aipctl plan '+coverage' --why
+    aipctl plan --if 'remove topics[with]' --if 'change chunks'
     aipctl plan --env prod --format markdown    what this branch would change
     """
     from assetcore.cli import markdown, show
@@ -80,9 +91,11 @@ async def plan(
         if verify:
             with reporting(sys.stderr) as report:
                 await session.verify_above(select, on_event=report)
-        options = {"force": force, "rehash": rehash}
+        options = {"force": force, "rehash": rehash, "supposing": supposing}
         planned, roots = await session.roots(select, **options) if why else (await session.plan(select, **options), ())
     answer: dict[str, Any] = planned.to_json(units=units)
+    if supposing:
+        answer["if"] = list(supposing)
     if why:
         answer["why"] = [group.to_json() for group in roots]
     call.answer(answer, markdown.plan if form == "markdown" else lambda answer: show.plan(answer, units=units))

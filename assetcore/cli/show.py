@@ -113,7 +113,8 @@ def check_lines(checks: Sequence[Answer]) -> list[RenderableType]:
 
 def plan(answer: Answer, *, units: bool = False) -> RenderableType:
     """`plan`: what is stale for each asset and why, what the sources brought, what it will take."""
-    parts: list[RenderableType] = [
+    parts: list[RenderableType] = [Text(f"If: {'; '.join(answer['if'])}", style="bold")] if answer.get("if") else []
+    parts += [
         Text(f"{source['source']}: {plural(source['documents'], 'document')}, {changes}")
         for source in answer.get("sources", ())
         if (changes := counted(source, ("new", "changed", "removed", "lost")))

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from assetcore.causes import CauseFound, Why
+from assetcore.errors import NothingSelectedError, UsageError
 from assetcore.settings import Settings
 from tests.integration.world import World
 
@@ -113,3 +114,30 @@ async def test_the_root_is_found_in_what_earlier_runs_did(world: World) -> None:
     assert "upper" in str(cause.diff)
     assert {c.code for c in (await why(world, "chunks[b.txt]")).causes} == {"code-changed", "input-changed"}
     assert {c.subject for c in (await why(world, "both")).causes} == {"the function of clean", "topics[b.txt]/b.txt"}
+
+
+async def test_what_would_be_stale_is_told_without_doing_it(world: World) -> None:
+    """A plan can suppose that documents of sources or the code of assets were changed: just what that touches would be."""
+
+    async def planned(*supposing: str) -> dict[str, tuple[int, int, int]]:
+        async with world.open() as session:
+            plan = await session.plan(supposing=supposing)
+        return {a.asset: (a.stale, a.pending, a.removed) for a in plan.assets if not a.idle}
+
+    assert await planned("remove topics[a.txt]") == {
+        "clean": (0, 0, 1), "chunks": (0, 0, 1), "marked": (0, 0, 3), "both": (1, 0, 0),
+    }  # fmt: skip
+    found = await planned("change topics[a.txt]", "change marked")
+    assert (found["clean"], found["chunks"], found["marked"]) == ((1, 0, 0), (0, 1, 0), (9, 0, 0))
+    assert (await planned("change topics"))["clean"] == (3, 0, 0)
+    assert await planned() == {}
+    async with world.open() as session:
+        _, groups = await session.roots(supposing=["change chunks"])
+        assert [(g.code, [r.detail for r in g.roots]) for g in groups] == [
+            ("code-changed", ["the code of chunks was changed"])
+        ]
+        with pytest.raises(NothingSelectedError, match="no document 'x'"):
+            await session.plan(supposing=["remove topics[x]"])
+        for wrong in ("remove chunks", "change chunks[a.txt]", "drop topics", "change"):
+            with pytest.raises(UsageError):
+                await session.plan(supposing=[wrong])
