@@ -19,7 +19,7 @@ import polars as pl
 from assetcore import sources
 from assetcore.assets import Source
 from assetcore.documents import document_id
-from assetcore.errors import AssetcoreError, NothingSelectedError, SelectionError
+from assetcore.errors import AssetcoreError, NothingSelectedError, SelectionError, UsageError
 from assetcore.explain import find, units_labelled
 from assetcore.lineage import damage, read, trace
 from assetcore.lineage.schema import Connection
@@ -109,6 +109,10 @@ class CauseGroup:
 async def why(project: Project, text: str, plan: Plan, snapshot: Snapshot) -> Why:
     """Why the unit that a REF names is stale, given a plan of its asset in which no unit was left out."""
     ref = parse_ref(text)
+    if ref.time is not None:
+        raise UsageError(
+            "why is about what is stale now.", hint=f"What it was, and why it changed: aipctl history '{ref}'"
+        )
     name, label = ref.asset, ref.unit
     if name is None or name not in project.graph.assets:
         async with project.engine.connect() as connection:

@@ -5,18 +5,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from assetcore.documents import document_id
 from assetcore.errors import NothingSelectedError, SelectionError
-from assetcore.lineage import trace
+from assetcore.lineage import history, runs, trace
 from assetcore.lineage.schema import Connection
 from assetcore.lineage.trace import Found
+from assetcore.moments import RunMoment, moment
 from assetcore.project import Project
-from assetcore.selection import format_ref, parse_ref, suggestion
+from assetcore.selection import Ref, format_ref, parse_ref, suggestion
 
-__all__ = ["Lineage", "LineageNode", "find", "lineage", "units_labelled"]
+__all__ = ["Lineage", "LineageNode", "check_one", "commit_at", "find", "lineage", "units_labelled"]
 
 EXPANDED = 200
 """A whole asset that was given is shown document by document up to so many; beyond, as the asset."""
@@ -54,24 +57,49 @@ class Lineage:
         }  # fmt: skip
 
 
-async def find(project: Project, connection: Connection, text: str, *, limit: int | None = None) -> list[Found]:
-    """The current documents that a REF names. Raises SelectionError where it names none, or is the beginning of several ids."""
-    return await trace.qualified(connection, project.environment_id, await _find(project, connection, text, limit))
+async def find(
+    project: Project, connection: Connection, text: str, *, at: str | None = None, limit: int | None = None
+) -> list[Found]:
+    """The documents that a REF names, now or at a time: that behind its @, or `at`.
 
-
-async def _find(project: Project, connection: Connection, text: str, limit: int | None) -> list[Found]:
+    Raises SelectionError where it names none, or is the beginning of several ids; UsageError where the time is none.
+    """
     ref = parse_ref(text)
+    commit = await commit_at(project, connection, ref.time or at)
+    found = await _find(project, connection, ref, text, commit, limit)
+    return await trace.qualified(connection, project.environment_id, found, commit)
+
+
+async def commit_at(project: Project, connection: Connection, time: str | None) -> int | None:
+    """The last commit at a time (`moments`), from which follows what everything then was; None for now."""
+    if time is None:
+        return None
+    now = datetime.now(UTC).astimezone()
+    meant = moment(time, now)
+    if isinstance(meant, RunMoment):
+        meant = (await runs.find(connection, project.id, meant.run)).finished_at or now
+    return await history.commit_at(connection, project.id, project.environment_id, meant)
+
+
+async def _find(
+    project: Project, connection: Connection, ref: Ref, text: str, commit: int | None, limit: int | None
+) -> list[Found]:
+    environment = project.environment_id
     if ref.asset is not None and ref.asset in project.asset_ids:
         identifier = project.asset_ids[ref.asset]
         if ref.unit is None:
-            found = await trace.of_asset(connection, project.environment_id, identifier, limit=limit)
+            found = await trace.of_asset(connection, environment, identifier, commit=commit, limit=limit)
+            if not found and commit is not None:
+                raise NothingSelectedError(
+                    f"{ref.asset} had no documents then.", hint=f"See: aipctl history {ref.asset}"
+                )
             if not found:
                 raise NothingSelectedError(
                     f"{ref.asset} has no documents yet.", hint=f"Make them: aipctl materialize +{ref.asset}"
                 )
             return found
-        units = await units_labelled(project, connection, ref.asset, ref.unit)
-        found = await trace.documents(connection, project.environment_id, identifier, [u for u, _, _ in units])
+        units = await units_labelled(project, connection, ref.asset, ref.unit, commit)
+        found = await trace.documents(connection, environment, identifier, [(u, n) for u, n, _ in units], commit)
         if ref.document is not None:
             found = [f for f in found if f.name == ref.document]
         if not found:
@@ -80,7 +108,7 @@ async def _find(project: Project, connection: Connection, text: str, limit: int 
             )
         return found
     if ref.prefix is not None and ref.unit is None:
-        found = await trace.with_prefix(connection, project.environment_id, ref.prefix)
+        found = await trace.with_prefix(connection, environment, ref.prefix, commit)
         if len({f.sha256 for f in found}) > 1 or len(found) > 1:
             names = {i: n for n, i in project.asset_ids.items()}
             shown = "\n".join(
@@ -99,29 +127,37 @@ async def _find(project: Project, connection: Connection, text: str, limit: int 
 
 
 async def units_labelled(
-    project: Project, connection: Connection, asset: str, label: str
+    project: Project, connection: Connection, asset: str, label: str, commit: int | None = None
 ) -> list[tuple[bytes, str, str | None]]:
-    """The one unit of an asset that goes by this label. Raises NothingSelectedError, SelectionError."""
-    units = await trace.by_unit(connection, project.environment_id, project.asset_ids[asset], label)
+    """The one unit of an asset that goes by this label, now or as of a commit. Raises NothingSelectedError, SelectionError."""
+    identifier = project.asset_ids[asset]
+    units = await trace.by_unit(connection, project.environment_id, identifier, label, commit)
     if not units:
-        documents = await trace.of_asset(connection, project.environment_id, project.asset_ids[asset], limit=5000)
+        documents = await trace.of_asset(connection, project.environment_id, identifier, commit=commit, limit=5000)
+        says = "has" if commit is None else "had then"
         raise NothingSelectedError(
-            f"{asset} has no unit {label!r}.", hint=suggestion(label, {d.unit for d in documents})
+            f"{asset} {says} no unit {label!r}.", hint=suggestion(label, {d.unit for d in documents})
         )
+    check_one(asset, label, units)
+    return units
+
+
+def check_one(asset: str, label: str, units: Sequence[tuple[bytes, str, str | None]]) -> None:
+    """Raise SelectionError where several units go by one label."""
     if len(units) > 1:
         shown = ", ".join(format_ref(asset, f"{parent}/{name}") for _, name, parent in units[:10])
         raise SelectionError(f"{asset} has {len(units)} units {label!r}.", hint=f"Say which: {shown}.")
-    return units
 
 
 # -- lineage -------------------------------------------------------------------------------------------------------------------
 
 
-async def lineage(project: Project, text: str, direction: str, depth: int | None) -> Lineage:
-    """Follow documents up (what they were made of) or down (what was made of them), `depth` steps or to the end."""
+async def lineage(project: Project, text: str, direction: str, depth: int | None, at: str | None = None) -> Lineage:
+    """Follow documents up (what they were made of) or down (what was made of them), `depth` steps or to the end, now or at a time."""
     async with project.engine.connect() as connection:
         await trace.by_index(connection)
-        roots = await find(project, connection, text)
+        commit = await commit_at(project, connection, parse_ref(text).time or at)
+        roots = await find(project, connection, text, at=at)
         names = {i: n for n, i in project.asset_ids.items()}
         found: dict[int, Found] = {f.id: f for f in roots}
         edges: set[tuple[str, str]] = set()
@@ -129,7 +165,8 @@ async def lineage(project: Project, text: str, direction: str, depth: int | None
         frontier = set(found)
         steps = 0
         while frontier and (depth is None or steps < depth) and len(found) < NODES:
-            step = await (trace.up if direction == "up" else trace.down)(connection, project.environment_id, frontier)
+            follow = trace.up if direction == "up" else trace.down
+            step = await follow(connection, project.environment_id, frontier, commit)
             pairs = set(step.edges)
             for asset, environment, commit, document in step.wholes:
                 members = await trace.of_asset(connection, environment, asset, commit=commit, limit=EXPANDED + 1)
@@ -142,9 +179,8 @@ async def lineage(project: Project, text: str, direction: str, depth: int | None
                     pairs |= {(document, member.id) for member in members}
             beyond = {b for _, b in pairs} - set(found)
             looked_up = await trace.look_up(connection, beyond)
-            found |= {
-                f.id: f for f in await trace.qualified(connection, project.environment_id, list(looked_up.values()))
-            }
+            named = await trace.qualified(connection, project.environment_id, list(looked_up.values()), commit)
+            found |= {f.id: f for f in named}
             edges |= {(_node_id(a), _node_id(b)) for a, b in pairs if a in found and b in found}
             frontier = beyond & set(found)
             steps += 1

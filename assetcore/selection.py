@@ -793,12 +793,13 @@ _REF_HINT = "A REF is asset, asset[unit], asset[unit]/document, or the first cha
 
 @dataclass(frozen=True, slots=True)
 class Ref:
-    """One thing. A bare word can be an asset or the beginning of an id: then both are set, and an asset wins."""
+    """One thing, and the time behind its @. A bare word can be an asset or the beginning of an id: both are set, and an asset wins."""
 
     asset: str | None
     unit: str | None = None
     document: str | None = None
     prefix: str | None = None
+    time: str | None = None
 
     def __str__(self) -> str:
         return format_ref(self.asset, self.unit, self.document) if self.asset is not None else self.prefix or ""
@@ -808,20 +809,20 @@ def parse_ref(text: str) -> Ref:
     """Read `asset`, `asset[unit]`, `asset[unit]/document`, or the beginning of a document's id.
 
     A unit or document that begins with a double quote, and a unit that holds `]`, is written in double quotes, as
-    `format_ref` does. Raises SelectionError when it is none of them.
+    `format_ref` does. A time may follow behind an @. Raises SelectionError when it is none of them.
     """
-    word = text.strip()
+    word, time = split_time(text.strip())
     asset, bracket, _ = word.partition("[")
     if not bracket:
         prefix = word.lower() if _ID_PREFIX.fullmatch(word.lower()) else None
         if not word.isidentifier() and prefix is None:
             raise SelectionError(f"{text!r} is not a REF.", hint=_REF_HINT)
-        return Ref(word if word.isidentifier() else None, prefix=prefix)
+        return Ref(word if word.isidentifier() else None, prefix=prefix, time=time)
     found = _UNITS.match(word, len(asset))
     rest = word[found.end() :] if found else ""
     if not asset.isidentifier() or found is None or (rest and not rest.startswith("/")) or rest == "/":
         raise SelectionError(f"{text!r} is not a REF.", hint=f"{_REF_HINT} {_UNIT_HINT}")
-    return Ref(asset, _part(text, found["body"].strip()), _part(text, rest[1:]) if rest else None)
+    return Ref(asset, _part(text, found["body"].strip()), _part(text, rest[1:]) if rest else None, time=time)
 
 
 def format_ref(asset: str, unit: str | None = None, document: str | None = None) -> str:

@@ -27,6 +27,7 @@ from assetcore.errors import NothingSelectedError, PromotionError, SelectionErro
 from assetcore.execution import Run, walk
 from assetcore.explain import Lineage
 from assetcore.graph import Graph
+from assetcore.history import History, history
 from assetcore.lineage import commit as lineage
 from assetcore.lineage import read, runs, spans
 from assetcore.lineage.runs import RunInfo
@@ -195,9 +196,11 @@ class Session:
             say(Event("planned", total=plan.stale, text=f"run {run.id}"))
             return await self._run(run, plan, died, local=local)
 
-    async def ls(self, select: str | None = None) -> list[AssetInfo]:
-        """The selected assets: counts, when they were made, how many units are stale."""
+    async def ls(self, select: str | None = None, *, at: str | None = None) -> list[AssetInfo]:
+        """The selected assets: counts, when they were made, how many units are stale; or as they were `at` a time."""
         choice = await self.choose(select)
+        if at is not None:
+            return await look.list_assets_at(self.project, choice, at)
         return await look.list_assets(self.project, choice, await self.plan(None))
 
     async def why(self, ref: str) -> Why:
@@ -217,22 +220,28 @@ class Session:
         )
         return plan, await causes.roots_of(self.project, plan, found.snapshot)
 
-    async def lineage(self, ref: str, direction: str = "up", depth: int | None = None) -> Lineage:
-        """What documents were made of (up), or what was made of them (down)."""
-        return await explain.lineage(self.project, ref, direction, depth)
+    async def lineage(
+        self, ref: str, direction: str = "up", depth: int | None = None, *, at: str | None = None
+    ) -> Lineage:
+        """What documents were made of (up), or what was made of them (down), now or at a time."""
+        return await explain.lineage(self.project, ref, direction, depth, at)
 
-    async def show(self, ref: str) -> list[StoredDocument]:
-        """The documents that a REF names, with their bytes."""
+    async def history(self, ref: str, *, limit: int = 20) -> History:
+        """What was done to an asset, a unit or a document: when, by which run, for whom, and what differed; the latest first."""
+        return await history(self.project, ref, limit)
+
+    async def show(self, ref: str, *, at: str | None = None) -> list[StoredDocument]:
+        """The documents that a REF names, now or at a time, with their bytes."""
         async with noting_damage(self.project):
-            return await look.show(self.project, ref)
+            return await look.show(self.project, ref, at)
 
     async def export(self, select: str | None, directory: Path) -> Exported:
         """Write the current documents of the selected assets below a folder."""
         async with noting_damage(self.project):
             return await look.export(self.project, await self.choose(select), directory)
 
-    async def diff(self, one: str, other: str) -> Diff:
-        """How two documents differ."""
+    async def diff(self, one: str, other: str | None = None) -> Diff:
+        """How two documents differ, or an asset, a unit or a document at two times; without `other`, as it was and is."""
         async with noting_damage(self.project):
             return await look.compare(self.project, one, other)
 

@@ -2,7 +2,7 @@
 
     assetcore.cli            this file: the table of verbs, exit codes, how errors are told
     assetcore.cli.call       what was asked: project, environment, root; how a verb answers
-    assetcore.cli.ask        ls graph plan why lineage show diff runs trace search
+    assetcore.cli.ask        ls graph plan why lineage history show diff runs trace search
     assetcore.cli.make       materialize export verify gc
     assetcore.cli.views      env
     assetcore.cli.trust      catalog
@@ -52,8 +52,9 @@ VERBS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "plan": ("ask", "Show what is stale, and why."),
         "why": ("ask", "Explain why one unit is stale, down to the change."),
         "lineage": ("ask", "Trace where something came from, or what came of it."),
+        "history": ("ask", "Show what was done to something, by which run, and why."),
         "show": ("ask", "Print a document, or list those of a unit or an asset."),
-        "diff": ("ask", "Compare two documents."),
+        "diff": ("ask", "Compare two documents, or one thing at two times."),
         "search": ("ask", "Find documents by their words."),
         "runs": ("ask", "List what ran, or show one run."),
         "trace": ("ask", "Show where the time of a run went, and its cost."),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import sys
 from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,14 +20,24 @@ if TYPE_CHECKING:
 STALE = 2
 PLAN_FORMATS = click.Choice(["table", "markdown"])
 FORMATS = click.Choice(["tree", "dot", "mermaid", "json"])
+TRACES = click.Choice(["tree", "dot", "mermaid", "json", "openlineage"])
 TABULAR = "application/vnd.apache.parquet"
+
+
+at_option = click.option("--at", metavar="TIME", help="As of: 2026-11-20T14:30, '2 hours ago', yesterday, or a run.")
 
 
 @verb()
 @selection_argument()
 @click.option("--declared", is_flag=True, help="Only what is declared: needs no services.")
-async def ls(call: Call, select: str | None, declared: bool) -> None:
-    """List assets: counts, when they were made, what is stale."""
+@at_option
+async def ls(call: Call, select: str | None, declared: bool, at: str | None) -> None:
+    """List assets: counts, when they were made, what is stale; with --at as they were.
+
+    \b
+    aipctl ls 'tag:report'
+    aipctl ls --at '2 hours ago'
+    """
     from assetcore.cli import show
 
     if declared:
@@ -35,7 +46,7 @@ async def ls(call: Call, select: str | None, declared: bool) -> None:
         call.answer({"project": graph.project, "environment": None, "assets": rows}, show.assets)
         return
     async with call.opened() as session:
-        rows = [info.to_json() for info in await session.ls(select)]
+        rows = [info.to_json() for info in await session.ls(select, at=at)]
         call.answer({"project": session.name, "environment": session.environment, "assets": rows}, show.assets)
 
 
@@ -120,30 +131,61 @@ async def why(call: Call, ref: str) -> None:
 @reference_argument()
 @click.option("--up/--down", default=True, help="Where it came from (default), or what came of it.")
 @click.option("--depth", type=click.IntRange(min=1), metavar="N", help="At most N steps away.")
-@click.option("--format", "form", type=FORMATS, default="tree", show_default=True, help="How to draw it.")
-async def lineage(call: Call, ref: str, up: bool, depth: int | None, form: str) -> None:
-    """Trace where a document came from, or what came of it.
+@at_option
+@click.option("--format", "form", type=TRACES, default="tree", show_default=True, help="How to draw it.")
+async def lineage(call: Call, ref: str, up: bool, depth: int | None, at: str | None, form: str) -> None:
+    """Trace where a document came from, or what came of it; with --at what it was made of then.
 
     REF is asset, asset[unit], asset[unit]/document, or the beginning of a document's id.
+
+    \b
+    aipctl lineage 'chunks[with]/with-0'
+    aipctl lineage 'topics[with]' --down --format mermaid
     """
     from assetcore.cli import show
 
     async with call.opened() as session:
-        traced = await session.lineage(ref, direction="up" if up else "down", depth=depth)
+        traced = await session.lineage(ref, direction="up" if up else "down", depth=depth, at=at)
+        namespace = f"assetcore://{session.name}/{session.environment}"
+    if form == "openlineage":
+        events = show.openlineage(traced.to_json(), namespace, datetime.now(UTC))
+        call.text(as_json({"events": events}) if call.json else "".join(map(as_json, events)))
+        return
     _draw(call, traced.to_json(), form, show.lineage)
 
 
 @verb()
 @reference_argument()
-async def show(call: Call, ref: str) -> None:
-    """Print a document as it is, or list those of a unit or an asset.
+@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="At most so many changes.")
+async def history(call: Call, ref: str, limit: int) -> None:
+    """Show what was done to an asset, a unit or a document: when, by which run, for whom, and why; the latest first.
 
-    REF is asset, asset[unit], asset[unit]/document, or the beginning of a document's id.
+    \b
+    aipctl history chunks
+    aipctl history 'chunks[with]/with-0'
     """
     from assetcore.cli import show
 
     async with call.opened() as session:
-        found = await session.show(ref)
+        call.answer((await session.history(ref, limit=limit)).to_json(), show.history)
+
+
+@verb()
+@reference_argument()
+@at_option
+async def show(call: Call, ref: str, at: str | None) -> None:
+    """Print a document as it is, or was, or list those of a unit or an asset.
+
+    REF is asset, asset[unit], asset[unit]/document, or the beginning of a document's id.
+
+    \b
+    aipctl show 'chunks[with]/with-0'
+    aipctl show 'chunks[with]@yesterday'
+    """
+    from assetcore.cli import show
+
+    async with call.opened() as session:
+        found = await session.show(ref, at=at)
     if call.json:
         documents = [document.to_json() | _content(document.content, document.media_type) for document in found]
         call.answer({"ref": ref, "documents": documents}, show.documents)
@@ -157,9 +199,15 @@ async def show(call: Call, ref: str) -> None:
 
 @verb()
 @reference_argument("one")
-@reference_argument("other")
-async def diff(call: Call, one: str, other: str) -> None:
-    """Compare two documents."""
+@reference_argument("other", required=False)
+async def diff(call: Call, one: str, other: str | None) -> None:
+    """Compare two documents; or a document, a unit or an asset at two times, by default with what it is now.
+
+    \b
+    aipctl diff 'chunks[with]/with-0' 'chunks[with]/with-1'
+    aipctl diff 'chunks@2 hours ago'
+    aipctl diff chunks@2026-11-20 chunks@21c810ffe5
+    """
     from assetcore.cli import show
 
     async with call.opened() as session:

@@ -207,17 +207,21 @@ def selection_argument(*, required: bool = False) -> Callable[[Callable[..., Any
     return click.argument("select", callback=read, shell_complete=complete_asset, **form)
 
 
-def reference_argument(name: str = "ref") -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def reference_argument(
+    name: str = "ref", *, required: bool = True
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """A REF, after its form was checked."""
 
-    def read(context: click.Context, parameter: click.Parameter, text: str) -> str:
-        if not context.resilient_parsing:
+    def read(context: click.Context, parameter: click.Parameter, text: str | None) -> str | None:
+        if text is not None and not context.resilient_parsing:
             from assetcore.selection import parse_ref
 
             parse_ref(text)
         return text
 
-    return click.argument(name, metavar="REF", callback=read, shell_complete=complete_asset)
+    return click.argument(
+        name, metavar="REF" if required else "[REF]", required=required, callback=read, shell_complete=complete_asset
+    )
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime
+from importlib.metadata import version
 from typing import Any, NamedTuple
 
 from rich import box
@@ -33,8 +34,9 @@ __all__ = [
     "found",
     "garbage",
     "graph",
-    "lineage",
+    "history", "lineage",
     "mermaid",
+    "openlineage",
     "outcome",
     "plan",
     "plan_sentence",
@@ -310,6 +312,36 @@ def mermaid(answer: Answer) -> str:
     return "\n".join([*lines, ""])
 
 
+OPENLINEAGE = "https://openlineage.io/spec"
+
+
+def openlineage(answer: Answer, namespace: str, at: datetime) -> list[dict[str, Any]]:
+    """A lineage in OpenLineage's words: a job event for each unit that made something, whose datasets are documents with their hashes."""
+    nodes = {node["id"]: node for node in answer["nodes"]}
+    producer = f"urn:assetcore:{version('assetcore')}"
+
+    def dataset(node: Answer) -> dict[str, Any]:
+        facet = {
+            "_producer": producer, "_schemaURL": f"{OPENLINEAGE}/facets/1-0-1/DatasetVersionDatasetFacet.json",
+            "datasetVersion": node["sha256"],
+        }  # fmt: skip
+        facets = {"facets": {"version": facet}} if node["sha256"] else {}
+        return {"namespace": namespace, "name": _node_label(node), **facets}
+
+    given: dict[tuple[str, str | None], dict[str, dict[str, Any]]] = {}
+    for source, target in _downward(answer):
+        made = given.setdefault((nodes[target]["asset"], nodes[target]["unit"]), {"inputs": {}, "outputs": {}})
+        made["inputs"][source], made["outputs"][target] = dataset(nodes[source]), dataset(nodes[target])
+    return [
+        {
+            "eventTime": at.isoformat(), "producer": producer, "schemaURL": f"{OPENLINEAGE}/2-0-2/OpenLineage.json#/$defs/JobEvent",
+            "job": {"namespace": namespace, "name": format_ref(asset, unit)},
+            "inputs": list(made["inputs"].values()), "outputs": list(made["outputs"].values()),
+        }
+        for (asset, unit), made in given.items()
+    ]  # fmt: skip
+
+
 def _downward(answer: Answer) -> Iterator[tuple[str, str]]:
     """The edges from what was given to what was made, as arrows are read; those of a lineage up go from the root away."""
     up = answer.get("direction") == "up"
@@ -360,8 +392,38 @@ def _objection(check: Answer) -> str:
     return f"{check['check']}: {check['message']}"
 
 
+def history(answer: Answer) -> RenderableType:
+    """`history`: one line for each change, the latest first."""
+
+    def why(row: Answer) -> str:
+        reused = [f"made by {row['made_by']}"] if row["made_by"] else []
+        counts = row["counts"] or {}
+        return counted(counts, TOUCHED) if row["counts"] is not None else ", ".join([*row["causes"], *reused])
+
+    def shown(row: Answer) -> str:
+        ids = [document["id"] for document in row["documents"]]
+        return ", ".join(ids[:3]) + (f" and {len(ids) - 3:,} more" if len(ids) > 3 else "")
+
+    columns = [
+        Column("when", lambda row: moment(row["at"])),
+        words("what"),
+        Column("why", why),
+        words("run"),
+        Column("by", lambda row: row["actor"] or ""),
+        Column("documents", shown),
+    ]
+    return table(columns, answer["changes"])
+
+
 def comparison(answer: Answer) -> RenderableType:
-    """`diff`: a unified diff, or what is to be said where there is none."""
+    """`diff`: a unified diff, or what is to be said where there is none; of several documents those that differ."""
+    if answer.get("documents"):
+        columns = [words("document"), words("change"), words("before"), words("after")]
+        rows, counts = answer["documents"], answer["counts"]
+        total = Text(f"{counted(counts, ('new', 'changed', 'gone'))}.")
+        more = sum(counts.values()) - len(rows[:ROWS_SHOWN])
+        parts = [table(columns, rows[:ROWS_SHOWN]), *([Text(f"and {more:,} more", style="dim")] if more else []), total]
+        return Group(*parts)
     return (
         diff_text(answer["diff"])
         if answer["diff"]

@@ -47,6 +47,7 @@ __all__ = [
     "undeclared",
     "watermark",
     "watermarks",
+    "with_documents",
 ]
 
 OBSERVED = {
@@ -93,11 +94,12 @@ position = _listed.c.position
 
 def current(head: sa.FromClause) -> sa.FromClause:
     """Heads with their materializations and documents."""
-    return (
-        head.join(t.materialization, t.materialization.c.id == head.c.materialization_id)
-        .join(_listed, sa.true())
-        .join(t.document, t.document.c.id == _listed.c.id)
-    )
+    return with_documents(head.join(t.materialization, t.materialization.c.id == head.c.materialization_id))
+
+
+def with_documents(materializations: sa.FromClause) -> sa.FromClause:
+    """These materializations with the documents that they hold, each at its `position`."""
+    return materializations.join(_listed, sa.true()).join(t.document, t.document.c.id == _listed.c.id)
 
 
 def among(column: sa.ColumnElement[Any], values: Iterable[Any], kind: Any) -> sa.ColumnElement[bool]:
@@ -397,14 +399,16 @@ async def last_failure(
     return (row[0], row[1]) if row else None
 
 
-async def asset_counts(connection: AsyncConnection, environment: int) -> dict[int, tuple[int, int, datetime]]:
-    """Units, documents and the time of the last materialization of every asset that has any."""
-    head = await heads_of(connection, environment)
+async def asset_counts(
+    connection: AsyncConnection, environment: int, commit: int | None = None
+) -> dict[int, tuple[int, int, datetime]]:
+    """Units, documents and the time of the last materialization of every asset that has or, as of a commit, had any."""
+    head = await heads_of(connection, environment, commit)
     h, m = head.c, t.materialization.c
     rows = await connection.execute(
         sa.select(h.asset_id, sa.func.count(), sa.func.sum(sa.func.cardinality(m.documents)), sa.func.max(m.made_at))
         .select_from(head.join(t.materialization, m.id == h.materialization_id))
-        .where(h.environment_id == environment, h.until_commit.is_(None))
+        .where(h.environment_id == environment, as_of(h, commit))
         .group_by(h.asset_id)
     )
     return {asset: (units, int(documents or 0), made_at) for asset, units, documents, made_at in rows}

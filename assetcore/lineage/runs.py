@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import secrets
+import socket
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,7 +19,8 @@ from assetcore.lineage import schema
 from assetcore.lineage import tables as t
 
 __all__ = [
-    "RunInfo", "StoredRun", "begin", "close_abandoned", "find", "finish", "latest", "look_up", "new_run_id", "note_flow_run", "resume",
+    "RunInfo", "StoredRun", "actor", "begin", "close_abandoned", "find", "finish", "latest", "look_up",
+    "new_run_id", "note_flow_run", "resume",
 ]  # fmt: skip
 
 
@@ -58,6 +60,15 @@ class StoredRun:
     plan: Mapping[str, Any]
 
 
+def actor() -> str:
+    """On whose behalf this process works: user@host."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = "unknown"
+    return f"{user}@{socket.gethostname()}"
+
+
 def new_run_id() -> str:
     """Short enough to type; unique among the runs of a project in practice, and held so by the primary key."""
     return secrets.token_hex(5)
@@ -73,14 +84,10 @@ async def begin(
     started: datetime,
 ) -> None:
     """Write a run that starts now."""
-    try:
-        actor = getpass.getuser()
-    except (KeyError, OSError):
-        actor = "unknown"
     await connection.execute(
         sa.insert(t.run).values(
             id=run, project_id=project, environment_id=environment, selection=selection, plan=dict(plan), status="running",
-            actor=actor, started_at=started,
+            actor=actor(), started_at=started,
         )
     )  # fmt: skip
 

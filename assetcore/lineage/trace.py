@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from assetcore.documents import document_id
 from assetcore.lineage import tables as t
 from assetcore.lineage.heads import as_of, heads_of
-from assetcore.lineage.read import among, columns, current, position
+from assetcore.lineage.read import among, columns, current, position, with_documents
 from assetcore.roots import GIVEN_TO
 
 __all__ = [
@@ -31,9 +31,11 @@ __all__ = [
     "down",
     "first_makers",
     "given_to",
+    "labelled",
     "look_up",
     "of_asset",
     "qualified",
+    "spellings",
     "up",
     "wholes_of",
     "with_prefix",
@@ -120,11 +122,22 @@ async def of_asset(
 
 
 async def by_unit(
-    connection: AsyncConnection, environment: int, asset: int, label: str
+    connection: AsyncConnection, environment: int, asset: int, label: str, commit: int | None = None
 ) -> list[tuple[bytes, str, str | None]]:
-    """The current units of an asset with this label, alone or below their parent: unit, label, parent."""
-    head = await heads_of(connection, environment)
+    """The units of an asset with this label, alone or below their parent, now or as of a commit: unit, label, parent."""
+    head = await heads_of(connection, environment, commit)
     h = head.c
+    names, matches = spellings(label)
+    rows = await connection.execute(
+        sa.select(h.unit, _m.label, _m.parent)
+        .select_from(labelled(head, names))
+        .where(matches, h.environment_id == environment, h.asset_id == asset, as_of(h, commit))
+    )
+    return [(unit, name, above) for unit, name, above in rows]
+
+
+def spellings(label: str) -> tuple[list[str], sa.ColumnElement[bool]]:
+    """What `parent/label` can mean: the labels that a unit can have, and which of them with which parent."""
     parent, slash, rest = label.partition("/")
     matches, names = [_m.label == label], [label]
     while slash:
@@ -132,17 +145,10 @@ async def by_unit(
         names.append(rest)
         more, slash, rest = rest.partition("/")
         parent = f"{parent}/{more}"
-    rows = await connection.execute(
-        sa.select(h.unit, _m.label, _m.parent)
-        .select_from(_labelled(head, names))
-        .where(
-            sa.or_(*matches), h.environment_id == environment, h.asset_id == asset, h.until_commit.is_(None)
-        )
-    )  # fmt: skip
-    return [(unit, name, above) for unit, name, above in rows]
+    return names, sa.or_(*matches)
 
 
-def _labelled(head: sa.FromClause, labels: Iterable[str]) -> sa.FromClause:
+def labelled(head: sa.FromClause, labels: Iterable[str]) -> sa.FromClause:
     """The heads of units with one of these labels, first found by the index of their hashes."""
     each = sa.func.unnest(sa.cast(list(dict.fromkeys(labels)), ARRAY(sa.Text)))
     wanted = each.table_valued("label", name="wanted").render_derived()
@@ -150,58 +156,85 @@ def _labelled(head: sa.FromClause, labels: Iterable[str]) -> sa.FromClause:
     return wanted.join(t.materialization, same).join(head, head.c.materialization_id == _m.id)
 
 
-async def documents(connection: AsyncConnection, environment: int, asset: int, units: Collection[bytes]) -> list[Found]:
-    """The current documents of these units of an asset."""
-    head = await heads_of(connection, environment)
+async def documents(
+    connection: AsyncConnection,
+    environment: int,
+    asset: int,
+    units: Collection[tuple[bytes, str]],
+    commit: int | None = None,
+) -> list[Found]:
+    """The documents of these units (unit, label) of an asset, now or as of a commit."""
+    head = await heads_of(connection, environment, commit)
     h = head.c
+    # Of what was, units have no index, but their labels do.
+    heads = current(head) if commit is None else with_documents(labelled(head, (label for _, label in units)))
     rows = await connection.execute(
         sa.select(*_columns)
-        .select_from(current(head))
+        .select_from(heads)
         .where(
             h.environment_id == environment,
             h.asset_id == asset,
-            h.until_commit.is_(None),
-            among(h.unit, units, BYTEA),
+            as_of(h, commit),
+            among(h.unit, (unit for unit, _ in units), BYTEA),
         )
         .order_by(_path, position)
     )
     return [Found(*row) for row in rows]
 
 
-async def with_prefix(connection: AsyncConnection, environment: int, prefix: str) -> list[Found]:
-    """The current documents whose id begins with this."""
-    head = await heads_of(connection, environment)
+async def with_prefix(
+    connection: AsyncConnection, environment: int, prefix: str, commit: int | None = None
+) -> list[Found]:
+    """The documents whose id begins with this, among those that are or were there."""
+    head = await heads_of(connection, environment, commit)
     h = head.c
     low, high = _range(prefix)
     first = t.materialization.alias("first")
     # By the unit that made it first: from a document there is no way to the materializations that hold it.
+    made = t.document.join(first, first.c.id == _d.materialization_id)
+    held = _d.id == sa.any_(_m.documents)
+    if commit is None:
+        heads = made.join(head, sa.and_(h.asset_id == first.c.asset_id, h.unit == first.c.unit)).join(
+            t.materialization, sa.and_(_m.id == h.materialization_id, held)
+        )
+    else:
+        heads = made.join(t.materialization, sa.and_(_of_same_unit(_m, first.c), held)).join(
+            head, h.materialization_id == _m.id
+        )
     rows = await connection.execute(
         sa.select(*_columns)
-        .select_from(
-            t.document.join(first, first.c.id == _d.materialization_id)
-            .join(head, sa.and_(h.asset_id == first.c.asset_id, h.unit == first.c.unit))
-            .join(t.materialization, sa.and_(_m.id == h.materialization_id, _d.id == sa.any_(_m.documents)))
-        )
-        .where(h.environment_id == environment, h.until_commit.is_(None), _d.sha256 >= low, _d.sha256 <= high)
+        .select_from(heads)
+        .where(h.environment_id == environment, as_of(h, commit), _d.sha256 >= low, _d.sha256 <= high)
         .order_by(_d.asset_id, _path)
         .limit(50)
     )
     return [found for found in (Found(*row) for row in rows) if document_id(found.sha256, len(prefix)) == prefix]
 
 
-async def qualified(connection: AsyncConnection, environment: int, found: Sequence[Found]) -> list[Found]:
+def _of_same_unit(one: Any, other: Any) -> sa.ColumnElement[bool]:
+    """Materializations of one unit, by the index of labels."""
+    return sa.and_(
+        sa.func.hashtext(one.label) == sa.func.hashtext(other.label),
+        one.asset_id == other.asset_id,
+        one.unit == other.unit,
+    )
+
+
+async def qualified(
+    connection: AsyncConnection, environment: int, found: Sequence[Found], commit: int | None = None
+) -> list[Found]:
     """The same documents; where an asset has several units of one label, units are named `parent/label`."""
     below = [f for f in found if f.parent is not None]
     if not below:
         return list(found)
-    head = await heads_of(connection, environment)
+    head = await heads_of(connection, environment, commit)
     h = head.c
     labels = {f.unit for f in below}
     rows = await connection.execute(
         sa.select(h.asset_id, _m.label)
-        .select_from(_labelled(head, labels))
+        .select_from(labelled(head, labels))
         .where(
-            h.environment_id == environment, h.until_commit.is_(None), h.asset_id.in_({f.asset for f in below}),
+            h.environment_id == environment, as_of(h, commit), h.asset_id.in_({f.asset for f in below}),
         )
         .group_by(h.asset_id, _m.label)
         .having(sa.func.count() > 1)
@@ -210,9 +243,9 @@ async def qualified(connection: AsyncConnection, environment: int, found: Sequen
     return [replace(f, unit=f"{f.parent}/{f.unit}") if f.parent and (f.asset, f.unit) in repeated else f for f in found]
 
 
-async def up(connection: AsyncConnection, environment: int, ids: Collection[int]) -> Step:
-    """What these documents were made of: by what their unit currently is, or by what made them first."""
-    made = await connection.execute(_makers(await heads_of(connection, environment), environment, ids))
+async def up(connection: AsyncConnection, environment: int, ids: Collection[int], commit: int | None = None) -> Step:
+    """What these documents were made of: by what their unit is, or was as of a commit, or else by what made them first."""
+    made = await connection.execute(_makers(await heads_of(connection, environment, commit), environment, ids, commit))
     maker = {document: now or first for document, first, now in made}
     by_maker: dict[int, list[int]] = {}
     for document, materialization in maker.items():
@@ -232,18 +265,18 @@ async def up(connection: AsyncConnection, environment: int, ids: Collection[int]
     )
 
 
-async def down(connection: AsyncConnection, environment: int, ids: Collection[int]) -> Step:
-    """What was made of these documents and is current: edges from each, also through whole assets.
+async def down(connection: AsyncConnection, environment: int, ids: Collection[int], commit: int | None = None) -> Step:
+    """What was made of these documents and is, or was as of a commit, current: edges from each, also through whole assets.
 
     What was made of the same document under an earlier identifier (it was made again, with another result in between) counts.
     """
     twins = await _twins(connection, ids)
     asked, ids = {**{i: i for i in ids}, **twins}, [*ids, *twins]
-    head = await heads_of(connection, environment)
+    head = await heads_of(connection, environment, commit)
     h = head.c
     e, c = t.edge.c, t.collected.c
     made = sa.func.unnest(_m.documents).table_valued("id", name="made").render_derived()
-    now = sa.and_(h.materialization_id == _m.id, h.environment_id == environment, h.until_commit.is_(None))
+    now = sa.and_(h.materialization_id == _m.id, h.environment_id == environment, as_of(h, commit))
     direct = await connection.execute(
         sa.select(e.document_id, made.c.id)
         .select_from(
@@ -354,25 +387,25 @@ async def look_up(connection: AsyncConnection, ids: Iterable[int]) -> dict[int, 
     return {row[0]: Found(*row) for row in rows}
 
 
-def _makers(head: sa.FromClause, environment: int, ids: Collection[int]) -> sa.Select[Any, Any, Any]:
-    """For each document: the materialization that made it first, and the one that its unit currently is, if that holds it."""
+def _makers(
+    head: sa.FromClause, environment: int, ids: Collection[int], commit: int | None
+) -> sa.Select[Any, Any, Any]:
+    """For each document: the materialization that made it first, and the one that its unit is, or was, if that holds it."""
     h, first, now = head.c, t.materialization.alias("first"), t.materialization.alias("now")
-    is_current = sa.and_(
-        h.environment_id == environment,
-        h.asset_id == first.c.asset_id,
-        h.unit == first.c.unit,
-        h.until_commit.is_(None),
-    )
-    holds = sa.and_(now.c.id == h.materialization_id, _d.id == sa.any_(now.c.documents))
-    return (
-        sa.select(_d.id, first.c.id, now.c.id)
-        .select_from(
-            t.document.join(first, first.c.id == _d.materialization_id)
-            .outerjoin(head, is_current)
-            .outerjoin(now, holds)
+    made = t.document.join(first, first.c.id == _d.materialization_id)
+    then = sa.and_(h.environment_id == environment, h.asset_id == first.c.asset_id, as_of(h, commit))
+    held = _d.id == sa.any_(now.c.documents)
+    if commit is None:
+        heads = made.outerjoin(head, sa.and_(then, h.unit == first.c.unit)).outerjoin(
+            now, sa.and_(now.c.id == h.materialization_id, held)
         )
-        .where(among(_d.id, ids, sa.BigInteger))
-    )
+        found = now.c.id
+    else:
+        candidates = made.outerjoin(now, sa.and_(_of_same_unit(now.c, first.c), held))
+        heads = candidates.outerjoin(head, sa.and_(then, h.materialization_id == now.c.id))
+        found = sa.func.max(h.materialization_id)
+    statement = sa.select(_d.id, first.c.id, found).select_from(heads).where(among(_d.id, ids, sa.BigInteger))
+    return statement if commit is None else statement.group_by(_d.id, first.c.id)
 
 
 def _range(prefix: str) -> tuple[bytes, bytes]:

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -623,3 +624,29 @@ def test_a_process_that_calls_the_command_is_not_ended_by_it(monkeypatch: pytest
     before = threading.active_count()
     end_in_time(0)
     assert threading.active_count() == before
+
+
+def test_lineage_in_the_words_of_openlineage() -> None:
+    """A unit that made something is a job event; the documents that it was given and made are datasets with their hashes."""
+    answer = {"root": "2", "direction": "up", "nodes": [node("1", "a"), node("2", "b")], "edges": [["2", "1"]]}
+    (event,) = show.openlineage(answer, "assetcore://demo/prod", datetime(2026, 11, 20, tzinfo=UTC))
+    assert event["eventTime"] == "2026-11-20T00:00:00+00:00"
+    assert event["job"] == {"namespace": "assetcore://demo/prod", "name": "chunks[u]"}
+    assert [d["name"] for d in event["inputs"]] == ["chunks[u]/a"]
+    assert [d["facets"]["version"]["datasetVersion"] for d in event["outputs"]] == ["2222"]
+    assert event["schemaURL"].endswith("#/$defs/JobEvent")
+
+
+def test_history_and_comparisons_for_people() -> None:
+    """A history has a line a change; a comparison of two times names the documents that differ and counts all of them."""
+    change = {
+        "at": "2026-11-20T14:30:00+00:00", "run": "r1", "actor": "ada@box", "what": "reused", "causes": ["input-changed"],
+        "documents": [{"document": "a", "id": "abc234"}], "made_by": "r0", "counts": None,
+    }  # fmt: skip
+    text = " ".join(drawn(show.history({"ref": "a", "changes": [change]})).split())
+    for word in ("reused", "input-changed, made by r0", "ada@box", "abc234"):
+        assert word in text
+    gone = {"document": "a[b]", "change": "gone", "before": "abc234", "after": None}
+    text = drawn(show.comparison({"diff": None, "same": False, "documents": [gone], "counts": {"gone": 3, "new": 1}}))
+    assert "and 3 more" in text
+    assert text.endswith("1 new, 3 gone.\n")

@@ -1,0 +1,144 @@
+"""History: what was it, since when, by which run and on whose behalf?
+
+Nothing is updated in place, so the versions of a unit are all there: each with the run that made it current, the run that had made
+it (another one, where it was reused), and what differed from the version before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from assetcore.documents import document_id
+from assetcore.errors import NothingSelectedError
+from assetcore.explain import check_one, find
+from assetcore.lineage import history as lineage
+from assetcore.lineage import read, trace
+from assetcore.lineage.history import Version
+from assetcore.lineage.schema import Connection
+from assetcore.lineage.trace import Found
+from assetcore.project import Project
+from assetcore.selection import format_ref, parse_ref, suggestion
+from assetcore.staleness import Definition, definition_causes
+
+__all__ = ["Change", "History", "history"]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One change: when, by which run, for whom; `what` is made, unchanged, reused or gone; and how it differs from before.
+
+    `documents` are those that there were from then on (name, id), or how many units of an asset something was done to, in `counts`.
+    """
+
+    at: datetime
+    run: str
+    actor: str | None
+    what: str
+    causes: tuple[str, ...] = ()
+    documents: tuple[tuple[str, str], ...] = ()
+    made_by: str | None = None
+    counts: Mapping[str, Any] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "at": self.at.isoformat(), "run": self.run, "actor": self.actor, "what": self.what, "causes": list(self.causes),
+            "documents": [{"document": name, "id": identifier} for name, identifier in self.documents], "made_by": self.made_by,
+            "counts": self.counts,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """The changes of an asset, a unit or a document, the latest first."""
+
+    ref: str
+    changes: tuple[Change, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"ref": self.ref, "changes": [change.to_json() for change in self.changes]}
+
+
+async def history(project: Project, text: str, limit: int) -> History:
+    """What was done to what a REF names. Raises NothingSelectedError, SelectionError."""
+    ref = parse_ref(text)
+    async with project.engine.connect() as connection:
+        name, label, document = ref.asset, ref.unit, ref.document
+        if name is None or name not in project.asset_ids:
+            found = (await find(project, connection, text))[0]
+            name, label, document = {i: n for n, i in project.asset_ids.items()}[found.asset], found.unit, found.name
+        if label is None:
+            rows = await lineage.asset_changes(connection, project.environment_id, project.asset_ids[name], limit)
+            changes = [
+                Change(row.at, row.run, row.actor, row.status or "committed", counts=dict(row.counts)) for row in rows
+            ]
+        else:
+            changes = (await _of_unit(project, connection, name, label, document))[:limit]
+    if not changes:
+        raise NothingSelectedError(f"{text} was never made in {project.environment}.", hint="See: aipctl ls")
+    return History(format_ref(name, label, document), tuple(changes))
+
+
+async def _of_unit(
+    project: Project, connection: Connection, name: str, label: str, document: str | None
+) -> list[Change]:
+    asset = project.asset_ids[name]
+    await trace.by_index(connection)
+    units = await lineage.units_ever(connection, asset, label)
+    if not units:
+        known = await trace.of_asset(connection, project.environment_id, asset, limit=5000)
+        raise NothingSelectedError(
+            f"{name} never had a unit {label!r}.", hint=suggestion(label, {f.unit for f in known})
+        )
+    check_one(name, label, units)
+    unit, own, _ = units[0]
+    versions = await lineage.versions(connection, project.environment_id, asset, [unit], own)
+    documents = await trace.look_up(connection, {d for version in versions for d in version.documents})
+    definitions = (await read.definitions(connection, [asset]))[asset]
+    changes = _changes(versions[::-1], documents, definitions, document)
+    return changes[::-1]
+
+
+def _changes(
+    versions: Sequence[Version],
+    documents: Mapping[int, Found],
+    definitions: Mapping[int, Definition],
+    document: str | None,
+) -> list[Change]:
+    """From the oldest on; of one document only those that changed it."""
+    changes: list[Change] = []
+    before: Version | None = None
+    shown: list[int] | None = None
+    for version, after in zip(versions, [*versions[1:], None], strict=True):
+        held = [d for d in version.documents if document is None or documents[d].name == document]
+        if document is None or held != (shown or []):
+            listed = tuple((documents[d].name, document_id(documents[d].sha256)) for d in held)
+            what = "gone" if document is not None and not held else _what(version, before, held == shown)
+            made_by = version.made_by if version.made_by != version.run else None
+            causes = _causes(version, before, definitions)
+            changes.append(Change(version.at, version.run, version.actor, what, causes, listed, made_by))
+        before, shown = version, held
+        if version.until is not None and (after is None or after.since != version.until) and version.until_at and shown:
+            changes.append(
+                Change(version.until_at, version.until_run or "", version.until_actor, "gone", ("input-removed",))
+            )
+            shown = None
+    return changes
+
+
+def _what(version: Version, before: Version | None, same: bool) -> str:
+    if version.made_by != version.run and before is not None:
+        return "reused"
+    return "unchanged" if before is not None and same else "made"
+
+
+def _causes(version: Version, before: Version | None, definitions: Mapping[int, Definition]) -> tuple[str, ...]:
+    if before is None:
+        return ("missing",)
+    causes: tuple[str, ...] = ()
+    was, now = definitions.get(before.definition), definitions.get(version.definition)
+    if was is not None and now is not None:
+        causes = definition_causes(was, now)
+    return (*causes, *(("input-changed",) if before.inputs != version.inputs else ()))

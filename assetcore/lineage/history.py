@@ -1,0 +1,139 @@
+"""History: which versions of a unit were there, and which runs changed an asset?
+
+Heads and borrowed assets are superseded and never updated, so that all of it can be read at any later time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from assetcore.lineage import tables as t
+from assetcore.lineage.heads import loans
+from assetcore.lineage.read import among
+from assetcore.lineage.trace import labelled, spellings
+
+__all__ = ["AssetChange", "Version", "asset_changes", "commit_at", "units_ever", "versions"]
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """What a unit was, from one commit until another (None: still); by which run, on whose behalf, and what made it."""
+
+    unit: bytes
+    label: str
+    since: int
+    at: datetime
+    run: str
+    actor: str | None
+    until: int | None
+    until_at: datetime | None
+    until_run: str | None
+    until_actor: str | None
+    materialization: int
+    definition: int
+    inputs: bytes
+    documents: Sequence[int]
+    made_by: str
+
+
+@dataclass(frozen=True, slots=True)
+class AssetChange:
+    """What a run did to an asset."""
+
+    run: str
+    actor: str | None
+    status: str | None
+    at: datetime
+    commits: int
+    counts: Mapping[str, Any]
+
+
+async def commit_at(connection: AsyncConnection, project: int, environment: int, at: datetime) -> int | None:
+    """The number of the last commit of a project at this time, from which all that an environment then was follows; None: as it is now."""
+    c, b, e = t.commit.c, t.borrowed.c, t.environment.c
+    last, later = (
+        await connection.execute(
+            sa.select(sa.func.max(c.id).filter(c.at <= at), sa.func.max(c.id).filter(c.at > at)).where(
+                c.project_id == project
+            )
+        )
+    ).one()
+    if later is None:
+        return None
+    lent = sa.select(sa.func.max(b.since_commit)).join_from(t.borrowed, t.environment, e.id == b.environment_id)
+    borrowed = await connection.execute(lent.where(b.environment_id == environment, e.created_at <= at))
+    return max(last or 0, borrowed.scalar_one() or 0)
+
+
+async def units_ever(connection: AsyncConnection, asset: int, label: str) -> list[tuple[bytes, str, str | None]]:
+    """The units that an asset has or had by this label, alone or below their parent: unit, label, parent."""
+    h, m = t.head.c, t.materialization.c
+    names, matches = spellings(label)
+    rows = await connection.execute(
+        sa.select(h.unit, m.label, m.parent)
+        .select_from(labelled(t.head, names))
+        .where(matches, h.asset_id == asset)
+        .distinct()
+        .limit(100)
+    )
+    return [(unit, name, parent) for unit, name, parent in rows]
+
+
+async def versions(
+    connection: AsyncConnection, environment: int, asset: int, units: Collection[bytes], label: str
+) -> list[Version]:
+    """All that these units of one label were in an environment, or in the one from which it borrows the asset, the latest first."""
+    h, m, c, r = t.head.c, t.materialization.c, t.commit.c, t.run.c
+    ended, by = t.commit.alias("ended"), t.run.alias("by")
+    loan = (await loans(connection, environment)).get(asset)
+    here = h.environment_id == environment
+    if loan is not None:
+        here = sa.or_(here, sa.and_(h.environment_id == loan.lender, h.since_commit <= loan.at))
+    rows = await connection.execute(
+        sa.select(
+            h.unit, m.label, h.since_commit, c.at, c.run_id, r.actor, h.until_commit, ended.c.at, ended.c.run_id, by.c.actor, m.id,
+            m.definition_id, m.inputs, m.documents, m.run_id,
+        )
+        .select_from(
+            labelled(t.head, [label])
+            .join(t.commit, c.id == h.since_commit)
+            .outerjoin(t.run, r.id == c.run_id)
+            .outerjoin(ended, ended.c.id == h.until_commit)
+            .outerjoin(by, by.c.id == ended.c.run_id)
+        )
+        .where(here, h.asset_id == asset, among(h.unit, units, sa.LargeBinary))
+        .order_by(h.since_commit.desc())
+    )  # fmt: skip
+    return [Version(*row) for row in rows]
+
+
+async def asset_changes(connection: AsyncConnection, environment: int, asset: int, limit: int) -> list[AssetChange]:
+    """The runs that committed to an asset, the latest first."""
+    c, r, a = t.commit.c, t.run.c, t.run_asset.c
+    changes = (
+        sa.select(c.run_id, sa.func.max(c.at).label("at"), sa.func.count().label("commits"))
+        .where(c.environment_id == environment, c.asset_id == asset)
+        .group_by(c.run_id)
+        .order_by(sa.desc("at"))
+        .limit(limit)
+        .subquery()
+    )
+    name = sa.select(t.asset.c.name).where(t.asset.c.id == asset).scalar_subquery()
+    rows = await connection.execute(
+        sa.select(changes.c.run_id, r.actor, r.status, changes.c.at, changes.c.commits, a.counts)
+        .select_from(
+            changes.outerjoin(t.run, r.id == changes.c.run_id).outerjoin(
+                t.run_asset, sa.and_(a.run_id == changes.c.run_id, a.asset == name)
+            )
+        )
+        .order_by(changes.c.at.desc())
+    )
+    return [
+        AssetChange(run, actor, status, at, commits, counts or {}) for run, actor, status, at, commits, counts in rows
+    ]

@@ -1,0 +1,171 @@
+"""History: what everything was at any time, by which run and for whom; and nothing that was written is changed."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from assetcore.errors import NothingSelectedError, UsageError
+from assetcore.lineage import schema
+from assetcore.lineage import tables as t
+from assetcore.session import Session
+from assetcore.settings import Settings
+from tests.integration.world import World
+
+pytestmark = pytest.mark.integration
+
+CODE = """
+    @asset
+    async def clean(topic: Topic = each(topics)) -> Topic:
+        return Topic(topic.name, text=topic.text.strip())
+
+    @asset
+    async def chunks(topic: Topic = each(clean)) -> list[Chunk]:
+        return [Chunk(f"{topic.stem}-{i}", text=w, ordinal=i) for i, w in enumerate(topic.text.split())]
+
+    @asset
+    async def report(chunks: list[Chunk] = collect(chunks)) -> Report:
+        return Report("report", text=" ".join(c.text for c in chunks))
+"""
+FACTS = (t.materialization, t.document, t.edge, t.collected, t.definition, t.part, t.object_, t.commit, t.spent)
+
+
+@pytest.fixture
+def world(settings: Settings) -> World:
+    world = World(settings)
+    world.code(CODE)
+    world.document("a.txt", "one two")
+    world.document("b.txt", "three")
+    return world
+
+
+async def run(world: World) -> str:
+    result = await world.materialize()
+    assert result.run is not None
+    return result.run
+
+
+async def shown(session: Session, ref: str, at: str | None = None) -> dict[str, str]:
+    return {d.name: d.content.decode() for d in await session.show(ref, at=at)}
+
+
+async def test_what_was_is_shown_as_it_was(world: World) -> None:
+    """An asset, a unit, a document and a whole environment are read as of a run or a time, and compared with what they are."""
+    first = await run(world)
+    between = datetime.now(UTC).isoformat()
+    world.document("a.txt", "one four")
+    world.remove("b.txt")
+    second = await run(world)
+    async with world.open() as session:
+        assert await shown(session, "chunks") == {"a-0": "one", "a-1": "four"}
+        assert await shown(session, f"chunks@{first[:6]}") == {"a-0": "one", "a-1": "two", "b-0": "three"}
+        assert await shown(session, "chunks", between) == await shown(session, f"chunks@{first}")
+        assert await shown(session, f"chunks[b.txt]@{between}") == {"b-0": "three"}
+        assert await shown(session, "report[report]/report", between) == {"report": "one two three"}
+        assert await shown(session, f"chunks@{second}") == await shown(session, "chunks@now")
+        with pytest.raises(NothingSelectedError, match="had no documents then"):
+            await session.show("chunks@2 hours ago")
+        with pytest.raises(UsageError, match="not a time"):
+            await session.show("chunks", at="soon")
+        assert {i.asset: (i.units, i.documents) for i in await session.ls(at=between)} == {
+            "topics": (2, 2), "clean": (2, 2), "chunks": (2, 3), "report": (1, 1),
+        }  # fmt: skip
+        assert {i.documents for i in await session.ls(at="an hour ago")} == {0}
+        diff = await session.diff(f"chunks@{first}")
+        assert diff.counts == {"new": 0, "changed": 1, "gone": 1}
+        assert [(d["document"], d["change"]) for d in diff.documents] == [
+            ("chunks[a.txt/a.txt]/a-1", "changed"), ("chunks[b.txt/b.txt]/b-0", "gone"),
+        ]  # fmt: skip
+        diff = await session.diff(f"chunks[a.txt]/a-1@{first}", "chunks[a.txt]/a-1@now")
+        assert "-two\n+four" in str(diff.diff)
+        assert (await session.diff(f"chunks[a.txt]@{first}")).counts == {"new": 0, "changed": 1, "gone": 0}
+        assert (await session.diff(f"chunks@{second}")).same
+        with pytest.raises(UsageError, match="nothing to compare"):
+            await session.diff("chunks")
+        now, then = await session.lineage("report"), await session.lineage("report", at=between)
+        assert {n.document for n in now.nodes if n.asset == "topics"} == {"a.txt"}
+        assert {(n.asset, n.document) for n in then.nodes} >= {
+            ("topics", "b.txt"),
+            ("chunks", "b-0"),
+            ("clean", "a.txt"),
+        }
+        assert {n.sha256 for n in then.nodes if n.asset == "topics"} != {
+            n.sha256 for n in now.nodes if n.asset == "topics"
+        }
+        down = await session.lineage("topics[b.txt]", "down", at=first)
+        assert {(n.asset, n.document) for n in down.nodes} == {
+            ("topics", "b.txt"), ("clean", "b.txt"), ("chunks", "b-0"), ("report", "report"),
+        }  # fmt: skip
+
+
+async def test_history_tells_who_did_what_and_why(world: World) -> None:
+    """Each change of a unit, a document or an asset has its time, run, actor, cause and what there was from then on."""
+    first = await run(world)
+    world.document("a.txt", "one four")
+    second = await run(world)
+    world.document("a.txt", "one two")
+    third = await run(world)
+    world.remove("a.txt")
+    fourth = await run(world)
+    async with world.open() as session:
+        unit = await session.history("chunks[a.txt]")
+        assert [(c.run, c.what, c.causes) for c in unit.changes] == [
+            (fourth, "gone", ("input-removed",)),
+            (third, "reused", ("input-changed",)),
+            (second, "made", ("input-changed",)),
+            (first, "made", ("missing",)),
+        ]
+        assert unit.changes[1].made_by == first
+        assert unit.changes[1].documents == unit.changes[3].documents
+        assert all("@" in str(c.actor) for c in unit.changes)
+        document = await session.history("chunks[a.txt]/a-1")
+        assert [c.run for c in document.changes] == [fourth, third, second, first]
+        assert [c.run for c in (await session.history("chunks[a.txt]/a-0")).changes] == [fourth, first]
+        asset = await session.history("chunks")
+        assert [c.run for c in asset.changes] == [fourth, third, second, first]
+        assert [c.what for c in asset.changes] == ["done"] * 4
+        assert (asset.changes[3].counts or {})["made"] == 2
+        assert [c.run for c in (await session.history("topics[b.txt]")).changes] == [first]
+        with pytest.raises(NothingSelectedError, match="never had a unit 'x'"):
+            await session.history("chunks[x]")
+
+
+async def test_nothing_is_updated_in_place(world: World) -> None:
+    """Whatever runs do (make, edit, revert, remove, force, change code), facts stay as they were; of a head only its end is written."""
+    await run(world)
+    engine = schema.connect(str(world.settings.database_url))
+    seen = await rows(engine)
+    steps = (
+        lambda: world.document("a.txt", "one four"),
+        lambda: world.document("a.txt", "one two"),
+        lambda: world.remove("b.txt"),
+        lambda: world.code(CODE.replace("strip()", "upper()")),
+    )
+    for step in steps:
+        step()
+        await run(world)
+        now = await rows(engine)
+        assert {table: before - now[table] for table, before in seen.items() if before - now[table]} == {}
+        seen = now
+    await world.materialize(force=True)
+    now = await rows(engine)
+    assert all(before <= now[table] for table, before in seen.items())
+    async with engine.connect() as connection:
+        ends = sa.select(t.head.c.since_commit, t.head.c.until_commit).where(t.head.c.until_commit.is_not(None))
+        assert all(since < until for since, until in await connection.execute(ends))
+    await engine.dispose()
+
+
+async def rows(engine: schema.Engine) -> dict[str, set[Any]]:
+    """All rows of the tables of facts; of heads what must never change."""
+    found: dict[str, set[Any]] = {}
+    async with engine.connect() as connection:
+        for table in FACTS:
+            found[table.name] = {repr(tuple(row)) for row in await connection.execute(sa.select(table))}
+        h = t.head.c
+        heads = sa.select(h.environment_id, h.asset_id, h.unit, h.materialization_id, h.since_commit)
+        found["head"] = {repr(tuple(row)) for row in await connection.execute(heads)}
+    return found
