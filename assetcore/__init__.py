@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     )  # fmt: skip
     from assetcore.graph import Graph
     from assetcore.loading import find_root, load
+    from assetcore.partitions import Daily, Dynamic, Hourly, Partition, Static
     from assetcore.plan import Plan
     from assetcore.results import RunResult
     from assetcore.search import Hit, SearchIndex
@@ -58,6 +59,7 @@ _HOMES = {
         "ServiceError", "SettingsError", "SourceError", "StaleInputError", "StorageError", "UsageError",
     ),
     "assetcore.graph": ("Graph",),
+    "assetcore.partitions": ("Daily", "Dynamic", "Hourly", "Partition", "Static"),
     "assetcore.plan": ("Plan",),
     "assetcore.loading": ("find_root", "load"),
     "assetcore.search": ("Hit", "SearchIndex"),
@@ -75,6 +77,8 @@ __all__ = [  # noqa: RUF022 - by what they are for
     # declare
     "Asset", "Document", "Folder", "SearchIndex", "Source", "asset", "bucket", "check", "collect", "each", "folder", "source", "table",
     "urls",
+    # divide
+    "Daily", "Dynamic", "Hourly", "Partition", "Static",
     # use
     "Graph", "Hit", "Plan", "RunResult", "Session", "Settings", "find_root", "get_pipeline_logger", "load", "open_project", "scan",
     "spend",

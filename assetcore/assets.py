@@ -19,13 +19,15 @@ import sys
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import date, datetime, timedelta
 from typing import Any, Generic, Literal, ParamSpec, TypeVar, get_args, get_origin, overload
 
 from pydantic import BaseModel
 
 from assetcore.documents import BUILT_IN, Document
 from assetcore.errors import DeclarationError
+from assetcore.partitions import Partition, Partitions, Relation, are_aligned, duration_of, misfit
 
 __all__ = ["Asset", "Collect", "Config", "Dependency", "Each", "Output", "Source", "asset", "collect", "each", "source"]
 
@@ -59,6 +61,7 @@ class Each:
     upstream: Any
     fields: tuple[str, ...] | str | None = None
     cross: bool = False
+    partitions: str | timedelta | None = None
     __assetcore_dependency__ = True
 
 
@@ -69,25 +72,36 @@ class Collect:
     upstream: Any
     per: Any = None
     by: str | None = None
+    partitions: str | timedelta | None = None
     __assetcore_dependency__ = True
 
 
-def each(upstream: Any, *, fields: Sequence[str] | None = None, cross: bool = False) -> Any:
+def each(
+    upstream: Any,
+    *,
+    fields: Sequence[str] | None = None,
+    cross: bool = False,
+    partitions: str | timedelta | None = None,
+) -> Any:
     """Depend on every document of `upstream`, one at a time: the function is called once for each.
 
     `fields` hands over only these parts (`"name"`, `"text"`, `"data"`, `"content"`, `"media_type"` or typed fields): a change of any
     other part makes nothing stale, and touching another part raises. `cross=True` allows a second, unrelated `each`: once for each pair.
+    `partitions`, where both are partitioned, says of which partitions of `upstream`, as for `collect`.
     """
-    return Each(upstream, fields if fields is None or isinstance(fields, str) else tuple(fields), cross)
+    return Each(upstream, fields if fields is None or isinstance(fields, str) else tuple(fields), cross, partitions)
 
 
-def collect(upstream: Any, *, per: Any = None, by: str | None = None) -> Any:
+def collect(upstream: Any, *, per: Any = None, by: str | None = None, partitions: str | timedelta | None = None) -> Any:
     """Depend on all documents of `upstream` at once, in the form that the annotation asks for.
 
     `list[Chunk]`, `AsyncIterator[Chunk]`, `polars.LazyFrame`, `polars.DataFrame`, `pandas.DataFrame` or `pyarrow.Table`. `per=b`, beside
     `each(b)`: those that descend from this document of `b`. `by="field"`: one call for each value of that field.
+
+    Where both are partitioned, a partition is given the documents of the `"same"` partition, or of those within the same time;
+    `partitions="7d"` (or a timedelta) those of the seven days up to its end, `partitions="all"` all of them.
     """
-    return Collect(upstream, per, by)
+    return Collect(upstream, per, by, partitions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +117,12 @@ class Dependency:
     per: Asset[..., Any] | None = None
     by: str | None = None
     cross: bool = False
+    relation: Relation | None = None
 
     @property
     def is_whole(self) -> bool:
         """Whether every unit is given all of its documents."""
-        return self.kind == "collect" and self.per is None and self.by is None
+        return self.kind == "collect" and self.per is None and self.by is None and self.relation is None
 
     @property
     def shape(self) -> tuple[Any, ...]:
@@ -129,6 +144,22 @@ class Config:
     parameter: str
     model: type[BaseModel]
     default: BaseModel | None
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionTaker:
+    """The parameter that takes the unit's partition, and as what: `Partition` itself, a date, a datetime, or its key."""
+
+    parameter: str
+    form: type
+
+    def value(self, partition: Partition) -> Any:
+        """What it is given."""
+        if self.form is Partition:
+            return partition
+        if self.form is str or partition.start is None:
+            return partition.key
+        return partition.start.date() if self.form is date else partition.start
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +205,8 @@ class Options:
     pool: str | None = None
     layout: Layout = "packs"
     renamed_from: str | None = None
+    partitions: Partitions | None = None
+    freshness: timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +227,8 @@ class Resolved:
     dependencies: tuple[Dependency, ...]
     configs: tuple[Config, ...]
     output: Output
+    partitions: Partitions | None = None
+    partition: PartitionTaker | None = None
 
 
 class Asset(Generic[P, R]):
@@ -248,6 +283,25 @@ class Asset(Generic[P, R]):
     def output(self) -> Output:
         """What the function returns."""
         return self.resolve().output
+
+    @property
+    def partitions(self) -> Partitions | None:
+        """What it is divided into: as declared, or as that which it is made of one by one."""
+        return self.resolve().partitions
+
+    @property
+    def partition(self) -> PartitionTaker | None:
+        """The parameter that takes the partition."""
+        return self.resolve().partition
+
+    @property
+    def multiplied(self) -> bool:
+        """Whether it is made once for each pair of a partition and a document, instead of each document being in one partition."""
+        own = self.options.partitions
+        return own is not None and any(
+            d.relation != "same" or d.upstream.partitions is None or not are_aligned(own, d.upstream.partitions)
+            for d in self.dependencies if d.kind == "each" and not d.cross
+        )  # fmt: skip
 
     @property
     def upstreams(self) -> tuple[Asset[..., Any], ...]:
@@ -319,6 +373,8 @@ def asset(
     pool: str | None = None,
     layout: Layout = "packs",
     renamed_from: str | None = None,
+    partitions: Partitions | None = None,
+    freshness: str | timedelta | None = None,
 ) -> Callable[[Callable[P, R]], Asset[P, R]]: ...
 def asset(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Declare the documents that a function makes.
@@ -334,6 +390,9 @@ def asset(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     pool          a pool of the setting `pools`, whose limits hold for all that use it: in this run, in others, on other machines
     layout        "packs": many small documents in one object; "files": one object each
     renamed_from  the asset's earlier name: its history and content are kept
+    partitions    `Daily(...)`, `Hourly(...)`, `Static([...])` or `Dynamic(function)`: one unit for each; with `each` of what is not
+                  partitioned, one for each partition and document. A parameter annotated with `Partition` takes it
+    freshness     how long a unit stays fresh after it was made: `"1d"`, `"6h"` or a timedelta; then it is stale, as `expired`
 
     Raises DeclarationError for what cannot be an asset, at once or when the project is loaded.
     """
@@ -423,6 +482,14 @@ WANTED: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "pool": ("the name of a pool in the settings", _is_text),
     "layout": ('"packs" or "files"', lambda value: value in get_args(Layout)),
     "renamed_from": ("the name that an asset had", _is_text),
+    "partitions": (
+        'Daily(start="2026-11-01"), Hourly(...), Static([...]) or Dynamic(...)',
+        lambda value: isinstance(value, Partitions),
+    ),
+    "freshness": (
+        'a length of time, such as "1d" or "6h", or a timedelta',
+        lambda value: duration_of(value) is not None,
+    ),
 }
 """What each option of a declaration takes, in words and as a question."""
 
@@ -438,6 +505,8 @@ def _options(place: Place, who: str, given: Mapping[str, Any]) -> Options:
             hint = f"Write {name}=[{value!r}]." if isinstance(value, str) and what == "a list of texts" else None
             raise DeclarationError(f"{place}: {who} has {name}={value!r}, which is not {what}.", hint=hint)
     fitting: dict[str, Any] = {n: tuple(v) if n in ("tags", "models") else v for n, v in given.items()}
+    if "freshness" in fitting:
+        fitting["freshness"] = duration_of(fitting["freshness"])
     return Options(**fitting)
 
 
@@ -498,6 +567,7 @@ def _resolve(declared: Asset[..., Any]) -> Resolved:
     hints = annotations_of(declared)
     dependencies: list[Dependency] = []
     configs: list[Config] = []
+    takers: list[PartitionTaker] = []
     for parameter in inspect.signature(declared.function).parameters.values():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
             raise declared.fail(
@@ -515,13 +585,78 @@ def _resolve(declared: Asset[..., Any]) -> Resolved:
                     f"has the asset {upstream} itself as the default of {parameter.name!r}.",
                     f"Write {parameter.name}: ... = each({upstream}) or collect({upstream}).",
                 )
+            case default if default is parameter.empty and _may_be_partition(declared, annotation):
+                takers.append(_taker(declared, parameter.name, annotation))
             case default:
                 configs.append(_config(declared, parameter.name, annotation, default))
     output = _output(declared, hints.get("return", inspect.Parameter.empty))
     if output.type is Document:
         raise declared.fail("returns Document itself.", "Subclass it to name what it is: class Report(Document): ...")
     _check_together(declared, dependencies)
-    return Resolved(tuple(dependencies), tuple(configs), output)
+    if len(takers) > 1:
+        raise declared.fail(
+            f"takes its partition twice, in {takers[0].parameter!r} and {takers[1].parameter!r}.", "Take it once."
+        )
+    partitions = declared.options.partitions or next(
+        (d.upstream.partitions for d in dependencies if d.kind == "each" and not d.cross and d.upstream.partitions),
+        None,
+    )
+    related = (_related(declared, d, partitions) for d in dependencies)
+    return Resolved(tuple(related), tuple(configs), output, partitions, takers[0] if takers else None)
+
+
+def _may_be_partition(declared: Asset[..., Any], annotation: Any) -> bool:
+    own = declared.options.partitions
+    return annotation in (Partition, date, datetime) or (own is not None and annotation in (str, int, own.hands_over))
+
+
+def _taker(declared: Asset[..., Any], name: str, annotation: Any) -> PartitionTaker:
+    own = declared.options.partitions
+    if own is None:
+        raise declared.fail(
+            f"takes a partition in {name!r} ({shown(annotation)}), but is not partitioned.",
+            'Write @asset(partitions=Daily(start="2026-11-01")).',
+        )
+    if annotation not in (Partition, own.hands_over):
+        kind = type(own).__name__
+        raise declared.fail(
+            f"takes its partition in {name!r} as {shown(annotation)}, but {kind} hands over {shown(own.hands_over)}.",
+            f"Write {name}: {shown(own.hands_over)}, or {name}: Partition for all that is known of it.",
+        )
+    return PartitionTaker(name, annotation)
+
+
+def _related(declared: Asset[..., Any], dependency: Dependency, own: Partitions | None) -> Dependency:
+    """The dependency with which partitions of its upstream a partition is given. Raises DeclarationError where that cannot be said."""
+    upstream, name = dependency.upstream, dependency.parameter
+    said = inspect.signature(declared.function).parameters[name].default.partitions
+    asked = f"{dependency.kind}({upstream.name}, partitions={said!r})"
+    if dependency.by is not None and declared.options.partitions is not None:
+        raise declared.fail(
+            f"is partitioned, and groups {name!r} by {dependency.by!r}.", "Group in one asset, and partition another."
+        )
+    if said is not None:
+        for one, divided in ((upstream, upstream.partitions), (declared, own)):
+            if divided is None:
+                raise declared.fail(
+                    f"asks {asked} for {name!r}, but {one.name} is not partitioned.", "Leave partitions= out."
+                )
+        if dependency.per is not None:
+            raise declared.fail(f"gives {name!r} both per= and partitions=.", "Choose one.")
+        if said not in ("same", "all") and duration_of(said) is None:
+            raise declared.fail(
+                f"asks {asked} for {name!r}.", 'partitions= is "same", "all", or a length of time such as "7d".'
+            )
+    if upstream.partitions is None or own is None or said == "all" or dependency.per is not None or dependency.cross:
+        return dependency
+    relation: Relation = "same" if said in (None, "same") else typing.cast("timedelta", duration_of(said))
+    if problem := misfit(own, upstream.partitions, relation):
+        what, fix = problem
+        raise declared.fail(
+            f"is given partitions of {upstream.name} in {name!r}, but {what}.",
+            f'{fix[0].upper()}{fix[1:]}, or write {dependency.kind}({upstream.name}, partitions="all").',
+        )
+    return replace(dependency, relation=relation)
 
 
 def annotations_of(declared: Asset[..., Any]) -> dict[str, Any]:

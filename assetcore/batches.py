@@ -31,7 +31,7 @@ from assetcore.results import AssetResult, Event, Failure, Say
 from assetcore.runners import Runner
 from assetcore.staleness import Definition
 from assetcore.storage import Stored
-from assetcore.units import View, document_address
+from assetcore.units import View, document_address, partition_key
 from assetcore.values import decode, decode_many
 from assetcore.window import Window
 
@@ -318,18 +318,28 @@ class Work:
         driver = project.graph.driver(asset.name)
         labelling = [d for d in asset.dependencies if d.cross or d == driver]
         named = bool(labelling) and all(d.fields is None or "name" in d.fields for d in labelling)
+        if not labelling:  # a unit of a partition alone goes by it
+            named = asset.options.partitions is not None
         return [
             Call(
-                {**{parameter: values[i] for parameter, values in columns}, **config}, label if named else asset.name,
-                f"{asset.name}[{label}]", restricted,
+                {**{parameter: values[i] for parameter, values in columns}, **config, **partition},
+                label if named else asset.name, f"{asset.name}[{label}]", restricted,
             )
-            for i, label in enumerate(units["label"])
+            for i, (label, partition) in enumerate(zip(units["label"], self._partitions(units), strict=True))
         ]  # fmt: skip
+
+    def _partitions(self, units: pl.DataFrame) -> list[dict[str, Any]]:
+        """What each of these units is given as its partition."""
+        own, taker = self.asset.options.partitions, self.asset.partition
+        if own is None or taker is None:
+            return [{}] * units.height
+        keys = units.select(partition_key(pl.coalesce("parent", "label")).alias("key"))["key"]
+        return [{taker.parameter: taker.value(own[key])} for key in keys]
 
     async def _values(self, dependency: Dependency, wanted: Sequence[Sequence[Stored]]) -> list[Any]:
         """A parameter's value for each unit of a batch."""
         reader = self.project.reader
-        if dependency.kind == "each" or dependency.per is not None or dependency.by is not None:
+        if not dependency.is_whole:
             return await decode_many(replace(dependency, fields=None), reader, wanted)  # restricted where it is called
         if dependency.form == "iterator":
             everything = await self._everything(dependency)

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Any
 
 import polars as pl
@@ -23,6 +24,7 @@ from assetcore.errors import AssetcoreError, NothingSelectedError, SelectionErro
 from assetcore.explain import find, units_labelled
 from assetcore.lineage import damage, read, trace
 from assetcore.lineage.schema import Connection
+from assetcore.partitions import shown_duration
 from assetcore.plan import Plan, Snapshot
 from assetcore.project import Project
 from assetcore.roots import GIVEN_TO, above, differences, waiting
@@ -73,6 +75,8 @@ class Why:
     status: str
     causes: tuple[CauseFound, ...]
     checks: tuple[Mapping[str, Any], ...] = ()
+    made_at: datetime | None = None
+    fresh_until: datetime | None = None
 
     @property
     def fresh(self) -> bool:
@@ -85,6 +89,8 @@ class Why:
             "status": self.status,
             "causes": [c.to_json() for c in self.causes],
             "checks": [dict(c) for c in self.checks],
+            "made_at": self.made_at.isoformat() if self.made_at else None,
+            "fresh_until": self.fresh_until.isoformat() if self.fresh_until else None,
         }
 
 
@@ -116,20 +122,30 @@ async def why(project: Project, text: str, plan: Plan, snapshot: Snapshot) -> Wh
     name, label = ref.asset, ref.unit
     if name is None or name not in project.graph.assets:
         async with project.engine.connect() as connection:
-            found = (await find(project, connection, text))[0]
-        name, label = {i: n for n, i in project.asset_ids.items()}[found.asset], found.unit
+            document = (await find(project, connection, text))[0]
+        name, label = {i: n for n, i in project.asset_ids.items()}[document.asset], document.unit
     if isinstance(project.graph.assets[name], Source):
         return await _why_source(project, name, label, snapshot)
     judgement = plan.judgements.get(name)
     if judgement is None:
-        if label is not None:
-            async with project.engine.connect() as connection:
-                await units_labelled(project, connection, name, label)
-        return Why(format_ref(name, label), "fresh", ())
+        found = Why(format_ref(name, label), "fresh", ())
+        if label is None and not project.graph.is_whole(name):
+            return found
+        async with project.engine.connect() as connection:
+            (unit, _, _), *_ = await units_labelled(project, connection, name, label or name)
+            return await _with_times(project, connection, found, name, unit)
     row = _row(judgement.judged, name, label)
     async with project.engine.connect() as connection:
         causes = [cause async for cause in _Asking(project, connection, plan, snapshot).of_unit(name, row)]
-    return Why(_reference(judgement.judged, name, row), row["status"], _few(causes))
+        found = Why(_reference(judgement.judged, name, row), row["status"], _few(causes))
+        return await _with_times(project, connection, found, name, row["unit"])
+
+
+async def _with_times(project: Project, connection: Connection, why: Why, name: str, unit: bytes) -> Why:
+    """With when what the unit is was made, and until when that is fresh."""
+    made_at = await read.made_at(connection, project.environment_id, project.asset_ids[name], unit)
+    freshness = project.graph.assets[name].options.freshness
+    return replace(why, made_at=made_at, fresh_until=made_at + freshness if made_at and freshness else None)
 
 
 async def roots_of(project: Project, plan: Plan, snapshot: Snapshot) -> tuple[CauseGroup, ...]:
@@ -145,7 +161,7 @@ async def roots_of(project: Project, plan: Plan, snapshot: Snapshot) -> tuple[Ca
                 says = f"what {asset.removed:,} units of {asset.asset} were made for is gone"
                 found.setdefault("input-removed", []).append(CauseFound("input-removed", says, subject=asset.asset))
             if asset.stale:
-                judged = plan.choice.narrow(asset.asset, plan.judgements[asset.asset].judged)
+                judged = plan.choice.narrow(project.graph.assets[asset.asset], plan.judgements[asset.asset].judged)
                 async for cause in asking.of_units(asset.asset, judged.filter(pl.col("status") == "stale")):
                     found.setdefault(cause.code, []).append(cause)
     found.setdefault("input-removed", []).extend(gone)
@@ -306,9 +322,11 @@ class _Asking:
                 yield cause
 
     async def _without_inputs(self, name: str, code: str, rows: pl.DataFrame) -> AsyncIterator[CauseFound]:
+        freshness = shown_duration(self.project.graph.assets[name].options.freshness or timedelta())
         says = {
             "missing": "never made", "forced": "to be made whether stale or not", "failed": "tried, and failed",
             "object-missing": "made, but the object is gone", "corrupt": "made, but the bytes are not what they were",
+            "expired": f"made longer ago than {freshness}, for which they stay fresh",
         }[code]  # fmt: skip
         if rows.height > NAMED and code != "failed":
             yield CauseFound(code, f"{rows.height:,} units of {name} were {says}", subject=name, units=rows.height)
@@ -325,11 +343,17 @@ class _Asking:
             if code in LOST:
                 details = await damage.details(self.connection, row["materialization"], code)
                 detail = f"{detail}: {'; '.join(details[:NAMED])}"
+            if code == "expired" and (made_at := await self._made_at(name, row["unit"])) and self.snapshot.moment:
+                age = shown_duration(self.snapshot.moment.now - made_at, units=2)
+                detail = f"{ref} was made {age} ago, and stays fresh for {freshness}"
             yield CauseFound(code, detail, subject=ref)
         if rows.height > SHOWN:
             yield CauseFound(
                 code, f"and {rows.height - SHOWN:,} more units of {name}", subject=name, units=rows.height - SHOWN
             )
+
+    async def _made_at(self, name: str, unit: bytes) -> datetime | None:
+        return await read.made_at(self.connection, self.project.environment_id, self.project.asset_ids[name], unit)
 
     async def _component_changed(self, name: str, component: str, rows: pl.DataFrame) -> AsyncIterator[CauseFound]:
         """Once for each definition that some of the units were made with."""

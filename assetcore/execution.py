@@ -28,17 +28,18 @@ from assetcore.lineage import commit as lineage
 from assetcore.lineage import damage, read, spans
 from assetcore.lineage.commit import Committed, Overtaken, Reused
 from assetcore.lineage.schema import Connection
+from assetcore.partitions import Moment
 from assetcore.plan import AssetState, Choice, judge_chosen, source_changes, without_lost
 from assetcore.pools import Pools
 from assetcore.project import Project
 from assetcore.results import AssetResult, Event, Failure, Say
 from assetcore.runners import Runner, runner_for
 from assetcore.slices import Slice
-from assetcore.snapshot import Read, asset_states, changed_commits, is_settled, observed_digest, source_unit
+from assetcore.snapshot import Read, asset_states, is_settled, observed_digest, settled_with, source_unit
 from assetcore.staleness import Definition
 from assetcore.storage import DamagedObjectError, run_timestamp
 from assetcore.telemetry import Recorder, Span
-from assetcore.units import View
+from assetcore.units import View, open_partitions
 from assetcore.verify import note_damage
 
 __all__ = ["Run", "walk"]
@@ -91,6 +92,7 @@ class Run:
     results: dict[str, AssetResult] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
     unfinished: dict[str, pl.Series] = field(default_factory=dict)
+    unfinished_partitions: dict[str, pl.Series | None] = field(default_factory=dict)
     progress: dict[str, float] = field(default_factory=dict)
     flow_run: str | None = None
     slices: dict[str, Slice] = field(init=False)
@@ -109,6 +111,12 @@ class Run:
         self.recorder = Recorder(self.project.name, self.id, [self._keep_spans])
         if (collector := collector_for(self.project.settings, self.project.name, self.id)) is not None:
             self.recorder.sinks.append(collector)
+
+    @property
+    def moment(self) -> Moment:
+        """When the plan was made: for all its steps the same days are over."""
+        assert self.found.snapshot.moment is not None
+        return self.found.snapshot.moment
 
     async def perform(self, name: str) -> AssetResult:
         """Take in a source, or make an asset; judged again when another run was faster."""
@@ -329,12 +337,14 @@ class Run:
             force = self.choice.force and name in self.choice.assets
             part = self.slices.get(name)
             judgement = judge_chosen(asset, project.graph, views, definition, state, self.choice)
-            chosen = self.choice.narrow(name, judgement.judged)
+            chosen = self.choice.narrow(asset, judgement.judged)
             to_make = chosen.filter((pl.col("status") == "stale") & ~pl.col("blocked"))
             skipped = chosen.filter(pl.col("blocked") & (pl.col("status") != "removed"))
             removed = chosen.filter(pl.col("status") == "removed")
+            freshness = asset.options.freshness
+            since = self.moment.now - freshness if freshness is not None else None  # older ones would have expired
             reuse = {} if force else await read.reusable(
-                connection, project.asset_ids[name], definition_id, to_make["inputs"].to_list()
+                connection, project.asset_ids[name], definition_id, to_make["inputs"].to_list(), since
             )  # fmt: skip
         result.fresh = chosen.filter(pl.col("status") == "fresh").height
         result.fresh += part.beside(state.made) if part is not None else 0
@@ -354,7 +364,7 @@ class Run:
                 again = to_make.join(firsts.select("unit"), on="unit", how="anti", maintain_order="left")
                 async with project.engine.connect() as connection:
                     reuse = await read.reusable(
-                        connection, project.asset_ids[name], definition_id, again["inputs"].to_list()
+                        connection, project.asset_ids[name], definition_id, again["inputs"].to_list(), since
                     )
                 await work.make(await work.take_back(again, await guard.fit(reuse), []))
             await work.publish()
@@ -377,15 +387,21 @@ class Run:
         )
         if not self._has_slice(name, needed, marks):
             self.slices.pop(name, None)
-            states = await asset_states(project, connection, {*needed, name}, {name: definition}, judged={name})
+            states = await asset_states(
+                project, connection, {*needed, name}, {name: definition}, self.moment, judged={name}
+            )
             return marks, states[name], {n: self._view(n, states[n].documents) for n in needed}
         within = [n for n in needed if n in self.slices]
         units = pl.concat([self.slices[n].units for n in within]).unique()
-        states = await asset_states(project, connection, within, {}, units=units, judged=())
+        states = await asset_states(project, connection, within, {}, self.moment, units=units, judged=())
         states = {n: replace(found, documents=self.slices[n].of(found.documents)) for n, found in states.items()}
         part = self.slices[name] = self.slices[name].widened(states[graph.chain(name)[1]].documents["address"])
-        states |= await asset_states(project, connection, [n for n in needed if n not in self.slices], {}, judged=())
-        states |= await asset_states(project, connection, [name], {name: definition}, units=part.units, judged={name})
+        states |= await asset_states(
+            project, connection, [n for n in needed if n not in self.slices], {}, self.moment, judged=()
+        )
+        states |= await asset_states(
+            project, connection, [name], {name: definition}, self.moment, units=part.units, judged={name}
+        )
         return marks, states[name], {n: self._view(n, states[n].documents) for n in needed}
 
     def _has_slice(self, name: str, needed: Collection[str], marks: Mapping[int, read.Watermark]) -> bool:
@@ -413,7 +429,7 @@ class Run:
         async with project.engine.connect() as connection:
             near = [project.asset_ids[n] for n in (name, *project.graph.upstream(name))]
             marks = await read.watermarks(connection, project.environment_id, near)
-        if not is_settled(project, name, definition.digest, marks):
+        if not is_settled(project, name, definition.digest, marks, self.moment):
             return None
         return marks[project.asset_ids[name]].units
 
@@ -423,7 +439,12 @@ class Run:
         if unfinished is None:
             return View(documents)
         pending = pl.col("unit").is_in(unfinished.implode()).alias("pending")
-        return View(documents.with_columns(pending), open=True, open_units=unfinished)
+        return View(
+            documents.with_columns(pending),
+            open=True,
+            open_units=unfinished,
+            open_partitions=self.unfinished_partitions.get(name),
+        )
 
     async def _finish(self, asset: Asset[..., Any], definition: Definition, work: Work) -> None:
         """Hand down what is unfinished; note the asset as settled when nothing is."""
@@ -438,12 +459,11 @@ class Run:
             else:
                 self.slices.pop(asset.name, None)
         if unfinished or work.result.failed or above or not work.alone:
-            self.unfinished[asset.name] = pl.Series("unit", unfinished, pl.Binary)
+            units = self.unfinished[asset.name] = pl.Series("unit", unfinished, pl.Binary)
+            again = work.judgement.judged.filter(pl.col("unit").is_in(units.implode()))
+            found = open_partitions(asset, again, work.views, work.state.there) if work.alone else None
+            self.unfinished_partitions[asset.name] = found
             return
-        settled = {
-            "definition": definition.digest.hex(),
-            "upstream": changed_commits(project, asset.name, work.marks),
-        }
         async with project.engine.begin() as connection:
             part = self.slices.get(asset.name)
             units, documents = await read.counts(
@@ -452,6 +472,9 @@ class Run:
             if part is not None:
                 units += part.beside(work.state.made)
                 documents += work.marks[identifier].documents - work.state.documents.height
+            timed = [identifier] if asset.options.freshness is not None else []
+            oldest = (await read.oldest(connection, project.environment_id, timed)).get(identifier) if timed else None
+            settled = settled_with(project, asset.name, definition, work.marks, self.moment, oldest)
             await lineage.settle(
                 connection,
                 project.environment_id,

@@ -98,15 +98,21 @@ class Graph:
         return None
 
     def is_whole(self, name: str) -> bool:
-        """Whether the asset is made once, over everything: neither once for each document nor for each group."""
-        return self.driver(name) is None and all(d.by is None for d in self.assets[name].dependencies)
+        """Whether the asset is made once, over everything: neither once for each document nor for each group or partition."""
+        asset = self.assets[name]
+        return self.driver(name) is None and asset.partitions is None and all(d.by is None for d in asset.dependencies)
 
     def chain(self, name: str) -> tuple[str, ...]:
         """`name`, the asset whose documents are its units, the one whose documents are that one's units, and so on."""
         chain = [name]
-        while (driver := self.driver(chain[-1])) and not any(d.cross for d in self.assets[chain[-1]].dependencies):
+        while (driver := self.driver(chain[-1])) and not self._is_multiplied(chain[-1]):
             chain.append(driver.upstream.name)
         return tuple(chain)
+
+    def _is_multiplied(self, name: str) -> bool:
+        """Whether a document above makes several units of the asset."""
+        asset = self.assets[name]
+        return asset.multiplied or any(d.cross for d in asset.dependencies)
 
     def consumers_of_fields(self, name: str) -> frozenset[str]:
         """The typed fields by which some asset groups the documents of `name`."""

@@ -165,7 +165,7 @@ class Keeper:
             base >> 20, project.id, project.environment_id, project.asset_ids[asset.name], definition_id, self.run,
             self.key(asset, f"{MANIFEST}-{base >> 20:08d}.parquet"), tuple(made), tuple(reused), tuple(removed), tuple(failed),
             tuple(objects), spent=tuple((n, s.tokens, s.usd, s.cached_tokens, ",".join(s.models)) for n, s in (spent or {}).items()),
-            checked=tuple(checked),
+            checked=tuple(checked), at=project.clock(),
         )  # fmt: skip
         if made or reused or removed or failed:
             assets = {project.asset_ids[n]: n for n in project.graph.upstream(asset.name)}

@@ -65,6 +65,8 @@ class AssetInfo:
     failed: int
     made_at: datetime | None
     checks: tuple[CheckReport, ...] = ()
+    partitions: Mapping[str, int] | None = None
+    fresh_until: datetime | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -72,6 +74,8 @@ class AssetInfo:
             "description": self.description, "units": self.units, "documents": self.documents, "stale": self.stale,
             "failed": self.failed, "made_at": self.made_at.isoformat() if self.made_at else None,
             "checks": [check.to_json() for check in self.checks],
+            "partitions": dict(self.partitions) if self.partitions is not None else None,
+            "fresh_until": self.fresh_until.isoformat() if self.fresh_until else None,
         }  # fmt: skip
 
 
@@ -137,6 +141,7 @@ async def list_assets(project: Project, choice: Choice, plan: Plan) -> list[Asse
         failures = await read.failure_counts(connection, project.environment_id)
     stale: dict[str, int] = {a.asset: a.stale + a.pending + a.removed for a in plan.assets}
     stale |= {s.source: s.new + s.changed + s.removed for s in plan.sources}
+    planned = {a.asset: a for a in plan.assets}
     found: list[AssetInfo] = []
     for name in project.graph.ordered(choice.assets):
         asset = project.graph.assets[name]
@@ -146,6 +151,7 @@ async def list_assets(project: Project, choice: Choice, plan: Plan) -> list[Asse
             AssetInfo(
                 name, asset.kind, asset.group, asset.tags, asset.options.owner, asset.description, units, documents,
                 stale.get(name), failures.get(identifier, 0), made_at, tuple(c for c in plan.checks if c.asset == name),
+                planned[name].partitions if name in planned else None, planned[name].fresh_until if name in planned else None,
             )
         )  # fmt: skip
     return found
@@ -237,8 +243,7 @@ async def export(project: Project, choice: Choice, directory: Path) -> Exported:
     for name in project.graph.ordered(choice.assets):
         async with project.engine.connect() as connection:
             found = await trace.of_asset(connection, project.environment_id, project.asset_ids[name])
-            rule = choice.units.get(name)
-            found = [f for f in found if rule is None or rule.matches(f.unit)]
+            found = [f for f in found if choice.has(project.graph.assets[name], f.unit, f.parent)]
             names = _file_names(await trace.qualified(connection, project.environment_id, found))
         for start in range(0, len(found), EXPORT_BATCH):
             documents = await _stored(project, found[start : start + EXPORT_BATCH])

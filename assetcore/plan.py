@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
@@ -22,10 +23,20 @@ from assetcore.digest import digest
 from assetcore.errors import StaleInputError
 from assetcore.fingerprint import Fingerprint
 from assetcore.graph import Graph
+from assetcore.partitions import Moment
 from assetcore.selection import UnitRule
 from assetcore.slices import Slice, Slicing
 from assetcore.staleness import CAUSES, LOST, Component, Definition, definition_causes, judge
-from assetcore.units import View, Wanted, wanted_units
+from assetcore.units import (
+    DOCUMENTS,
+    There,
+    View,
+    Wanted,
+    open_partitions,
+    partition_key,
+    reached_partitions,
+    wanted_units,
+)
 
 __all__ = [
     "AssetPlan", "AssetState", "Choice", "Judgement", "Plan", "Snapshot", "SourcePlan", "UnitPlan", "changed_aggregates", "define",
@@ -38,13 +49,17 @@ LOST_IDENTITY = b"lost"
 """What stands for the identity of a document whose bytes are lost: no identity is so short."""
 
 
+_NOTHING = pl.DataFrame(schema=DOCUMENTS)
+
+
 @dataclass(frozen=True, slots=True)
 class AssetState:
     """What lineage knows of one asset: its units (`staleness.MADE`), its current documents, the definitions they were made with.
 
     `former` (materialization, parameter, address) holds documents that a unit was given last time and that may be gone; it is
     read only for units whose inputs changed, and tells `input-removed` from `input-changed`. `damaged` (unit, document, cause) are the
-    documents whose bytes are lost.
+    documents whose bytes are lost. `expired` are the units that were made longer ago than they stay fresh, `oldest` is when the first of
+    all was made; `there` are the partitions of the asset and its inputs.
     """
 
     made: pl.DataFrame
@@ -53,6 +68,9 @@ class AssetState:
     definitions: Mapping[int, Definition] = field(default_factory=dict)
     former: pl.DataFrame | None = None
     damaged: pl.DataFrame | None = None
+    expired: pl.Series | None = None
+    oldest: datetime | None = None
+    there: There = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +78,7 @@ class Snapshot:
     """What a plan is made from: current definitions, the state of the assets that need a look, counts of those that do not.
 
     Of assets in `slices` only those units need a look; `how` tells of which only those were read. `before` are those that would need
-    no look, had nothing above them changed.
+    no look, had nothing above them changed. `oldest` says when the first unit of each asset was made, where units expire.
     """
 
     definitions: Mapping[str, Definition]
@@ -71,6 +89,8 @@ class Snapshot:
     slices: Mapping[str, Slice] = field(default_factory=dict)
     how: Slicing = field(default_factory=Slicing)
     before: frozenset[str] = frozenset()
+    moment: Moment | None = None
+    oldest: Mapping[str, datetime] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,18 +101,25 @@ class Choice:
     units: Mapping[str, UnitRule] = field(default_factory=dict)
     force: bool = False
 
-    def narrow(self, name: str, judged: pl.DataFrame) -> pl.DataFrame:
+    def narrow(self, asset: Asset[..., Any], judged: pl.DataFrame) -> pl.DataFrame:
         """The rows that were selected."""
-        if name not in self.assets:
+        if asset.name not in self.assets:
             return judged.clear()
-        rule = self.units.get(name)
-        if rule is None:
+        if asset.name not in self.units:
             return judged
         names = judged.select("label", "parent").iter_rows()
-        matching = [
-            rule.matches(label) or (parent is not None and rule.matches(f"{parent}/{label}")) for label, parent in names
-        ]
+        matching = [self.has(asset, label, parent) for label, parent in names]
         return judged.filter(pl.Series(matching, dtype=pl.Boolean))
+
+    def has(self, asset: Asset[..., Any], label: str, parent: str | None) -> bool:
+        """Whether a unit was selected: by its label, with or without what it is below, or by its partition."""
+        rule = self.units.get(asset.name)
+        if rule is None or rule.matches(label):
+            return True
+        if parent is None:
+            return False
+        in_partition = asset.partitions is not None and rule.matches(parent.partition("/")[0])
+        return in_partition or rule.matches(f"{parent}/{label}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +146,9 @@ class UnitPlan:
 class AssetPlan:
     """What a run would do to one asset. `causes` counts each stale unit once, under the first of its causes.
 
-    `undecided`: an asset above it is to be made, so that units may yet appear, change or go.
+    `undecided`: an asset above it is to be made, so that units may yet appear, change or go. `partitions` counts those that there are
+    (`all`), those of which every unit is as it should be (`done`), and those of which there is nothing yet (`missing`).
+    `fresh_until` says when the first unit expires.
     """
 
     asset: str
@@ -131,6 +160,8 @@ class AssetPlan:
     causes: Mapping[str, int] = field(default_factory=dict)
     details: tuple[UnitPlan, ...] = ()
     undecided: bool = False
+    partitions: Mapping[str, int] | None = None
+    fresh_until: datetime | None = None
 
     @property
     def idle(self) -> bool:
@@ -141,6 +172,8 @@ class AssetPlan:
         return {
             "asset": self.asset, "units": self.units, "fresh": self.fresh, "stale": self.stale, "pending": self.pending,
             "removed": self.removed, "causes": dict(self.causes),
+            **({"partitions": dict(self.partitions)} if self.partitions is not None else {}),
+            **({"fresh_until": self.fresh_until.isoformat()} if self.fresh_until is not None else {}),
         }  # fmt: skip
 
 
@@ -254,9 +287,10 @@ def define(
     output = asset.output
     schema = {"form": output.form, "type": output.type_name, "many": output.many, "fields": _schema(output.type)}
     version = asset.options.version
+    taken = [("partition", asset.partition.parameter, asset.partition.form.__name__)] if asset.partition else []
     return Definition(
         {
-            "shape": Component(digest("shape", [d.shape for d in asset.dependencies])),
+            "shape": Component(digest("shape", [*(d.shape for d in asset.dependencies), *taken])),
             "schema": Component(digest("schema", schema), schema),
             "version": Component(digest("version", version), version),
             "code": Component(fingerprint.digest, {part.name: part.digest.hex() for part in fingerprint.parts}),
@@ -337,14 +371,14 @@ def judge_asset(
     force: bool = False,
 ) -> Judgement:
     """Judge the units of one asset against the documents above it."""
-    wanted = wanted_units(asset, graph, views)
+    wanted = wanted_units(asset, graph, views, state.there)
     causes = {i: definition_causes(old, definition) for i, old in state.definitions.items() if i != state.definition}
     gone = _units_with_members_gone(asset, wanted, views, state) if state.former is not None else None
     # A group without members may get some, while documents that could be its members are yet to be made.
     may_return = any(d.by is not None and views[d.upstream.name].open for d in asset.dependencies)
     judged = judge(
         wanted.units, state.made, definition=state.definition, definitions=causes, removed_inputs=gone,
-        damaged=state.damaged, may_return=may_return, force=force,
+        damaged=state.damaged, expired=state.expired, may_return=may_return, force=force,
     )  # fmt: skip
     return Judgement(judged, wanted)
 
@@ -362,7 +396,7 @@ def judge_chosen(
     if not choice.force or asset.name not in choice.assets:
         return judgement
     forced = judge_asset(asset, graph, views, definition, state, force=True).judged
-    chosen = choice.narrow(asset.name, forced).select("unit")
+    chosen = choice.narrow(asset, forced).select("unit")
     others = judgement.judged.join(chosen, on="unit", how="anti")
     both = pl.concat([forced.join(chosen, on="unit", how="semi"), others])
     return Judgement(both.sort("label", "unit"), judgement.wanted)
@@ -415,6 +449,7 @@ def make_plan(graph: Graph, environment: str, snapshot: Snapshot, choice: Choice
     open_assets: dict[str, frozenset[str]] = {}
     blocking: set[str] = set()
     partial: set[str] = set()
+    left = _Left()
     changing: set[str] = set()
     changed: dict[str, list[int]] = {}
     judgements: dict[str, Judgement] = {}
@@ -445,7 +480,7 @@ def make_plan(graph: Graph, environment: str, snapshot: Snapshot, choice: Choice
         if state is None or name not in snapshot.definitions or name in snapshot.settled or below_no_change:
             if name in choice.assets:
                 count = snapshot.settled.get(name, 1 if below_no_change else 0)
-                plans.append(AssetPlan(name, count, count))
+                plans.append(_timed(AssetPlan(name, count, count), asset, snapshot, None))
             if state is not None:
                 views[name] = View(state.documents)
             continue
@@ -462,29 +497,87 @@ def make_plan(graph: Graph, environment: str, snapshot: Snapshot, choice: Choice
         if state.former is None and (aggregates := changed_aggregates(asset, judgement)):
             changed[name] = aggregates
         below = view_below(judged, snapshot.states[name].documents, part)
-        views[name] = replace(below, open=below.open or any(views[up].open for up in graph.upstream(name)))
+        again = judged.filter(pl.col("status").is_in(["stale", "pending"]))
+        views[name] = replace(
+            below,
+            open=below.open or any(views[up].open for up in graph.upstream(name)),
+            open_partitions=open_partitions(asset, again, views, state.there),
+        )
         is_open = judged.filter(pl.col("status") != "fresh").height > 0
         if is_open:
             changing.add(name)
-        chosen = choice.narrow(name, judged)
+        chosen = choice.narrow(asset, judged)
         if name in choice.assets:
             found = replace(_asset_plan(name, chosen, details=details), undecided=bool(above))
             beside = part.beside(state.made) if part is not None else 0
-            plans.append(replace(found, units=found.units + beside, fresh=found.fresh + beside))
+            found = replace(found, units=found.units + beside, fresh=found.fresh + beside)
+            plans.append(_timed(found, asset, snapshot, judged))
             seconds += plans[-1].stale * snapshot.seconds_per_unit.get(name, 0.0)
             if (
                 chosen["blocked"].any() or name not in choice.units
             ):  # units that are yet to appear are not there to be blocked
                 blocking |= above - choice.assets
-            blocking |= above & partial
+            if above & partial and left.reach(asset, chosen, state.there):
+                blocking |= above & partial
             if judged.join(chosen.select("unit"), on="unit", how="anti").filter(pl.col("status") != "fresh").height:
                 partial.add(name)  # units outside the selection stay stale
+        if choice.units:
+            left.note(asset, judged.join(chosen.select("unit"), on="unit", how="anti"), state.there)
         if is_open or above:
             open_assets[name] = above | ({name} if is_open else frozenset())
     return Plan(
         graph.project, environment, tuple(plans), tuple(sources), choice, graph.ordered(blocking), seconds, changed,
         judgements, views,
     )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _Left:
+    """In which partitions a run leaves units behind that are not fresh, where only some units are selected."""
+
+    views: dict[str, View] = field(default_factory=dict)
+
+    def note(self, asset: Asset[..., Any], others: pl.DataFrame, there: There) -> None:
+        """Note an asset, given its units that are not selected."""
+        rest = others.filter(pl.col("status") != "fresh")
+        views = self._above(asset)
+        is_open = rest.height > 0 or any(view.open for view in views.values())
+        self.views[asset.name] = View(_NOTHING, is_open, open_partitions=open_partitions(asset, rest, views, there))
+
+    def reach(self, asset: Asset[..., Any], chosen: pl.DataFrame, there: There) -> bool:
+        """Whether some of these units of an asset would be given any of that."""
+        views = self._above(asset)
+        keys = chosen.select(partition_key(pl.coalesce("parent", "label")).alias("key"))["key"]
+        for dependency in asset.dependencies:
+            view = views[dependency.upstream.name]
+            if view.open:
+                reached = reached_partitions(asset, dependency, view, there)
+                if reached is None or keys.is_in(reached.implode()).any():
+                    return True
+        return False
+
+    def _above(self, asset: Asset[..., Any]) -> dict[str, View]:
+        return {up.name: self.views.get(up.name, View(_NOTHING)) for up in asset.upstreams}
+
+
+def _timed(found: AssetPlan, asset: Asset[..., Any], snapshot: Snapshot, judged: pl.DataFrame | None) -> AssetPlan:
+    """With what is to be said of its partitions and its freshness; without `judged`, every unit is known to be fresh."""
+    oldest = snapshot.oldest.get(asset.name)
+    if oldest is not None and asset.options.freshness is not None:
+        found = replace(found, fresh_until=oldest + asset.options.freshness)
+    own = asset.options.partitions
+    if own is None or snapshot.moment is None:
+        return found
+    there = snapshot.moment.count(own)
+    if judged is None:
+        return replace(found, partitions={"all": there, "done": there, "missing": 0})
+    units = judged.filter(pl.col("status") != "removed").with_columns(
+        partition_key(pl.coalesce("parent", "label")).alias("key")
+    )
+    unfinished = units.filter(pl.col("status") != "fresh")["key"].n_unique()
+    missing = there - units.filter(pl.col("materialization").is_not_null())["key"].n_unique()
+    done = units["key"].n_unique() - unfinished
+    return replace(found, partitions={"all": there, "done": done, "missing": missing})
 
 
 def _with_going(asset: Asset[..., Any], snapshot: Snapshot, views: Mapping[str, View], state: AssetState) -> AssetState:

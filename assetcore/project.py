@@ -6,9 +6,10 @@ the environment and the assets, and the bucket.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -50,6 +51,7 @@ class Project:
     environment_id: int
     asset_ids: Mapping[str, int]
     llm: Client
+    clock: Callable[[], datetime]
     _fingerprints: dict[str, Fingerprint] = field(default_factory=dict)
     _definitions: dict[str, Definition] = field(default_factory=dict)
 
@@ -63,8 +65,12 @@ class Project:
         environment: str | None = None,
         config: Sequence[str] = (),
         automatic_schema: bool = False,
+        clock: Callable[[], datetime] | None = None,
     ) -> AsyncIterator[Project]:
-        """Load the project and connect to its stores; `automatic_schema` migrates the database (the embedded one)."""
+        """Load the project and connect to its stores; `automatic_schema` migrates the database (the embedded one).
+
+        `clock` says what time it is: which days and hours there are, and what has expired.
+        """
         if settings.database_url is None:
             raise UsageError(
                 "No database is known.", hint="Start the embedded services with: aipctl up, or set DATABASE_URL."
@@ -82,6 +88,7 @@ class Project:
                 yield cls(
                     graph.project, settings.root, settings, graph, environment, configured, tuple(config), engine, bucket, Reader(bucket),
                     identifier, environment_id, asset_ids, client,
+                    clock or (lambda: datetime.now(UTC)),
                 )  # fmt: skip
             finally:
                 await client.close()

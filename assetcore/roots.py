@@ -186,7 +186,7 @@ def waiting(plan: Plan, graph: Graph) -> dict[str, int]:
         wait = (
             groups[name]
             .join(pending, on="unit", how="semi")
-            .join(plan.choice.narrow(name, judged), on="unit", how="semi")
+            .join(plan.choice.narrow(graph.assets[name], judged), on="unit", how="semi")
         )
         for code, units in wait.group_by("cause").len().iter_rows():
             counts[code] = counts.get(code, 0) + units

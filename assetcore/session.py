@@ -11,7 +11,7 @@ import gc
 import importlib
 import os
 import subprocess
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -38,7 +38,7 @@ from assetcore.project import Project
 from assetcore.results import AssetResult, Event, RunResult, Say
 from assetcore.search import Hit
 from assetcore.settings import Settings
-from assetcore.snapshot import Read, changed_commits, take
+from assetcore.snapshot import Read, settled_with, take
 from assetcore.suppose import parse_suppositions
 from assetcore.sweep import Swept, sweep
 from assetcore.telemetry import LOGS, Trace
@@ -80,9 +80,12 @@ class Session:
         environment: str | None = None,
         config: Sequence[str] = (),
         automatic_schema: bool = False,
+        clock: Callable[[], datetime] | None = None,
     ) -> AsyncIterator[Session]:
         """Load a project and connect to its stores. Raises ProjectError, DeclarationError, ServiceError."""
-        opened = Project.open(settings, name, environment=environment, config=config, automatic_schema=automatic_schema)
+        opened = Project.open(
+            settings, name, environment=environment, config=config, automatic_schema=automatic_schema, clock=clock
+        )
         async with opened as project:
             project.llm.start = _start_gateway
             yield cls(project)
@@ -168,13 +171,13 @@ class Session:
         choice, plan, found = await self._widened(chosen, upstream=upstream, rehash=rehash)
         if plan.lost and not verify and await look_again(project):
             choice, plan, found = await self._widened(chosen, upstream=upstream, rehash=False)
-        self._check(plan, say)
+        self._check(plan, found, say)
         if plan.up_to_date:
             return await self._nothing_to_do(plan, found, started)
         async with self._alone(say):
             if await self._has_moved(found):
                 choice, plan, found = await self._widened(choice, upstream=upstream, rehash=False)
-                self._check(plan, say)
+                self._check(plan, found, say)
                 if plan.up_to_date:
                     return await self._nothing_to_do(plan, found, started)
             plan, found = plan.lean(), found.lean()  # a run may last for hours
@@ -349,7 +352,7 @@ class Session:
         results = tuple(AssetResult(a.asset, fresh=a.fresh) for a in plan.assets)
         return RunResult(None, None, "nothing to do", results, seconds=_since(started), checks=plan.checks)
 
-    def _check(self, plan: Plan, say: Say) -> None:
+    def _check(self, plan: Plan, found: Read, say: Say) -> None:
         """Refuse a plan that cannot be run, and say what was observed.
 
         A selection of units that names none of the units there are selects nothing.
@@ -362,10 +365,14 @@ class Session:
             say(Event("observed", source.source, source.documents, text=seen))
         for asset in plan.assets:
             if asset.asset in plan.choice.units and not asset.units and not asset.removed:
-                rule = plan.choice.units[asset.asset]
-                raise NothingSelectedError(
-                    f"{asset.asset} has no unit {rule}.", hint=f"See: aipctl plan {asset.asset} --force --units"
-                )
+                rule, hint = plan.choice.units[asset.asset], f"See: aipctl plan {asset.asset} --force --units"
+                if (own := self.graph.assets[asset.asset].partitions) is not None and found.snapshot.moment is not None:
+                    keys = [partition.key for partition in found.snapshot.moment.partitions(own)]
+                    if asset.undecided and any(map(rule.matches, keys)):
+                        continue  # its units are known when what is above is made
+                    shown = " .. ".join(dict.fromkeys((keys[0], keys[-1]))) if keys else "none yet"
+                    hint = f"{own!r} has {shown}."
+                raise NothingSelectedError(f"{asset.asset} has no unit {rule}.", hint=hint)
 
     def _check_pools(self, plan: Plan) -> None:
         """Refuse a plan in which an asset asks for a pool that nobody has given limits. Raises SettingsError."""
@@ -397,10 +404,11 @@ class Session:
                 and asset.asset not in plan.choice.units
             ):
                 identifier = project.asset_ids[asset.asset]
-                settled = {
-                    "definition": found.snapshot.definitions[asset.asset].digest.hex(),
-                    "upstream": changed_commits(project, asset.asset, found.marks),
-                }
+                assert found.snapshot.moment is not None
+                settled = settled_with(
+                    project, asset.asset, found.snapshot.definitions[asset.asset], found.marks, found.snapshot.moment,
+                    found.snapshot.oldest.get(asset.asset),
+                )  # fmt: skip
                 mark = found.marks.get(identifier, read.Watermark())
                 partial = asset.asset in found.snapshot.slices
                 documents = mark.documents if partial else found.snapshot.states[asset.asset].documents.height

@@ -10,17 +10,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
+from inspect import isawaitable
 
 import polars as pl
 
 from assetcore import sources
 from assetcore.assets import Source
 from assetcore.digest import sequence_digest, short_digest
-from assetcore.errors import AssetcoreError, StorageError
+from assetcore.errors import AssetcoreError, SourceError, StorageError
 from assetcore.graph import AnyAsset
 from assetcore.lineage import commit as lineage
 from assetcore.lineage import damage, read
 from assetcore.lineage.schema import Connection
+from assetcore.partitions import Dynamic, Moment, Partitions, checked_keys
 from assetcore.plan import AssetState, Choice, Snapshot, unsettled, without_lost
 from assetcore.project import Project
 from assetcore.slices import Slice, slicing
@@ -36,6 +39,7 @@ __all__ = [
     "is_settled",
     "observe",
     "observed_digest",
+    "settled_with",
     "source_unit",
     "take",
 ]
@@ -76,6 +80,7 @@ async def take(
         await project.llm.learn()
     # Before anything that takes time: the code is what was just imported.
     definitions = supposed_definitions(supposed, project.definitions(scope))
+    moment = Moment(project.clock(), await _listed(project, scope))
     looked = await asyncio.gather(*(observe(project, n, rehash=rehash) for n in names))
     raw = {n: supposed_observation(supposed, n, seen) for n, seen in zip(names, looked, strict=True)}
     async with project.engine.connect() as connection:
@@ -85,7 +90,7 @@ async def take(
         settled = {
             n: marks[project.asset_ids[n]].units
             for n in definitions
-            if is_settled(project, n, definitions[n].digest, marks) and project.asset_ids[n] not in lost
+            if is_settled(project, n, definitions[n].digest, marks, moment) and project.asset_ids[n] not in lost
         }
         damaged = [n for n in names if project.asset_ids[n] in lost]
         changed = [n for n in names if n in damaged or not _is_taken_in(project, n, raw[n], marks)]
@@ -95,7 +100,12 @@ async def take(
         how = slicing(graph, look, settled, changed, whole)
         needed = {up for n in look for direct in graph.upstream(n) for up in graph.chain(direct)} | look
         states = await asset_states(
-            project, connection, {n for n in needed if not how.partial(n)}, definitions, judged=None if entire else look
+            project,
+            connection,
+            {n for n in needed if not how.partial(n)},
+            definitions,
+            moment,
+            judged=None if entire else look,
         )
         slices: dict[str, Slice] = {}
         for name in graph.ordered(how.roots):
@@ -105,14 +115,16 @@ async def take(
                 upstream = graph.chain(name)[1]
                 slices[name] = Slice(_addresses(slices[upstream], states[upstream].documents), settled[name])
             if how.partial(name):
-                states |= await asset_states(project, connection, [name], definitions, units=slices[name].units)
+                states |= await asset_states(project, connection, [name], definitions, moment, units=slices[name].units)
         seconds = await read.seconds_per_unit(connection, project.id) if look else {}
     observed: dict[str, pl.DataFrame] = {}
     for name in names:
         seen = slices[name].seen(raw[name]) if how.partial(name) else raw[name]
         observed[name] = as_documents(graph.assets[name], seen, states[name].documents) if name in states else seen
     left = {n: u for n, u in settled.items() if n not in look}
-    snapshot = Snapshot(definitions, states, left, observed, seconds, slices, how, frozenset(settled))
+    oldest = {n: o for n in settled if (o := _oldest(marks[project.asset_ids[n]])) is not None}
+    oldest |= {n: state.oldest for n, state in states.items() if state.oldest is not None and n not in slices}
+    snapshot = Snapshot(definitions, states, left, observed, seconds, slices, how, frozenset(settled), moment, oldest)
     return Read(snapshot, raw, marks)
 
 
@@ -141,12 +153,66 @@ def _addresses(above: Slice, documents: pl.DataFrame) -> pl.Series:
     return pl.concat([known, pl.Series("unit", [document_address(u, n) for u, n in pairs], pl.Binary)]).unique()
 
 
-def is_settled(project: Project, name: str, digest: bytes, marks: Mapping[int, read.Watermark]) -> bool:
-    """Whether every unit was found fresh with this definition, and nothing above has changed since."""
+async def _listed(project: Project, names: Iterable[str]) -> dict[Dynamic, tuple[str, ...]]:
+    """The keys of the dynamic partitions of these assets, each function asked once."""
+    found: dict[Dynamic, tuple[str, ...]] = {}
+    for asset in (project.graph.assets[name] for name in project.graph.ordered(names)):
+        own = asset.options.partitions
+        if isinstance(own, Dynamic) and own not in found:
+            try:
+                given = await asyncio.to_thread(own.function)
+                found[own] = checked_keys(await given if isawaitable(given) else given)
+            except ValueError as error:
+                raise SourceError(
+                    f"{asset.place}: {own!r} of {asset.name} {error}.",
+                    hint="It gives a list of texts, each of them once.",
+                ) from None
+            except Exception as error:  # the user's function, whatever it raises
+                told = f"{type(error).__name__}: {error}"
+                raise SourceError(f"{asset.place}: {own!r} of {asset.name} could not be asked: {told}.") from error
+    return found
+
+
+def is_settled(project: Project, name: str, digest: bytes, marks: Mapping[int, read.Watermark], moment: Moment) -> bool:
+    """Whether every unit was found fresh with this definition and these partitions, none has expired, and nothing above has changed."""
     mark = marks.get(project.asset_ids[name])
     if mark is None or mark.settled is None or mark.settled.get("definition") != digest.hex():
         return False
+    options = project.graph.assets[name].options
+    if options.freshness is not None and mark.units:
+        oldest = _oldest(mark)
+        if oldest is None or oldest + options.freshness <= moment.now:
+            return False
+    standing = moment.standing(options.partitions) if options.partitions is not None else None
+    if mark.settled.get("partitions") != standing:
+        return False
     return bool(mark.settled.get("upstream") == changed_commits(project, name, marks))
+
+
+def settled_with(
+    project: Project,
+    name: str,
+    definition: Definition,
+    marks: Mapping[int, read.Watermark],
+    moment: Moment,
+    oldest: datetime | None,
+) -> dict[str, object]:
+    """Under which conditions every unit of an asset is fresh; what `is_settled` asks."""
+    options = project.graph.assets[name].options
+    settled: dict[str, object] = {
+        "definition": definition.digest.hex(),
+        "upstream": changed_commits(project, name, marks),
+    }
+    if options.partitions is not None:
+        settled["partitions"] = moment.standing(options.partitions)
+    if options.freshness is not None and oldest is not None:
+        settled["oldest"] = oldest.isoformat()
+    return settled
+
+
+def _oldest(mark: read.Watermark) -> datetime | None:
+    text = (mark.settled or {}).get("oldest")
+    return datetime.fromisoformat(text) if text is not None else None
 
 
 def _is_taken_in(project: Project, name: str, observed: pl.DataFrame, marks: Mapping[int, read.Watermark]) -> bool:
@@ -214,6 +280,7 @@ async def asset_states(
     connection: Connection,
     names: Iterable[str],
     definitions: Mapping[str, Definition],
+    moment: Moment,
     *,
     units: pl.Series | None = None,
     judged: Collection[str] | None = None,
@@ -233,6 +300,15 @@ async def asset_states(
     known = await read.definitions(connection, assets)
     lost = await damage.current_damage(connection, project.environment_id, assets)
     nothing = pl.DataFrame(schema=MADE)
+    timed = {
+        identifiers[n]: moment.now - freshness
+        for n in identifiers
+        if identifiers[n] in looked
+        and n in definitions
+        and (freshness := project.graph.assets[n].options.freshness) is not None
+    }
+    expired = await read.expired(connection, project.environment_id, timed, units) if timed else {}
+    oldest = await read.oldest(connection, project.environment_id, timed) if timed else {}
     states: dict[str, AssetState] = {}
     for name, identifier in identifiers.items():
         damaged = lost.filter(pl.col("asset") == identifier)
@@ -244,8 +320,24 @@ async def asset_states(
             (i for i, d in known[identifier].items() if name in definitions and d.digest == definitions[name].digest),
             None,
         )
-        states[name] = AssetState(made.get(identifier, nothing), frame, current, known[identifier], damaged=damaged)
+        states[name] = AssetState(
+            made.get(identifier, nothing),
+            frame,
+            current,
+            known[identifier],
+            damaged=damaged,
+            expired=expired.get(identifier),
+            oldest=oldest.get(identifier),
+            there={p: moment.partitions(p) for p in _partitions(project.graph.assets[name])}
+            if name in definitions
+            else {},
+        )
     return states
+
+
+def _partitions(asset: AnyAsset) -> set[Partitions]:
+    """Those of the asset, and of what it is made of."""
+    return {p for one in (asset, *asset.upstreams) if (p := one.partitions) is not None}
 
 
 async def _with_values(project: Project, connection: Connection, name: str, documents: pl.DataFrame) -> pl.DataFrame:

@@ -5,8 +5,8 @@ A unit is fresh exactly when the recipe it would have now is the recipe it was m
 the unit's *inputs*. `judge` compares both over columns; the plan, the run and `why` all ask it, so they cannot disagree.
 
 Truth table (DESIGN section 4): P1 P12 missing, P3 P22 P24 input-changed, P6 code-changed, P7 version-changed, P9 model-changed,
-P10 object-missing and corrupt, P13 input-removed, P14 failed, P18 inputs-changed, P19 schema-changed; P2, P5, P8, P21, P23 follow from
-what a recipe contains.
+P10 object-missing and corrupt, P11 expired, P13 input-removed, P14 failed, P18 inputs-changed, P19 schema-changed; P2, P5, P8, P21,
+P23 follow from what a recipe contains.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["CAUSES", "JUDGED", "LOST", "MADE", "Cause", "Component", "Definition
 
 Cause = Literal[
     "forced", "missing", "failed", "object-missing", "corrupt", "inputs-changed", "schema-changed", "version-changed", "code-changed",
-    "environment-changed", "config-changed", "model-changed", "input-removed", "input-changed",
+    "environment-changed", "config-changed", "model-changed", "input-removed", "input-changed", "expired",
 ]  # fmt: skip
 CAUSES: tuple[Cause, ...] = Cause.__args__  # type: ignore[attr-defined]  # typing keeps them there, untyped
 """Every cause, the one that is named first coming first."""
@@ -100,6 +100,7 @@ def judge(
     definitions: Mapping[int, tuple[Cause, ...]],
     removed_inputs: pl.Series | None = None,
     damaged: pl.DataFrame | None = None,
+    expired: pl.Series | None = None,
     may_return: bool = False,
     force: bool = False,
 ) -> pl.DataFrame:
@@ -107,8 +108,9 @@ def judge(
 
     `definition` is the identifier of the current definition (None: no unit was ever made with it); `definitions` gives, for every
     other identifier in `made`, the causes that it differs by. `removed_inputs` are the units some of whose members are gone, `damaged`
-    (unit, cause) those whose bytes are lost: what they were made with does not matter then. With
-    `may_return`, units that are not wanted now may be wanted again when what is above has been made: they are pending.
+    (unit, cause) those whose bytes are lost: what they were made with does not matter then. `expired` are those that were made longer
+    ago than they stay fresh. With `may_return`, units that are not wanted now may be wanted again when what is above has been made: they
+    are pending.
     Statuses: fresh; stale (must be made again); pending (its recipe is known only when an input has been made); removed (no longer
     wanted). `blocked` marks units with an input that is itself to be made. A unit that only ever failed and is no longer wanted is
     nothing, and has no row.
@@ -133,6 +135,7 @@ def judge(
         if removed_inputs is not None and len(removed_inputs)
         else pl.lit(value=False)
     )
+    old = pl.col("unit").is_in(expired.implode()) if expired is not None and len(expired) else pl.lit(value=False)
     causes: list[pl.Expr] = [
         _when(pl.lit(force), "forced"),
         _when(~is_made & ~failed, "missing"),
@@ -146,6 +149,7 @@ def judge(
         with_cause = [identifier for identifier, found in definitions.items() if cause in found]
         causes.append(_when(other & pl.col("definition").is_in(with_cause), cause))
     causes += [_when(changed & gone, "input-removed"), _when(changed & ~gone, "input-changed")]
+    causes.append(_when(is_made & old, "expired"))
     found = pl.concat_list(causes).list.drop_nulls()
     certain = found.list.len() > 0
     status = (

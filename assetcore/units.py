@@ -1,19 +1,21 @@
 """Units: which calls does an asset consist of, and what is each given?
 
 A unit is one call of an asset's function. Its *address* (16 bytes) says which one it is over time: the address of the document
-it is called for, or the value of its group. Its *inputs* (32 bytes) say what it is given: the identities of its documents, in the
-order of the parameters. All of it is stated over columns, so that a million units cost seconds, not minutes.
+it is called for, the value of its group, or its partition. Its *inputs* (32 bytes) say what it is given: the identities of its
+documents, in the order of the parameters. All of it is stated over columns, so that a million units cost seconds, not minutes.
 
 Columns, everywhere:
     documents  document i64|null, address bin, unit bin, label str, name str, position i64, identity bin, pending bool
                and media_type, sha256, field_digests (for `fields=` and `by=`), value:<field> (for people: what `by=` groups by)
     wanted     unit bin, label str, parent str|null, inputs bin, pending bool
     given      unit bin, parameter i64, document i64|null, address bin      (what is not the whole of an asset)
+
+The partition of a unit is the first step of its path: its label, or where it has a parent, the first step of that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -24,10 +26,11 @@ from assetcore.assets import Asset, Dependency, Output, Source
 from assetcore.digest import sequence_digest, short_digest
 from assetcore.documents import field_digest_at, projected_identity
 from assetcore.graph import Graph
+from assetcore.partitions import Partition, Partitions, needed
 
 __all__ = [
-    "DOCUMENTS", "WANTED", "View", "Wanted", "document_address", "group_address", "projected", "sort_documents", "wanted_units",
-    "whole_unit",
+    "DOCUMENTS", "WANTED", "There", "View", "Wanted", "document_address", "group_address", "open_partitions", "partition_key",
+    "projected", "reached_partitions", "sort_documents", "wanted_units", "whole_unit",
 ]  # fmt: skip
 
 DOCUMENTS = {
@@ -38,6 +41,8 @@ DOCUMENTS = {
 """`path` is the label of the unit below those of the units that its input came from: no two units of an asset have one path."""
 WANTED = {"unit": pl.Binary, "label": pl.String, "parent": pl.String, "inputs": pl.Binary, "pending": pl.Boolean}
 _NONE = pl.Series("unit", [], pl.Binary)
+There = Mapping[Partitions, Sequence[Partition]]
+"""The partitions that there are."""
 LABEL_LIMIT = 200
 CONTROL = r"[\x00-\x1f\x7f-\x9f]"
 GIVEN = {"unit": pl.Binary, "parameter": pl.Int64, "document": pl.Int64, "address": pl.Binary}
@@ -49,12 +54,14 @@ class View:
 
     `documents` holds the current ones; `pending` marks those that will be made again, whose identity is therefore open.
     `open` says that documents may appear, change or vanish: some unit of the asset is yet to be made. `open_units` are those of
-    them that are known; others may appear where an asset above is open.
+    them that are known; others may appear where an asset above is open. `open_partitions` are the partitions in which that may be; None
+    where it may be in any.
     """
 
     documents: pl.DataFrame
     open: bool = False
     open_units: pl.Series = field(default_factory=lambda: _NONE)
+    open_partitions: pl.Series | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +82,16 @@ def whole_unit() -> bytes:
     return short_digest("unit", "whole")
 
 
+def partition_unit(key: str) -> bytes:
+    """The address of the unit of a partition."""
+    return short_digest("unit", "partition", key)
+
+
+def partition_key(path: pl.Expr) -> pl.Expr:
+    """The partition in which a unit is, by its path."""
+    return path.str.split("/").list.first()
+
+
 def group_address(output: Output, by: str) -> pl.Expr:
     """The address of the group that a document belongs to: the 16 bytes that stand for its field `by` among its field digests."""
     return pl.col("field_digests").bin.slice(field_digest_at(output.document_type.field_names(), by), 16)
@@ -86,12 +103,60 @@ def sort_documents(documents: pl.DataFrame) -> pl.DataFrame:
     return documents.sort(path, "unit", "position", "address")
 
 
-def wanted_units(asset: Asset[..., Any], graph: Graph, views: Mapping[str, View]) -> Wanted:
-    """The units of an asset, given the views of all assets that its dependencies and their chains of drivers name."""
+def open_partitions(
+    asset: Asset[..., Any], again: pl.DataFrame, views: Mapping[str, View], there: There
+) -> pl.Series | None:
+    """The partitions in which documents may yet appear, change or go: of the units that are to be made `again`, and of those to come."""
+    if asset.partitions is None:
+        return None
+    found = [again.select(partition_key(pl.coalesce("parent", "label")).alias("key"))["key"]]
+    for dependency in asset.dependencies:
+        view = views[dependency.upstream.name]
+        if dependency.kind == "each" and view.open:
+            reached = reached_partitions(asset, dependency, view, there)
+            if reached is None:
+                return None
+            found.append(reached)
+    return pl.concat(found).unique()
+
+
+def reached_partitions(asset: Asset[..., Any], dependency: Dependency, view: View, there: There) -> pl.Series | None:
+    """The partitions of the asset that are given some of what is open of a dependency; None where that may be any."""
+    if dependency.relation is None or view.open_partitions is None:
+        return None
+    pairs = _pairs(asset, dependency, there)
+    return pairs.filter(pl.col("partition").is_in(view.open_partitions.implode()))["of"].rename("key").unique()
+
+
+def _pairs(asset: Asset[..., Any], dependency: Dependency, there: There) -> pl.DataFrame:
+    """Which partition of the dependency each partition (of) of the asset is given."""
+    own, upstream = asset.partitions, dependency.upstream.partitions
+    assert own is not None
+    assert upstream is not None
+    assert dependency.relation is not None
+    pairs = list(needed(own, upstream, dependency.relation, there))
+    return pl.DataFrame(pairs, {"of": pl.String, "partition": pl.String}, orient="row")
+
+
+def wanted_units(asset: Asset[..., Any], graph: Graph, views: Mapping[str, View], there: There | None = None) -> Wanted:
+    """The units of an asset, given the views of all assets that its dependencies and their chains of drivers name.
+
+    `there` holds the partitions of the asset and of what it is made of.
+    """
+    there = there or {}
     driver = graph.driver(asset.name)
     grouped = next((d for d in asset.dependencies if d.by is not None), None)
+    own = asset.options.partitions
     if driver is not None:
         base = _base(asset, driver, views)
+        if asset.partitions is not None:
+            base = _in_partitions(asset, driver, base, there)
+    elif own is not None:
+        keys = [partition.key for partition in there[own]]
+        base = pl.DataFrame(
+            {"unit": list(map(partition_unit, keys)), "label": keys, "parent": [None] * len(keys), "partition": keys},
+            schema={"unit": pl.Binary, "label": pl.String, "parent": pl.String, "partition": pl.String},
+        )
     elif grouped is not None:
         base = _groups(grouped, views)
     else:
@@ -99,7 +164,7 @@ def wanted_units(asset: Asset[..., Any], graph: Graph, views: Mapping[str, View]
             {"unit": [whole_unit()], "label": [asset.name], "parent": [None]},
             schema={"unit": pl.Binary, "label": pl.String, "parent": pl.String},
         )
-    parts = [_part(index, d, driver, grouped, base, graph, views) for index, d in enumerate(asset.dependencies)]
+    parts = [_part(index, d, driver, asset, base, graph, views, there) for index, d in enumerate(asset.dependencies)]
     units = base
     for index, part in enumerate(parts):
         units = units.join(
@@ -108,6 +173,12 @@ def wanted_units(asset: Asset[..., Any], graph: Graph, views: Mapping[str, View]
             pl.col(f"inputs{index}").fill_null(sequence_digest("inputs", [])),
             pl.col(f"pending{index}").fill_null(part.open),
         )
+    if own is not None:
+        digests = pl.DataFrame(
+            {"partition": [p.key for p in there[own]], "recipe": [p.digest for p in there[own]]},
+            schema={"partition": pl.String, "recipe": pl.Binary},
+        )
+        units = units.join(digests, on="partition", how="left", maintain_order="left")
     return Wanted(_combine(units, len(parts)), pl.concat([p.given for p in parts] or [pl.DataFrame(schema=GIVEN)]))
 
 
@@ -148,6 +219,28 @@ def _base(asset: Asset[..., Any], driver: Dependency, views: Mapping[str, View])
     return base
 
 
+def _in_partitions(asset: Asset[..., Any], driver: Dependency, base: pl.DataFrame, there: There) -> pl.DataFrame:
+    """The units with their partition: that of the document, or each with which the document is paired."""
+    own = asset.options.partitions
+    if driver.relation is not None:
+        base = base.with_columns(partition_key(pl.col("parent")).alias("partition"))
+    if own is None:
+        return base
+    keys = pl.DataFrame({"of": [partition.key for partition in there[own]]}, schema={"of": pl.String})
+    if not asset.multiplied:
+        return base.join(keys, left_on="partition", right_on="of", how="semi", maintain_order="left")
+    if driver.relation is not None:
+        pairs = _pairs(asset, driver, there)
+        base = base.join(pairs, on="partition", how="inner", maintain_order="left").drop("partition")
+    else:
+        base = base.join(keys, how="cross", maintain_order="left")
+    units = [short_digest("partition", key, unit) for key, unit in base.select("of", "unit").iter_rows()]
+    return base.with_columns(
+        pl.Series("unit", units, pl.Binary),
+        pl.concat_str("of", "parent", separator="/", ignore_nulls=True).alias("parent"),
+    ).rename({"of": "partition"})
+
+
 def _groups(dependency: Dependency, views: Mapping[str, View]) -> pl.DataFrame:
     """A row a value of the field by which documents are grouped."""
     value = f"value:{dependency.by}"
@@ -170,8 +263,8 @@ def _with_groups(dependency: Dependency, views: Mapping[str, View]) -> pl.DataFr
 
 
 def _part(
-    index: int, dependency: Dependency, driver: Dependency | None, grouped: Dependency | None,
-    base: pl.DataFrame, graph: Graph, views: Mapping[str, View],
+    index: int, dependency: Dependency, driver: Dependency | None, asset: Asset[..., Any],
+    base: pl.DataFrame, graph: Graph, views: Mapping[str, View], there: There,
 ) -> _Part:  # fmt: skip
     view = views[dependency.upstream.name]
     if dependency.kind == "each":
@@ -193,6 +286,14 @@ def _part(
         return _members_part(
             index, documents, of, _open_under(dependency.upstream.name, dependency.per.name, graph, views)
         )
+    if dependency.relation is not None:
+        pairs = _pairs(asset, dependency, there)
+        documents = view.documents.with_columns(partition_key(pl.coalesce("path", "label")).alias("partition"))
+        documents = documents.join(pairs, on="partition", how="inner", maintain_order="left")
+        of = base.select("unit", pl.col("partition").alias("of"))
+        nowhere = pl.Series("key", [], pl.String)
+        reached = reached_partitions(asset, dependency, view, there) if view.open else nowhere
+        return _members_part(index, documents, of, reached)
     digest = sequence_digest("inputs", view.documents["identity"])
     pending = view.open or bool(view.documents["pending"].any())
     inputs = base.select("unit", pl.lit(digest).alias("inputs"), pl.lit(pending).alias("pending"))
@@ -300,11 +401,15 @@ def projected(documents: pl.DataFrame, dependency: Dependency) -> pl.Series:
 
 
 def _combine(units: pl.DataFrame, parameters: int) -> pl.DataFrame:
-    """One `inputs` for each unit: the parameter's own where there is one, else the digest over all of them in order."""
-    if parameters == 1:
+    """One `inputs` for each unit: the parameter's own where there is one, else the digest over all of them in order.
+
+    A unit's own partition (recipe) comes before what its parameters are given.
+    """
+    recipe = ["recipe"] if "recipe" in units.columns else []
+    if parameters == 1 and not recipe:
         inputs = pl.col("inputs0").alias("inputs")
     else:
-        columns = [f"inputs{i}" for i in range(parameters)]
+        columns = [*recipe, *(f"inputs{i}" for i in range(parameters))]
         rows = units.select(columns).iter_rows() if columns else [() for _ in range(units.height)]
         inputs = pl.Series("inputs", [sequence_digest("inputs", row) for row in rows], pl.Binary)
     pending = (

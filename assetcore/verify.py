@@ -97,7 +97,7 @@ async def _verify_asset(
     say(Event("asset-started", name))
     async with project.engine.connect() as connection:
         documents = await damage.expected(connection, project.environment_id, project.asset_ids[name])
-        documents = choice.narrow(name, documents)
+        documents = choice.narrow(project.graph.assets[name], documents)
         objects = await damage.objects(connection, documents["object"].unique().to_list())
         noted = await damage.noted(connection, project.environment_id)
     left = objects.filter(~pl.col("object").is_in(list(done)))

@@ -71,16 +71,26 @@ def assets(answer: Answer) -> RenderableType:
         words("group"),
         count("units"),
         count("documents"),
+        Column("partitions", _partitions),
         count("stale"),
         count("failed"),
         Column("checks", _standing),
         Column("made", lambda row: moment(row.get("made_at"))),
+        Column("fresh until", lambda row: moment(row.get("fresh_until"))),
         Column("tags", lambda row: ", ".join(row.get("tags") or ())),
         words("owner"),
     ]
     if all(row["group"] == "main" for row in rows):
         columns = [column for column in columns if column.title != "group"]
     return table(columns, rows)
+
+
+def _partitions(row: Answer) -> str:
+    """`3`; `2 of 3` where not all of them are done."""
+    counts = row.get("partitions")
+    if not counts:
+        return ""
+    return f"{counts['all']:,}" if counts["done"] == counts["all"] else f"{counts['done']:,} of {counts['all']:,}"
 
 
 def _standing(row: Answer) -> str:
@@ -126,6 +136,7 @@ def plan(answer: Answer, *, units: bool = False) -> RenderableType:
     if busy:
         columns = [
             words("asset"),
+            Column("partitions", _partitions),
             count("units"),
             count("fresh"),
             count("stale"),
@@ -199,6 +210,10 @@ def why(answer: Answer) -> RenderableType:
         Text(f"  check {check['check']} {check['status']}" + (f": {check['message']}" if check["message"] else ""))
         for check in answer.get("checks", ())
     ]
+    made = f"made {moment(answer['made_at'])}" if answer.get("made_at") else ""
+    until = f", fresh until {moment(answer['fresh_until'])}" if answer.get("fresh_until") else ""
+    if made and (answer["fresh"] or until):
+        said.insert(0, Text(f"  {made}{until}", style="dim"))
     if answer["fresh"]:
         return Group(Text(f"{answer['unit']} is fresh."), *said)
     parts: list[RenderableType] = [Text(f"{answer['unit']} is {answer.get('status', 'stale')}:")]

@@ -33,13 +33,16 @@ __all__ = [
     "current_identities",
     "definitions",
     "documents_of",
+    "expired",
     "failure_counts",
     "former_members",
     "intact",
     "known_keys",
     "last_failure",
+    "made_at",
     "made_units",
     "observations",
+    "oldest",
     "reusable",
     "seconds_per_unit",
     "sources_of_parts",
@@ -261,6 +264,49 @@ async def made_units(
     return {a: by_asset[(a,)].select(list(MADE)) if (a,) in by_asset else empty for a in assets}
 
 
+async def expired(
+    connection: AsyncConnection, environment: int, before: Mapping[int, datetime], units: pl.Series | None = None
+) -> dict[int, pl.Series]:
+    """Of each asset the units that were made at this time or before. With `units`, of these."""
+    head = await heads_of(connection, environment)
+    h, m = head.c, t.materialization.c
+    late = sa.or_(*(sa.and_(h.asset_id == asset, m.made_at <= when) for asset, when in before.items()))
+    found = await columns(
+        connection,
+        sa.select(h.asset_id, h.unit)
+        .select_from(head.join(t.materialization, m.id == h.materialization_id))
+        .where(h.environment_id == environment, h.until_commit.is_(None), late, *_of_units(h, units)),
+        {"asset": pl.Int64, "unit": pl.Binary},
+    )
+    return {asset: found.filter(pl.col("asset") == asset)["unit"] for asset in before}
+
+
+async def oldest(connection: AsyncConnection, environment: int, assets: Collection[int]) -> dict[int, datetime]:
+    """When the unit of each asset that was made first of all was made."""
+    head = await heads_of(connection, environment)
+    h, m = head.c, t.materialization.c
+    rows = await connection.execute(
+        sa.select(h.asset_id, sa.func.min(m.made_at))
+        .select_from(head.join(t.materialization, m.id == h.materialization_id))
+        .where(h.environment_id == environment, h.asset_id.in_(list(assets)), h.until_commit.is_(None))
+        .group_by(h.asset_id)
+    )
+    return dict(rows.all())
+
+
+async def made_at(connection: AsyncConnection, environment: int, asset: int, unit: bytes) -> datetime | None:
+    """When what a unit currently is was made."""
+    head = await heads_of(connection, environment)
+    h, m = head.c, t.materialization.c
+    return (
+        await connection.execute(
+            sa.select(m.made_at)
+            .select_from(head.join(t.materialization, m.id == h.materialization_id))
+            .where(h.environment_id == environment, h.asset_id == asset, h.unit == unit, h.until_commit.is_(None))
+        )
+    ).scalar_one_or_none()
+
+
 async def definitions(connection: AsyncConnection, assets: Collection[int]) -> dict[int, dict[int, Definition]]:
     """Every definition that these assets were ever made with, by asset and identifier."""
     c = t.definition.c
@@ -329,16 +375,23 @@ async def documents_of(connection: AsyncConnection, materializations: Collection
 
 
 async def reusable(
-    connection: AsyncConnection, asset: int, definition: int, inputs: Collection[bytes]
+    connection: AsyncConnection,
+    asset: int,
+    definition: int,
+    inputs: Collection[bytes],
+    since: datetime | None = None,
 ) -> dict[bytes, list[tuple[bytes, int]]]:
     """For each of these inputs, the units and materializations of the asset that have the same recipe, newest first.
 
-    What has lost its bytes is left out.
+    What has lost its bytes is left out; with `since`, also what was made before it.
     """
     m = t.materialization.c
+    young = [m.made_at > since] if since is not None else []
     rows = await connection.execute(
         sa.select(m.inputs, m.unit, m.id)
-        .where(m.asset_id == asset, m.definition_id == definition, among(m.inputs, inputs, BYTEA), intact(asset))
+        .where(
+            m.asset_id == asset, m.definition_id == definition, among(m.inputs, inputs, BYTEA), intact(asset), *young
+        )
         .order_by(m.id.desc())
     )
     found: dict[bytes, list[tuple[bytes, int]]] = {}

@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +36,11 @@ topics = source("topics", Topic, folder("data", pattern="*.txt"))
 
 @dataclass
 class World:
-    """A project `demo` below a root, opened anew for every verb, as the command does."""
+    """A project `demo` below a root, opened anew for every verb, as the command does. It is `now`, or as late as it is."""
 
     settings: Settings
     events: list[Event] = field(default_factory=list)
+    now: datetime | None = None
 
     @property
     def root(self) -> Path:
@@ -64,7 +66,8 @@ class World:
 
     @asynccontextmanager
     async def open(self, *config: str) -> AsyncIterator[Session]:
-        async with Session.open(self.settings, "demo", config=config) as session:
+        clock = None if self.now is None else lambda: self.now or datetime.now(UTC)
+        async with Session.open(self.settings, "demo", config=config, clock=clock) as session:
             yield session
 
     async def plan(self, select: str | None = None, **options: Any) -> dict[str, dict[str, Any]]:

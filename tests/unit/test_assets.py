@@ -182,7 +182,8 @@ def test_a_mistake_is_found_when_the_graph_is_built(function: str, problem: str,
 
 
 OPTIONS: list[tuple[str, str]] = [
-    ("tag=['a']", "has no option 'tag'."), ("retry=3", "has no option 'retry'."), ("partitions=1", "has no option 'partitions'."),
+    ("tag=['a']", "has no option 'tag'."), ("retry=3", "has no option 'retry'."), ("partitions=1", "has partitions=1, which is not Daily("),
+    ("freshness=60", "has freshness=60, which is not a length of time"), ("freshness='soon'", "has freshness='soon', which is not"),
     ("tags='a'", "has tags='a', which is not a list of texts."), ("models='m'", "has models='m', which is not a list of texts."),
     ("tags=[1]", "has tags=[1], which is not a list of texts."), ("tags=None", "has tags=None, which is not a list of texts."),
     ("models=['']", "has models=[''], which is not a list of texts."), ("name=5", "has name=5, which is not a Python identifier."),

@@ -1,0 +1,238 @@
+"""Partitions and freshness (DESIGN section 4, P11 to P14), with real stores and a clock that the tests set."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from assetcore.errors import NothingSelectedError, SourceError, StaleInputError
+from assetcore.settings import Settings
+from tests.integration.world import World
+
+pytestmark = pytest.mark.integration
+
+IMPORTS = """
+from __future__ import annotations
+from datetime import date
+import polars as pl
+from assetcore import Daily, Document, Dynamic, Partition, Static, asset, collect, each, folder, source
+"""
+DAYS = (
+    IMPORTS
+    + """
+days = Daily(start="2026-11-01")
+
+class Order(Document):
+    amount: int
+
+class Total(Document):
+    "A sum."
+
+@asset(partitions=days)
+async def orders(day: date) -> list[Order]:
+    return [Order(name=f"order-{n}", text=f"{day} {n}", amount=day.day * n) for n in (1, 2)]
+
+@asset
+async def checked(order: Order = each(orders)) -> Order:
+    return order
+
+@asset(partitions=days)
+async def totals(day: Partition, orders: list[Order] = collect(checked)) -> Total:
+    return Total(name="total", text=f"{day.key}: {sum(order.amount for order in orders)}")
+
+@asset(partitions=days)
+async def weeks(day: Partition, orders: pl.DataFrame = collect(checked, partitions="7d")) -> Total:
+    return Total(name="week", text=f"{orders.height}")
+
+@asset
+async def report(totals: list[Total] = collect(totals)) -> Total:
+    return Total(name="report", text="; ".join(total.text for total in totals))
+"""
+)
+
+
+@pytest.fixture
+def world(settings: Settings) -> World:
+    world = World(settings, now=datetime(2026, 11, 4, 6, tzinfo=UTC))
+    world.code(DAYS, head="")
+    return world
+
+
+async def test_p12_each_new_day_is_the_only_one_made(world: World) -> None:
+    """Days that are over are made; a day later one more is missing, and only what is made of it is made."""
+    plan = await world.plan()
+    assert plan["orders"]["causes"] == {"missing": 3}
+    assert plan["orders"]["partitions"] == {"all": 3, "done": 0, "missing": 3}
+    first = await world.made()
+    assert first == {
+        "orders": {"made": 3}, "checked": {"made": 6}, "totals": {"made": 3}, "weeks": {"made": 3}, "report": {"made": 1},
+    }  # fmt: skip
+    assert await world.plan() == {}
+    assert world.now is not None
+    world.now += timedelta(days=1)
+    plan = await world.plan()
+    assert (plan["orders"]["causes"], plan["orders"]["fresh"]) == ({"missing": 1}, 3)
+    assert plan["orders"]["partitions"] == {"all": 4, "done": 3, "missing": 1}
+    assert await world.made() == {
+        "orders": {"made": 1}, "checked": {"made": 2}, "totals": {"made": 1}, "weeks": {"made": 1}, "report": {"made": 1},
+    }  # fmt: skip
+    contents = await world.contents()
+    assert contents["report"]["report", "report"] == b"2026-11-01: 3; 2026-11-02: 6; 2026-11-03: 9; 2026-11-04: 12"
+    assert contents["weeks"]["2026-11-04", "week"] == b"8"
+    assert (await world.materialize()).run is None
+
+
+async def test_a_range_is_made_through_the_graph_in_one_run(world: World) -> None:
+    """Days of several assets can be selected together: what the others of those days lack is no reason to refuse."""
+    both = " or ".join(f"{name}[2026-11-01..2026-11-02]" for name in ("orders", "checked", "totals"))
+    assert await world.made(both) == {"orders": {"made": 2}, "checked": {"made": 4}, "totals": {"made": 2}}
+    plan = await world.plan()
+    assert plan["orders"]["partitions"] == {"all": 3, "done": 2, "missing": 1}
+    assert (plan["totals"]["fresh"], plan["totals"]["stale"]) == (2, 1)
+    with pytest.raises(StaleInputError, match="orders is stale"):
+        await world.materialize("totals[2026-11-03]")
+    with pytest.raises(NothingSelectedError, match=r"orders has no unit"):
+        await world.materialize("orders[2026-12-01..]")
+    assert await world.made("totals[2026-11-01]", force=True) == {"totals": {"unchanged": 1}}
+    assert await world.made("orders[2026-11-02]", force=True) == {"orders": {"unchanged": 1}}
+    assert await world.made() == {
+        "orders": {"made": 1}, "checked": {"made": 2}, "totals": {"made": 1}, "weeks": {"made": 3}, "report": {"made": 1},
+    }  # fmt: skip
+
+
+async def test_p13_a_partition_that_is_gone_leaves_the_asset(world: World) -> None:
+    """What a partition held that is not there any more leaves the asset, and what collected it is stale; one that returns is reused."""
+    code = (
+        IMPORTS
+        + """
+class Text(Document):
+    "A text."
+
+@asset(partitions=Static(["de", "en"]))
+async def greetings(language: str) -> Text:
+    return Text(name="greeting", text={"de": "Hallo", "en": "Hello", "fr": "Salut"}[language])
+
+@asset
+async def all_greetings(greetings: list[Text] = collect(greetings)) -> Text:
+    return Text(name="all", text=" ".join(g.text for g in greetings))
+"""
+    )
+    world.code(code, head="")
+    assert await world.made() == {"greetings": {"made": 2}, "all_greetings": {"made": 1}}
+    world.code(code.replace('["de", "en"]', '["en", "fr"]'), head="")
+    plan = await world.plan()
+    assert (plan["greetings"]["causes"], plan["greetings"]["removed"]) == ({"missing": 1}, 1)
+    assert await world.made() == {"greetings": {"made": 1, "removed": 1}, "all_greetings": {"made": 1}}
+    assert (await world.contents())["all_greetings"]["all_greetings", "all"] == b"Hello Salut"
+    world.code(code, head="")
+    assert await world.made() == {"greetings": {"reused": 1, "removed": 1}, "all_greetings": {"reused": 1}}
+
+
+async def test_documents_in_each_partition(world: World) -> None:
+    """With each of what is not partitioned there is a unit for every partition and document; a function says which partitions there are."""
+    head = (
+        IMPORTS
+        + 'class Topic(Document):\n    "A text."\n\ntopics = source("topics", Topic, folder("data", pattern="*.txt"))\n'
+    )
+    world.code(
+        """
+        from pathlib import Path
+
+        def tenants() -> list[str]:
+            return (Path(__file__).parents[2] / "tenants").read_text().split()
+
+        @asset(partitions=Dynamic(tenants))
+        async def letters(tenant: Partition, topic: Topic = each(topics)) -> Topic:
+            if topic.text == "bad" and tenant.key == "globex":
+                raise ValueError("no letter")
+            return Topic(name=topic.name, text=f"{topic.text} for {tenant}")
+
+        @asset(partitions=Dynamic(tenants))
+        async def books(letters: list[Topic] = collect(letters)) -> Topic:
+            return Topic(name="book", text="; ".join(letter.text for letter in letters))
+        """,
+        head=head,
+    )
+    with pytest.raises(SourceError, match=r"Dynamic\(tenants\) of letters could not be asked: FileNotFoundError"):
+        await world.plan()
+    (world.root / "tenants").write_text("acme globex")
+    world.document("a.txt", "one")
+    world.document("b.txt", "bad")
+    assert await world.made() == {"letters": {"made": 3, "failed": 1}, "books": {"made": 1, "skipped": 1}}
+    plan = await world.plan()
+    assert plan["letters"]["causes"] == {"failed": 1}
+    assert plan["letters"]["partitions"] == {"all": 2, "done": 1, "missing": 0}
+    world.document("b.txt", "two")
+    assert await world.made() == {"letters": {"made": 2}, "books": {"made": 2}}
+    found = await world.contents()
+    assert found["books"]["globex", "book"] == b"one for globex; two for globex"
+    (world.root / "tenants").write_text("globex initech")
+    assert await world.made() == {"letters": {"made": 2, "removed": 2}, "books": {"made": 1, "removed": 1}}
+    assert await world.made("letters[initech]", force=True) == {"letters": {"unchanged": 2}}
+    (world.root / "tenants").write_text("globex globex")
+    with pytest.raises(SourceError, match="has 'globex' twice"):
+        await world.plan()
+
+
+FRESH = (
+    IMPORTS
+    + """
+from pathlib import Path
+
+class Text(Document):
+    "A text."
+
+@asset(freshness="1d")
+async def quotes() -> Text:
+    return Text(name="quotes", text=(Path(__file__).parents[2] / "quotes").read_text())
+
+@asset
+async def shown(quotes: list[Text] = collect(quotes)) -> Text:
+    return Text(name="shown", text=quotes[0].text.upper())
+"""
+)
+
+
+async def test_p11_what_is_older_than_its_freshness_is_made_again(world: World) -> None:
+    """A unit expires; made again with equal content it is unchanged, nothing below is executed, and its time starts again."""
+    world.code(FRESH, head="")
+    (world.root / "quotes").write_text("one")
+    assert world.now is not None
+    assert await world.made() == {"quotes": {"made": 1}, "shown": {"made": 1}}
+    world.now += timedelta(hours=23, minutes=59)
+    assert await world.plan() == {}
+    world.now += timedelta(minutes=1)
+    plan = await world.plan()
+    assert (plan["quotes"]["causes"], plan["shown"]["pending"]) == ({"expired": 1}, 1)
+    assert await world.made() == {"quotes": {"unchanged": 1}}
+    world.now += timedelta(hours=23)
+    assert await world.plan() == {}
+    world.now += timedelta(hours=1)
+    (world.root / "quotes").write_text("two")
+    assert await world.made() == {"quotes": {"made": 1}, "shown": {"made": 1}}
+    world.code(FRESH.replace('"1d"', '"6h"'), head="")
+    assert await world.plan() == {}
+    world.now += timedelta(hours=6)
+    assert (await world.plan())["quotes"]["causes"] == {"expired": 1}
+    world.code(FRESH.replace('(freshness="1d")', ""), head="")
+    assert await world.plan() == {}
+
+
+async def test_what_is_asked_says_when_it_was_made_and_until_when_it_is_fresh(world: World) -> None:
+    """ls, plan and why tell when a unit was made and when it expires."""
+    world.code(FRESH, head="")
+    (world.root / "quotes").write_text("one")
+    await world.materialize()
+    assert world.now is not None
+    async with world.open() as session:
+        (info, _) = await session.ls()
+        assert (info.made_at, info.fresh_until) == (world.now, world.now + timedelta(days=1))
+        why = await session.why("quotes")
+        assert (why.status, why.made_at, why.fresh_until) == ("fresh", world.now, world.now + timedelta(days=1))
+        (quotes, _) = (await session.plan()).assets
+        assert quotes.fresh_until == world.now + timedelta(days=1)
+    world.now += timedelta(days=2)
+    async with world.open() as session:
+        (cause,) = (await session.why("quotes")).causes
+        assert (cause.code, cause.detail) == ("expired", "quotes[quotes] was made 2d ago, and stays fresh for 1d")
