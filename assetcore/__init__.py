@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from assetcore.graph import Graph
     from assetcore.loading import find_root, load
     from assetcore.partitions import Daily, Dynamic, Hourly, Partition, Static
+    from assetcore.pipelines import DocumentList, RetryPolicy, pipeline_flow, pipeline_task
     from assetcore.plan import Plan
     from assetcore.results import RunResult
     from assetcore.search import Hit, SearchIndex
@@ -60,6 +61,7 @@ _HOMES = {
     ),
     "assetcore.graph": ("Graph",),
     "assetcore.partitions": ("Daily", "Dynamic", "Hourly", "Partition", "Static"),
+    "assetcore.pipelines": ("DocumentList", "RetryPolicy", "pipeline_flow", "pipeline_task"),
     "assetcore.plan": ("Plan",),
     "assetcore.loading": ("find_root", "load"),
     "assetcore.search": ("Hit", "SearchIndex"),
@@ -79,6 +81,8 @@ __all__ = [  # noqa: RUF022 - by what they are for
     "urls",
     # divide
     "Daily", "Dynamic", "Hourly", "Partition", "Static",
+    # plain work in Prefect
+    "DocumentList", "RetryPolicy", "pipeline_flow", "pipeline_task",
     # use
     "Graph", "Hit", "Plan", "RunResult", "Session", "Settings", "find_root", "get_pipeline_logger", "load", "open_project", "scan",
     "spend",

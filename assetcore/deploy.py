@@ -7,13 +7,17 @@ there stay. A worker finds the project in a folder, and the services in its own 
 
 from __future__ import annotations
 
+import asyncio
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from httpx import HTTPError
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import DeploymentUpdate, WorkPoolCreate
+from prefect.client.schemas.objects import State
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.utilities.callables import parameter_schema
 from prefect.workers.process import ProcessWorker
@@ -21,9 +25,10 @@ from prefect.workers.process import ProcessWorker
 from assetcore.errors import ServiceError, UsageError
 from assetcore.flow import run_project
 
-__all__ = ["Deployed", "register"]
+__all__ = ["Deployed", "register", "trigger"]
 
-ENTRYPOINT = f"{run_project.fn.__module__}.{run_project.fn.__name__}"
+
+POLL_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +60,17 @@ class Deployed:
         return f"PREFECT_API_URL={self.api} prefect deployment run {self.deployment}"
 
 
-async def register(api: str, *, name: str, pool: str, folder: Path, parameters: dict[str, Any]) -> Deployed:
-    """Register a deployment, or bring the one of this name up to date; `parameters` are the defaults of its runs.
+async def register(
+    api: str, *, name: str, pool: str, folder: Path, parameters: dict[str, Any], target: Any = run_project
+) -> Deployed:
+    """Register a deployment of a flow, or bring the one of this name up to date; `parameters` are the defaults of its runs.
 
     Raises ServiceError when Prefect does not answer, UsageError for a work pool whose workers do not start processes.
     """
     try:
         async with PrefectClient(api) as client:
             await _see_to_pool(client, pool)
-            identifier, created = await _upsert(client, name, pool, folder, parameters)
+            identifier, created = await _upsert(client, target, name, pool, folder, parameters)
     except PrefectHTTPStatusError as error:
         raise ServiceError(
             f"Prefect at {api} refuses the deployment {name}: {error.response.text[:500]}", hint="See: aipctl check"
@@ -73,7 +80,7 @@ async def register(api: str, *, name: str, pool: str, folder: Path, parameters: 
             f"Prefect at {api} cannot be reached: {error}.",
             hint="Start it with: aipctl up, or correct PREFECT_API_URL.",
         ) from error
-    return Deployed(f"{run_project.name}/{name}", identifier, created, pool, api, str(folder))
+    return Deployed(f"{target.name}/{name}", identifier, created, pool, api, str(folder))
 
 
 async def _see_to_pool(client: PrefectClient, name: str) -> None:
@@ -91,11 +98,10 @@ async def _see_to_pool(client: PrefectClient, name: str) -> None:
 
 
 async def _upsert(
-    client: PrefectClient, name: str, pool: str, folder: Path, parameters: dict[str, Any]
+    client: PrefectClient, flow: Any, name: str, pool: str, folder: Path, parameters: dict[str, Any]
 ) -> tuple[str, bool]:
-    flow: Any = run_project
     values: dict[str, Any] = {
-        "entrypoint": ENTRYPOINT,
+        "entrypoint": f"{flow.fn.__module__}.{flow.fn.__name__}",
         "work_pool_name": pool,
         "job_variables": {"working_dir": str(folder)},
         "parameters": parameters,
@@ -113,3 +119,19 @@ async def _upsert(
         existing.id, DeploymentUpdate(**values)
     )  # creating it again would drop its schedules
     return str(existing.id), False
+
+
+async def trigger(api: str, deployed: Deployed, parameters: dict[str, Any], seconds: float) -> State[Any]:
+    """Run a deployment, and wait until a worker has ended it; its last state. Raises ServiceError when nobody takes it in time."""
+    async with PrefectClient(api) as client:
+        run = await client.create_flow_run_from_deployment(UUID(deployed.identifier), parameters=parameters)
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            found = await client.read_flow_run(run.id)
+            if found.state is not None and found.state.is_final():
+                return found.state
+            await asyncio.sleep(POLL_SECONDS)
+    raise ServiceError(
+        f"No worker has ended the flow run of {deployed.deployment} within {seconds:g} s.",
+        hint=f"Start one: {deployed.worker}",
+    )

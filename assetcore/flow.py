@@ -1,4 +1,4 @@
-"""Flow: how does a plan run and show in Prefect? The only door to Prefect, with `deploy` and `blocks`.
+"""Flow: how does a plan run and show in Prefect? The only door to Prefect, with `deploy`, `blocks` and `conduct`.
 
 `run_plan(run_id)` is one importable flow, so that it deploys: it reads the stored run and generates a task for each step, named by
 its asset, which waits for the tasks of what the asset is made of. Async tasks are awaited where they are ready (3-4 ms each);

@@ -27,8 +27,18 @@ from assetcore.checks import Check
 from assetcore.errors import AssetcoreError, DeclarationError, ProjectError, UsageError
 from assetcore.fingerprint import Fingerprint, fingerprint
 from assetcore.graph import Graph
+from assetcore.pipelines import PipelineFlow
 
-__all__ = ["configuration", "find_root", "fingerprint_of", "load", "package_of", "project_names", "user_packages"]
+__all__ = [
+    "configuration",
+    "find_root",
+    "fingerprint_of",
+    "flows",
+    "load",
+    "package_of",
+    "project_names",
+    "user_packages",
+]
 
 
 def find_root(start: Path) -> Path:
@@ -90,6 +100,20 @@ def load(root: Path, name: str) -> Graph:
         )
     checks = {id(v): v for module in modules for v in vars(module).values() if isinstance(v, Check)}
     return Graph(name.rpartition(".")[2], declared.values(), checks.values())
+
+
+def flows(root: Path, name: str) -> dict[str, PipelineFlow[Any]]:
+    """The flows in the namespaces of a project's modules, by name. Raises as `load`, and DeclarationError for two of one name."""
+    load(root, name)
+    package = name if name in _named_in_pyproject(root) else f"projects.{name}"
+    found: dict[str, PipelineFlow[Any]] = {}
+    for module in [m for n, m in list(sys.modules.items()) if n == package or n.startswith(f"{package}.")]:
+        for value in vars(module).values():
+            if isinstance(value, PipelineFlow) and found.setdefault(value.name, value) is not value:
+                raise DeclarationError(
+                    f"{name} has two flows named {value.name}.", hint="Rename one: @pipeline_flow(name=...)"
+                )
+    return found
 
 
 def configuration(graph: Graph, root: Path, overrides: Sequence[str] = ()) -> dict[str, dict[str, BaseModel]]:

@@ -45,7 +45,7 @@ from assetcore.telemetry import LOGS, Trace
 from assetcore.verify import Verified, look_again, noting_damage
 from assetcore.verify import verify as verify_bytes
 
-__all__ = ["RunResult", "Session", "resumed"]
+__all__ = ["RunResult", "Session", "prepare_prefect", "resumed"]
 
 LOCK_SECONDS = 30
 MANY_UNITS = 1000
@@ -471,10 +471,7 @@ class Session:
     ) -> str | None:
         """Run the steps as a Prefect flow run, with the API in the settings or the embedded one, which is started when needed."""
         project = self.project
-        home = str(project.settings.home / "prefect-client")  # the user's own profile is not ours
-        embedded = project.settings.prefect_api_url is None
-        for name, value in {**PREFECT, **(EMBEDDED_PREFECT if embedded else {}), "PREFECT_HOME": home}.items():
-            os.environ.setdefault(name, value)
+        prepare_prefect(project.settings)
         flow, addresses = await asyncio.gather(
             asyncio.to_thread(_flow_room),
             stack.up(project.settings, {"prefect"}, lambda text: run.say(Event("message", text=text))),
@@ -555,8 +552,9 @@ class Session:
     async def trace(self, run: str) -> Trace:
         """Where the time of a run went, and its cost, by the beginning of the run's identifier."""
         async with self.project.engine.connect() as connection:
-            found = await runs.find(connection, self.project.id, run)
-            return Trace(found.run, await spans.of_run(connection, found.run))
+            known = await spans.find(connection, run)
+            found = known or (await runs.find(connection, self.project.id, run)).run
+            return Trace(found, await spans.of_run(connection, found))
 
 
 @asynccontextmanager
@@ -602,6 +600,14 @@ def scan(asset: str, *, project: str | None = None, root: Path | None = None) ->
             return await session.scan(asset)
 
     return asyncio.run(read_it())
+
+
+def prepare_prefect(settings: Settings) -> None:
+    """Say what Prefect is to find in its environment, before it is imported."""
+    home = str(settings.home / "prefect-client")  # the user's own profile is not ours
+    embedded = settings.prefect_api_url is None
+    for name, value in {**PREFECT, **(EMBEDDED_PREFECT if embedded else {}), "PREFECT_HOME": home}.items():
+        os.environ.setdefault(name, value)
 
 
 def _flow_room() -> Any:

@@ -7,6 +7,7 @@
     assetcore.cli.views      env
     assetcore.cli.trust      catalog
     assetcore.cli.platform   init up down check clean db blocks deploy config completion
+    assetcore.cli.flows      run
     assetcore.cli.scaffold   new
     assetcore.cli.show       tables and trees for people, drawn from the JSON answers
     assetcore.cli.progress   how far a run is
@@ -65,6 +66,7 @@ VERBS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "verify": ("make", "Read what is stored: is it what lineage says?"),
         "gc": ("make", "Remove objects that nothing refers to."),
         "env": ("views", "Create, compare, promote and drop environments."),
+        "run": ("flows", "Run a flow of the project, here or by a deployment."),
         "new": ("scaffold", "Start a project from a small working example."),
     },
     "Platform": {

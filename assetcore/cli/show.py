@@ -602,6 +602,15 @@ def _fact(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
+def conducted(answer: Answer) -> RenderableType:
+    """`run`: where the documents are that a flow returned."""
+    told = f"{answer['flow']} is done in {took(answer)}: {plural(len(answer['documents']), 'document')}. See: aipctl trace {answer['run']}"
+    return Group(
+        *([table([words("name"), words("id"), words("key")], answer["documents"])] if answer["documents"] else []),
+        Text(told),
+    )
+
+
 def exported(answer: Answer) -> RenderableType:
     """`export`: how much was written where."""
     written = answer["files"] if isinstance(answer["files"], int) else len(answer["files"])

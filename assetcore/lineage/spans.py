@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from assetcore.lineage import tables as t
 from assetcore.telemetry import Span
 
-__all__ = ["forget", "forget_before", "keep", "of_run"]
+__all__ = ["find", "forget", "forget_before", "keep", "of_run"]
 
 
 async def keep(connection: AsyncConnection, run: str, spans: Sequence[Span]) -> None:
@@ -44,6 +44,15 @@ async def of_run(connection: AsyncConnection, run: str) -> list[Span]:
     return [
         Span(r.id, r.parent, r.kind, r.name, r.started_at.timestamp(), r.seconds, r.attributes, r.error) for r in rows
     ]
+
+
+async def find(connection: AsyncConnection, beginning: str) -> str | None:
+    """The only run, or flow, whose identifier begins so and that left a trace."""
+    found = await connection.execute(
+        sa.select(t.span.c.run_id).where(t.span.c.run_id.startswith(beginning, autoescape=True)).distinct().limit(2)
+    )
+    runs = found.scalars().all()
+    return runs[0] if len(runs) == 1 else None
 
 
 async def forget(connection: AsyncConnection, run: str) -> None:

@@ -31,6 +31,7 @@ from assetcore.documents import Document
 from assetcore.errors import AnswerError, UsageError
 from assetcore.llm.client import Answer, Client
 from assetcore.spending import spend
+from assetcore.telemetry import span
 
 __all__ = ["Answer", "Client", "calling", "embed", "generate", "generate_structured"]
 
@@ -130,9 +131,11 @@ async def embed(
     GatewayError and AnswerError as `generate`.
     """
     client = _client(model)
-    found = await client.embed([_text(one) for one in texts], model, dimensions, seconds)
-    if found:
+    with span("embed", "llm", texts=len(texts)) as traced:
+        found = await client.embed([_text(one) for one in texts], model, dimensions, seconds)
         paid = sum(one.tokens for one in found)
+        traced.set(model=client.version(model), tokens=paid)
+    if found:
         spend(tokens=paid, usd=sum(one.usd for one in found), model=client.version(model))
     return [one.vector for one in found]
 
@@ -141,8 +144,13 @@ async def _ask(
     messages: Sequence[Mapping[str, str]], model: str, parameters: Mapping[str, Any], sample: int, seconds: float
 ) -> Answer:
     given = {key: value for key, value in parameters.items() if value is not None}
-    answer = await _client(model).ask(messages, model, given, sample, seconds)
-    paid = not answer.recorded
+    with span("generate", "llm") as traced:
+        answer = await _client(model).ask(messages, model, given, sample, seconds)
+        paid = not answer.recorded
+        traced.set(
+            model=answer.model, tokens=answer.tokens if paid else 0, cached_tokens=answer.cached_tokens or None,
+            usd=answer.usd if paid else 0.0, recorded=answer.recorded or None,
+        )  # fmt: skip
     spend(
         tokens=answer.tokens if paid else 0,
         cached_tokens=answer.cached_tokens if paid else 0,

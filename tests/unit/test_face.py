@@ -12,6 +12,7 @@ import pytest
 import assetcore
 
 FACE = {
+    "DocumentList", "RetryPolicy", "pipeline_flow", "pipeline_task",
     "Asset", "AssetcoreError", "Daily", "DeclarationError", "Document", "Dynamic", "Folder", "Graph", "Hit", "Hourly", "MakeError",
     "NothingSelectedError", "Partition", "Plan", "ProjectError", "RunResult", "SchemaError", "SearchIndex", "SelectionError",
     "ServiceError", "Session", "Settings", "SettingsError", "Source", "SourceError", "StaleInputError", "Static", "StorageError",

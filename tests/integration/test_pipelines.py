@@ -1,0 +1,114 @@
+"""Pipelines: a declared flow runs in Prefect, here and on a worker, with the same result."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+
+from assetcore.settings import Settings
+from tests.integration.command import Command, end
+from tests.integration.world import World
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(200)]
+
+BODY = """
+from assetcore import DocumentList, RetryPolicy, pipeline_flow, pipeline_task
+
+class Limits(BaseModel):
+    longest: int = 80
+
+class Refused(Exception):
+    def __init__(self, status_code: int) -> None:
+        super().__init__(f"answer {status_code}")
+        self.status_code = status_code
+
+tries = []
+
+@asset
+async def clean(topic: Topic = each(topics)) -> Topic:
+    return Topic(topic.name, text=topic.text.upper())
+
+@pipeline_task(retry=RetryPolicy("quick", retries=3, first=0.01, jitter=0), idempotent=True)
+async def cut(documents: DocumentList, limits: Limits) -> DocumentList:
+    tries.append(1)
+    if any(one.text == "BUSY" for one in documents) and len(tries) < 3:
+        raise Refused(503)
+    if any(one.text == "WRONG" for one in documents):
+        raise Refused(400)
+    return DocumentList(Topic(one.name, text=one.text[:limits.longest]) for one in documents)
+
+@pipeline_flow
+async def publish(documents: DocumentList, limits: Limits = Limits()) -> DocumentList:
+    "Cut and published."
+    return await cut(documents, limits)
+"""
+
+
+@pytest.fixture
+def aipctl(settings: Settings, variables: dict[str, str], prefect_api: str) -> Command:
+    world = World(settings)
+    world.code(BODY)
+    world.document("a.txt", "alpha")
+    world.document("b.txt", "busy")
+    aipctl = Command(world.root, {**variables, "PREFECT_API_URL": prefect_api})
+    assert aipctl("materialize", "--local").code == 0
+    return aipctl
+
+
+async def test_a_flow_runs_here_and_on_a_worker_with_the_same_result(
+    aipctl: Command, prefect_api: str, tmp_path: Path
+) -> None:
+    """Tasks are task runs, tried again as declared, traced; the documents lie in the store, and are the same by a deployment."""
+    command = ("run", "publish", "--input", "documents=clean", "--param", "limits={longest: 3}", "--json")
+    here = aipctl(*command)
+    assert here.code == 0, here.err
+    documents = here.json["documents"]
+    assert [one["name"] for one in documents] == ["a.txt", "b.txt"]
+    assert Path(documents[0]["key"].removeprefix("file://")).read_bytes() == b"ALP"
+    spans = aipctl("trace", here.json["run"], "--json").json["spans"]
+    assert [one["kind"] for one in spans].count("task") == 3
+    assert sum(one["error"] is not None for one in spans if one["kind"] == "task") == 2
+    async with PrefectClient(prefect_api) as client:
+        wanted = FlowRunFilter(id=FlowRunFilterId(any_=[here.json["flow_run"]]))
+        for _ in range(100):
+            if tasks := await client.read_task_runs(flow_run_filter=wanted):
+                break
+            time.sleep(0.1)
+        shown = await client.read_flow_run(here.json["flow_run"])
+    assert [task.name for task in tasks] == ["cut"]
+    assert "ALPHA" not in str(shown.parameters) + str(tasks[0])
+
+    pool = f"flows-{tmp_path.name[-8:].strip('_')}"
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--type", "process"],
+        cwd=tmp_path, env={**aipctl.variables, "PREFECT_WORKER_QUERY_SECONDS": "1"}, stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL, start_new_session=True, text=True,
+    )  # fmt: skip
+    try:
+        there = aipctl(*command, "--deployment", "--pool", pool)
+    finally:
+        end(worker)
+    assert there.code == 0, there.err
+    assert [one["sha256"] for one in there.json["documents"]] == [one["sha256"] for one in documents]
+    assert there.json["run"] != here.json["run"]
+
+
+def test_what_is_asked_wrongly_is_told(aipctl: Command) -> None:
+    """An unknown flow, parameter or value, and a flow that fails: a sentence, and nothing on stdout."""
+    (aipctl.root / "data" / "c.txt").write_text("WRONG")
+    assert aipctl("materialize", "--local").code == 0
+    for words, code, sentence in [
+        (("run", "publsh"), 64, "demo has no flow 'publsh'"),
+        (("run", "publish"), 64, "publish takes documents, and was given nothing for it"),
+        (("run", "publish", "--input", "documents=clean", "--param", "limits={longest: many}"), 64, "--param limits="),
+        (("run", "publish", "--input", "documents=topics"), 1, "publish failed: Refused: answer 400"),
+    ]:
+        told = aipctl(*words)
+        assert (told.code, told.out) == (code, ""), told.err
+        assert sentence in told.err
