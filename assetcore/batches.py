@@ -18,6 +18,7 @@ import polars as pl
 
 from assetcore import telemetry
 from assetcore.assets import Asset, Dependency
+from assetcore.budget import Budget
 from assetcore.calls import Call, Outcome, Slot, call_async
 from assetcore.guard import Guard
 from assetcore.keep import Draft, Keeper
@@ -38,6 +39,8 @@ from assetcore.window import Window
 __all__ = ["LARGEST_BATCH", "Work"]
 
 LARGEST_BATCH = 2048
+NOT_BEGUN = Outcome([], 0.0)
+"""Stands for a call that the run's budget had no room for."""
 TRACED_KEYS = 3
 
 
@@ -75,6 +78,7 @@ class Work:
     last: int
     forced: bool
     pool: Pool | None
+    budget: Budget | None = None
     finished: list[bytes] = field(default_factory=list)
     alone: bool = True
     _shared: dict[str, Any] = field(default_factory=dict)
@@ -158,12 +162,17 @@ class Work:
 
         async def read_next(count: int) -> list[Ready]:
             nonlocal taken
+            if self.budget is not None and self.budget.stopped:
+                return []
             some = units.slice(taken, count)
             taken += some.height
             return await self._ready(some)
 
         async def keep(made: Sequence[tuple[Ready, Outcome]]) -> None:
             nonlocal kept
+            made = [(one, outcome) for one, outcome in made if outcome is not NOT_BEGUN]
+            if not made:
+                return
             with telemetry.span(f"{len(made)} kept", "batch", units=len(made)):
                 await self._keep(*await self._drafts(made))
             kept += len(made)
@@ -175,6 +184,7 @@ class Work:
             read_next, self._call, keep, lambda outcome: outcome.seconds, self._places(), self._in_parts,
             self.project.settings.batch_seconds, LARGEST_BATCH,
         ).run()  # fmt: skip
+        self.result.left += units.height - kept
 
     def _places(self) -> int:
         if not self.asset.asynchronous:
@@ -204,6 +214,25 @@ class Work:
         return ready
 
     async def _call(self, units: Sequence[Ready]) -> list[Outcome]:
+        """What these calls give; those that the run's budget has no room for are not begun."""
+        if self.budget is None:
+            return await self._called(units)
+        outcomes: list[Outcome] = []
+        for unit in units:
+            reserved = await self.budget.admit(self.asset.name)
+            if reserved is None:
+                outcomes.append(NOT_BEGUN)
+                continue
+            ended: list[Outcome] = []
+            try:
+                ended = await self._called([unit])
+            finally:
+                took = sum(one.seconds for one in ended), next((one.spent for one in ended), None)
+                self.budget.settle(self.asset.name, reserved, *took, ran=bool(ended))
+            outcomes += ended
+        return outcomes
+
+    async def _called(self, units: Sequence[Ready]) -> list[Outcome]:
         calls = [unit.call for unit in units]
         slot = nullcontext if self.pool is None else self.pool.slot
         if self.asset.asynchronous:

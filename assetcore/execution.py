@@ -19,6 +19,7 @@ import polars as pl
 from assetcore import sources
 from assetcore.assets import Asset, Source
 from assetcore.batches import LARGEST_BATCH, TRACED_KEYS, Work
+from assetcore.budget import Budget
 from assetcore.collectors import collector_for
 from assetcore.documents import Document
 from assetcore.errors import AssetcoreError, SourceError, StorageError
@@ -94,6 +95,7 @@ class Run:
     unfinished: dict[str, pl.Series] = field(default_factory=dict)
     unfinished_partitions: dict[str, pl.Series | None] = field(default_factory=dict)
     progress: dict[str, float] = field(default_factory=dict)
+    budget: Budget | None = None
     flow_run: str | None = None
     slices: dict[str, Slice] = field(init=False)
     _changed: dict[int, int] = field(init=False)
@@ -143,6 +145,13 @@ class Run:
         result.seconds = time.perf_counter() - started
         self.tell(Event("asset-finished", name, result.made + result.unchanged, text=result.summary))
         return result
+
+    @property
+    def status(self) -> str:
+        """How a run ended whose steps have all been taken: `stopped` where its budget had no room for what is left."""
+        if self.failures:
+            return "failed"
+        return "stopped" if any(result.left for result in self.results.values()) else "done"
 
     def prepare(self, steps: Collection[str]) -> None:
         """Start what the steps will need, while the first of them are taken."""
@@ -354,6 +363,7 @@ class Run:
         work = Work(
             project, self.keeper, guard, self.runner, self.tell, asset, definition, definition_id, judgement, state, marks, views,
             result, self.failures, last, force, None if asset.options.pool is None else self.pools[asset.options.pool],
+            budget=self.budget,
         )  # fmt: skip
         gone = [(unit, was) for unit, was in removed.select("unit", "materialization").iter_rows() if was is not None]
         try:

@@ -19,6 +19,7 @@ from pydantic import BaseModel
 
 from assetcore.assets import Asset, Source
 from assetcore.checks import CheckReport
+from assetcore.costs import Estimate, UnitCosts, estimated, total
 from assetcore.digest import digest
 from assetcore.errors import StaleInputError
 from assetcore.fingerprint import Fingerprint
@@ -91,6 +92,7 @@ class Snapshot:
     before: frozenset[str] = frozenset()
     moment: Moment | None = None
     oldest: Mapping[str, datetime] = field(default_factory=dict)
+    costs: Mapping[str, UnitCosts] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +222,7 @@ class Plan:
     views: Mapping[str, View] = field(default_factory=dict)
     notes: tuple[Mapping[str, str], ...] = ()
     checks: tuple[CheckReport, ...] = ()
+    estimates: tuple[Estimate, ...] = ()
 
     @property
     def stale(self) -> int:
@@ -266,7 +269,8 @@ class Plan:
             "stale_inputs": list(self.stale_inputs),
             "notes": [dict(note) for note in self.notes], "checks": [check.to_json() for check in self.checks],
             "undecided": [a.asset for a in self.assets if a.undecided and not (a.stale or a.pending or a.removed)],
-            "estimate": {"seconds": round(self.seconds, 1), "tokens": None, "usd": None},
+            "estimate": {"seconds": round(self.seconds, 1), **total(self.estimates)},
+            "estimates": [e.to_json() for e in self.estimates],
         }  # fmt: skip
 
 
@@ -527,7 +531,7 @@ def make_plan(graph: Graph, environment: str, snapshot: Snapshot, choice: Choice
             open_assets[name] = above | ({name} if is_open else frozenset())
     return Plan(
         graph.project, environment, tuple(plans), tuple(sources), choice, graph.ordered(blocking), seconds, changed,
-        judgements, views,
+        judgements, views, estimates=estimated(((p.asset, p.stale, p.pending) for p in plans), snapshot.costs),
     )  # fmt: skip
 
 

@@ -59,6 +59,7 @@ class AssetResult:
     removed: int = 0
     failed: int = 0
     skipped: int = 0
+    left: int = 0
     taken_in: int = 0
     tokens: int = 0
     usd: float = 0.0
@@ -70,7 +71,7 @@ class AssetResult:
         spent = {"tokens": self.tokens, "usd": round(self.usd, 6)} if self.tokens or self.usd else {}
         return {
             "asset": self.asset, "made": self.made, "unchanged": self.unchanged, "reused": self.reused, "fresh": self.fresh,
-            "removed": self.removed, "failed": self.failed, "skipped": self.skipped, **spent,
+            "removed": self.removed, "failed": self.failed, "skipped": self.skipped, **({"left": self.left} if self.left else {}), **spent,
         }  # fmt: skip
 
     @property
@@ -81,7 +82,7 @@ class AssetResult:
     @property
     def summary(self) -> str:
         """The counts that are not zero, in words, and the checks that did not pass."""
-        shown = ("taken_in", "made", "unchanged", "reused", "removed", "failed", "skipped")
+        shown = ("taken_in", "made", "unchanged", "reused", "removed", "failed", "skipped", "left")
         counts = ", ".join(f"{getattr(self, n)} {n.replace('_', ' ')}" for n in shown if getattr(self, n))
         return "; ".join([counts or NOTHING, *filter(None, (check.summary for check in self.checks))])
 
@@ -102,9 +103,11 @@ class RunResult:
     failures: tuple[Failure, ...] = ()
     seconds: float = 0.0
     checks: tuple[CheckReport, ...] = ()
+    stopped: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """What `aipctl materialize --json` prints."""
+        left = {a.asset: a.left + a.skipped for a in self.assets if a.left or (self.stopped and a.skipped)}
         return {
             "run": self.run,
             "flow_run": self.flow_run,
@@ -113,4 +116,5 @@ class RunResult:
             "failures": [f.to_json() for f in self.failures],
             "seconds": round(self.seconds, 3),
             "checks": [c.to_json() for c in self.checks],
+            **({"stopped": self.stopped, "left": left} if self.stopped else {}),
         }

@@ -21,7 +21,9 @@ from typing import Any
 import polars as pl
 
 from assetcore import causes, environments, explain, look, notify, selection, stack
+from assetcore.budget import Budget
 from assetcore.causes import CauseGroup, Why
+from assetcore.costs import parse_limit
 from assetcore.environments import EnvironmentDiff, Promoted
 from assetcore.errors import NothingSelectedError, PromotionError, SelectionError, SettingsError, UsageError
 from assetcore.execution import Run, walk
@@ -29,7 +31,7 @@ from assetcore.explain import Lineage
 from assetcore.graph import Graph
 from assetcore.history import History, history
 from assetcore.lineage import commit as lineage
-from assetcore.lineage import read, runs, spans
+from assetcore.lineage import costs, read, runs, spans
 from assetcore.lineage.runs import RunInfo
 from assetcore.loading import find_root, package_of, project_names
 from assetcore.look import AssetInfo, Diff, Exported, StoredDocument
@@ -152,9 +154,12 @@ class Session:
 
     async def materialize(
         self, select: str | None = None, *, force: bool = False, upstream: bool = False, rehash: bool = False, local: bool = False,
-        verify: bool = False, replay: bool = False, on_event: Say | None = None,
+        verify: bool = False, replay: bool = False, max_cost: str | None = None, on_event: Say | None = None,
     ) -> RunResult:  # fmt: skip
         """Make what is stale among the selected assets, and only that. With `verify` their bytes are read first.
+
+        `max_cost` ("5usd", "100000tokens", "30min") stops before the unit that would exceed it: the result's status is "stopped" then,
+        and the next run continues.
 
         `local` runs the same steps without Prefect: nothing is shown there, and its server need not be there. With `force` models are
         asked again, unless `replay` has them answer from what is recorded of the same questions.
@@ -165,6 +170,7 @@ class Session:
         say = on_event or (lambda _: None)
         started = datetime.now(UTC)
         project = self.project
+        limit = parse_limit(max_cost) if max_cost is not None else None
         if verify:
             await self.verify_above(select, on_event=say)
         chosen = await self.choose(select, force=force)
@@ -183,6 +189,7 @@ class Session:
             plan, found = plan.lean(), found.lean()  # a run may last for hours
             project.llm.anew = force and not replay
             run = Run(project, runs.new_run_id(), started, choice, found, say)
+            run.budget = Budget(limit, found.snapshot.costs) if limit is not None else None
             stored = {
                 "select": select,
                 "force": force,
@@ -190,6 +197,7 @@ class Session:
                 "config": list(project.overrides),
                 "rehash": rehash,
                 "replay": replay,
+                "max_cost": max_cost,
                 "plan": plan.to_json(),
             }
             async with project.engine.begin() as connection:
@@ -205,6 +213,13 @@ class Session:
         if at is not None:
             return await look.list_assets_at(self.project, choice, at)
         return await look.list_assets(self.project, choice, await self.plan(None))
+
+    async def costs(self) -> dict[str, dict[str, Any]]:
+        """What making each asset has taken, in all runs and environments: calls, seconds, tokens, dollars."""
+        names = {identifier: name for name, identifier in self.project.asset_ids.items()}
+        async with self.project.engine.connect() as connection:
+            taken = await costs.spent_on(connection, self.project.id)
+        return {names[i]: found for i, found in taken.items() if i in names}
 
     async def why(self, ref: str) -> Why:
         """Why a unit is stale: the document, config value, model or lines of code that changed."""
@@ -459,12 +474,14 @@ class Session:
         steps = steps_of(plan, self.graph)
         async with self._at_work(run, steps):
             flow_run = await (_without_prefect(run, steps) if local else self._as_flow(run, steps, plan, died))
-        status = "failed" if run.failures else "done"
+        status = run.status
         planned = {a.asset: AssetResult(a.asset, fresh=a.fresh) for a in plan.assets}
         made = {n: r for n, r in run.results.items() if n in planned}
         results = tuple((planned | made).values())
         checks = tuple(check for one in results for check in one.checks)
-        return RunResult(run.id, flow_run, status, results, tuple(run.failures), _since(run.started), checks)
+        budget = run.budget
+        stopped = f"{budget.limit.text} would be exceeded" if budget is not None and status == "stopped" else None
+        return RunResult(run.id, flow_run, status, results, tuple(run.failures), _since(run.started), checks, stopped)
 
     async def _as_flow(
         self, run: Run, steps: Mapping[str, Sequence[str]], plan: Plan, died: Sequence[str]
@@ -487,7 +504,7 @@ class Session:
         run.prepare(steps)
         try:
             yield
-            status = "failed" if run.failures else "done"
+            status = run.status
         except (asyncio.CancelledError, KeyboardInterrupt):
             status = "cancelled"
             raise
@@ -518,6 +535,8 @@ class Session:
                 await spans.forget(connection, stored.run)
             now = datetime.now(UTC)  # keys of its own: under the first start's may lie bytes that were never committed
             run = Run(project, stored.run, now, choice, found, lambda _: None)
+            if request.get("max_cost"):
+                run.budget = Budget(parse_limit(request["max_cost"]), found.snapshot.costs)
             async with self._at_work(run, steps_of(plan, self.graph)):
                 yield run, plan
 

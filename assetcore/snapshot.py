@@ -22,6 +22,7 @@ from assetcore.errors import AssetcoreError, SourceError, StorageError
 from assetcore.graph import AnyAsset
 from assetcore.lineage import commit as lineage
 from assetcore.lineage import damage, read
+from assetcore.lineage.costs import unit_costs
 from assetcore.lineage.schema import Connection
 from assetcore.partitions import Dynamic, Moment, Partitions, checked_keys
 from assetcore.plan import AssetState, Choice, Snapshot, unsettled, without_lost
@@ -117,6 +118,7 @@ async def take(
             if how.partial(name):
                 states |= await asset_states(project, connection, [name], definitions, moment, units=slices[name].units)
         seconds = await read.seconds_per_unit(connection, project.id) if look else {}
+        took = await unit_costs(connection, [project.asset_ids[n] for n in look if n in definitions])
     observed: dict[str, pl.DataFrame] = {}
     for name in names:
         seen = slices[name].seen(raw[name]) if how.partial(name) else raw[name]
@@ -124,7 +126,19 @@ async def take(
     left = {n: u for n, u in settled.items() if n not in look}
     oldest = {n: o for n in settled if (o := _oldest(marks[project.asset_ids[n]])) is not None}
     oldest |= {n: state.oldest for n, state in states.items() if state.oldest is not None and n not in slices}
-    snapshot = Snapshot(definitions, states, left, observed, seconds, slices, how, frozenset(settled), moment, oldest)
+    snapshot = Snapshot(
+        definitions,
+        states,
+        left,
+        observed,
+        seconds,
+        slices,
+        how,
+        frozenset(settled),
+        moment,
+        oldest,
+        {n: took[i] for n in look if (i := project.asset_ids[n]) in took},
+    )
     return Read(snapshot, raw, marks)
 
 

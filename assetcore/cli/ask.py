@@ -30,8 +30,9 @@ at_option = click.option("--at", metavar="TIME", help="As of: 2026-11-20T14:30, 
 @verb()
 @selection_argument()
 @click.option("--declared", is_flag=True, help="Only what is declared: needs no services.")
+@click.option("--cost", is_flag=True, help="Also what making them has taken, in all runs and environments.")
 @at_option
-async def ls(call: Call, select: str | None, declared: bool, at: str | None) -> None:
+async def ls(call: Call, select: str | None, declared: bool, cost: bool, at: str | None) -> None:
     """List assets: counts, when they were made, what is stale; with --at as they were.
 
     \b
@@ -47,6 +48,9 @@ async def ls(call: Call, select: str | None, declared: bool, at: str | None) -> 
         return
     async with call.opened() as session:
         rows = [info.to_json() for info in await session.ls(select, at=at)]
+        if cost:
+            taken = await session.costs()
+            rows = [row | {"cost": taken.get(row["asset"])} for row in rows]
         call.answer({"project": session.name, "environment": session.environment, "assets": rows}, show.assets)
 
 

@@ -11,6 +11,7 @@ import click
 from assetcore.cli.call import MAKING, Call, selection_argument, verb
 
 FAILED = 1
+LEFT = 2
 INTERRUPTED = 130
 RUNNERS = ("threads", "processes", "dask", "ray")
 
@@ -22,6 +23,9 @@ RUNNERS = ("threads", "processes", "dask", "ray")
 @click.option("--rehash", is_flag=True, help="Read every source file again, even if its time and size are the same.")
 @click.option("--verify", is_flag=True, help="Read what is stored first, and make again what is lost or damaged.")
 @click.option("--replay", is_flag=True, help="With --force: take what models answered to the same questions before.")
+@click.option(
+    "--max-cost", metavar="LIMIT", help="Stop before the unit that would exceed it: 5usd, 100000tokens, 30min."
+)
 @click.option("--local", is_flag=True, help="Without Prefect: nothing is shown there, and its server need not run.")
 @click.option(
     "--runner", type=click.Choice(RUNNERS), help="Where sync functions are called; by default as in the settings."
@@ -34,13 +38,17 @@ async def materialize(
     rehash: bool,
     verify: bool,
     replay: bool,
+    max_cost: str | None,
     local: bool,
     runner: str | None,
 ) -> None:
     """Make what is stale, and only that. Ctrl-C stops it; the next run continues with what is missing."""
     from assetcore.cli import end_in_time, return_memory, show
     from assetcore.cli.progress import reporting
+    from assetcore.costs import parse_limit
 
+    if max_cost is not None:
+        parse_limit(max_cost)
     return_memory()
     try:
         async with call.opened(MAKING, ahead=() if local else {"prefect"}, runner=runner) as session:
@@ -52,6 +60,7 @@ async def materialize(
                     rehash=rehash,
                     verify=verify,
                     replay=replay,
+                    max_cost=max_cost,
                     local=local,
                     on_event=report,
                 )
@@ -59,7 +68,7 @@ async def materialize(
         call.say("Stopped. What was made is kept: the next run continues with what is missing.")
         raise
     call.answer(result.to_json(), show.outcome)
-    code = {"failed": FAILED, "cancelled": INTERRUPTED}.get(result.status, 0)
+    code = {"failed": FAILED, "stopped": LEFT, "cancelled": INTERRUPTED}.get(result.status, 0)
     end_in_time(code)
     raise click.exceptions.Exit(code)
 

@@ -77,6 +77,12 @@ def assets(answer: Answer) -> RenderableType:
         Column("checks", _standing),
         Column("made", lambda row: moment(row.get("made_at"))),
         Column("fresh until", lambda row: moment(row.get("fresh_until"))),
+        Column("calls", lambda row: number((row.get("cost") or {}).get("calls")), numeric=True),
+        Column("time", lambda row: duration(row["cost"]["seconds"]) if row.get("cost") else "", numeric=True),
+        Column("tokens", lambda row: number((row.get("cost") or {}).get("tokens")), numeric=True),
+        Column(
+            "cost", lambda row: dollars(row["cost"]["usd"]) if (row.get("cost") or {}).get("usd") else "", numeric=True
+        ),
         Column("tags", lambda row: ", ".join(row.get("tags") or ())),
         words("owner"),
     ]
@@ -163,6 +169,7 @@ def plan(answer: Answer, *, units: bool = False) -> RenderableType:
     parts += check_lines(answer.get("checks", ()))
     if due := [f"{check['asset']}.{check['check']}" for check in answer.get("checks", ()) if check["due"]]:
         parts.append(Text(f"To check: {', '.join(due)}", style="dim"))
+    parts += estimates(answer)
     parts.append(Text(plan_sentence(answer, busy)))
     return Group(*parts)
 
@@ -182,7 +189,7 @@ def plan_sentence(answer: Answer, busy: Sequence[Answer]) -> str:
     estimate = answer.get("estimate") or {}
     costs = [f"about {duration(estimate['seconds'])}"] if estimate.get("seconds") else []
     costs += [plural(estimate["tokens"], "token")] if estimate.get("tokens") else []
-    costs += [f"{estimate['usd']:,.2f} USD"] if estimate.get("usd") else []
+    costs += [dollars(estimate["usd"])] if estimate.get("usd") else []
     return (counts or "No unit is stale") + (f": {', '.join(costs)}" if costs else "") + "."
 
 
@@ -491,10 +498,10 @@ def deployment(answer: Answer) -> str:
 
 def _results(rows: Sequence[Answer]) -> list[RenderableType]:
     """A table of the assets to which something happened, if there are any."""
-    busy = [row for row in rows if any(row[key] for key in TOUCHED)]
+    busy = [row for row in rows if any(row[key] for key in TOUCHED) or row.get("left")]
     columns = [
         words("asset"),
-        *map(count, ("made", "unchanged", "reused", "fresh", "removed", "failed", "skipped")),
+        *map(count, ("made", "unchanged", "reused", "fresh", "removed", "failed", "skipped", "left")),
         Column("time", took, numeric=True),
         count("tokens"),
         Column("cost", lambda row: f"${row['usd']:,.4f}" if row.get("usd") else "", numeric=True),
@@ -512,6 +519,9 @@ def _outcome_sentence(answer: Answer) -> str:
             ended, then = "failed", " A blocking check refuses what is current."
             if totals["failed"] or totals["skipped"]:
                 then = " The next run makes what failed and what is missing."
+        case "stopped":
+            left = ", ".join(f"{asset} {units:,}" for asset, units in answer["left"].items())
+            ended, then = "was stopped", f" {answer['stopped']}. Left for the next run: {left}."
         case "cancelled":
             ended, then = "was stopped", " The next run continues with what is missing."
         case _:
@@ -861,6 +871,30 @@ def diff_text(unified: str) -> Text:
 def indented(text: Text, columns: int) -> Text:
     """The text with every line moved to the right."""
     return Text("\n").join(Text(" " * columns).append_text(line) for line in text.split("\n"))
+
+
+def estimates(answer: Answer) -> list[RenderableType]:
+    """What models will be paid for, by asset: at the median, at the 90th percentile, and from how many units that is known."""
+    lines: list[RenderableType] = []
+    for one in answer.get("estimates", ()):
+        if one["known"] and (one["tokens"]["p90"] or one["usd"]["p90"]):
+            amounts = (
+                [f"{dollars(one['usd']['median'])} (p90 {dollars(one['usd']['p90'])})"] if one["usd"]["p90"] else []
+            )
+            if one["tokens"]["p90"]:
+                amounts.append(f"{round(one['tokens']['median']):,} tokens (p90 {round(one['tokens']['p90']):,})")
+            pending = f"; {dollars(one['usd']['pending'])} more for what is pending" if one["usd"]["pending"] else ""
+            lines.append(
+                Text(f"{one['asset']}: {', '.join(amounts)}{pending}, from {plural(one['known'], 'unit')}", style="dim")
+            )
+        elif not one["known"] and one["stale"]:
+            lines.append(Text(f"{one['asset']}: never made, so its cost is not known", style="dim"))
+    return lines if any("from" in str(line) for line in lines) else []
+
+
+def dollars(amount: float) -> str:
+    """`12.50 USD`; of less than a dollar two digits that say something."""
+    return f"{amount:,.2f} USD" if amount >= 1 or not amount else f"{amount:.2g} USD"
 
 
 def number(value: int | None) -> str:
