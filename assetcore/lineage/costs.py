@@ -37,12 +37,12 @@ async def unit_costs(connection: AsyncConnection, assets: Collection[int]) -> di
     )
     columns = (some.c.seconds, sa.func.coalesce(s.tokens, 0), sa.func.coalesce(s.usd, 0))
     shares = sa.cast([0.5, 0.9], ARRAY(sa.Double))
-    rows = await connection.execute(
+    found: Any = await connection.execute(
         sa.select(wanted.c.asset, sa.func.count(), *(sa.func.percentile_cont(shares).within_group(sa.cast(c, sa.Double)) for c in columns))
         .select_from(wanted.join(some, sa.true()).outerjoin(t.spent, s.materialization_id == some.c.id))
         .group_by(wanted.c.asset)
     )  # fmt: skip
-    return {row[0]: UnitCosts(row[1], *(Spread(*spread) for spread in row[2:])) for row in rows}
+    return {row[0]: UnitCosts(row[1], *(Spread(*spread) for spread in row[2:])) for row in found}
 
 
 async def spent_on(connection: AsyncConnection, project: int) -> dict[int, dict[str, Any]]:
