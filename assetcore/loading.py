@@ -265,11 +265,11 @@ def _remember(before: frozenset[str], root: Path) -> None:
 
 
 def _import_all(package: str, root: Path) -> Iterator[ModuleType]:
-    """The package and all its modules."""
+    """The package and all its modules, but for tests, which may need what is not installed where the project runs."""
     module = _import(package, root)
     yield module
     for info in pkgutil.walk_packages(getattr(module, "__path__", []), f"{package}."):
-        if not info.name.rpartition(".")[2].startswith("__"):
+        if not info.name.rpartition(".")[2].startswith(("__", "test_")):
             yield _import(info.name, root)
 
 

@@ -55,6 +55,19 @@ CONFIG = """# Values for the parameters of {name}'s assets that are pydantic mod
 # One call can differ: aipctl materialize --set ASSET.FIELD=3
 """
 
+TEST = '''"""Tests of {name}, where an asset is a function that can be called: python -m pytest projects"""
+
+import asyncio
+
+from projects.{name}.assets import Page, words
+
+
+def test_words_are_counted() -> None:
+    """Each word once, with how often it occurs."""
+    found = asyncio.run(words(Page("a.txt", text="to be or not to be")))
+    assert [(word.text, word.count) for word in found] == [("be", 2), ("not", 1), ("or", 1), ("to", 2)]
+'''
+
 PAGES = {"first.txt": "An asset is a set of documents\n", "second.txt": "A document is made of documents\n"}
 
 
@@ -66,7 +79,7 @@ def new() -> None:
 @verb(project=False, group=new)
 @click.argument("name")
 def project(call: Call, name: str) -> None:
-    """Start the project NAME: projects/NAME with a small working example, and a folder data/NAME that it reads."""
+    """Start the project NAME: projects/NAME with a small working example and its test, and a folder data/NAME that it reads."""
     if not name.isidentifier() or keyword.iskeyword(name) or name != name.lower() or not name.isascii():
         raise UsageError(
             f"{name!r} cannot be the name of a project.",
@@ -85,6 +98,7 @@ def project(call: Call, name: str) -> None:
         package / "__init__.py": PACKAGE.format(name=name),
         package / "assets.py": ASSETS.format(name=name),
         package / "config.yaml": CONFIG.format(name=name),
+        package / f"test_{name}.py": TEST.format(name=name),
     }
     if not data.exists():
         files |= {data / file: text for file, text in PAGES.items()}

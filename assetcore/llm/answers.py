@@ -8,7 +8,6 @@ the others wait for it and find its answer. Without Redis everybody asks for him
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -19,10 +18,11 @@ from assetcore.errors import ServiceError, StorageError
 from assetcore.lineage import answers as lineage
 from assetcore.lineage.schema import Engine
 from assetcore.storage import Bucket
+from assetcore.telemetry import get_pipeline_logger
 
 __all__ = ["Answers"]
 
-logger = logging.getLogger(__name__)
+logger = get_pipeline_logger(__name__)
 
 LEASE = 30.0
 """Seconds after which the question of a process that died may be asked by another."""

@@ -8,7 +8,6 @@ text, so that of two runs one asks for it. Redis may go away at any time: then t
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import time
 from array import array
@@ -19,13 +18,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 from assetcore.digest import digest
 from assetcore.errors import AnswerError, GatewayError, ServiceError
 from assetcore.llm.gateway import Response
+from assetcore.telemetry import get_pipeline_logger
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 __all__ = ["Embedded", "Embedder", "VectorCache"]
 
-logger = logging.getLogger(__name__)
+logger = get_pipeline_logger(__name__)
 
 TOKENS = 16_000
 """About so many tokens are asked for at once; a token is some four letters."""

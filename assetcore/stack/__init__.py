@@ -19,6 +19,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Protocol, TypeVar
 from urllib.parse import urlsplit
 
@@ -158,12 +159,16 @@ async def clean(settings: Settings, on_progress: Progress | None = None) -> None
     ours = [home.path] if home.made_by_us() else [home.path / name for name in OUR_NAMES]
     for path in ours if outside is None else [outside, *ours]:
         try:
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            await asyncio.to_thread(_remove, path)
         except OSError as error:
             raise unusable(home.path, error) from error
     if outside is not None:
         with suppress(OSError):  # other homes have theirs there
             outside.parent.rmdir()
+
+
+def _remove(path: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 async def check(settings: Settings) -> list[ServiceStatus]:

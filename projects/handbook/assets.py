@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import os
 import sysconfig
 from collections.abc import AsyncIterator
@@ -54,7 +55,7 @@ class Cutting(BaseModel):
 
 async def read_topics() -> AsyncIterator[Topic]:
     """The dictionary in pydoc_data/topics.py is read, not imported: it may be another Python's."""
-    tree = ast.parse((LIBRARY / "pydoc_data" / "topics.py").read_bytes())
+    tree = ast.parse(await asyncio.to_thread((LIBRARY / "pydoc_data" / "topics.py").read_bytes))
     for name, text in ast.literal_eval(next(node.value for node in tree.body if isinstance(node, ast.Assign))).items():
         yield Topic(name=name, text=text)
 
