@@ -18,9 +18,10 @@ import polars as pl
 from assetcore.errors import PromotionError, UsageError
 from assetcore.lineage import checks as checked
 from assetcore.lineage import commit as lineage
-from assetcore.lineage import environments, read, runs
+from assetcore.lineage import environments, journal, read, runs
 from assetcore.lineage.commit import Batch, Overtaken, Reused
 from assetcore.lineage.environments import Base, Environment, Pin
+from assetcore.lineage.journal import Entry, committed
 from assetcore.lineage.manifest import NAME as MANIFEST
 from assetcore.lineage.manifest import encode_manifest
 from assetcore.project import Project
@@ -150,7 +151,10 @@ async def create(project: Project, name: str, source: str) -> dict[str, Any]:
         made = await environments.create(
             connection, project.id, name, await environments.find(connection, project.id, source)
         )
-    return {"environment": made.name, "from": source, "assets": len(made.base.assets) if made.base else 0}
+        assets = len(made.base.assets) if made.base else 0
+        entry = Entry("env create", made.name, facts={"from": source, "assets": assets})
+        await journal.append(connection, project.id, entry)
+    return {"environment": made.name, "from": source, "assets": assets}
 
 
 async def drop(project: Project, name: str) -> dict[str, Any]:
@@ -162,6 +166,7 @@ async def drop(project: Project, name: str) -> dict[str, Any]:
         )
     async with project.engine.begin() as connection:
         await environments.drop(connection, project.id, await environments.find(connection, project.id, name))
+        await journal.append(connection, project.id, Entry("env drop", name))
     return {"environment": name}
 
 
@@ -341,9 +346,11 @@ def _three_ways(ours: pl.DataFrame, theirs: pl.DataFrame, then: pl.DataFrame) ->
     return pl.concat([mine, theirs.join(untouched.to_frame(), on="unit", how="semi")]), ours
 
 
-async def _batches(project: Project, target: Environment, run: str, moves: Sequence[_Move]) -> list[Batch]:
-    """A commit for each asset, with its manifest written: before Postgres is told, as in every commit."""
-    batches: list[Batch] = []
+async def _batches(
+    project: Project, target: Environment, run: str, moves: Sequence[_Move]
+) -> list[tuple[Batch, Entry]]:
+    """A commit for each asset, with its manifest written: before Postgres is told, as in every commit; and what the journal says of it."""
+    batches: list[tuple[Batch, Entry]] = []
     stamp = run_timestamp(datetime.now(UTC))
     for move in moves:
         async with project.engine.connect() as connection:
@@ -362,12 +369,12 @@ async def _batches(project: Project, target: Environment, run: str, moves: Seque
             definition=None,
         )
         await project.bucket.write(key, data)
-        batches.append(batch)
+        batches.append((batch, committed(batch, target.name, move.name, data)))
     return batches
 
 
 async def _commit(
-    connection: Any, project: Project, target: Environment, run: str, what: str, batches: Sequence[Batch]
+    connection: Any, project: Project, target: Environment, run: str, what: str, batches: Sequence[tuple[Batch, Entry]]
 ) -> None:
     """All of it, in the caller's transaction, listed as a run."""
     if not batches:
@@ -375,7 +382,7 @@ async def _commit(
     await environments.hold(connection, project.id)
     await runs.begin(connection, run, project.id, target.id, what, {}, datetime.now(UTC))
     try:
-        for batch in batches:
+        for batch, _ in batches:
             await lineage.commit(connection, batch)
     except Overtaken:
         raise PromotionError(
@@ -383,9 +390,12 @@ async def _commit(
         ) from None
     names = {identifier: name for name, identifier in project.asset_ids.items()}
     counts = [
-        (names.get(b.asset, str(b.asset)), {"reused": len(b.reused), "removed": len(b.removed)}, 0.0) for b in batches
+        (names.get(b.asset, str(b.asset)), {"reused": len(b.reused), "removed": len(b.removed)}, 0.0)
+        for b, _ in batches
     ]
     await runs.finish(connection, run, "done", counts)
+    entries = [entry for _, entry in batches]
+    await journal.append(connection, project.id, *entries, Entry("env promote", target.name, run=run, why=what))
 
 
 def _settled(

@@ -19,8 +19,9 @@ from assetcore.documents import Document, field_digests, identity
 from assetcore.errors import StorageError
 from assetcore.fingerprint import Part
 from assetcore.lineage import commit as lineage
-from assetcore.lineage import records
+from assetcore.lineage import journal, records
 from assetcore.lineage.commit import Batch, Checked, Committed, Failed, Made, NewDocument, NewObject, Reused, Seen
+from assetcore.lineage.journal import Entry, committed
 from assetcore.lineage.manifest import NAME as MANIFEST
 from assetcore.lineage.manifest import encode_manifest
 from assetcore.project import Project
@@ -35,6 +36,8 @@ __all__ = ["SUFFIXES", "Draft", "Keeper", "facts_of"]
 
 OWN_OBJECT_BYTES = 4 << 20
 """A larger document is an object of its own."""
+NAMED = 100
+"""A commit to a source that changes at most so many documents names them in the journal."""
 Facts = tuple[str, str, bytes, bytes, bytes]
 """Of a document: name, media type, content hash, digests of the fields, identity."""
 Place = tuple[int, int | None, Mapping[str, Any] | None]
@@ -167,15 +170,16 @@ class Keeper:
             tuple(objects), spent=tuple((n, s.tokens, s.usd, s.cached_tokens, ",".join(s.models)) for n, s in (spent or {}).items()),
             checked=tuple(checked), at=project.clock(),
         )  # fmt: skip
-        if made or reused or removed or failed:
-            assets = {project.asset_ids[n]: n for n in project.graph.upstream(asset.name)}
-            data = await asyncio.to_thread(
-                encode_manifest, batch, project=project.name, environment=project.environment, asset=asset.name, assets=assets,
-                definition=definition, kind=asset.kind, group=asset.group,
-            )  # fmt: skip
-            await project.bucket.write(batch.manifest, data)
+        assets = {project.asset_ids[n]: n for n in project.graph.upstream(asset.name)}
+        data = await asyncio.to_thread(
+            encode_manifest, batch, project=project.name, environment=project.environment, asset=asset.name, assets=assets,
+            definition=definition, kind=asset.kind, group=asset.group,
+        )  # fmt: skip
+        await project.bucket.write(batch.manifest, data)
         async with project.engine.begin() as connection:
-            return await lineage.commit(connection, batch)
+            done = await lineage.commit(connection, batch)
+            await journal.append(connection, project.id, _entry(project, asset, batch, data))
+            return done
 
     async def record(self) -> None:
         """Keep in the bucket what Postgres says of the run, now that it has ended. A run that died has no record."""
@@ -194,6 +198,12 @@ def _encoded(documents: Sequence[Document]) -> tuple[bytes, bytes]:
     """A pack and its hash: what tells later that not a byte of it has changed."""
     data = encode_pack(documents)
     return data, hashlib.sha256(data).digest()
+
+
+def _entry(project: Project, asset: Asset[..., Any], batch: Batch, manifest: bytes) -> Entry:
+    """What the journal says of a commit: few documents of a source by name."""
+    named = [(u.unit, u.label) for u in (*batch.become, *batch.reused)] if isinstance(asset, Source) else []
+    return committed(batch, project.environment, asset.name, manifest, named if len(named) <= NAMED else ())
 
 
 def facts_of(document: Document, type_name: str) -> Facts:

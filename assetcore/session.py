@@ -20,7 +20,7 @@ from typing import Any
 
 import polars as pl
 
-from assetcore import causes, environments, explain, look, notify, selection, stack
+from assetcore import causes, environments, explain, journal, look, notify, selection, stack
 from assetcore.budget import Budget
 from assetcore.causes import CauseGroup, Why
 from assetcore.costs import parse_limit
@@ -30,8 +30,10 @@ from assetcore.execution import Run, walk
 from assetcore.explain import Lineage
 from assetcore.graph import Graph
 from assetcore.history import History, history
+from assetcore.journal import JournalCheck, Line
 from assetcore.lineage import commit as lineage
 from assetcore.lineage import costs, read, runs, spans
+from assetcore.lineage.journal import Entry, append
 from assetcore.lineage.runs import RunInfo
 from assetcore.loading import find_root, package_of, project_names
 from assetcore.look import AssetInfo, Diff, Exported, StoredDocument
@@ -204,6 +206,9 @@ class Session:
                 died = await runs.close_abandoned(connection, project.id, project.environment_id)
                 await spans.forget_before(connection, project.id, project.settings.trace_days)
                 await runs.begin(connection, run.id, project.id, project.environment_id, select or "", stored, started)
+                await append(
+                    connection, project.id, Entry("run", self.environment, run=run.id, facts={"status": "begun"})
+                )
             say(Event("planned", total=plan.stale, text=f"run {run.id}"))
             return await self._run(run, plan, died, local=local)
 
@@ -275,7 +280,19 @@ class Session:
 
     async def gc(self, *, dry_run: bool = True) -> Swept:
         """Remove objects that lineage does not know, and documents of assets that are no longer declared."""
-        return await sweep(self.project, self._alone(lambda _: None), dry_run=dry_run)
+        swept = await sweep(self.project, self._alone(lambda _: None), dry_run=dry_run)
+        await journal.flush(self.project)
+        return swept
+
+    async def journal(
+        self, ref: str | None = None, *, since: datetime | None = None, limit: int | None = None
+    ) -> list[Line]:
+        """What was done, oldest first: of the whole project, or of an asset or unit; since a moment, the newest `limit` of it."""
+        return await journal.read(self.project, ref, since=since, limit=limit)
+
+    async def check_journal(self) -> JournalCheck:
+        """Whether the journal is whole: its chain, its batches in the bucket, the manifests it points to."""
+        return await journal.check(self.project)
 
     # -- environments ----------------------------------------------------------------------------------------------------------
 
@@ -285,7 +302,9 @@ class Session:
 
     async def create_environment(self, name: str, source: str | None = None) -> dict[str, Any]:
         """A new environment in which everything is as in another, by default in this one. Copies nothing."""
-        return await environments.create(self.project, name, source or self.environment)
+        made = await environments.create(self.project, name, source or self.environment)
+        await journal.flush(self.project)
+        return made
 
     async def compare_environments(self, name: str, other: str) -> EnvironmentDiff:
         """What an environment has that another has not, by asset and document."""
@@ -303,12 +322,16 @@ class Session:
             if rebase and (moved := await environments.rebase(self.project, name, to)):
                 say(Event("message", text=f"{name} is on what {to} now is; moved there: {', '.join(moved)}"))
                 await self._refuse_stale(name)
-            return await environments.promote(self.project, name, to)
+            promoted = await environments.promote(self.project, name, to)
+            await journal.flush(self.project)
+            return promoted
 
     async def drop_environment(self, name: str) -> dict[str, Any]:
         """Forget what is current in an environment; what was made in it stays."""
         async with self._alone(lambda _: None, name):
-            return await environments.drop(self.project, name)
+            dropped = await environments.drop(self.project, name)
+            await journal.flush(self.project)
+            return dropped
 
     async def _refuse_stale(self, name: str) -> None:
         """Raise PromotionError where what another environment has become left something of this one stale."""
@@ -544,8 +567,12 @@ class Session:
         results = [(r.asset, r.to_json(), r.seconds) for r in run.results.values()]
         async with self.project.engine.begin() as connection:
             await runs.finish(connection, run.id, status, results)
+            await append(
+                connection, self.project.id, Entry("run", self.environment, run=run.id, facts={"status": status})
+            )
         await run.keeper.record()
         await run.end(status)
+        await journal.flush(self.project)
         if sum(r.made + r.unchanged + r.taken_in for r in run.results.values()) >= MANY_UNITS:
             async with self.project.engine.begin() as connection:
                 await lineage.analyze(connection)

@@ -6,6 +6,7 @@ code leaves its documents. Nothing is removed that lineage points to: what an as
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -14,8 +15,9 @@ from typing import Any
 
 from assetcore.errors import StorageError
 from assetcore.lineage import commit as lineage
-from assetcore.lineage import read, runs
+from assetcore.lineage import journal, read, runs
 from assetcore.lineage.commit import Batch
+from assetcore.lineage.journal import Entry
 from assetcore.lineage.manifest import NAME as MANIFEST
 from assetcore.lineage.manifest import decode_manifest, encode_manifest
 from assetcore.lineage.records import is_record
@@ -56,6 +58,10 @@ async def sweep(
             for identifier, (name, units) in orphans.items():
                 await _retire(project, identifier, name, units)
             await project.bucket.delete([info.key for info in unknown])
+            if unknown:
+                facts = {"objects": len(unknown), "bytes": sum(info.size for info in unknown)}
+                async with project.engine.begin() as connection:
+                    await journal.append(connection, project.id, Entry("gc", project.environment, facts=facts))
             await project.bucket.sweep(datetime.now(UTC) - grace)  # what writers that died left half written
     return Swept(dry_run, len(unknown), sum(info.size for info in unknown), tuple(name for name, _ in orphans.values()))
 
@@ -72,8 +78,11 @@ async def _retire(project: Project, identifier: int, name: str, units: list[tupl
         batch, project=project.name, environment=project.environment, asset=name, assets={}, definition=None
     )
     await project.bucket.write(key, data)
+    facts = {"removed": len(units), "manifest": key, "sha256": hashlib.sha256(data).hexdigest()}
     async with project.engine.begin() as connection:
         await lineage.commit(connection, batch)
+        entry = Entry("retire", project.environment, name, GC, batch.number, "not declared any more", facts)
+        await journal.append(connection, project.id, entry)
 
 
 async def _unknown(project: Project, before: datetime) -> AsyncIterator[ObjectInfo]:

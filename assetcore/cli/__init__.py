@@ -5,7 +5,7 @@
     assetcore.cli.ask        ls graph plan why lineage history show diff runs trace search
     assetcore.cli.make       materialize export verify gc
     assetcore.cli.views      env
-    assetcore.cli.trust      catalog
+    assetcore.cli.trust      journal catalog
     assetcore.cli.platform   init up down check clean db blocks deploy config completion
     assetcore.cli.flows      run
     assetcore.cli.scaffold   new
@@ -57,6 +57,7 @@ VERBS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "show": ("ask", "Print a document, or list those of a unit or an asset."),
         "diff": ("ask", "Compare two documents, or one thing at two times."),
         "search": ("ask", "Find documents by their words."),
+        "journal": ("trust", "Tell what was done, when, by whom and why."),
         "runs": ("ask", "List what ran, or show one run."),
         "trace": ("ask", "Show where the time of a run went, and its cost."),
     },

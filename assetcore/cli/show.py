@@ -55,6 +55,7 @@ CHILDREN_SHOWN = 20
 DEPTH_SHOWN = 50
 FAILURES_SHOWN = 10
 ROWS_SHOWN = 100
+ROW_NAMES = 3
 UNBROKEN = 20
 """Words of at most this length are never folded."""
 
@@ -698,6 +699,47 @@ def compared(answer: Answer) -> RenderableType:
             )
         )
     return Group(*lines)
+
+
+def journal(answer: Answer) -> RenderableType:
+    """`journal`: one line for each thing that was done."""
+    if not answer["journal"]:
+        return Text("Nothing was done.")
+    rows = answer["journal"]
+    columns = [
+        Column("", lambda row: f"{row['number']:,}", numeric=True),
+        Column("when", lambda row: moment(row["at"])),
+        words("actor"),
+        words("what"),
+        words("asset"),
+        Column("how", _done),
+    ]
+    if len({row["environment"] for row in rows}) > 1:
+        columns.append(words("environment"))
+    return table(columns, rows)
+
+
+def _done(row: Answer) -> str:
+    """What a row of the journal says, in a few words."""
+    facts = {k: v for k, v in row["facts"].items() if isinstance(v, int | str) and k not in ("manifest", "sha256")}
+    parts = [f"{value:,} {name}" if isinstance(value, int) else str(value) for name, value in facts.items()]
+    named = row["names"][:ROW_NAMES]
+    more = len(row["names"]) - len(named)
+    parts += [*named, *([f"and {more:,} more"] if more else [])]
+    if row["what"] == "run":
+        parts.append(row["run"])
+    if row["forgotten"]:
+        parts.append(f"{row['forgotten']:,} forgotten")
+    return ", ".join(parts + ([row["why"]] if row["why"] else []))
+
+
+def journal_checked(answer: Answer) -> RenderableType:
+    """`journal verify`: what is wrong, or how much is right."""
+    if answer["problems"]:
+        return Group(*(Text(problem) for problem in answer["problems"]))
+    return Text(
+        f"The journal is whole: {plural(answer['rows'], 'row')}, {answer['unsealed']:,} of them not in the bucket yet."
+    )
 
 
 def _not_whole(answer: Answer) -> list[str]:

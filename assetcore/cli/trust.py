@@ -5,6 +5,38 @@ from __future__ import annotations
 import click
 
 from assetcore.cli.call import Call, verb
+from assetcore.cli.names import complete_asset
+
+
+@verb()
+@click.argument("ref", required=False, shell_complete=complete_asset)
+@click.option(
+    "--since", metavar="TIME", help="From then on: 2026-11-21, 2026-11-21T08:00, or how long ago: 3d, 12h, 30m."
+)
+@click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="At most so many, the newest.")
+async def journal(call: Call, ref: str | None, since: str | None, limit: int) -> None:
+    """Tell what was done, oldest first: with the whole project, or with the asset or unit that REF names.
+
+    \b
+    `aipctl journal verify` checks instead that every row follows from the one
+    before, in the database and in the bucket, and ends with 1 if not.
+    Example: aipctl journal 'topics[with]' --since 3d
+    """
+    from datetime import UTC, datetime
+
+    from assetcore.cli import show
+    from assetcore.journal import since_when
+
+    moment = since_when(since, datetime.now(UTC)) if since else None
+    async with call.opened() as session:
+        if ref != "verify":
+            lines = await session.journal(ref, since=moment, limit=limit)
+            call.answer({"project": session.name, "journal": [line.to_json() for line in lines]}, show.journal)
+            return
+        checked = await session.check_journal()
+        call.answer(checked.to_json(), show.journal_checked)
+    if checked.problems:
+        raise click.exceptions.Exit(1)
 
 
 @click.group()

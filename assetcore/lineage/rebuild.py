@@ -16,14 +16,17 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from assetcore.lineage import journal
 from assetcore.lineage import tables as t
 from assetcore.lineage.commit import copy
+from assetcore.lineage.journal import Entry, Row
 from assetcore.lineage.read import columns
 from assetcore.lineage.replay import SOURCE, Catalog, as_stated
 
 __all__ = ["Difference", "commits", "compare", "is_empty", "known_runs", "rebuild"]
 
 REBUILT = (
+    t.journal, t.journal_batch, t.subject_key,
     t.check_standing, t.check_result, t.check_version, t.observation, t.watermark, t.failure, t.head, t.collected, t.edge, t.spent,
     t.document, t.materialization, t.object_, t.commit, t.run_asset, t.run, t.part, t.definition, t.asset, t.environment, t.project,
 )  # fmt: skip
@@ -90,6 +93,7 @@ async def rebuild(connection: AsyncConnection, told: Catalog) -> dict[str, int]:
     ):
         await copy(connection, table, frames[table.name].iter_rows())
     await _continue_numbers(connection, told)
+    await _continue_journals(connection, told, projects)
     return {name: frame.height for name, frame in frames.items()}
 
 
@@ -199,6 +203,24 @@ async def _continue_numbers(connection: AsyncConnection, told: Catalog) -> None:
         highest = sa.select(sa.func.coalesce(sa.func.max(table.c.id), 0) + 1).scalar_subquery()
         sequence = sa.func.pg_get_serial_sequence(table.name, "id")
         await connection.execute(sa.select(sa.func.setval(sequence, highest, sa.false())))
+
+
+async def _continue_journals(connection: AsyncConnection, told: Catalog, projects: Mapping[str, int]) -> None:
+    """What was written of the journals, and one more row in each: which commits they do not tell, because Postgres was lost too soon."""
+    subjects = [
+        {"project_id": projects[project], "subject": subject, "key": key}
+        for (project, subject), key in told.keys.items()
+        if project in projects
+    ]
+    await _insert(connection, t.subject_key, subjects)
+    commits = told.tables["commit"]
+    for project, identifier in projects.items():
+        rows = [Row.from_json(row) for row in told.journal.get(project, ())]
+        await journal.restore(connection, identifier, rows)
+        known = {row.commit for row in rows}
+        numbers = [n for n in commits.filter(pl.col("project") == project)["number"] if n not in known]
+        facts = {"commits": len(commits), "missing": len(told.missing), "untold": numbers}
+        await journal.append(connection, identifier, Entry("rebuild", facts=facts))
 
 
 async def _insert(connection: AsyncConnection, table: sa.Table, rows: list[dict[str, Any]]) -> None:

@@ -88,6 +88,8 @@ class Catalog:
     missing: Sequence[int]
     undone: Sequence[int]
     left_out: int
+    journal: Mapping[str, Sequence[Mapping[str, Any]]]
+    keys: Mapping[tuple[str, bytes], bytes]
 
 
 def number_of(key: Key) -> int:
@@ -129,11 +131,12 @@ def replay(
         "edge": edges, "collected": collected, "spent": _spent(done), "head": heads, "failure": _failures(rows),
         "watermark": _watermarks(commits, heads, made), "observation": _observations(heads, made, documents), "commit": commits,
     }  # fmt: skip
+    records = list(records)
     definitions, parts, runs = _small(done, identifiers, records)
     return Catalog(
         {name: tables[name].select(columns) for name, columns in TABLES.items()},
         tuple(dict.fromkeys((m.header["project"], m.header["environment"]) for m in done)), _names(done, identifiers), definitions, parts,
-        runs, sorted(missing), sorted(undone), lost["materialization"].n_unique() + hanging.height,
+        runs, sorted(missing), sorted(undone), lost["materialization"].n_unique() + hanging.height, *_journal(records),
     )  # fmt: skip
 
 
@@ -317,3 +320,17 @@ def _small(
         about = {"project": m.header["project"], "environment": m.header["environment"]}
         died[run] = {**about, "run": facts, "assets": [], "checked": [], "standing": []}
     return definitions, parts, runs | died
+
+
+def _journal(
+    records: Iterable[Mapping[str, Any]],
+) -> tuple[dict[str, list[Mapping[str, Any]]], dict[tuple[str, bytes], bytes]]:
+    """The journal of each project, its rows in order, and the keys of those whom it names."""
+    rows: dict[str, dict[int, Mapping[str, Any]]] = {}
+    keys: dict[tuple[str, bytes], bytes] = {}
+    for record in records:
+        if "journal" in record:
+            rows.setdefault(record["project"], {}).update({row["number"]: row for row in record["journal"]})
+        elif "keys" in record:
+            keys |= {(record["project"], bytes.fromhex(s)): bytes.fromhex(key) for s, key in record["keys"].items()}
+    return {project: [found[n] for n in sorted(found)] for project, found in rows.items()}, keys

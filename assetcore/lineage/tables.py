@@ -11,6 +11,7 @@ asset last changed and whether it was found settled, so that a plan in which not
 unit. `failure` and `observation` are the last attempt and the last look at the outer world; both can be lost without losing a fact.
 So can what checks said: `check_result` of each thing that was looked at, `check_standing` (derived) of an asset as it is. What looking
 at the bytes told is `damage`, `verified` (how far that is) and `repeat`; all three can be found again.
+`journal` says what was done, and by whom.
 
 Identifiers of facts are given by the writer in blocks, so that the manifest in the bucket can name them before Postgres is told.
 The large tables carry no foreign keys: rows arrive by COPY within one transaction, and nothing deletes what they point to.
@@ -23,8 +24,9 @@ from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSONB
 
 __all__ = [
     "answer", "asset", "block", "borrowed", "check_result", "check_standing", "check_version", "collected", "commit", "damage",
-    "definition", "document", "edge", "environment", "failure", "head", "materialization", "metadata", "object_", "observation",
-    "part", "project", "repeat", "run", "run_asset", "span", "spent", "verified", "watermark",
+    "definition", "document", "edge", "environment", "failure", "head", "journal", "journal_batch", "materialization",
+    "metadata", "object_", "observation", "part", "project", "repeat", "run", "run_asset", "span", "spent", "subject_key",
+    "verified", "watermark",
 ]  # fmt: skip
 
 metadata = sa.MetaData(
@@ -358,4 +360,41 @@ repeat = sa.Table(
     sa.Column("units", sa.BigInteger, nullable=False),
     sa.Column("different", sa.BigInteger, nullable=False),
     comment="how many units were made again with the same recipe, and how many of them came out different",
+)  # fmt: skip
+
+journal = sa.Table(
+    "journal", metadata,
+    sa.Column("project_id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+    sa.Column("actor", sa.Text, nullable=False),
+    sa.Column("what", sa.Text, nullable=False),
+    sa.Column("environment", sa.Text),
+    sa.Column("asset", sa.Text),
+    sa.Column("run", sa.Text),
+    sa.Column("commit_id", sa.BigInteger),
+    sa.Column("why", sa.Text),
+    sa.Column("facts", JSONB, nullable=False),
+    sa.Column("boxes", JSONB, nullable=False, comment="subject and what only its key opens"),
+    sa.Column("hash", BYTEA, nullable=False, comment="of the row, and of the hash of the one before"),
+    sa.Index(None, "commit_id"),
+    comment="what was done: appended in the transaction of what it tells, numbered without gaps",
+)  # fmt: skip
+
+journal_batch = sa.Table(
+    "journal_batch", metadata,
+    sa.Column("project_id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("first", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("last", sa.BigInteger, nullable=False),
+    sa.Column("key", sa.Text, nullable=False),
+    sa.Column("digest", BYTEA, nullable=False),
+    comment="rows of the journal that lie in the bucket, as an object that is written once",
+)  # fmt: skip
+
+subject_key = sa.Table(
+    "subject_key", metadata,
+    sa.Column("project_id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("subject", BYTEA, primary_key=True, comment="the address of a source's unit"),
+    sa.Column("key", BYTEA, nullable=False),
+    comment="opens what the journal holds of a subject; destroyed when it is forgotten",
 )  # fmt: skip

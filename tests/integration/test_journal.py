@@ -1,0 +1,131 @@
+"""The journal: what was done is told, nothing of it can be changed unnoticed, and it survives Postgres."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from assetcore.catalog import rebuild_catalog
+from assetcore.errors import UsageError
+from assetcore.journal import since_when
+from assetcore.lineage import schema
+from assetcore.lineage import tables as t
+from assetcore.settings import Settings
+from tests.integration.world import World
+
+pytestmark = pytest.mark.integration
+
+CODE = """
+@asset
+async def chunks(topic: Topic = each(topics)) -> list[Chunk]:
+    return [Chunk(name=f"{topic.stem}-{i}", text=w, ordinal=i) for i, w in enumerate(topic.text.split())]
+"""
+
+
+@pytest.fixture
+async def world(settings: Settings) -> World:
+    """A project that was made once, and again after an edit."""
+    world = World(settings)
+    world.code(CODE)
+    world.document("alice.txt", "the text of alice")
+    world.document("bob.txt", "the text of bob")
+    await world.materialize()
+    world.document("bob.txt", "another text")
+    await world.materialize()
+    return world
+
+
+async def problems(world: World) -> tuple[str, ...]:
+    async with world.open() as session:
+        return (await session.check_journal()).problems
+
+
+async def changed(world: World, statement: sa.Executable) -> None:
+    engine = schema.connect(str(world.settings.database_url))
+    async with engine.begin() as connection:
+        await connection.execute(statement)
+    await engine.dispose()
+
+
+async def test_every_change_is_a_row_in_the_order_in_which_it_was_done(world: World) -> None:
+    """Runs and commits, with who did it; of a unit, those that changed it; documents of a source by name."""
+    async with world.open() as session:
+        told = await session.journal()
+        assert [(line.row.what, line.row.asset) for line in told] == 2 * [
+            ("run", None), ("commit", "topics"), ("commit", "chunks"), ("run", None)
+        ]  # fmt: skip
+        assert [line.row.number for line in told] == list(range(1, 9))
+        assert {line.row.actor for line in told} != {""}
+        assert [line.names for line in told if line.row.asset == "topics"] == [("alice.txt", "bob.txt"), ("bob.txt",)]
+        assert len(await session.journal("topics[bob.txt]")) == len(await session.journal("chunks[bob.txt]")) == 2
+        assert len(await session.journal("topics[alice.txt]")) == 1
+        assert [line.row.number for line in await session.journal(limit=3)] == [6, 7, 8]
+        assert await session.journal(since=datetime.now(UTC) + timedelta(hours=1)) == []
+        assert (await session.check_journal()).unsealed == 0
+    assert await problems(world) == ()
+    batches = list(
+        Path(world.settings.storage_url.removeprefix("file://")).glob("demo/main/*/journal/_record-journal-*")
+    )
+    assert len(batches) == 2
+    assert b"alice" not in b"".join(path.read_bytes() for path in batches)
+
+
+async def test_nothing_can_be_changed_unnoticed(world: World) -> None:
+    """A row that was changed or taken out, a batch that was lost and a manifest that was edited are each named."""
+    row, manifest = (
+        t.journal,
+        sorted(Path(world.settings.storage_url.removeprefix("file://")).glob("demo/main/*/chunks/_manifest-*"))[0],
+    )
+    await changed(world, sa.update(row).where(row.c.number == 3).values(actor="somebody else"))
+    assert any("Row 3 (commit" in problem for problem in await problems(world))
+    await changed(world, sa.delete(row).where(row.c.number.in_([5, 6])))
+    assert "Rows 5 to 6 of the journal are missing." in await problems(world)
+    manifest.write_bytes(manifest.read_bytes() + b" ")
+    (batch,) = Path(world.settings.storage_url.removeprefix("file://")).glob(
+        "demo/main/*/journal/_record-journal-00000005-*"
+    )
+    batch.unlink()
+    found = " ".join(await problems(world))
+    assert "is not the one that was committed" in found
+    assert "The batch of the rows 5 to 8 cannot be read" in found
+
+
+async def test_rows_that_a_process_left_behind_go_with_the_next_batch(world: World) -> None:
+    """What Postgres was told survives the process; what Postgres had told nobody when it was lost is known to be missing, by number."""
+    async with world.open() as session:
+        async with session.project.engine.begin() as connection:
+            from assetcore.lineage.journal import Entry, append
+
+            await append(connection, session.project.id, Entry("left", why="the process died"))
+        assert (await session.check_journal()).unsealed == 1
+    world.document("bob.txt", "a third text")
+    await world.materialize()
+    async with world.open() as session:
+        assert (await session.check_journal()).unsealed == 0
+    (last,) = Path(world.settings.storage_url.removeprefix("file://")).glob(
+        "demo/main/*/journal/_record-journal-00000009-*"
+    )
+    last.unlink()
+    await rebuild_catalog(world.settings, replace=True, automatic_schema=False, say=lambda _: None)
+    async with world.open() as session:
+        told = await session.journal()
+        assert [line.row.number for line in told] == list(range(1, 10))
+        assert told[-1].row.what == "rebuild"
+        assert len(told[-1].row.facts["untold"]) == 2
+        assert told[1].names == ("alice.txt", "bob.txt")
+        assert json.dumps([line.to_json() for line in told])
+    assert await problems(world) == ()
+
+
+def test_moments_are_dates_or_how_long_ago() -> None:
+    """3d is three days ago; a date without a zone is meant here; anything else is told."""
+    now = datetime(2026, 11, 21, 12, tzinfo=UTC)
+    assert since_when("3d", now) == datetime(2026, 11, 18, 12, tzinfo=UTC)
+    assert since_when("2026-11-21T08:00+00:00", now) == datetime(2026, 11, 21, 8, tzinfo=UTC)
+    assert since_when("2026-11-21", now).tzinfo is not None
+    with pytest.raises(UsageError, match="no moment"):
+        since_when("yesterday", now)
