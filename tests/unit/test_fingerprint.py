@@ -970,7 +970,7 @@ def _compound(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
 EXPRESSIONS = st.recursive(NAMES | LITERALS, _compound, max_leaves=5)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(EXPRESSIONS, EXPRESSIONS)
 def test_two_trees_have_the_same_bytes_only_if_they_are_the_same(first: str, second: str) -> None:
     """The encoding is injective: what nearly collides does not."""
@@ -996,7 +996,7 @@ def value(of: Any) -> Value:
     return ValueWriter(lambda value, writer: None, lambda cls: Reference("class", cls.__qualname__)).value(of)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(VALUES, VALUES)
 def test_two_values_have_the_same_bytes_only_if_they_are_the_same(first: Any, second: Any) -> None:
     """Types, nesting and the order of lists count: `repr` tells exactly these values apart, once dicts are sorted."""
@@ -1009,7 +1009,7 @@ def by_key(of: Any) -> Any:
     return type(of)(map(by_key, of)) if isinstance(of, list | tuple) else of
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.sets(st.one_of(st.integers(), st.text(max_size=2), st.tuples(st.integers(0, 3)))), st.randoms())
 def test_a_set_has_no_order(members: set[Any], shuffle: random.Random) -> None:
     """However a set was filled, its bytes are the same."""
@@ -1062,7 +1062,7 @@ def looked_up(code: types.CodeType) -> set[str]:
     return own.union(*map(looked_up, inner))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.permutations(range(5)))
 def test_the_order_of_definitions_does_not_count(order: list[int]) -> None:
     """Definitions may be moved about freely."""

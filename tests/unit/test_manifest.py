@@ -75,7 +75,7 @@ def read_back(rows: Any) -> tuple[tuple[Made, ...], tuple[Reused, ...], tuple[tu
 
 
 @given(batches)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_a_commit_can_be_read_back_from_its_manifest(batch: Batch) -> None:
     """Units, documents, edges, whole assets, what was taken back, put aside and what went: all of it comes back as it was."""
     header, rows = decode_manifest(encoded(batch))
@@ -105,7 +105,7 @@ def test_a_definition_comes_back_with_what_people_read_of_it() -> None:
 
 
 @given(batches)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_the_same_commit_gives_the_same_bytes(batch: Batch) -> None:
     """A manifest depends on nothing but its batch."""
     assert encoded(batch) == encoded(batch)

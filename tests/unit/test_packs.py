@@ -108,7 +108,7 @@ rich = st.builds(
 )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(rich, min_size=1, max_size=4))
 async def test_documents_come_back_as_they_were(documents: list[Rich]) -> None:
     """Every field comes back with its type and its value, and so with its digest."""

@@ -498,7 +498,7 @@ edits: Mapping[str, Callable[[Story, Any], None]] = {
 
 
 @given(st.lists(st.lists(st.sampled_from(sorted(edits)), max_size=3), max_size=5), st.randoms())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_a_plan_keeps_its_word_whatever_was_edited(history: list[list[str]], chance: Any) -> None:
     """After any edits: what the plan calls fresh is not executed, what it calls stale is, what is removed goes, and then it is idle.
 
