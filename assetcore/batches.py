@@ -20,6 +20,8 @@ from assetcore import telemetry
 from assetcore.assets import Asset, Dependency
 from assetcore.budget import Budget
 from assetcore.calls import Call, Outcome, Slot, call_async
+from assetcore.documents import excerpt_of
+from assetcore.excerpts import Excerpt
 from assetcore.guard import Guard
 from assetcore.keep import Draft, Keeper
 from assetcore.lineage import read
@@ -266,6 +268,7 @@ class Work:
         if lost:
             before = {u: tuple(pair for pair in documents if pair[0] not in lost) for u, documents in before.items()}
         collected = self._collected()
+        excerpts = await self._excerpts(made)
         drafts: list[Draft] = []
         failed: list[Failed] = []
         for one, outcome in made:
@@ -274,6 +277,14 @@ class Work:
                 self.result.usd += outcome.spent.usd
             if outcome.error is not None:
                 failed.append(Failed(one.unit, one.label, one.inputs, outcome.error, outcome.traceback))
+                continue
+            parts = excerpts.get(one.unit, {})
+            if astray := next(
+                (f"{n!r} is part of {e.name!r}" for n, (whole, e) in parts.items() if whole is None), None
+            ):
+                failed.append(
+                    Failed(one.unit, one.label, one.inputs, f"{astray}, which {one.call.who} was not given.", "")
+                )
                 continue
             drafts.append(
                 Draft(
@@ -288,10 +299,36 @@ class Work:
                     one.was,
                     before.get(one.unit, ()),
                     outcome.spent,
+                    excerpts={name: (whole, e) for name, (whole, e) in parts.items() if whole is not None},
                 )
             )
         await self.guard.ask({draft.unit: draft.documents for draft in drafts}, asynchronous=False)
         return drafts, failed
+
+    async def _excerpts(
+        self, made: Sequence[tuple[Ready, Outcome]]
+    ) -> Mapping[bytes, Mapping[str, tuple[int | None, Excerpt]]]:
+        """Of documents that are said to be part of others, by unit and name: which of the given ones these are. Most say nothing."""
+        said: list[tuple[Ready, dict[str, Excerpt]]] = []
+        for one, outcome in made:
+            parts = {d.name: excerpt for d in outcome.documents if (excerpt := excerpt_of(d)) is not None}
+            if parts and outcome.error is None:
+                said.append((one, parts))
+        if not said:
+            return {}
+        names = pl.Series("name", sorted({e.name for _, parts in said for e in parts.values()}))
+        wholes: set[int] = set()
+        for dependency in self.asset.dependencies:
+            if dependency.is_whole:
+                documents = self.views[dependency.upstream.name].documents
+                wholes.update(documents.filter(pl.col("name").is_in(names.implode()))["document"])
+        async with self.project.engine.connect() as connection:
+            known = await read.stored(connection, wholes | {d for one, _ in said for _, d in one.edges})
+        found: dict[bytes, dict[str, tuple[int | None, Excerpt]]] = {}
+        for one, parts in said:
+            given = {(known[d].name, known[d].sha256): d for d in (*wholes, *(d for _, d in one.edges))}
+            found[one.unit] = {name: (given.get((e.name, e.sha256)), e) for name, e in parts.items()}
+        return found
 
     async def _keep(self, drafts: Sequence[Draft], failed: Sequence[Failed]) -> None:
         base = await self.keeper.allocate()

@@ -24,8 +24,18 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from assetcore.digest import digest, short_digest
 from assetcore.errors import AssetcoreError, DeclarationError
+from assetcore.excerpts import Excerpt, pointed_at
 
-__all__ = ["Document", "document_id", "field_digest_at", "field_digests", "identity", "projected_identity", "restrict"]
+__all__ = [
+    "Document",
+    "document_id",
+    "excerpt_of",
+    "field_digest_at",
+    "field_digests",
+    "identity",
+    "projected_identity",
+    "restrict",
+]
 
 TEXT = "text/plain"
 JSON = "application/json"
@@ -33,6 +43,7 @@ PARQUET = "application/vnd.apache.parquet"
 NAME_LIMIT = 1024
 BUILT_IN = ("name", "media_type", "content")
 """What every document has, beside its typed fields."""
+_EXCERPT = "_excerpt"
 PINNED: Mapping[str, Any] = {"frozen": True, "extra": "forbid"}
 """What no subclass may change of a document's `model_config`."""
 
@@ -95,7 +106,7 @@ class Document(BaseModel):
                 if text is not None:
                     content, kind = text.encode(), TEXT
                 elif data is not None:
-                    content = json.dumps(data, sort_keys=True, ensure_ascii=False, allow_nan=False, indent=1).encode()
+                    content = _as_json(data)
                     kind = JSON
             except (AttributeError, TypeError, ValueError) as error:
                 asked = "text= takes str" if text is not None else "data= takes what JSON can hold"
@@ -154,6 +165,64 @@ class Document(BaseModel):
         return cls(name=name, content=content, media_type=media_type, **fields)
 
     @classmethod
+    def part_of(
+        cls,
+        whole: Document,
+        start: int | None = None,
+        end: int | None = None,
+        *,
+        name: str | None = None,
+        pages: tuple[int, int] | None = None,
+        pointer: str | None = None,
+        **parts: Any,
+    ) -> Self:
+        """A document that is part of another one: from byte `start` to byte `end`, `pages` from .. to, or the value at a JSON `pointer`.
+
+        Its content is that part, unless `text`, `data` or `content` is given (for pages it must be); typed fields are given as always.
+        Where it stands is kept in lineage and shown by `aipctl show REF --context`. It is no part of the document's identity; a name
+        that is made of it (the default) is, so give it a `name` that does not change when text is inserted before it.
+
+            Chunk.part_of(topic, start, end, name=f"{topic.stem}-{i}", ordinal=i)
+
+        Positions are bytes, of text too: `len(topic.text[:i].encode())` for character i.
+        Raises AssetcoreError for a part that is not there.
+        """
+        own = bool(parts.keys() & {"text", "data", "content"})
+        given = (start is not None or end is not None) + (pages is not None) + (pointer is not None)
+        if given != 1:
+            raise AssetcoreError(
+                f"{cls.__name__}.part_of({whole.name!r}) was given {given} of start and end, pages= and pointer=.",
+                hint="Give exactly one of them.",
+            )
+        taken: dict[str, Any] = {}
+        if pointer is not None:
+            value = pointed_at(whole.content, pointer)
+            taken = {"text": value} if isinstance(value, str) else {"content": _as_json(value), "media_type": JSON}
+            excerpt, beginning = (
+                Excerpt(whole.name, whole.sha256, "pointer", pointer=pointer),
+                pointer.rpartition("/")[2],
+            )
+        elif pages is not None:
+            beginning, last = pages
+            if not own or not 1 <= beginning <= last:
+                raise AssetcoreError(
+                    f"{cls.__name__}.part_of({whole.name!r}, pages={pages}) needs pages from 1 on, and what they say.",
+                    hint="Give text=, data= or content=.",
+                )
+            excerpt = Excerpt(whole.name, whole.sha256, "pages", beginning, last)
+        else:
+            beginning, last = start or 0, len(whole.content) if end is None else end
+            if not 0 <= beginning <= last <= len(whole.content):
+                raise AssetcoreError(
+                    f"{cls.__name__}.part_of({whole.name!r}, {start}, {end}): it has {len(whole.content)} bytes."
+                )
+            taken = {"content": whole.content[beginning:last], "media_type": cls.fixed_media_type or whole.media_type}
+            excerpt = Excerpt(whole.name, whole.sha256, "bytes", beginning, last)
+        part = cls(name or f"{whole.stem}-{beginning}", **({} if own else taken) | parts)
+        object.__setattr__(part, _EXCERPT, excerpt)
+        return part
+
+    @classmethod
     def field_names(cls) -> tuple[str, ...]:
         """The typed fields that the subclass adds, in the order of their declaration."""
         return _field_names(cls)
@@ -198,6 +267,11 @@ class Document(BaseModel):
 
     def __hash__(self) -> int:
         return hash((type(self), self.name, self.sha256))
+
+
+def excerpt_of(document: Document) -> Excerpt | None:
+    """Which part of which other document this is, if `part_of` made it; of one that was stored and read again, lineage knows."""
+    return document.__dict__.get(_EXCERPT)
 
 
 def document_id(sha256: bytes, length: int = 6) -> str:
@@ -305,6 +379,10 @@ def _declared_wrongly(cls: type[Document], problem: str, fix: str) -> Declaratio
     while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in ("abc", "assetcore", "pydantic"):
         frame = frame.f_back
     return DeclarationError(f"{frame.f_code.co_filename}:{frame.f_lineno}: {cls.__name__} {problem}", hint=fix)
+
+
+def _as_json(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False, indent=1).encode()
 
 
 def _plain(value: Any) -> Any:

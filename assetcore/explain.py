@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -42,19 +42,24 @@ class LineageNode:
 
 @dataclass(frozen=True, slots=True)
 class Lineage:
-    """A trace: edges go from a document to what it was made of (up), or to what was made of it (down)."""
+    """A trace: edges go from a document to what it was made of (up), or to what was made of it (down).
+
+    `spans`, where they were asked for, say which part `of` another node a `document` is.
+    """
 
     root: str
     direction: str
     nodes: tuple[LineageNode, ...]
     edges: tuple[tuple[str, str], ...]
     truncated: bool = False
+    spans: tuple[Mapping[str, Any], ...] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        return {
+        found = {
             "root": self.root, "direction": self.direction, "nodes": [n.to_json() for n in self.nodes],
             "edges": [list(e) for e in self.edges], "truncated": self.truncated,
         }  # fmt: skip
+        return found | ({} if self.spans is None else {"spans": [dict(span) for span in self.spans]})
 
 
 async def find(
@@ -152,7 +157,9 @@ def check_one(asset: str, label: str, units: Sequence[tuple[bytes, str, str | No
 # -- lineage -------------------------------------------------------------------------------------------------------------------
 
 
-async def lineage(project: Project, text: str, direction: str, depth: int | None, at: str | None = None) -> Lineage:
+async def lineage(
+    project: Project, text: str, direction: str, depth: int | None, at: str | None = None, *, spans: bool = False
+) -> Lineage:
     """Follow documents up (what they were made of) or down (what was made of them), `depth` steps or to the end, now or at a time."""
     async with project.engine.connect() as connection:
         await trace.by_index(connection)
@@ -184,11 +191,24 @@ async def lineage(project: Project, text: str, direction: str, depth: int | None
             edges |= {(_node_id(a), _node_id(b)) for a, b in pairs if a in found and b in found}
             frontier = beyond & set(found)
             steps += 1
+        excerpts = await trace.excerpts(connection, project.environment_id, set(found), commit) if spans else {}
     nodes = [
         LineageNode(_node_id(f.id), names.get(f.asset, "?"), f.unit, f.name, f.sha256.hex()) for f in found.values()
     ]
     root = _node_id(roots[0].id) if len(roots) == 1 else text
-    return Lineage(root, direction, (*nodes, *wholes.values()), tuple(sorted(edges)), len(found) >= NODES)
+    parts = tuple(
+        {
+            "document": _node_id(document),
+            "of": _node_id(whole),
+            "kind": kind,
+            "start": start,
+            "end": end,
+            "pointer": pointer,
+        }
+        for document, (whole, kind, start, end, pointer) in sorted(excerpts.items())
+    )
+    every = (*nodes, *wholes.values())
+    return Lineage(root, direction, every, tuple(sorted(edges)), len(found) >= NODES, parts if spans else None)
 
 
 def _asset_edges(project: Project, node: LineageNode, wholes: dict[str, LineageNode]) -> set[tuple[str, str]]:

@@ -11,12 +11,13 @@ import asyncio
 import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from assetcore.assets import Asset, Source
 from assetcore.documents import Document, field_digests, identity
 from assetcore.errors import StorageError
+from assetcore.excerpts import Excerpt
 from assetcore.fingerprint import Part
 from assetcore.lineage import commit as lineage
 from assetcore.lineage import journal, records
@@ -47,7 +48,10 @@ SUFFIXES = {"application/vnd.apache.parquet": ".parquet", "application/json": ".
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A unit that was executed, before its documents are stored. `before` are its current documents: identifier, identity."""
+    """A unit that was executed, before its documents are stored. `before` are its current documents: identifier, identity.
+
+    `excerpts` say of some of its documents, by name, of which document that it was given they are part.
+    """
 
     unit: bytes
     label: str
@@ -61,6 +65,7 @@ class Draft:
     before: tuple[tuple[int, bytes], ...]
     spent: Spent | None = None
     seen: Seen | None = None
+    excerpts: Mapping[str, tuple[int, Excerpt]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,9 +252,15 @@ def _made(
         )
         documents.append(new[-1].id)
     before = [number for number, _ in draft.before]
+    parts = [
+        (number, *draft.excerpts[fact[0]])
+        for number, fact in zip(documents, facts, strict=True)
+        if fact[0] in draft.excerpts
+    ]
+    excerpts = tuple((number, whole, e.kind, e.start, e.end, e.pointer) for number, whole, e in parts)
     return Made(
         next(numbers), draft.unit, draft.label, draft.parent, draft.inputs, tuple(documents), tuple(new), draft.edges, draft.collected,
-        draft.seconds, draft.was, documents != before, seen=draft.seen,
+        draft.seconds, draft.was, documents != before, seen=draft.seen, excerpts=excerpts,
     )  # fmt: skip
 
 

@@ -18,10 +18,12 @@ from assetcore.assets import Asset
 from assetcore.checks import CheckReport
 from assetcore.documents import Document, document_id
 from assetcore.errors import NothingSelectedError, SelectionError, UsageError
+from assetcore.excerpts import Place, place, pointed_at
 from assetcore.explain import commit_at, find
 from assetcore.keep import SUFFIXES
 from assetcore.lineage import checks as checked
 from assetcore.lineage import read, trace
+from assetcore.lineage.schema import Connection
 from assetcore.lineage.trace import Found
 from assetcore.plan import Choice, Plan
 from assetcore.project import Project
@@ -31,12 +33,14 @@ from assetcore.storage.keys import artifact_name
 
 __all__ = [
     "AssetInfo",
+    "Context",
     "Diff",
     "Exported",
     "StoredDocument",
     "checks",
     "checks_of",
     "compare",
+    "context",
     "export",
     "list_assets",
     "list_assets_at",
@@ -46,6 +50,8 @@ __all__ = [
 ]
 
 SHOWN = 1000
+SOURCES = 10
+"""So many documents of sources are named."""
 EXPORT_BATCH = 500
 
 
@@ -100,6 +106,29 @@ class StoredDocument:
         return {
             "id": self.id, "asset": self.asset, "unit": self.unit, "document": self.name, "media_type": self.media_type,
             "size": len(self.content), "sha256": self.sha256.hex(), "key": self.key, "checks": [dict(c) for c in self.checks],
+        }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """The place in which something stands: of which document it is part, and the lines there, or the value at a JSON pointer."""
+
+    ref: str
+    document: str
+    id: str
+    kind: str
+    start: int | None
+    end: int | None
+    pointer: str | None
+    place: Place | None
+    value: Any
+    sources: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "ref": self.ref, "document": self.document, "id": self.id, "kind": self.kind, "start": self.start, "end": self.end,
+            "pointer": self.pointer, "place": self.place.to_json() if self.place else None, "value": self.value,
+            "sources": list(self.sources),
         }  # fmt: skip
 
 
@@ -183,6 +212,69 @@ async def show(project: Project, text: str, at: str | None = None) -> list[Store
     said = await _said(project, found)
     documents = await _stored(project, found)
     return [replace(d, checks=tuple(said.get(f.id, ()))) for d, f in zip(documents, found, strict=True)]
+
+
+async def context(project: Project, text: str, at: str | None = None) -> Context:
+    """Where in what it was cut from a document stands: of itself, or of the one document that it was made of, and so on.
+
+    Raises NothingSelectedError where no `part_of` said so.
+    """
+    environment = project.environment_id
+    async with project.engine.connect() as connection:
+        commit = await commit_at(project, connection, parse_ref(text).time or at)
+        found = await find(project, connection, text, at=at)
+        if len(found) != 1:
+            raise SelectionError(
+                f"{text} names {len(found)} documents.", hint=f"Name one of them: aipctl show '{text}'"
+            )
+        (current,) = found
+        while (
+            excerpt := (await trace.excerpts(connection, environment, [current.id], commit)).get(current.id)
+        ) is None:
+            step = await trace.up(connection, environment, [current.id], commit)
+            if len(step.edges) != 1 or step.wholes:
+                raise NothingSelectedError(
+                    f"Nothing says of which part of which document {text} was made.",
+                    hint="Make documents with part_of: Chunk.part_of(topic, start, end)",
+                )
+            ((_, above),) = step.edges
+            current = (await trace.look_up(connection, [above]))[above]
+        (whole,) = await _within(project, connection, excerpt[0], commit)
+        kind, start, end, pointer = excerpt[1:]
+        further = excerpt
+        while kind == "bytes" and start is not None and end is not None:
+            further = (await trace.excerpts(connection, environment, [further[0]], commit)).get(further[0])
+            if further is None or further[1] != "bytes" or further[2] is None:
+                break
+            (outer,) = await _within(project, connection, further[0], commit)
+            if outer.content[further[2] : further[3]] != whole.content:
+                break  # it was changed when it was cut out
+            whole, start, end = outer, start + further[2], end + further[2]
+        sources = await _sources_above(project, connection, current.id, commit)
+    seen = place(whole.content, start, end) if kind == "bytes" and start is not None and end is not None else None
+    value = pointed_at(whole.content, pointer) if pointer is not None else None
+    ref = format_ref(whole.asset, whole.unit, whole.name)
+    return Context(text, ref, whole.id, kind, start, end, pointer, seen, value, sources)
+
+
+async def _sources_above(
+    project: Project, connection: Connection, document: int, commit: int | None
+) -> tuple[str, ...]:
+    """The first documents of sources that one was made of, one by one."""
+    names = {i: n for n, i in project.asset_ids.items() if n in project.graph.sources}
+    seen, frontier, found = {document}, {document}, dict[int, Found]()
+    while frontier and len(found) < SOURCES:
+        step = await trace.up(connection, project.environment_id, frontier, commit)
+        frontier = {above for _, above in step.edges} - seen
+        seen |= frontier
+        looked_up = await trace.look_up(connection, frontier)
+        found |= {number: one for number, one in looked_up.items() if one.asset in names}
+    return tuple(format_ref(names[one.asset], one.unit) for one in list(found.values())[:SOURCES])
+
+
+async def _within(project: Project, connection: Connection, document: int, commit: int | None) -> list[StoredDocument]:
+    found = list((await trace.look_up(connection, [document])).values())
+    return await _stored(project, await trace.qualified(connection, project.environment_id, found, commit))
 
 
 async def checks(project: Project, plan: Plan) -> tuple[CheckReport, ...]:

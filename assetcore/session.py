@@ -36,7 +36,7 @@ from assetcore.lineage import costs, read, runs, spans
 from assetcore.lineage.journal import Entry, append
 from assetcore.lineage.runs import RunInfo
 from assetcore.loading import find_root, package_of, project_names
-from assetcore.look import AssetInfo, Diff, Exported, StoredDocument
+from assetcore.look import AssetInfo, Context, Diff, Exported, StoredDocument
 from assetcore.plan import Choice, Plan, make_plan
 from assetcore.project import Project
 from assetcore.results import AssetResult, Event, RunResult, Say
@@ -244,10 +244,16 @@ class Session:
         return plan, await causes.roots_of(self.project, plan, found.snapshot)
 
     async def lineage(
-        self, ref: str, direction: str = "up", depth: int | None = None, *, at: str | None = None
+        self,
+        ref: str,
+        direction: str = "up",
+        depth: int | None = None,
+        *,
+        at: str | None = None,
+        spans: bool = False,
     ) -> Lineage:
-        """What documents were made of (up), or what was made of them (down), now or at a time."""
-        return await explain.lineage(self.project, ref, direction, depth, at)
+        """What documents were made of (up), or what was made of them (down), now or at a time; with `spans`, of which parts."""
+        return await explain.lineage(self.project, ref, direction, depth, at, spans=spans)
 
     async def history(self, ref: str, *, limit: int = 20) -> History:
         """What was done to an asset, a unit or a document: when, by which run, for whom, and what differed; the latest first."""
@@ -257,6 +263,11 @@ class Session:
         """The documents that a REF names, now or at a time, with their bytes."""
         async with noting_damage(self.project):
             return await look.show(self.project, ref, at)
+
+    async def context(self, ref: str, *, at: str | None = None) -> Context:
+        """The place in its source that a document was cut from, with some lines around it."""
+        async with noting_damage(self.project):
+            return await look.context(self.project, ref, at)
 
     async def export(self, select: str | None, directory: Path) -> Exported:
         """Write the current documents of the selected assets below a folder."""

@@ -136,8 +136,9 @@ async def why(call: Call, ref: str) -> None:
 @click.option("--up/--down", default=True, help="Where it came from (default), or what came of it.")
 @click.option("--depth", type=click.IntRange(min=1), metavar="N", help="At most N steps away.")
 @at_option
+@click.option("--spans", is_flag=True, help="Which part of which document each is, where `part_of` said so.")
 @click.option("--format", "form", type=TRACES, default="tree", show_default=True, help="How to draw it.")
-async def lineage(call: Call, ref: str, up: bool, depth: int | None, at: str | None, form: str) -> None:
+async def lineage(call: Call, ref: str, up: bool, depth: int | None, at: str | None, spans: bool, form: str) -> None:
     """Trace where a document came from, or what came of it; with --at what it was made of then.
 
     REF is asset, asset[unit], asset[unit]/document, or the beginning of a document's id.
@@ -149,7 +150,7 @@ async def lineage(call: Call, ref: str, up: bool, depth: int | None, at: str | N
     from assetcore.cli import show
 
     async with call.opened() as session:
-        traced = await session.lineage(ref, direction="up" if up else "down", depth=depth, at=at)
+        traced = await session.lineage(ref, direction="up" if up else "down", depth=depth, at=at, spans=spans)
         namespace = f"assetcore://{session.name}/{session.environment}"
     if form == "openlineage":
         events = show.openlineage(traced.to_json(), namespace, datetime.now(UTC))
@@ -177,18 +178,23 @@ async def history(call: Call, ref: str, limit: int) -> None:
 @verb()
 @reference_argument()
 @at_option
-async def show(call: Call, ref: str, at: str | None) -> None:
-    """Print a document as it is, or was, or list those of a unit or an asset.
+@click.option("--context", is_flag=True, help="Show the place in its source, with some lines around it.")
+async def show(call: Call, ref: str, at: str | None, context: bool) -> None:
+    """Print a document as it is, or was, or list those of a unit or an asset; with --context where it was cut from.
 
     REF is asset, asset[unit], asset[unit]/document, or the beginning of a document's id.
 
     \b
     aipctl show 'chunks[with]/with-0'
     aipctl show 'chunks[with]@yesterday'
+    aipctl show 'vectors[with-0]' --context
     """
     from assetcore.cli import show
 
     async with call.opened() as session:
+        if context:
+            call.answer((await session.context(ref, at=at)).to_json(), show.context)
+            return
         found = await session.show(ref, at=at)
     if call.json:
         documents = [document.to_json() | _content(document.content, document.media_type) for document in found]

@@ -6,6 +6,7 @@ Tables fit 80 columns: names fold rather than being cut, columns of nothing but 
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -26,6 +27,7 @@ __all__ = [
     "check_lines",
     "compared",
     "comparison",
+    "context",
     "documents",
     "dot",
     "environment_diff",
@@ -257,12 +259,47 @@ def lineage(answer: Answer) -> RenderableType:
     beyond = _beyond(answer)
     reached = {child for children in beyond.values() for child in children}
     roots = [answer["root"]] if answer["root"] in nodes else [node for node in nodes if node not in reached]
-    tree = _trees(roots, beyond, lambda node: Text(_node_label(nodes[node])))
+    parts = {span["document"]: span for span in answer.get("spans", ())}
+
+    def label(node: str) -> Text:
+        span = parts.get(node)
+        of = f" of {_node_label(nodes[span['of']])}" if span and span["of"] in nodes else ""
+        return Text(_node_label(nodes[node])).append(f"  {_part(span)}{of}" if span else "", style="dim")
+
+    tree = _trees(roots, beyond, label)
     if answer.get("truncated"):
         return Group(
             tree, Text(f"Only the first {plural(len(nodes), 'document')}; fewer steps: --depth N", style="dim")
         )
     return tree
+
+
+def _part(span: Answer) -> str:
+    """`bytes 120 to 480`, `page 3`, `/chapters/0`."""
+    if span["kind"] == "pointer":
+        return span["pointer"] or "all"
+    if span["kind"] == "pages" and span["start"] == span["end"]:
+        return f"page {span['start']:,}"
+    return f"{span['kind']} {span['start']:,} to {span['end']:,}"
+
+
+def context(answer: Answer) -> RenderableType:
+    """`show --context`: the document that something is part of, and the lines there, marked, with those around them."""
+    found = answer["place"]
+    lines = f", lines {found['first']:,} to {found['last']:,}" if found else ""
+    parts: list[RenderableType] = [Text(f"{answer['document']}: {_part(answer)}{lines}", style="bold")]
+    if found:
+        number = found["first"] - len(found["before"])
+        for key, mark in (("before", " "), ("lines", ">"), ("after", " ")):
+            for line in found[key]:
+                shown = "".join(c if c.isprintable() or c == "\t" else f"\\x{ord(c):02x}" for c in line)
+                parts.append(Text(f"{mark} {number:>5}  {shown}", style="" if mark == ">" else "dim"))
+                number += 1
+    elif answer["kind"] == "pointer":
+        value = json.dumps(answer["value"], ensure_ascii=False, indent=1)
+        parts.append(indented(Text("".join(c if c.isprintable() or c == "\n" else "?" for c in value)), 2))
+    others = [ref for ref in answer["sources"] if not answer["document"].startswith(ref)]
+    return Group(*parts, *([Text(f"made of {', '.join(others)}", style="dim")] if others else []))
 
 
 def graph(answer: Answer) -> RenderableType:

@@ -82,7 +82,8 @@ class Seen(NamedTuple):
 class Made:
     """A unit that was executed (or taken in, for a source). `documents` are all it made, old versions and new ones, in order.
 
-    Where it is not `current`, it is only known: its unit stays what it was.
+    Where it is not `current`, it is only known: its unit stays what it was. `excerpts` say of documents of which others they are
+    part: document, whole, kind, start, end, pointer.
     """
 
     id: int
@@ -99,6 +100,7 @@ class Made:
     changed: bool
     current: bool = True
     seen: Seen | None = None
+    excerpts: tuple[tuple[int, int, str, int | None, int | None, str | None], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +177,11 @@ class Batch:
         return bool(self.removed or any(r.changed for r in self.reused) or any(m.changed for m in self.become))
 
     @property
+    def excerpts(self) -> list[tuple[int, int, int, str, int | None, int | None, str | None]]:
+        """Which documents are part of which others: the rows of the table."""
+        return [(m.id, *excerpt) for m in self.made for excerpt in m.excerpts]
+
+    @property
     def become(self) -> tuple[Made, ...]:
         """The units that were executed and are what they made from now on."""
         return tuple(m for m in self.made if m.current)
@@ -246,6 +253,7 @@ async def commit(connection: AsyncConnection, batch: Batch) -> Committed:
     )
     await _copy(connection, t.collected, await _collected(connection, batch))
     await _copy(connection, t.spent, batch.spent)
+    await _copy(connection, t.excerpt, batch.excerpts)
     heads = [(m.unit, m.id) for m in batch.become] + [(r.unit, r.materialization) for r in batch.reused]
     ended = (
         [m.unit for m in batch.become if m.was]

@@ -71,6 +71,7 @@ def encode_manifest(
         "definition": facts, "objects": [_object(o) for o in batch.objects], "assets": {str(i): n for i, n in assets.items()},
         "spent": batch.spent, "number": batch.number, "asset_id": batch.asset, "kind": kind, "group": group, "changes": batch.changes,
     }  # fmt: skip
+    header |= {"excerpts": batch.excerpts} if batch.excerpts else {}
     table = pa.Table.from_arrays(
         _columns(batch), schema=_schema().with_metadata({"assetcore": json.dumps(header, sort_keys=True)})
     )

@@ -28,7 +28,8 @@ __all__ = ["Difference", "commits", "compare", "is_empty", "known_runs", "rebuil
 REBUILT = (
     t.journal, t.journal_batch, t.subject_key,
     t.check_standing, t.check_result, t.check_version, t.observation, t.watermark, t.failure, t.head, t.collected, t.edge, t.spent,
-    t.document, t.materialization, t.object_, t.commit, t.run_asset, t.run, t.part, t.definition, t.asset, t.environment, t.project,
+    t.excerpt, t.document, t.materialization, t.object_, t.commit, t.run_asset, t.run, t.part, t.definition, t.asset, t.environment,
+    t.project,
 )  # fmt: skip
 """What is emptied before it is written anew, each table before those that it points to."""
 BLOCK = 1 << 20
@@ -86,6 +87,7 @@ async def rebuild(connection: AsyncConnection, told: Catalog) -> dict[str, int]:
         t.edge,
         t.collected,
         t.spent,
+        t.excerpt,
         t.head,
         t.failure,
         t.watermark,
@@ -256,8 +258,19 @@ def _difference(table: str, told: pl.DataFrame, found: pl.DataFrame) -> Differen
 
 def _statements() -> dict[str, sa.Select[*tuple[Any, ...]]]:
     """What is read of each large table, under the names that `replay.TABLES` has."""
-    o, d, m, e, c, s, h, k = (
-        x.c for x in (t.object_, t.document, t.materialization, t.edge, t.collected, t.spent, t.head, t.commit)
+    o, d, m, e, c, s, x, h, k = (
+        table.c
+        for table in (
+            t.object_,
+            t.document,
+            t.materialization,
+            t.edge,
+            t.collected,
+            t.spent,
+            t.excerpt,
+            t.head,
+            t.commit,
+        )
     )
     project, environment = t.project.c.name.label("project"), t.environment.c.name.label("environment")
 
@@ -282,6 +295,10 @@ def _statements() -> dict[str, sa.Select[*tuple[Any, ...]]]:
             c.commit_id.label("commit"),
         ).select_from(placed(t.collected)),
         "spent": sa.select(s.materialization_id.label("materialization"), s.tokens, s.usd, s.cached_tokens, s.models),
+        "excerpt": sa.select(
+            x.materialization_id.label("materialization"), x.document_id.label("document"), x.whole_id.label("whole"), x.kind, x.start,
+            x.end, x.pointer,
+        ),
         "head": sa.select(
             project, environment, h.asset_id.label("asset"), h.unit, h.materialization_id.label("materialization"),
             h.since_commit.label("since"), h.until_commit.label("until"),

@@ -37,6 +37,7 @@ TABLES = {
     "edge": ("materialization", "parameter", "document"),
     "collected": ("materialization", "parameter", "asset", "project", "environment", "commit"),
     "spent": ("materialization", "tokens", "usd", "cached_tokens", "models"),
+    "excerpt": ("materialization", "document", "whole", "kind", "start", "end", "pointer"),
     "head": ("project", "environment", "asset", "unit", "materialization", "since", "until"),
     "failure": (*UNIT, "label", "definition", "inputs", "error", "traceback", "run", "at"),
     "watermark": ("project", "environment", "asset", "changed", "last", "units", "documents", "at"),
@@ -128,7 +129,7 @@ def replay(
     missing = {*(named // (1 << 20)).unique(), *collected["commit"].unique()} - {*commits["number"], *undone, 0}
     tables = {
         "object": _objects(done, identifiers), "document": documents, "materialization": made.rename({"materialization": "id"}),
-        "edge": edges, "collected": collected, "spent": _spent(done), "head": heads, "failure": _failures(rows),
+        "edge": edges, "collected": collected, "spent": _spent(done), "excerpt": _excerpts(done), "head": heads, "failure": _failures(rows),
         "watermark": _watermarks(commits, heads, made), "observation": _observations(heads, made, documents), "commit": commits,
     }  # fmt: skip
     records = list(records)
@@ -275,6 +276,11 @@ def _objects(manifests: Sequence[Manifest], identifiers: Mapping[int, int]) -> p
         for o in objects_of(m.header)
     ]
     return pl.DataFrame(objects, schema, orient="row")
+
+
+def _excerpts(manifests: Sequence[Manifest]) -> pl.DataFrame:
+    schema = {column: pl.String if column in ("kind", "pointer") else pl.Int64 for column in TABLES["excerpt"]}
+    return pl.DataFrame([tuple(e) for m in manifests for e in m.header.get("excerpts", ())], schema, orient="row")
 
 
 def _spent(manifests: Sequence[Manifest]) -> pl.DataFrame:

@@ -3,7 +3,7 @@
     project --< environment --< head >-- materialization --< edge >-- document >-- object
            \\--< asset --< definition           \\--< collected (a whole asset, as of a commit)
 
-Facts (`materialization`, `document`, `edge`, `definition`, `object`) are written once. What an asset currently *is* in an
+Facts (`materialization`, `document`, `edge`, `excerpt`, `definition`, `object`) are written once. What an asset currently *is* in an
 environment is the set of its heads whose `until_commit` is null; a head is superseded, never updated, so the asset as of any
 commit can be read. An environment that was created from another has no heads of an asset before its first commit to it: it has
 `borrowed` those of the other, so what is current is read through `heads.heads_of`. `watermark` is derived: it says at which commit an
@@ -24,7 +24,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSONB
 
 __all__ = [
     "answer", "asset", "block", "borrowed", "check_result", "check_standing", "check_version", "collected", "commit", "damage",
-    "definition", "document", "edge", "environment", "failure", "head", "journal", "journal_batch", "materialization",
+    "definition", "document", "edge", "environment", "excerpt", "failure", "head", "journal", "journal_batch", "materialization",
     "metadata", "object_", "observation", "part", "project", "repeat", "run", "run_asset", "span", "spent", "subject_key",
     "verified", "watermark",
 ]  # fmt: skip
@@ -183,6 +183,18 @@ answer = sa.Table(
     sa.Column("at", sa.DateTime(timezone=True), primary_key=True),
     sa.Column("key", sa.Text, nullable=False, comment="the object with question and answer"),
     comment="what models were asked and answered",
+)  # fmt: skip
+
+excerpt = sa.Table(
+    "excerpt", metadata,
+    sa.Column("materialization_id", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("document_id", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("whole_id", sa.BigInteger, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("start", sa.BigInteger),
+    sa.Column("end", sa.BigInteger),
+    sa.Column("pointer", sa.Text),
+    comment="which part of a document that a unit was given a document that it made is; no row where it said nothing",
 )  # fmt: skip
 
 document = sa.Table(

@@ -29,6 +29,7 @@ __all__ = [
     "by_unit",
     "documents",
     "down",
+    "excerpts",
     "first_makers",
     "given_to",
     "labelled",
@@ -334,6 +335,22 @@ async def _twins(connection: AsyncConnection, ids: Collection[int]) -> dict[int,
         sa.select(other.c.id, _d.id).join_from(t.document, other, same).where(among(_d.id, ids, sa.BigInteger))
     )
     return dict(rows.all())
+
+
+async def excerpts(
+    connection: AsyncConnection, environment: int, ids: Collection[int], commit: int | None = None
+) -> dict[int, tuple[int, str, int | None, int | None, str | None]]:
+    """Of which others these documents are part, where that is known: whole, kind, start, end, pointer."""
+    head = await heads_of(connection, environment, commit)
+    made = await connection.execute(_makers(head, environment, ids, commit))
+    makers = {(now or first, document) for document, first, now in made}
+    x = t.excerpt.c
+    rows = await connection.execute(
+        sa.select(x.materialization_id, x.document_id, x.whole_id, x.kind, x.start, x.end, x.pointer).where(
+            among(x.materialization_id, {maker for maker, _ in makers}, sa.BigInteger)
+        )
+    )
+    return {document: (whole, *where) for maker, document, whole, *where in rows if (maker, document) in makers}
 
 
 async def given_to(connection: AsyncConnection, materializations: Collection[int]) -> pl.DataFrame:
