@@ -15,6 +15,7 @@ from __future__ import annotations
 import collections.abc
 import functools
 import inspect
+import re
 import sys
 import types
 import typing
@@ -207,6 +208,9 @@ class Options:
     renamed_from: str | None = None
     partitions: Partitions | None = None
     freshness: timedelta | None = None
+    schedule: str | None = None
+    after: tuple[str, ...] = ()
+    on: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -375,6 +379,9 @@ def asset(
     renamed_from: str | None = None,
     partitions: Partitions | None = None,
     freshness: str | timedelta | None = None,
+    schedule: str | None = None,
+    after: Sequence[Asset[..., Any]] = (),
+    on: Sequence[str] = (),
 ) -> Callable[[Callable[P, R]], Asset[P, R]]: ...
 def asset(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Declare the documents that a function makes.
@@ -393,6 +400,9 @@ def asset(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     partitions    `Daily(...)`, `Hourly(...)`, `Static([...])` or `Dynamic(function)`: one unit for each; with `each` of what is not
                   partitioned, one for each partition and document. A parameter annotated with `Partition` takes it
     freshness     how long a unit stays fresh after it was made: `"1d"`, `"6h"` or a timedelta; then it is stale, as `expired`
+    schedule      when a deployment makes it, with what it is made of: five fields of cron, `"0 6 * * *"`, in UTC
+    after         assets: when one of them was made, a deployment makes this one
+    on            events of Prefect by name, such as `"orders.arrived"`: likewise
 
     Raises DeclarationError for what cannot be an asset, at once or when the project is loaded.
     """
@@ -464,6 +474,8 @@ def _are_texts(value: Any) -> bool:
     return isinstance(value, list | tuple | set | frozenset) and all(map(_is_text, value))
 
 
+CRON = re.compile(r"(?:[\d*/,A-Za-z#?L-]+ +){4}[\d*/,A-Za-z#?L-]+")
+
 WANTED: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "name": ("a Python identifier", _is_text),
     "tags": ("a list of texts", _are_texts),
@@ -486,6 +498,15 @@ WANTED: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
         'Daily(start="2026-11-01"), Hourly(...), Static([...]) or Dynamic(...)',
         lambda value: isinstance(value, Partitions),
     ),
+    "schedule": (
+        'five fields of cron, such as "0 6 * * *"',
+        lambda value: _is_text(value) and bool(CRON.fullmatch(value)),
+    ),
+    "after": (
+        "a list of assets",
+        lambda value: isinstance(value, list | tuple) and all(isinstance(one, Asset) for one in value),
+    ),
+    "on": ("a list of texts", _are_texts),
     "freshness": (
         'a length of time, such as "1d" or "6h", or a timedelta',
         lambda value: duration_of(value) is not None,
@@ -504,7 +525,9 @@ def _options(place: Place, who: str, given: Mapping[str, Any]) -> Options:
         if not (fits(value) or (value is None and name in optional)):
             hint = f"Write {name}=[{value!r}]." if isinstance(value, str) and what == "a list of texts" else None
             raise DeclarationError(f"{place}: {who} has {name}={value!r}, which is not {what}.", hint=hint)
-    fitting: dict[str, Any] = {n: tuple(v) if n in ("tags", "models") else v for n, v in given.items()}
+    fitting: dict[str, Any] = {n: tuple(v) if n in ("tags", "models", "on") else v for n, v in given.items()}
+    if "after" in fitting:
+        fitting["after"] = tuple(one.name for one in fitting["after"])
     if "freshness" in fitting:
         fitting["freshness"] = duration_of(fitting["freshness"])
     return Options(**fitting)

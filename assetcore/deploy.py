@@ -1,34 +1,72 @@
 """Deploy: how is a project run by the workers of a Prefect work pool?
 
 `register` makes, or brings up to date, the deployment `materialize/NAME` of the flow `run_project` on a work pool of type process,
-which is made where there is none. It can be triggered and scheduled in Prefect's UI as it is; schedules and whatever else was set
-there stay. A worker finds the project in a folder, and the services in its own environment and settings.
+which is made where there is none. Schedules and events that are declared beside assets become schedules and automations of it;
+what was set in Prefect's UI stays. A worker finds the project in a folder, and the services in its own environment and settings.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from httpx import HTTPError
 from prefect.client.orchestration import PrefectClient
-from prefect.client.schemas.actions import DeploymentUpdate, WorkPoolCreate
+from prefect.client.schemas.actions import DeploymentScheduleCreate, DeploymentUpdate, WorkPoolCreate
 from prefect.client.schemas.objects import State
+from prefect.client.schemas.schedules import CronSchedule
+from prefect.events import EventTrigger, ResourceSpecification, RunDeployment
+from prefect.events.schemas.automations import AutomationCore, Posture
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.utilities.callables import parameter_schema
 from prefect.workers.process import ProcessWorker
 
 from assetcore.errors import ServiceError, UsageError
 from assetcore.flow import run_project
+from assetcore.graph import Graph
 
-__all__ = ["Deployed", "register", "trigger"]
+__all__ = ["Deployed", "Trigger", "register", "trigger", "triggers_of"]
 
 
 POLL_SECONDS = 0.5
+
+
+SLUG = "asset-"
+MATERIALIZED = "assetcore.asset.materialized"
+
+
+@dataclass(frozen=True, slots=True)
+class Trigger:
+    """When a deployment makes an asset: `what` is a schedule, the asset after which, or the event on which."""
+
+    asset: str
+    kind: Literal["schedule", "after", "on"]
+    what: str
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What the run it starts is given: on a schedule also what the asset is made of."""
+        return {"select": self.asset, "upstream": self.kind == "schedule"}
+
+    def __str__(self) -> str:
+        return f"{self.asset} {'at' if self.kind == 'schedule' else self.kind} {self.what}"
+
+
+def triggers_of(graph: Graph) -> list[Trigger]:
+    """What is declared beside assets."""
+    found: list[Trigger] = []
+    for name, asset in graph.assets.items():
+        if asset.options.schedule is not None:
+            found.append(Trigger(name, "schedule", asset.options.schedule))
+        found += [Trigger(name, "after", upstream) for upstream in asset.options.after]
+        found += [Trigger(name, "on", event) for event in asset.options.on]
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +79,13 @@ class Deployed:
     pool: str
     api: str
     folder: str
+    triggers: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """What `aipctl deploy --json` prints."""
         return {
             "deployment": self.deployment, "id": self.identifier, "created": self.created, "work_pool": self.pool,
-            "prefect_api_url": self.api, "folder": self.folder, "worker": self.worker, "run": self.run,
+            "prefect_api_url": self.api, "folder": self.folder, "worker": self.worker, "run": self.run, "triggers": list(self.triggers),
         }  # fmt: skip
 
     @property
@@ -61,7 +100,14 @@ class Deployed:
 
 
 async def register(
-    api: str, *, name: str, pool: str, folder: Path, parameters: dict[str, Any], target: Any = run_project
+    api: str,
+    *,
+    name: str,
+    pool: str,
+    folder: Path,
+    parameters: dict[str, Any],
+    target: Any = run_project,
+    triggers: Sequence[Trigger] = (),
 ) -> Deployed:
     """Register a deployment of a flow, or bring the one of this name up to date; `parameters` are the defaults of its runs.
 
@@ -71,6 +117,8 @@ async def register(
         async with PrefectClient(api) as client:
             await _see_to_pool(client, pool)
             identifier, created = await _upsert(client, target, name, pool, folder, parameters)
+            await _schedule(client, UUID(identifier), triggers, parameters)
+            await _automate(client, f"{target.name}/{name}", UUID(identifier), triggers, parameters)
     except PrefectHTTPStatusError as error:
         raise ServiceError(
             f"Prefect at {api} refuses the deployment {name}: {error.response.text[:500]}", hint="See: aipctl check"
@@ -80,7 +128,54 @@ async def register(
             f"Prefect at {api} cannot be reached: {error}.",
             hint="Start it with: aipctl up, or correct PREFECT_API_URL.",
         ) from error
-    return Deployed(f"{target.name}/{name}", identifier, created, pool, api, str(folder))
+    return Deployed(f"{target.name}/{name}", identifier, created, pool, api, str(folder), tuple(map(str, triggers)))
+
+
+async def _schedule(
+    client: PrefectClient, deployment: UUID, triggers: Sequence[Trigger], parameters: dict[str, Any]
+) -> None:
+    """The schedules that are declared, and no others of ours; those that were set in Prefect have another slug, and stay."""
+    wanted = {f"{SLUG}{one.asset.lower().replace('_', '-')}": one for one in triggers if one.kind == "schedule"}
+    for known in await client.read_deployment_schedules(deployment):
+        if (known.slug or "").startswith(SLUG):
+            await client.delete_deployment_schedule(deployment, known.id)
+    new = [
+        DeploymentScheduleCreate(
+            schedule=CronSchedule(cron=one.what, timezone="UTC"), slug=slug, parameters={**parameters, **one.parameters}
+        )
+        for slug, one in wanted.items()
+    ]
+    if new:
+        await client.create_deployment_schedules(deployment, new)
+
+
+async def _automate(
+    client: PrefectClient, name: str, deployment: UUID, triggers: Sequence[Trigger], parameters: dict[str, Any]
+) -> None:
+    """An automation for each event that is declared, and no others of ours."""
+    wanted = {f"{name}: {one}": one for one in triggers if one.kind != "schedule"}
+    known = {a.name: a for a in await client.read_automations() if a.name.startswith(f"{name}: ")}
+    for gone in known.keys() - wanted.keys():
+        await client.delete_automation(known[gone].id)
+    where = f"assetcore.{parameters['project'].rpartition('.')[2]}.{parameters['environment']}"
+    for called, one in wanted.items():
+        made = one.kind == "after"
+        automation = AutomationCore(
+            name=called,
+            description="Declared beside the asset; aipctl deploy keeps it up to date.",
+            trigger=EventTrigger(
+                expect={MATERIALIZED if made else one.what},
+                match=ResourceSpecification({"prefect.resource.id": f"{where}.{one.what}"} if made else {}),
+                posture=Posture.Reactive,
+                threshold=1,
+                within=timedelta(seconds=0),
+            ),
+            actions=[RunDeployment(deployment_id=deployment, parameters={**parameters, **one.parameters})],
+        )
+        if called in known:
+            await client.update_automation(known[called].id, automation)
+        else:
+            await client.create_automation(automation)
 
 
 async def _see_to_pool(client: PrefectClient, name: str) -> None:

@@ -105,16 +105,17 @@ async def deploy(call: Call, name: str | None, pool: str, folder: Path | None) -
     """Register the project with Prefect, so that the workers of a work pool run it.
 
     It is a deployment of the flow `materialize`, with the parameters project, select, environment, force, upstream, config and
-    runner. Registering it again brings it up to date; schedules that were set in Prefect stay.
+    runner. What assets declare with schedule=, after= and on= becomes schedules and automations of it. Registering it again brings
+    it up to date; schedules that were set in Prefect stay.
     """
     from assetcore import loading, stack
 
     settings = call.settings()
     project = call.project(settings.root)
-    loading.load(settings.root, project)  # what cannot be loaded is not deployed
+    graph = loading.load(settings.root, project)  # what cannot be loaded is not deployed
     addresses = await stack.up(settings, ("prefect",), call.say)
     from assetcore.cli import show
-    from assetcore.deploy import register  # Prefect takes a second to import
+    from assetcore.deploy import register, triggers_of  # Prefect takes a second to import
 
     parameters = {"project": project, "environment": settings.environment, "config": list(call.config)}
     deployed = await register(
@@ -123,6 +124,7 @@ async def deploy(call: Call, name: str | None, pool: str, folder: Path | None) -
         pool=pool,
         folder=folder or settings.root,
         parameters=parameters,
+        triggers=triggers_of(graph),
     )
     call.answer(deployed.to_json(), show.deployment)
 

@@ -529,7 +529,8 @@ def deployment(answer: Answer) -> str:
     done = "registered" if answer["created"] else "brought up to date"
     return (
         f"The deployment {answer['deployment']} is {done}, on the work pool {answer['work_pool']}.\n"
-        f"Start a worker, in an environment with assetcore and the addresses of the services:\n  {answer['worker']}\n"
+        + "".join(f"  {trigger}\n" for trigger in answer["triggers"])
+        + f"Start a worker, in an environment with assetcore and the addresses of the services:\n  {answer['worker']}\n"
         f"Trigger a run, here or in Prefect's UI:\n  {answer['run']}\n"
     )
 

@@ -123,6 +123,36 @@ async def test_a_project_is_deployed_once_whatever_how_often(aipctl: Command, pr
     assert "which assets" in asked["select"].get("description", "")
 
 
+async def test_schedules_and_events_are_declared_beside_assets(
+    aipctl: Command, world: World, prefect_api: str, pool: str
+) -> None:
+    """`schedule=` becomes a schedule of the deployment, `after=` and `on=` become automations; what is not declared any more goes."""
+    world.code(BODY.replace("@asset\nasync", '@asset(schedule="0 6 * * *", on=["orders.arrived"])\nasync').replace(
+        "@asset\ndef", "@asset(after=[clean])\ndef"))  # fmt: skip
+    first = aipctl("deploy", "--pool", pool, "--name", pool)
+    assert "clean at 0 6 * * *\n  clean on orders.arrived\n  report after clean\n" in first.out, first.err
+    async with PrefectClient(prefect_api) as client:
+        one = await client.read_deployment_by_name(f"materialize/{pool}")
+        (schedule,) = one.schedules
+        assert (schedule.schedule.cron, schedule.parameters["select"], schedule.parameters["upstream"]) == (
+            "0 6 * * *",
+            "clean",
+            True,
+        )
+        mine = [a for a in await client.read_automations() if a.name.startswith(f"materialize/{pool}: ")]
+        assert sorted(a.name.partition(": ")[2] for a in mine) == ["clean on orders.arrived", "report after clean"]
+        (after,) = [a for a in mine if a.name.endswith("after clean")]
+        assert after.trigger.expect == {"assetcore.asset.materialized"}
+        assert after.trigger.match.root == {"prefect.resource.id": "assetcore.demo.prod.clean"}
+        assert after.actions[0].parameters["select"] == "report"
+        aipctl("deploy", "--pool", pool, "--name", pool)
+        assert len((await client.read_deployment_by_name(f"materialize/{pool}")).schedules) == 1
+        world.code(BODY)
+        aipctl("deploy", "--pool", pool, "--name", pool)
+        assert (await client.read_deployment_by_name(f"materialize/{pool}")).schedules == []
+        assert [a for a in await client.read_automations() if a.name.startswith(f"materialize/{pool}: ")] == []
+
+
 async def test_what_cannot_be_deployed_is_told(aipctl: Command, world: World, prefect_api: str, pool: str) -> None:
     """A project that cannot be loaded, a pool of another type, and a Prefect that is not there are errors that say what to do."""
     async with PrefectClient(prefect_api) as client:

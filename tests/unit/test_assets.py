@@ -499,3 +499,24 @@ def test_frames_are_stored_as_tables() -> None:
     async def table() -> pl.DataFrame: ...
 
     assert (table.output.document_type, table.output.type_name) == (Table, "Table")
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"schedule": "daily"}, {"schedule": "0 6 * *"}, {"after": ["words"]}, {"on": "arrived"}]
+)
+def test_when_an_asset_is_made_is_declared_with_schedules_assets_and_events(wrong: dict[str, Any]) -> None:
+    """Five fields of cron, assets themselves, names of events; anything else is told with what is wanted."""
+
+    @asset(schedule="0 6 * * MON-FRI", on=["orders.arrived"])
+    async def first() -> Document: ...
+
+    @asset(after=[first])
+    async def second() -> Document: ...
+
+    assert (first.options.schedule, first.options.on, second.options.after) == (
+        "0 6 * * MON-FRI",
+        ("orders.arrived",),
+        ("first",),
+    )
+    with pytest.raises(DeclarationError, match=rf"has {next(iter(wrong))}=.*, which is not "):
+        asset(**wrong)(first.function)
