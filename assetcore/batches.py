@@ -7,6 +7,7 @@ can lose.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -23,8 +24,8 @@ from assetcore.calls import Call, Outcome, Slot, call_async
 from assetcore.documents import excerpt_of
 from assetcore.excerpts import Excerpt
 from assetcore.guard import Guard
-from assetcore.keep import Draft, Keeper
-from assetcore.lineage import read
+from assetcore.keep import Draft, Keeper, facts_of
+from assetcore.lineage import damage, read
 from assetcore.lineage.commit import Committed, Failed, Made, NewDocument, Reused
 from assetcore.llm import calling
 from assetcore.plan import AssetState, Judgement
@@ -188,6 +189,19 @@ class Work:
         ).run()  # fmt: skip
         self.result.left += units.height - kept
 
+    async def rehearse(self, units: pl.DataFrame) -> list[tuple[Ready, Outcome]]:
+        """Call these units as `make` does, and keep nothing of what they give."""
+        if not self.asset.asynchronous:
+            await self.runner.ready()
+        ready = await self._ready(units)
+        gate = asyncio.Semaphore(self._places())
+
+        async def call(one: Ready) -> Outcome:
+            async with gate:
+                return (await self._call([one]))[0]
+
+        return list(zip(ready, await asyncio.gather(*map(call, ready)), strict=True))
+
     def _places(self) -> int:
         if not self.asset.asynchronous:
             return self.runner.places
@@ -265,6 +279,8 @@ class Work:
             async with self.project.engine.connect() as connection:
                 known = await read.stored(connection, [d for documents in before.values() for d, _ in documents])
             lost |= await self.keeper.broken(known)
+        if self.forced or lost:
+            await self._compare(made, before)
         if lost:
             before = {u: tuple(pair for pair in documents if pair[0] not in lost) for u, documents in before.items()}
         collected = self._collected()
@@ -329,6 +345,24 @@ class Work:
             given = {(known[d].name, known[d].sha256): d for d in (*wholes, *(d for _, d in one.edges))}
             found[one.unit] = {name: (given.get((e.name, e.sha256)), e) for name, e in parts.items()}
         return found
+
+    async def _compare(
+        self, made: Sequence[tuple[Ready, Outcome]], before: Mapping[bytes, Sequence[tuple[int, bytes]]]
+    ) -> None:
+        """Count the units whose recipe is the one they were made with, and how many of them came out different all the same."""
+        current = self.state.made.filter(pl.col("definition") == self.definition_id)
+        recipes = dict(current.select("unit", "inputs").iter_rows())
+        again = [(one, o) for one, o in made if o.error is None and recipes.get(one.unit) == one.inputs]
+        kind = self.asset.output.type_name
+        different = sum(
+            [identity for _, identity in before.get(one.unit, ())] != [facts_of(d, kind)[-1] for d in outcome.documents]
+            for one, outcome in again
+        )
+        if again:
+            async with self.project.engine.begin() as connection:
+                await damage.note_repeats(
+                    connection, self.project.asset_ids[self.asset.name], self.definition_id, len(again), different
+                )
 
     async def _keep(self, drafts: Sequence[Draft], failed: Sequence[Failed]) -> None:
         base = await self.keeper.allocate()

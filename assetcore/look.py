@@ -6,7 +6,7 @@ import asyncio
 import difflib
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path, PurePosixPath
@@ -22,16 +22,18 @@ from assetcore.excerpts import Place, place, pointed_at
 from assetcore.explain import commit_at, find
 from assetcore.keep import SUFFIXES
 from assetcore.lineage import checks as checked
-from assetcore.lineage import read, trace
+from assetcore.lineage import damage, read, trace
 from assetcore.lineage.schema import Connection
 from assetcore.lineage.trace import Found
 from assetcore.plan import Choice, Plan
 from assetcore.project import Project
 from assetcore.search import Hit, SearchIndex, search
 from assetcore.selection import format_ref, parse_ref
+from assetcore.staleness import LOST
 from assetcore.storage.keys import artifact_name
 
 __all__ = [
+    "VARIES",
     "AssetInfo",
     "Context",
     "Diff",
@@ -44,14 +46,20 @@ __all__ = [
     "export",
     "list_assets",
     "list_assets_at",
+    "orphans",
     "scan",
     "search_project",
     "show",
+    "varying",
 ]
 
 SHOWN = 1000
 SOURCES = 10
 """So many documents of sources are named."""
+ORPHAN = "orphan"
+"""The kind of an asset that is not declared any more."""
+VARIES = "VARIES"
+"""The code of a plan's note about what does not come out the same every time."""
 EXPORT_BATCH = 500
 
 
@@ -73,6 +81,8 @@ class AssetInfo:
     checks: tuple[CheckReport, ...] = ()
     partitions: Mapping[str, int] | None = None
     fresh_until: datetime | None = None
+    repeats: tuple[int, int] = (0, 0)
+    """How many units were made again with the same recipe, and how many came out different."""
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -82,6 +92,7 @@ class AssetInfo:
             "checks": [check.to_json() for check in self.checks],
             "partitions": dict(self.partitions) if self.partitions is not None else None,
             "fresh_until": self.fresh_until.isoformat() if self.fresh_until else None,
+            "repeats": {"units": self.repeats[0], "different": self.repeats[1]},
         }  # fmt: skip
 
 
@@ -168,6 +179,7 @@ async def list_assets(project: Project, choice: Choice, plan: Plan) -> list[Asse
     async with project.engine.connect() as connection:
         counts = await read.asset_counts(connection, project.environment_id)
         failures = await read.failure_counts(connection, project.environment_id)
+        repeats = await damage.repeats(connection, list(project.asset_ids.values()))
     stale: dict[str, int] = {a.asset: a.stale + a.pending + a.removed for a in plan.assets}
     stale |= {s.source: s.new + s.changed + s.removed for s in plan.sources}
     planned = {a.asset: a for a in plan.assets}
@@ -181,8 +193,14 @@ async def list_assets(project: Project, choice: Choice, plan: Plan) -> list[Asse
                 name, asset.kind, asset.group, asset.tags, asset.options.owner, asset.description, units, documents,
                 stale.get(name), failures.get(identifier, 0), made_at, tuple(c for c in plan.checks if c.asset == name),
                 planned[name].partitions if name in planned else None, planned[name].fresh_until if name in planned else None,
+                repeats.get(identifier, (0, 0)),
             )
         )  # fmt: skip
+    if choice.assets == frozenset(project.graph.assets):
+        found += [
+            AssetInfo(name, ORPHAN, "", (), None, "no longer declared", units, 0, None, 0, None)
+            for name, units in plan.orphans.items()
+        ]
     return found
 
 
@@ -275,6 +293,34 @@ async def _sources_above(
 async def _within(project: Project, connection: Connection, document: int, commit: int | None) -> list[StoredDocument]:
     found = list((await trace.look_up(connection, [document])).values())
     return await _stored(project, await trace.qualified(connection, project.environment_id, found, commit))
+
+
+async def orphans(project: Project, known: Collection[int]) -> dict[str, int]:
+    """Of the assets that were ever made here, those that are not declared any more and still have units."""
+    gone = set(known).difference(project.asset_ids.values())
+    if not gone:
+        return {}
+    async with project.engine.connect() as connection:
+        return await read.orphans(connection, project.environment_id, gone)
+
+
+async def varying(project: Project, plan: Plan) -> list[Mapping[str, str]]:
+    """Of what a plan makes again because its bytes are lost (P10), the assets that are known not to come out the same every time."""
+    lost = {a.asset: sum(a.causes.get(cause, 0) for cause in LOST) for a in plan.assets}
+    lost = {name: count for name, count in lost.items() if count}
+    if not lost:
+        return []
+    async with project.engine.connect() as connection:
+        seen = await damage.repeats(connection, [project.asset_ids[name] for name in lost])
+    found: list[Mapping[str, str]] = []
+    for name, count in lost.items():
+        units, different = seen.get(project.asset_ids[name], (0, 0))
+        if different:
+            what = f"{count:,} units are made again, and may come out different"
+            where = f"{different:,} of {units:,} did before, without a cause"
+            settle = "What is made of them may change with them."
+            found.append({"code": VARIES, "asset": name, "what": what, "where": where, "settle": settle})
+    return found
 
 
 async def checks(project: Project, plan: Plan) -> tuple[CheckReport, ...]:

@@ -223,6 +223,8 @@ class Plan:
     notes: tuple[Mapping[str, str], ...] = ()
     checks: tuple[CheckReport, ...] = ()
     estimates: tuple[Estimate, ...] = ()
+    orphans: Mapping[str, int] = field(default_factory=dict)
+    """Assets that are not declared any more (P17), and how many units they still have."""
 
     @property
     def stale(self) -> int:
@@ -267,6 +269,7 @@ class Plan:
             "project": self.project, "environment": self.environment, "stale": self.stale, "assets": assets,
             "sources": [s.to_json() for s in self.sources], "up_to_date": self.up_to_date,
             "stale_inputs": list(self.stale_inputs),
+            "orphans": dict(self.orphans),
             "notes": [dict(note) for note in self.notes], "checks": [check.to_json() for check in self.checks],
             "undecided": [a.asset for a in self.assets if a.undecided and not (a.stale or a.pending or a.removed)],
             "estimate": {"seconds": round(self.seconds, 1), **total(self.estimates)},

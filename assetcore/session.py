@@ -10,11 +10,12 @@ import asyncio
 import gc
 import importlib
 import os
+import random
 import subprocess
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ from assetcore.loading import find_root, package_of, project_names
 from assetcore.look import AssetInfo, Context, Diff, Exported, StoredDocument
 from assetcore.plan import Choice, Plan, make_plan
 from assetcore.project import Project
+from assetcore.rehearse import Rehearsed, rehearse, sample
 from assetcore.results import AssetResult, Event, RunResult, Say
 from assetcore.search import Hit
 from assetcore.settings import Settings
@@ -147,6 +149,18 @@ class Session:
         """
         choice = await self.choose(select)
         return await verify_bytes(self.project, choice, on_event or (lambda _: None), rate=rate, again=again)
+
+    async def rerun(
+        self, count: int, select: str | None = None, *, seed: int | None = None, on_event: Say | None = None
+    ) -> list[Rehearsed]:
+        """Make so many units of the selected assets once more, keeping nothing of it: which of them come out different?
+
+        They are drawn at random from those that are fresh, of each asset in turn. The functions are called, and cost what they cost.
+        """
+        plan, found = await self._plan(await self.choose(select, force=True), rehash=False, entire=True)
+        self._check_pools(plan)
+        units = sample(self.graph, plan, count, random.Random(seed))  # noqa: S311  # units are drawn, nothing is secret
+        return await rehearse(self.project, plan, found, units, on_event or (lambda _: None))
 
     async def verify_above(self, select: str | None = None, *, on_event: Say | None = None) -> Verified:
         """Verify what is selected and all that it is made of, from the beginning: what a plan or a run is then made from."""
@@ -289,9 +303,14 @@ class Session:
         async with noting_damage(self.project):
             return await look.scan(self.project, name)
 
-    async def gc(self, *, dry_run: bool = True) -> Swept:
-        """Remove objects that lineage does not know, and documents of assets that are no longer declared."""
-        swept = await sweep(self.project, self._alone(lambda _: None), dry_run=dry_run)
+    async def gc(self, *, dry_run: bool = True, keep: timedelta | None = None) -> Swept:
+        """Remove objects that lineage does not know, and documents of assets that are no longer declared.
+
+        History older than `keep` (by default as the setting `retention` says: all is kept) is let go, and packs of which less than half is
+        still needed are compacted.
+        """
+        kept = keep if keep is not None else self.project.settings.retention
+        swept = await sweep(self.project, self._alone(lambda _: None), dry_run=dry_run, keep=kept)
         await journal.flush(self.project)
         return swept
 
@@ -371,7 +390,10 @@ class Session:
             states |= {name: replace(states[name], former=former) for name in plan.changed_aggregates}
             snapshot = replace(found.snapshot, states=states)
             plan = make_plan(self.graph, self.environment, snapshot, choice, details=details)
-        return replace(plan, notes=self._notes(plan), checks=await look.checks(self.project, plan)), found
+        notes = (*self._notes(plan), *await look.varying(self.project, plan))
+        orphans = await look.orphans(self.project, found.marks)
+        checks = await look.checks(self.project, plan)
+        return replace(plan, notes=notes, checks=checks, orphans=orphans), found
 
     def _notes(self, plan: Plan) -> tuple[dict[str, str], ...]:
         """What of the selected assets' code cannot be followed, so that a change of it would go unnoticed."""
@@ -409,6 +431,9 @@ class Session:
         plan.check()
         self._check_pools(plan)
         self._check_models(plan)
+        for note in plan.notes:
+            if note["code"] == look.VARIES:
+                say(Event("message", text=f"{note['asset']}: {note['what']} ({note['where']}). {note['settle']}"))
         for source in plan.sources:
             seen = f"{source.new} new, {source.changed} changed, {source.removed} gone"
             say(Event("observed", source.source, source.documents, text=seen))

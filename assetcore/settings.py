@@ -19,6 +19,7 @@ import re
 import stat
 import tomllib
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
@@ -91,6 +92,19 @@ def _buckets(value: object) -> object:
     return value
 
 
+_PERIOD = re.compile(r"(\d+) ?([hdw])")
+_HOURS = {"h": 1, "d": 24, "w": 24 * 7}
+
+
+def period(value: object) -> timedelta | None:
+    """`36h`, `30d`, `8w` as a span of time. Raises ValueError."""
+    if isinstance(value, str) and (found := _PERIOD.fullmatch(value.strip())):
+        return timedelta(hours=int(found[1]) * _HOURS[found[2]])
+    if value is None or isinstance(value, timedelta):
+        return value
+    raise ValueError("there is no number of hours, days or weeks")
+
+
 class BucketAccess(BaseModel):
     """How the buckets below one address are reached; what is left out, AWS finds by itself."""
 
@@ -157,6 +171,9 @@ class Settings(BaseSettings):
     buckets: Annotated[dict[str, BucketAccess], BeforeValidator(_buckets)] = Field(
         default_factory=dict,
         description="a table of S3 addresses that sources read: 's3://bucket' = {endpoint, region, key, secret, anonymous}",
+    )
+    retention: Annotated[timedelta, BeforeValidator(period)] | None = Field(
+        default=None, description="how long history is kept, such as 36h, 30d or 8w; without it, for good"
     )
     s3: bool | None = Field(
         default=None,

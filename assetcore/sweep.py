@@ -1,7 +1,8 @@
 """Sweep: what does nobody need any more?
 
 A crash between storing bytes and committing lineage leaves objects that lineage does not know; an asset that was deleted from the
-code leaves its documents. Nothing is removed that lineage points to: what an asset was at any time stays readable.
+code leaves its documents. Nothing is removed that lineage points to: what an asset was at any time stays readable, unless a retention is
+set (`compaction`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from assetcore.compaction import compact
 from assetcore.errors import StorageError
 from assetcore.lineage import commit as lineage
 from assetcore.lineage import journal, read, runs
@@ -20,9 +22,9 @@ from assetcore.lineage.commit import Batch
 from assetcore.lineage.journal import Entry
 from assetcore.lineage.manifest import NAME as MANIFEST
 from assetcore.lineage.manifest import decode_manifest, encode_manifest
-from assetcore.lineage.records import is_record
+from assetcore.lineage.records import is_record, kind_of
 from assetcore.project import Project
-from assetcore.storage import ObjectInfo, object_key, parse_key, run_timestamp
+from assetcore.storage import Key, ObjectInfo, object_key, parse_key, run_timestamp
 
 __all__ = ["Swept", "sweep"]
 
@@ -34,21 +36,34 @@ GRACE = timedelta(hours=1)
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """What is (or was) removed: objects that lineage does not know, and assets that are no longer declared."""
+    """What is (or was) removed: objects that lineage does not know, assets that are no longer declared, and history that is not kept.
+
+    `compacted` are packs of which less than half was needed, `let_go` documents that were given up, `replaced` objects that an earlier
+    compaction has left behind.
+    """
 
     dry_run: bool
     objects: int
     bytes: int
     orphans: tuple[str, ...]
+    let_go: int = 0
+    compacted: int = 0
+    replaced: int = 0
 
     def to_json(self) -> dict[str, Any]:
-        return {"dry_run": self.dry_run, "objects": self.objects, "bytes": self.bytes, "orphans": list(self.orphans)}
+        return {
+            "dry_run": self.dry_run, "objects": self.objects, "bytes": self.bytes, "orphans": list(self.orphans),
+            "let_go": self.let_go, "compacted": self.compacted, "replaced": self.replaced,
+        }  # fmt: skip
 
 
 async def sweep(
-    project: Project, alone: AbstractAsyncContextManager[None], *, dry_run: bool, grace: timedelta = GRACE
-) -> Swept:
-    """Find what nobody needs, and remove it unless `dry_run`. No run is at work meanwhile."""
+    project: Project, alone: AbstractAsyncContextManager[None], *, dry_run: bool, grace: timedelta = GRACE,
+    keep: timedelta | None = None,
+) -> Swept:  # fmt: skip
+    """Find what nobody needs, and remove it unless `dry_run`; history older than `keep`, too. No run is at work while objects are removed
+    that lineage does not know; what is compacted stops none.
+    """
     async with alone:
         async with project.engine.connect() as connection:
             orphans = await read.undeclared(connection, project.environment_id, list(project.asset_ids.values()))
@@ -63,7 +78,11 @@ async def sweep(
                 async with project.engine.begin() as connection:
                     await journal.append(connection, project.id, Entry("gc", project.environment, facts=facts))
             await project.bucket.sweep(datetime.now(UTC) - grace)  # what writers that died left half written
-    return Swept(dry_run, len(unknown), sum(info.size for info in unknown), tuple(name for name, _ in orphans.values()))
+    packs = await compact(project, keep=keep, dry_run=dry_run, grace=grace)
+    return Swept(
+        dry_run, len(unknown), sum(info.size for info in unknown) + packs.bytes, tuple(name for name, _ in orphans.values()),
+        packs.let_go, packs.packs, packs.objects,
+    )  # fmt: skip
 
 
 async def _retire(project: Project, identifier: int, name: str, units: list[tuple[bytes, int]]) -> None:
@@ -90,8 +109,13 @@ async def _unknown(project: Project, before: datetime) -> AsyncIterator[ObjectIn
     async with project.engine.connect() as connection:
         known = await read.known_keys(connection, project.id)
     async for info in project.bucket.list(f"{project.name}/"):
-        if info.key not in known and info.modified < before and not is_record(info.key):
+        if info.key not in known and info.modified < before and not _stands_alone(info.key):
             yield info
+
+
+def _stands_alone(key: Key) -> bool:
+    """Whether it is a record that no commit has to name; that of a compaction which never came about goes with its pack."""
+    return is_record(key) and kind_of(parse_key(key).artifact_name) != GC
 
 
 async def _refuse_foreign_lineage(project: Project, unknown: Sequence[ObjectInfo]) -> None:

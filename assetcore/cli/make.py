@@ -8,7 +8,8 @@ from pathlib import Path
 
 import click
 
-from assetcore.cli.call import MAKING, Call, selection_argument, verb
+from assetcore.cli.call import MAKING, READING, Call, selection_argument, verb
+from assetcore.errors import UsageError
 
 FAILED = 1
 LEFT = 2
@@ -90,28 +91,47 @@ async def export(call: Call, select: str, directory: Path) -> None:
     "--rate", type=click.FloatRange(min=0, min_open=True), metavar="MB", help="Read at most so many MB a second."
 )
 @click.option("--again", is_flag=True, help="Read all, also what an interrupted verification has read.")
-async def verify(call: Call, select: str | None, rate: float | None, again: bool) -> None:
+@click.option(
+    "--rerun", type=click.IntRange(min=1), metavar="N", help="Also make N units once more: do they come out the same?"
+)
+async def verify(call: Call, select: str | None, rate: float | None, again: bool, rerun: int | None) -> None:
     """Read and hash what is stored. Ends with 1 where something is lost or damaged; materialize makes that again.
 
-    One that was interrupted is gone on with. Example: aipctl verify chunks+ --rate 50
+    One that was interrupted is gone on with. --rerun calls functions, which costs what it costs, and keeps nothing of what they
+    make. Example: aipctl verify chunks+ --rate 50
     """
     from assetcore.cli import show
     from assetcore.cli.progress import reporting
 
-    async with call.opened() as session:
+    async with call.opened(MAKING if rerun else READING) as session:
         with reporting(sys.stderr) as report:
             bytes_a_second = rate * 1e6 if rate else None
             found = await session.verify(select, rate=bytes_a_second, again=again, on_event=report)
-        answer = {"project": session.name, "environment": session.environment, **found.to_json()}
+            again_made = await session.rerun(rerun, select, on_event=report) if rerun and not found.findings else []
+        answer = {
+            "project": session.name, "environment": session.environment, **found.to_json(),
+            "rerun": [one.to_json() for one in again_made],
+        }  # fmt: skip
     call.answer(answer, show.verified)
-    raise click.exceptions.Exit(FAILED if answer["damaged"] else 0)
+    raise click.exceptions.Exit(FAILED if answer["damaged"] or any(one["error"] for one in answer["rerun"]) else 0)
 
 
 @verb()
 @click.option("--yes", is_flag=True, help="Remove them; without it, only say what would be removed.")
-async def gc(call: Call, yes: bool) -> None:
-    """Remove objects that nothing refers to: left by a crash, or of assets that are no longer declared."""
-    from assetcore.cli import show
+@click.option(
+    "--keep", metavar="TIME", help="Keep history for so long (36h, 30d, 8w); by default as the setting retention says."
+)
+async def gc(call: Call, yes: bool, keep: str | None) -> None:
+    """Remove what nobody needs: what a crash has left, assets that are no longer declared, history that is not kept.
 
+    Packs of which less than half is still needed are put together anew. Example: aipctl gc --keep 30d --yes
+    """
+    from assetcore.cli import show
+    from assetcore.settings import period
+
+    try:
+        kept = period(keep)
+    except ValueError as error:
+        raise UsageError(f"--keep {keep}: {error}.", hint="Write, for example, 36h, 30d or 8w.") from None
     async with call.opened(MAKING) as session:
-        call.answer((await session.gc(dry_run=not yes)).to_json(), show.garbage)
+        call.answer((await session.gc(dry_run=not yes, keep=kept)).to_json(), show.garbage)

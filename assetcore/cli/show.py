@@ -78,6 +78,7 @@ def assets(answer: Answer) -> RenderableType:
         count("stale"),
         count("failed"),
         Column("checks", _standing),
+        Column("varies", _varies),
         Column("made", lambda row: moment(row.get("made_at"))),
         Column("fresh until", lambda row: moment(row.get("fresh_until"))),
         Column("calls", lambda row: number((row.get("cost") or {}).get("calls")), numeric=True),
@@ -100,6 +101,12 @@ def _partitions(row: Answer) -> str:
     if not counts:
         return ""
     return f"{counts['all']:,}" if counts["done"] == counts["all"] else f"{counts['done']:,} of {counts['all']:,}"
+
+
+def _varies(row: Answer) -> str:
+    """`3 of 20`: so many units that were made again without a cause came out different."""
+    repeats = row.get("repeats") or {"units": 0, "different": 0}
+    return f"{repeats['different']:,} of {repeats['units']:,}" if repeats["different"] else ""
 
 
 def _standing(row: Answer) -> str:
@@ -165,6 +172,9 @@ def plan(answer: Answer, *, units: bool = False) -> RenderableType:
         parts.append(Text(f"Known when what is above them is made: {', '.join(undecided)}", style="dim"))
     if stale_inputs := answer.get("stale_inputs"):
         parts.append(Text(f"Not selected, but stale above: {', '.join(stale_inputs)} (add --upstream)"))
+    if orphans := answer.get("orphans"):
+        named = ", ".join(f"{name} ({plural(count, 'unit')})" for name, count in orphans.items())
+        parts.append(Text(f"No longer declared: {named}. To remove: aipctl gc --yes", style="dim"))
     for note in answer.get("notes", ()):
         parts.append(
             Text(f"{note['code']} {note['asset']}: {note['what']} ({note['where']}). {note['settle']}", style="yellow")
@@ -681,18 +691,52 @@ def verified(answer: Answer) -> RenderableType:
         f" {plural(len(lost), 'document')} damaged: aipctl materialize makes them again." if lost else " All is well."
     )
     parts.append(Text(f"Read {read} in {took(answer)}{already}.{then}"))
-    return Group(*parts)
+    return Group(*parts, *_rerun(answer["rerun"]))
+
+
+def _rerun(rows: Sequence[Answer]) -> list[RenderableType]:
+    """Units that were made once more: those that failed or came out different, and how many there were of each asset."""
+    parts: list[RenderableType] = []
+    by_asset: dict[str, list[Answer]] = {}
+    for row in rows:
+        by_asset.setdefault(row["asset"], []).append(row)
+    for asset, units in by_asset.items():
+        odd = [row for row in units if not row["same"]]
+        if not odd:
+            parts.append(Text(f"{asset}: {plural(len(units), 'unit')} made once more came out the same."))
+            continue
+        parts.append(
+            Text(f"{asset}: {len(odd):,} of {plural(len(units), 'unit')} made once more did not come out the same:")
+        )
+        for row in odd[:FAILURES_SHOWN]:
+            parts.append(
+                Text(f"  {format_ref(asset, row['unit'])}" + (f" failed: {row['error']}" if row["error"] else ""))
+            )
+            if row["diff"]:
+                parts.append(indented(diff_text(row["diff"]), 4))
+        if len(odd) > FAILURES_SHOWN:
+            parts.append(Text(f"  and {len(odd) - FAILURES_SHOWN:,} more (all of them: --json)", style="dim"))
+    return parts
 
 
 def garbage(answer: Answer) -> RenderableType:
-    """`gc`: what nothing refers to."""
-    parts = [f"{plural(answer['objects'], 'object')} ({size(answer['bytes'])})"]
+    """`gc`: what nothing refers to, what is not kept, and what is put together anew."""
+    parts: list[str] = []
+    if answer["objects"]:
+        parts.append(f"{plural(answer['objects'], 'object')} that nothing refers to")
     if answer.get("orphans"):
         parts.append(f"assets that are no longer declared: {', '.join(answer['orphans'])}")
-    if not answer["objects"] and not answer.get("orphans"):
+    if answer["let_go"]:
+        parts.append(f"{plural(answer['let_go'], 'earlier version')} of documents")
+    if answer["compacted"]:
+        parts.append(f"the unneeded part of {plural(answer['compacted'], 'pack')}")
+    if answer["replaced"]:
+        parts.append(f"{plural(answer['replaced'], 'object')} that were replaced")
+    if not parts:
         return Text("There is nothing to remove.")
     done = "Would remove: " if answer["dry_run"] else "Removed: "
-    return Text(done + "; ".join(parts) + (". To do it: aipctl gc --yes" if answer["dry_run"] else "."))
+    free = f" ({size(answer['bytes'])})" if answer["bytes"] else ""
+    return Text(done + "; ".join(parts) + free + (". To do it: aipctl gc --yes" if answer["dry_run"] else "."))
 
 
 # --- trust ------------------------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from assetcore.fingerprint import Part
 from assetcore.lineage import schema
 from assetcore.lineage import tables as t
 from assetcore.lineage.heads import loans, take_over
-from assetcore.lineage.read import among
+from assetcore.lineage.read import among, intact
 from assetcore.staleness import Definition
 from assetcore.storage import Key
 
@@ -226,6 +226,7 @@ async def commit(connection: AsyncConnection, batch: Batch) -> Committed:
     number = batch.number
     await take_over(connection, batch.environment, batch.asset, number)
     await _compare(connection, batch)
+    await _still_there(connection, batch)
     await connection.execute(
         sa.insert(t.commit).values(
             id=number, project_id=batch.project, environment_id=batch.environment, asset_id=batch.asset, run_id=batch.run,
@@ -366,6 +367,21 @@ async def _compare(connection: AsyncConnection, batch: Batch) -> None:
     found = dict(rows.all())
     if any(found.get(unit) != was for unit, was in expected.items()):
         raise Overtaken
+
+
+async def _still_there(connection: AsyncConnection, batch: Batch) -> None:
+    """Raise Overtaken unless what is taken from earlier materializations has its bytes, where they were: `gc` may have been faster."""
+    m, o = t.materialization.c, t.object_.c
+    taken = {r.materialization for r in batch.reused}
+    if taken:
+        whole = sa.select(sa.func.count()).where(among(m.id, taken, sa.BigInteger), intact(batch.asset))
+        if (await connection.execute(whole)).scalar_one() != len(taken):
+            raise Overtaken
+    places = {d.object for made in batch.made for d in made.new}.difference(one.id for one in batch.objects)
+    if places:
+        there = sa.select(sa.func.count()).where(among(o.id, places, sa.BigInteger), o.retired_at.is_(None))
+        if (await connection.execute(there)).scalar_one() != len(places):
+            raise Overtaken
 
 
 async def _supersede(connection: AsyncConnection, batch: Batch, units: Sequence[bytes], number: int) -> None:

@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, BYTEA
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from assetcore.errors import StorageError
 from assetcore.lineage import tables as t
 from assetcore.lineage.heads import as_of, heads_of
 from assetcore.staleness import MADE, Component, Definition
@@ -43,6 +44,7 @@ __all__ = [
     "made_units",
     "observations",
     "oldest",
+    "orphans",
     "reusable",
     "seconds_per_unit",
     "sources_of_parts",
@@ -401,13 +403,23 @@ async def reusable(
 
 
 async def stored(connection: AsyncConnection, documents: Iterable[int]) -> dict[int, Stored]:
-    """Where the bytes of these documents are."""
-    d, o = t.document.c, t.object_.c
-    rows = await connection.execute(
-        sa.select(d.id, o.key, d.row, d.name, d.media_type, d.sha256, d.size, d.fields)
-        .join_from(t.document, t.object_, o.id == d.object_id)
-        .where(among(d.id, documents, sa.BigInteger))
-    )
+    """Where the bytes of these documents are. Raises StorageError where history was given up."""
+    d, o, x = t.document.c, t.object_.c, t.damage.c
+    wanted = list(documents)
+    rows = (
+        await connection.execute(
+            sa.select(d.id, o.key, d.row, d.name, d.media_type, d.sha256, d.size, d.fields)
+            .join_from(t.document, t.object_, o.id == d.object_id)
+            .where(among(d.id, wanted, sa.BigInteger))
+        )
+    ).all()
+    if len(rows) < len(set(wanted)):
+        gone = sa.select(d.name, x.detail).join_from(t.document, t.damage, x.document_id == d.id)
+        lost = (
+            await connection.execute(gone.where(among(d.id, wanted, sa.BigInteger), x.cause == "let-go").limit(1))
+        ).first()
+        if lost is not None:
+            raise StorageError(f"The bytes of this earlier version of {lost[0]!r} are not kept any more: {lost[1]}.")
     return {row[0]: Stored(Location(Key(row[1]), row[2]), row[3], row[4], row[5], row[6], row[7]) for row in rows}
 
 
@@ -487,6 +499,20 @@ async def known_keys(connection: AsyncConnection, project: int) -> set[str]:
     named = sa.select(t.project.c.name).where(t.project.c.id == project).scalar_subquery()
     answers = await connection.execute(sa.select(t.answer.c.key).where(t.answer.c.project == named))
     return {*objects.scalars(), *manifests.scalars(), *answers.scalars()}
+
+
+async def orphans(connection: AsyncConnection, environment: int, assets: Collection[int]) -> dict[str, int]:
+    """Of these assets, which are not declared any more, those that still have units: how many, by name."""
+    head = await heads_of(connection, environment)
+    h, a = head.c, t.asset.c
+    rows = await connection.execute(
+        sa.select(a.name, sa.func.count())
+        .select_from(head.join(t.asset, a.id == h.asset_id))
+        .where(h.environment_id == environment, h.until_commit.is_(None), h.asset_id.in_(list(assets)))
+        .group_by(a.name)
+        .order_by(a.name)
+    )
+    return dict(rows.all())
 
 
 async def undeclared(

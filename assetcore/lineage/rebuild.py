@@ -27,6 +27,7 @@ __all__ = ["Difference", "commits", "compare", "is_empty", "known_runs", "rebuil
 
 REBUILT = (
     t.journal, t.journal_batch, t.subject_key,
+    t.damage, t.verified, t.repeat,
     t.check_standing, t.check_result, t.check_version, t.observation, t.watermark, t.failure, t.head, t.collected, t.edge, t.spent,
     t.excerpt, t.document, t.materialization, t.object_, t.commit, t.run_asset, t.run, t.part, t.definition, t.asset, t.environment,
     t.project,
@@ -82,6 +83,7 @@ async def rebuild(connection: AsyncConnection, told: Catalog) -> dict[str, int]:
     for table in (
         t.commit,
         t.object_,
+        t.damage,
         t.document,
         t.materialization,
         t.edge,
@@ -236,6 +238,8 @@ async def compare(connection: AsyncConnection, told: Catalog) -> list[Difference
     for name, statement in _statements().items():
         here = told.tables[name]
         shape = {column: here.schema[column] for column in map(str, statement.selected_columns.keys())}
+        if name == "object":  # those that were replaced go when they are old enough
+            here = here.filter(pl.col("retired").is_null())
         if name == "materialization":
             here = here.with_columns(pl.col("documents").cast(pl.List(pl.String)).list.join(","))
             shape["documents"] = pl.String()
@@ -281,7 +285,9 @@ def _statements() -> dict[str, sa.Select[*tuple[Any, ...]]]:
     digest = sa.func.coalesce(t.definition.c.digest, sa.literal(SOURCE, sa.LargeBinary)).label("definition")
     documents = sa.func.array_to_string(m.documents, ",").label("documents")
     return {
-        "object": sa.select(o.id, o.asset_id.label("asset"), o.key, o.size, o.rows, o.sha256),
+        "object": sa.select(o.id, o.asset_id.label("asset"), o.key, o.size, o.rows, o.sha256).where(
+            o.retired_at.is_(None)
+        ),
         "document": sa.select(
             d.id, d.asset_id.label("asset"), d.materialization_id.label("materialization"), d.address, d.name, d.type, d.media_type,
             d.size, d.sha256, d.field_digests, d.identity, d.object_id.label("object"), d.row,

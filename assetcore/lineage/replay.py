@@ -41,6 +41,7 @@ TABLES = {
     "head": ("project", "environment", "asset", "unit", "materialization", "since", "until"),
     "failure": (*UNIT, "label", "definition", "inputs", "error", "traceback", "run", "at"),
     "watermark": ("project", "environment", "asset", "changed", "last", "units", "documents", "at"),
+    "damage": ("id", "asset", "cause", "detail", "at"),
     "observation": ("asset", "name", "size", "mtime_ns", "inode", "media_type", "sha256", "field_digests", "identity", "validator"),
     "commit": ("number", "project", "environment", "asset", "run", "manifest", "at"),
 }  # fmt: skip
@@ -104,7 +105,7 @@ def as_stated(facts: Mapping[str, Any]) -> Definition:
 
 
 def replay(
-    manifests: Sequence[Manifest], records: Iterable[Mapping[str, Any]], damaged: Collection[int] = ()
+    manifests: Sequence[Manifest], records: Sequence[Mapping[str, Any]], damaged: Collection[int] = ()
 ) -> Catalog:
     """The lineage that these manifests and records tell; `damaged` are the numbers of manifests that are there and cannot be read."""
     ordered = sorted(manifests, key=lambda m: m.number)
@@ -127,12 +128,17 @@ def replay(
     heads = heads.join(made, on="materialization", how="semi")
     named = pl.concat([lost["document"], edges["document"], hanging["materialization"], rows["was"].drop_nulls()])
     missing = {*(named // (1 << 20)).unique(), *collected["commit"].unique()} - {*commits["number"], *undone, 0}
+    records = list(records)
+    compactions = sorted((r["compaction"] for r in records if "compaction" in r), key=lambda c: c["number"])
+    about = {r["compaction"]["number"]: r for r in records if "compaction" in r}
+    documents, objects = _moved(documents, compactions), _compacted(_objects(done, identifiers), compactions)
+    commits = pl.concat([commits, _compaction_commits(about, commits)])
     tables = {
-        "object": _objects(done, identifiers), "document": documents, "materialization": made.rename({"materialization": "id"}),
+        "damage": _let_go(documents, compactions), "object": objects, "document": documents,
+        "materialization": made.rename({"materialization": "id"}),
         "edge": edges, "collected": collected, "spent": _spent(done), "excerpt": _excerpts(done), "head": heads, "failure": _failures(rows),
         "watermark": _watermarks(commits, heads, made), "observation": _observations(heads, made, documents), "commit": commits,
     }  # fmt: skip
-    records = list(records)
     definitions, parts, runs = _small(done, identifiers, records)
     return Catalog(
         {name: tables[name].select(columns) for name, columns in TABLES.items()},
@@ -295,6 +301,51 @@ def _spent(manifests: Sequence[Manifest]) -> pl.DataFrame:
     return pl.DataFrame(
         [(*s, 0, "")[:5] for s in spent], schema, orient="row"
     )  # the first release told the first three
+
+
+def _moved(documents: pl.DataFrame, compactions: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
+    """The documents, where the last compaction that moved them has put them."""
+    moves = [(d, c["objects"][0][0], row) for c in compactions for d, row in c["moves"]]
+    schema = {"id": pl.Int64, "object_now": documents.schema["object"], "row_now": documents.schema["row"]}
+    last = pl.DataFrame(moves, schema, orient="row").unique("id", keep="last", maintain_order=True)
+    moved = documents.join(last, on="id", how="left", maintain_order="left")
+    return moved.with_columns(object=pl.coalesce("object_now", "object"), row=pl.coalesce("row_now", "row")).drop(
+        "object_now", "row_now"
+    )
+
+
+def _compacted(objects: pl.DataFrame, compactions: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
+    """The objects of commits and of compactions; those that were replaced are retired."""
+    new = [
+        (number, c["asset_id"], key, size, rows, bytes.fromhex(sha256), None)
+        for c in compactions
+        for number, key, size, rows, sha256 in c["objects"]
+    ]
+    retired = [(number, datetime.fromisoformat(c["at"])) for c in compactions for number in c["retired"]]
+    at = pl.DataFrame(retired, {"id": pl.Int64, "since": pl.Datetime("us", "UTC")}, orient="row").unique("id")
+    both = pl.concat([objects, pl.DataFrame(new, objects.schema, orient="row")])
+    return both.join(at, on="id", how="left", maintain_order="left").with_columns(retired="since").drop("since")
+
+
+def _let_go(documents: pl.DataFrame, compactions: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
+    """The documents that were given up."""
+    gone = [(d, detail, datetime.fromisoformat(c["at"])) for c in compactions for d, detail in c["let_go"]]
+    schema = {"id": pl.Int64, "detail": pl.String, "at": pl.Datetime("us", "UTC")}
+    frame = pl.DataFrame(gone, schema, orient="row").unique("id", keep="first", maintain_order=True)
+    return frame.join(documents.select("id", "asset"), on="id").with_columns(cause=pl.lit("let-go"))
+
+
+def _compaction_commits(records: Mapping[int, Mapping[str, Any]], commits: pl.DataFrame) -> pl.DataFrame:
+    """A row for each compaction, as of a commit that changed nothing."""
+    rows = [
+        {
+            "number": number, "project": r["project"], "environment": r["environment"], "asset": r["compaction"]["asset_id"],
+            "run": r["compaction"]["run"], "manifest": r["compaction"]["manifest"],
+            "at": datetime.fromisoformat(r["compaction"]["at"]), "definition": b"", "changes": False,
+        }
+        for number, r in sorted(records.items())
+    ]  # fmt: skip
+    return pl.DataFrame(rows, commits.schema)
 
 
 def _small(

@@ -25,7 +25,17 @@ from assetcore.storage.buckets import Bucket, DamagedObjectError
 from assetcore.storage.formats import arrow_array, binary_array, columns_of, from_column, plain_fields, to_column
 from assetcore.storage.keys import Key
 
-__all__ = ["CorruptObjectError", "Footer", "Location", "Reader", "Stored", "content_views", "encode_pack"]
+__all__ = [
+    "CorruptObjectError",
+    "Footer",
+    "Location",
+    "Reader",
+    "Stored",
+    "content_views",
+    "encode_pack",
+    "group_bounds",
+    "write_pack",
+]
 
 T = TypeVar("T")
 D = TypeVar("D", bound=Document)
@@ -78,16 +88,11 @@ def encode_pack(documents: Sequence[Document]) -> bytes:
         [("name", pa.string()), ("media_type", pa.string()), ("sha256", pa.binary(32)), ("content", pa.large_binary())]
         + [(column.name, array.type) for column, array, _ in fields]
     )
-    plain = ["name", "media_type", *(c.name for c, array, _ in fields if not pa.types.is_nested(array.type))]
-    sink = pa.BufferOutputStream()
-    options: dict[str, Any] = {
-        "use_dictionary": plain[1:],
-        "write_statistics": plain,
-        "store_schema": False,
-        "write_page_checksum": True,
-    }
-    with pq.ParquetWriter(sink, schema, version="2.6", compression="zstd", compression_level=3, **options) as writer:
-        for start, stop in _groups(documents):
+    json_fields = ",".join(column.name for column, _, is_json in fields if is_json)
+    about = {"assetcore.pack": "1", "assetcore.class": cls.__name__, _JSON_FIELDS.decode(): json_fields}
+
+    def groups() -> Iterator[pa.Table]:
+        for start, stop in group_bounds([len(d.content) for d in documents]):
             some = documents[start:stop]
             arrays = [
                 arrow_array([d.name for d in some], pa.string()),
@@ -96,22 +101,39 @@ def encode_pack(documents: Sequence[Document]) -> bytes:
                 binary_array([d.content for d in some]),
                 *(array.slice(start, stop - start) for _, array, _ in fields),
             ]
-            writer.write_table(pa.Table.from_arrays(arrays, schema=schema), row_group_size=stop - start)
-        json_fields = ",".join(column.name for column, _, is_json in fields if is_json)
-        writer.add_key_value_metadata(
-            {"assetcore.pack": "1", "assetcore.class": cls.__name__, _JSON_FIELDS.decode(): json_fields}
-        )
+            yield pa.Table.from_arrays(arrays, schema=schema)
+
+    return write_pack(schema, groups(), about)
+
+
+def write_pack(
+    schema: pa.Schema, groups: Iterable[pa.Table], about: Mapping[str, str] | Mapping[bytes, bytes]
+) -> bytes:
+    """A pack of these row groups as a Parquet object, with what is to be said about it in its footer."""
+    flat = [field.name for field in schema if not pa.types.is_nested(field.type)]
+    options: dict[str, Any] = {
+        "use_dictionary": [name for name in flat if name not in ("name", "sha256", "content")],
+        "write_statistics": [name for name in flat if name not in ("sha256", "content")],
+        "store_schema": False,
+        "write_page_checksum": True,
+    }
+    sink = pa.BufferOutputStream()
+    with pq.ParquetWriter(sink, schema, version="2.6", compression="zstd", compression_level=3, **options) as writer:
+        for table in groups:
+            writer.write_table(table, row_group_size=table.num_rows)
+        writer.add_key_value_metadata(about)
     return sink.getvalue().to_pybytes()
 
 
-def _groups(documents: Sequence[Document]) -> Iterator[tuple[int, int]]:
-    start = size = 0
-    for index, document in enumerate(documents):
-        if index > start and (size + len(document.content) > _GROUP_BYTES or index - start >= _GROUP_ROWS):
+def group_bounds(sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Where the row groups of rows of these sizes begin and end."""
+    start = total = 0
+    for index, size in enumerate(sizes):
+        if index > start and (total + size > _GROUP_BYTES or index - start >= _GROUP_ROWS):
             yield start, index
-            start, size = index, 0
-        size += len(document.content)
-    yield start, len(documents)
+            start, total = index, 0
+        total += size
+    yield start, len(sizes)
 
 
 class Reader:

@@ -187,3 +187,50 @@ async def test_a_verification_goes_on_where_it_was_stopped(world: World, monkeyp
         assert (rest.already, rest.objects) == (20, 30)
         again = await session.verify("chunks")
         assert (again.already, again.objects) == (0, 50)
+
+
+RANDOM = """
+import os
+
+@asset
+async def steady(topic: Topic = each(topics)) -> Report:
+    return Report(topic.name, text=topic.text)
+
+@asset
+async def drawn(topic: Topic = each(topics)) -> Report:
+    return Report(topic.name, text=f"{topic.text}\\n{os.urandom(4).hex()}")
+
+@asset
+def broken(topic: Topic = each(topics)) -> Report:
+    assert not os.path.exists(os.environ.get("BROKEN", "/nowhere"))
+    return Report(topic.name, text=topic.text)
+"""
+
+
+async def test_what_does_not_come_out_the_same_is_told_and_marked(world: World, tmp_path: Path) -> None:
+    """Units made once more are compared and leave nothing behind; from then on `ls` marks the asset, and a plan of P10 says so."""
+    world.code(RANDOM)
+    await world.materialize()
+    before = await world.contents()
+    listed = sorted(store(world).rglob("*"))
+    async with world.open() as session:
+        found = await session.rerun(9)
+        assert {(one.asset, one.same) for one in found} == {("steady", True), ("drawn", False), ("broken", True)}
+        assert len(found) == 9
+        assert all("(once more)" in one.diff and one.diff.count("\n-") == 1 for one in found if one.asset == "drawn")
+        assert {i.asset: i.repeats for i in await session.ls("not topics")} == {
+            "steady": (3, 0), "drawn": (3, 3), "broken": (3, 0),
+        }  # fmt: skip
+    assert await world.contents() == before
+    assert sorted(store(world).rglob("*")) == listed
+    for path in [*objects(world, "drawn"), *objects(world, "steady")]:
+        path.unlink()
+    await verify(world)
+    async with world.open() as session:
+        notes = [note for note in (await session.plan()).notes if note["code"] == "VARIES"]
+    assert [(note["asset"], note["where"]) for note in notes] == [("drawn", "3 of 3 did before, without a cause")]
+    await world.materialize()
+    async with world.open() as session:
+        assert {i.asset: i.repeats for i in await session.ls("drawn or steady")} == {
+            "steady": (28, 0), "drawn": (28, 28),
+        }  # fmt: skip

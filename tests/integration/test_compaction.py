@@ -1,0 +1,176 @@
+"""Compaction: history beyond its retention is let go, packs that are mostly superseded are put together anew, and nobody notices."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from assetcore.catalog import rebuild_catalog, verify_catalog
+from assetcore.errors import StorageError
+from assetcore.lineage import read
+from assetcore.lineage import tables as t
+from assetcore.session import Session
+from assetcore.settings import Settings
+from assetcore.sweep import Swept, sweep
+from tests.integration.world import World
+
+pytestmark = pytest.mark.integration
+
+BODY = """
+@asset
+async def chunks(topic: Topic = each(topics)) -> list[Chunk]:
+    return [Chunk(name=f"{topic.stem}-{i}", text=word, ordinal=i) for i, word in enumerate(topic.text.split())]
+
+@asset
+async def report(chunks: list[Chunk] = collect(chunks)) -> Report:
+    return Report(name="report.txt", text=" ".join(f"{c.text}{c.ordinal}" for c in chunks))
+"""
+NOW = timedelta(0)
+
+
+@pytest.fixture
+def world(settings: Settings) -> World:
+    world = World(settings)
+    world.code(BODY)
+    for number in range(10):
+        world.document(f"t{number}.txt", f"alpha{number} alpha")
+    return world
+
+
+def packs(world: World, asset: str) -> set[str]:
+    store = Path(world.settings.storage_url.removeprefix("file://"))
+    return {str(path.relative_to(store)) for path in store.rglob(f"{asset}/pack-*")}
+
+
+async def gc(world: World, *, dry_run: bool = False, keep: timedelta | None = NOW, grace: timedelta = NOW) -> Swept:
+    async with world.open() as session:
+        return await sweep(session.project, session._alone(lambda _: None), dry_run=dry_run, keep=keep, grace=grace)
+
+
+async def edit(world: World, numbers: range, text: str) -> None:
+    for number in numbers:
+        world.document(f"t{number}.txt", f"{text}{number} {text}")
+    await world.materialize()
+
+
+async def test_packs_that_are_mostly_superseded_are_put_together(world: World) -> None:
+    """What is current reads as before, out of new packs; the old ones stay for who reads them, and go with a later gc."""
+    await world.materialize()
+    first = packs(world, "chunks")
+    await edit(world, range(8), "gamma")
+    before = await world.contents()
+    assert (await gc(world, dry_run=True)).let_go > 0
+    assert (await gc(world, keep=None)).to_json() | {"dry_run": False} == Swept(False, 0, 0, ()).to_json()
+    assert await world.contents() == before
+    done = await gc(world, grace=timedelta(hours=1))
+    assert (done.compacted, done.replaced) == (2, 0)
+    assert first < packs(world, "chunks")
+    assert await world.contents() == before
+    done = await gc(world)
+    assert (done.let_go, done.compacted, done.replaced) == (0, 0, 3)
+    assert not first & packs(world, "chunks")
+    assert await world.contents() == before
+    assert await world.plan() == {}
+    async with world.open() as session:
+        assert not (await session.verify()).findings
+        assert not (await gc(world)).objects
+
+
+async def test_what_was_let_go_is_made_anew_and_says_so_when_it_is_read(world: World) -> None:
+    """An edit that is taken back executes again when what it had made is let go; without a retention it does not."""
+    await world.materialize()
+    await edit(world, range(10), "gamma")
+    await edit(world, range(10), "alpha")
+    await edit(world, range(10), "gamma")
+    for number in range(10):
+        world.document(f"t{number}.txt", f"alpha{number} alpha")
+    async with world.open() as session:
+        stored_before = await session.show("chunks[t1.txt]")
+    assert (await gc(world)).let_go > 0
+    await gc(world)
+    made = await world.made()
+    assert made["chunks"] == {"made": 10}
+    assert stored_before[0].content == b"gamma1"
+    await gc(world)
+    async with world.open() as session:
+        project = session.project
+        async with project.engine.connect() as connection:
+            gone = list((await connection.execute(t.damage.select())).all())
+            with pytest.raises(StorageError, match="history is kept for"):
+                await read.stored(connection, [gone[0].document_id])
+
+
+async def test_what_another_environment_has_or_had_lately_is_kept(world: World) -> None:
+    """Nothing goes that is current anywhere, was within the time that is kept, or that something current is made of."""
+    await world.materialize()
+    async with Session.open(world.settings, "demo", environment="pr") as other:
+        await other.materialize(local=True)
+    before = await world.contents()
+    await edit(world, range(10), "gamma")
+    assert (await gc(world)).let_go == 0
+    await edit(world, range(10), "delta")
+    assert (await gc(world, keep=timedelta(hours=1))).let_go == 0
+    assert (await gc(world)).let_go == 10 + 20 + 1
+    async with Session.open(world.settings, "demo", environment="pr") as other:
+        found = {(d.unit, d.name): d.content for d in await other.show("chunks")}
+    assert found == before["chunks"]
+
+
+async def test_a_crash_at_any_point_of_a_compaction_loses_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever was written before the transaction is garbage that the next gc removes; it then does what was left."""
+    await world.materialize()
+    await edit(world, range(9), "gamma")
+    before = await world.contents()
+
+    async def dies(*_: object) -> None:
+        raise RuntimeError("the process ends here")
+
+    for place in (
+        "assetcore.compaction.records.encode",
+        "assetcore.lineage.retention.compact",
+        "assetcore.lineage.retention.note_compaction",
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(place, dies if "encode" not in place else (lambda _: 1 / 0))
+            with pytest.raises((RuntimeError, ZeroDivisionError)):
+                await gc(world)
+        assert await world.contents() == before
+        async with world.open() as session:
+            assert not (await session.verify()).findings
+    assert (await gc(world)).compacted == 2
+    await gc(world)
+    await gc(world)
+    assert await world.contents() == before
+    assert len(packs(world, "chunks")) == 2
+    assert (await gc(world)) == Swept(False, 0, 0, ())
+
+
+async def test_a_rebuilt_catalog_knows_where_what_was_compacted_lies(world: World) -> None:
+    """P20 after a compaction: the records beside the packs give the same lineage."""
+    await world.materialize()
+    await edit(world, range(9), "gamma")
+    await gc(world)
+    await gc(world)
+    before = await world.contents()
+    compared = await verify_catalog(world.settings, say=print)
+    assert not [one for one in compared.tables if not one.same]
+    await rebuild_catalog(world.settings, replace=True, automatic_schema=False, say=print)
+    assert await world.contents() == before
+    assert await world.plan() == {}
+
+
+async def test_p17_an_asset_that_is_no_longer_declared_is_listed_until_gc_removes_it(world: World) -> None:
+    """A plan and `ls` name it with its units; what it was stays history, as long as that is kept."""
+    await world.materialize()
+    world.code(BODY.partition("@asset\nasync def report")[0])
+    async with world.open() as session:
+        assert (await session.plan()).orphans == {"report": 1}
+        assert [(i.asset, i.units) for i in await session.ls() if i.kind == "orphan"] == [("report", 1)]
+    assert (await gc(world, keep=None)).orphans == ("report",)
+    async with world.open() as session:
+        assert (await session.plan()).orphans == {}
+    assert (await gc(world)).let_go == 1
