@@ -65,13 +65,15 @@ fmt:                 ## format, and mend what ruff can
 bench:               ## measure (tests/bench)
 	@$(RUN) python -m tests.bench $(ARGS)
 
-lock:                ## resolve pyproject.toml again into requirements.lock, stack/s3.lock and stack/gateway.lock
+lock:                ## resolve pyproject.toml again into requirements.lock and the locks of stack/
 	@$(RUN) uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-header --quiet --upgrade -o requirements.lock
 	@$(RUN) uv pip compile --group s3-server --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-header --quiet --upgrade -o stack/s3.lock
 	@$(RUN) uv pip compile --group gateway --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-header --quiet --upgrade -o stack/gateway.lock
+	@$(RUN) uv pip compile pyproject.toml --extra docker --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-header --quiet --upgrade -o stack/image.lock
 
 dist:                ## wheel and sdist in dist/
 	@$(RUN) python -m hatchling build

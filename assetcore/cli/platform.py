@@ -248,7 +248,10 @@ def write_env(file: Path, *, compose: bool) -> None:
     text = re.sub(r"^(\w+)=$", lambda found: f"{found[1]}={secrets.token_hex(24)}", text, flags=re.MULTILINE)
     if not compose:
         text = re.sub(
-            r"^((?:DATABASE_URL|REDIS_URL|PREFECT_API_URL|ASSETCORE_STORAGE_\w+)=)", r"# \1", text, flags=re.MULTILINE
+            r"^((?:DATABASE_URL|REDIS_URL|PREFECT_API_URL|OPENAI_\w+|ASSETCORE_STORAGE_\w+)=)",
+            r"# \1",
+            text,
+            flags=re.MULTILINE,
         )
     with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as out:
         out.write(text)

@@ -1,0 +1,134 @@
+"""The files that others read: compose, Dockerfile, prefect.yaml, workflows. Checked by schemas and linters that come as packages."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+REPOSITORY = Path(__file__).parents[2]
+STACK = REPOSITORY / "stack"
+WORKFLOWS = sorted((REPOSITORY / ".github" / "workflows").glob("*.yml"))
+DOCKERFILE = (STACK / "Dockerfile").read_text()
+COMPOSE: dict[str, Any] = yaml.safe_load((STACK / "docker-compose.yml").read_text())
+ONCE = {"bucket"}
+"""Services that do something and end."""
+
+
+def tool(*command: str) -> str:
+    """What a tool of this environment says; nothing where it is content."""
+    program = Path(sys.executable).with_name(command[0])
+    done = subprocess.run(
+        [program, *command[1:]], cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False
+    )
+    return "" if done.returncode == 0 else done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("schema", "file"),
+    [("vendor.compose-spec", STACK / "docker-compose.yml"), *(("vendor.github-workflows", file) for file in WORKFLOWS)],
+    ids=lambda value: getattr(value, "name", value),
+)
+def test_a_file_fits_its_schema(schema: str, file: Path) -> None:
+    """The schemas are those that Docker and GitHub publish."""
+    assert tool("check-jsonschema", "--builtin-schema", schema, str(file)) == ""
+
+
+def test_the_dockerfile_has_no_finding() -> None:
+    """hadolint's rules, all of them."""
+    assert tool("hadolint", "stack/Dockerfile") == ""
+
+
+def test_images_are_hermetic_run_as_nobody_and_hold_no_secret() -> None:
+    """Packages come by hash and before any code, nothing is installed at start, and no secret is an ENV or ARG."""
+    stages = re.split(r"^FROM ", DOCKERFILE, flags=re.MULTILINE)[1:]
+    last = {re.search(r" AS ([\w-]+)", stage)[1]: stage for stage in stages}
+    for name in ("worker", "gateway"):
+        assert "USER 10001:10001" in last[name]
+        assert not re.search(r"^(RUN|ENTRYPOINT|CMD).*(pip|uv) ", last[name], re.MULTILINE)
+    for name in ("packages", "gateway-packages"):
+        assert "--require-hashes" in last[name]
+    assert last["packages"].index("image.lock ./") < last["packages"].index("COPY assetcore")
+    assert not re.search(r"^(ENV|ARG).*(KEY|PASSWORD|TOKEN|SECRET)", DOCKERFILE, re.MULTILINE)
+    ignored = (REPOSITORY / ".dockerignore").read_text().split()
+    assert ignored[0] == "*" or "*" in ignored
+    assert "**/.env" in ignored
+
+
+def test_the_locks_of_images_are_whole() -> None:
+    """Each package of image.lock has its version and hashes, and what is declared is in it."""
+    locked = dict(re.findall(r"^([a-z0-9._-]+)==(\S+)", (STACK / "image.lock").read_text(), re.MULTILINE))
+    declared = re.findall(
+        r'^    "([a-z0-9-]+)[\[>=<]',
+        (REPOSITORY / "pyproject.toml").read_text().partition("[project.opt")[0],
+        re.MULTILINE,
+    )
+    assert "prefect-docker" in locked
+    assert {name for name in declared if name not in locked} == set()
+    assert "index-url" not in (STACK / "image.lock").read_text()
+
+
+def test_every_service_says_how_it_is_and_keeps_what_it_has() -> None:
+    """Health checks, order by health, ports on 127.0.0.1, versions, and volumes for those that keep data."""
+    services = COMPOSE["services"]
+    assert {"postgres", "redis", "store", "bucket", "prefect", "worker", "gateway"} == set(services)
+    for name, service in services.items():
+        assert name in ONCE or "healthcheck" in service, name
+        assert all(port.startswith("127.0.0.1:") for port in service.get("ports", ()))
+        for other, condition in service.get("depends_on", {}).items():
+            wanted = "service_completed_successfully" if other in ONCE else "service_healthy"
+            assert condition["condition"] == wanted
+        image = service["image"]
+        assert not image.endswith(":latest"), image
+        assert ":" in image
+    for name in ("postgres", "redis", "store"):
+        assert any(volume.partition(":")[0] in COMPOSE["volumes"] for volume in services[name]["volumes"])
+    assert "pgvector" in services["postgres"]["image"]
+
+
+def test_compose_needs_only_the_env_that_is_written() -> None:
+    """Every variable has a default, or a line in stack/env.template; those without either would stop `docker compose`."""
+    text = (STACK / "docker-compose.yml").read_text()
+    known = set(re.findall(r"^(\w+)=", (STACK / "env.template").read_text(), re.MULTILINE))
+    needed = {name for name, default in re.findall(r"(?<!\$)\$\{(\w+)(:-[^}]*)?", text) if not default}
+    assert needed <= known
+    assert not re.search(r"(PASSWORD|SECRET|KEY): *[A-Za-z0-9]", text)
+
+
+def test_prefect_yaml_deploys_a_flow_that_is_there() -> None:
+    """The entrypoint is a flow of the package and takes these parameters; the image is the one that is built, secrets are blocks."""
+    file = yaml.safe_load((STACK / "prefect.yaml").read_text())
+    (built,) = [step for one in file["build"] for step in one.values()]
+    assert (built["dockerfile"], built["target"]) == ("stack/Dockerfile", "worker")
+    for deployment in file["deployments"]:
+        module, _, name = deployment["entrypoint"].rpartition(".")
+        tree = ast.parse((REPOSITORY / f"{module.replace('.', '/')}.py").read_text())
+        (flow,) = [n for n in tree.body if isinstance(n, ast.AsyncFunctionDef) and n.name == name]
+        assert set(deployment["parameters"]) <= {argument.arg for argument in flow.args.args}
+        variables = deployment["work_pool"]["job_variables"]
+        assert variables["image"] == "{{ image.image }}"
+        assert all("prefect.blocks.secret" in value for value in variables["env"].values())
+
+
+def test_a_tag_releases_images_and_packages() -> None:
+    """Checks first, then wheel and sdist to PyPI, images to GHCR, and the deployment where there is a Prefect."""
+    check, release = (
+        yaml.safe_load((REPOSITORY / ".github" / "workflows" / f"{n}.yml").read_text()) for n in ("check", "release")
+    )
+    assert set(check["jobs"]) == {"lint", "types", "check", "package"}
+    assert release[True]["push"]["tags"] == ["v*.*.*"]  # `on` is a truth value to YAML
+    assert set(release["jobs"]) == {"check", "version", "publish", "image", "deploy"}
+    for name in ("publish", "image"):
+        assert "check" in release["jobs"][name]["needs"]
+    told = str(release["jobs"]["image"])
+    assert "ghcr.io" in told
+    assert "secrets.GITHUB_TOKEN" in told
+    assert release["jobs"]["deploy"]["if"] == "vars.PREFECT_API_URL != ''"
+    targets = {one["target"] for one in release["jobs"]["image"]["strategy"]["matrix"]["include"]}
+    assert targets <= set(re.findall(r" AS ([\w-]+)", DOCKERFILE))
