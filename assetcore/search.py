@@ -29,13 +29,15 @@ import polars as pl
 from assetcore.documents import Document
 from assetcore.errors import AssetcoreError, UsageError
 
-__all__ = ["Hit", "SearchIndex", "search", "terms"]
+__all__ = ["Hit", "SearchIndex", "fused", "search", "shown", "terms"]
 
 BOOSTS = {"name": 2.0, "title": 3.0, "text": 1.0}
 SATURATION = 1.2
 """BM25's k1: how soon another occurrence of a word stops counting."""
 LENGTH_NORM = 0.75
 """BM25's b: how much a long field is discounted."""
+FUSION = 60
+"""How little the first ranks count more than the next: the usual constant of reciprocal rank fusion."""
 STORED_TEXT = 20_000
 """Characters of an entry's text that are kept to take snippets from; all of it is searched."""
 SNIPPET = 160
@@ -110,6 +112,26 @@ def search(indexes: SearchIndex | Sequence[SearchIndex], text: str, limit: int =
         Hit(row["name"], row["asset"], round(score, 3), row["title"], _snippet(row["text"], wanted))
         for score, row in best[: max(limit, 0)]
     ]
+
+
+def fused(rankings: Iterable[Sequence[tuple[str, str]]], limit: int) -> list[tuple[tuple[str, str], float]]:
+    """Several rankings of (asset, name) as one, with scores: reciprocal rank fusion (Cormack, Clarke and Buettcher, 2009)."""
+    scores: dict[tuple[str, str], float] = {}
+    for ranking in rankings:
+        for rank, key in enumerate(dict.fromkeys(ranking), 1):
+            scores[key] = scores.get(key, 0.0) + 1 / (FUSION + rank)
+    return sorted(scores.items(), key=lambda scored: (-scored[1], scored[0]))[: max(limit, 0)]
+
+
+def shown(indexes: Sequence[SearchIndex], asset: str, name: str, text: str, score: float) -> Hit:
+    """A document as a hit, with what the indexes know of it."""
+    wanted = {term for word in WORD.findall(text) for term in terms(word)}
+    for index in indexes:
+        found = index.tables["entries"].filter(pl.col("asset") == asset, pl.col("name") == name)
+        if found.height:
+            row = found.row(0, named=True)
+            return Hit(name, asset, round(score, 4), row["title"], _snippet(row["text"], wanted))
+    return Hit(name, asset, round(score, 4), "", "")
 
 
 @lru_cache(maxsize=100_000)

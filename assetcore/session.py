@@ -293,10 +293,10 @@ class Session:
         async with noting_damage(self.project):
             return await look.compare(self.project, one, other)
 
-    async def search(self, text: str, *, limit: int = 10) -> list[Hit]:
-        """The documents that answer these words best."""
+    async def search(self, text: str, *, limit: int = 10, filters: Mapping[str, Any] | None = None) -> list[Hit]:
+        """The documents that answer best, by their words and, where the project has vectors, by their meaning."""
         async with noting_damage(self.project):
-            return await look.search_project(self.project, text, limit)
+            return await look.search_project(self.project, text, limit, filters)
 
     async def scan(self, name: str) -> pl.LazyFrame:
         """The current documents of an asset as a lazy frame."""
@@ -531,8 +531,9 @@ class Session:
 
     async def _run(self, run: Run, plan: Plan, died: Sequence[str], *, local: bool) -> RunResult:
         steps = steps_of(plan, self.graph)
-        async with self._at_work(run, steps):
+        async with self._at_work(run, steps), self._gateway_soon(plan):
             flow_run = await (_without_prefect(run, steps) if local else self._as_flow(run, steps, plan, died))
+            await look.index_vectors(self.project, run.results)
         status = run.status
         planned = {a.asset: AssetResult(a.asset, fresh=a.fresh) for a in plan.assets}
         made = {n: r for n, r in run.results.items() if n in planned}
@@ -541,6 +542,20 @@ class Session:
         budget = run.budget
         stopped = f"{budget.limit.text} would be exceeded" if budget is not None and status == "stopped" else None
         return RunResult(run.id, flow_run, status, results, tuple(run.failures), _since(run.started), checks, stopped)
+
+    @asynccontextmanager
+    async def _gateway_soon(self, plan: Plan) -> AsyncIterator[None]:
+        """Start the embedded gateway where models will be asked, while what they are asked about is made."""
+        client = self.project.llm
+        asked = any(client.models.resolve(alias) in client.models.behind.values() for a in plan.assets if not a.idle
+                    for alias in self.graph.assets[a.asset].options.models)  # fmt: skip
+        starting = asyncio.create_task(client.gateway()) if asked else None
+        try:
+            yield
+        finally:
+            if starting is not None:  # what went wrong was told to whoever asked
+                await asyncio.wait({starting})
+                starting.cancelled() or starting.exception()
 
     async def _as_flow(
         self, run: Run, steps: Mapping[str, Sequence[str]], plan: Plan, died: Sequence[str]

@@ -9,6 +9,7 @@
     assetcore.cli.platform   init up down check clean db blocks deploy config completion
     assetcore.cli.flows      run
     assetcore.cli.scaffold   new
+    assetcore.cli.vectors    vectors ls trial best rebuild rollback
     assetcore.cli.show       tables and trees for people, drawn from the JSON answers
     assetcore.cli.progress   how far a run is
 
@@ -56,7 +57,7 @@ VERBS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "history": ("ask", "Show what was done to something, by which run, and why."),
         "show": ("ask", "Print a document, or list those of a unit or an asset."),
         "diff": ("ask", "Compare two documents, or one thing at two times."),
-        "search": ("ask", "Find documents by their words."),
+        "search": ("ask", "Find documents by words and by meaning."),
         "journal": ("trust", "Tell what was done, when, by whom and why."),
         "runs": ("ask", "List what ran, or show one run."),
         "trace": ("ask", "Show where the time of a run went, and its cost."),
@@ -65,6 +66,7 @@ VERBS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "materialize": ("make", "Make what is stale, and only that."),
         "export": ("make", "Write documents into a folder."),
         "verify": ("make", "Read what is stored: is it what lineage says?"),
+        "vectors": ("vectors", "Look after the indexes of vectors."),
         "gc": ("make", "Remove objects that nothing refers to."),
         "env": ("views", "Create, compare, promote and drop environments."),
         "run": ("flows", "Run a flow of the project, here or by a deployment."),

@@ -227,13 +227,26 @@ async def diff(call: Call, one: str, other: str | None) -> None:
 @verb()
 @click.argument("words", nargs=-1, required=True, metavar="TEXT")
 @click.option("--limit", type=click.IntRange(min=1), default=10, show_default=True, help="At most so many.")
-async def search(call: Call, words: tuple[str, ...], limit: int) -> None:
-    """Find documents by their words, the best first. The project declares what is searched: an asset of SearchIndex."""
+@click.option(
+    "--filter",
+    "filters",
+    multiple=True,
+    metavar="FIELD=VALUE",
+    help="Only what has this value; of one field several: any.",
+)
+async def search(call: Call, words: tuple[str, ...], limit: int, filters: tuple[str, ...]) -> None:
+    """Find documents by words and by meaning, the best first. The project declares what is searched: SearchIndex, Embedding.
+
+    \b
+    aipctl search "how does a context manager exit"
+    aipctl search slice --filter asset=clean --limit 3
+    """
     from assetcore.cli import show
 
     text = " ".join(words)
+    wanted = _filters(filters)
     async with call.opened() as session:
-        hits = [asdict(hit) for hit in await session.search(text, limit=limit)]
+        hits = [asdict(hit) for hit in await session.search(text, limit=limit, filters=wanted)]
     call.answer({"text": text, "hits": hits}, show.found)
 
 
@@ -326,3 +339,13 @@ def _print_to_terminal(call: Call, name: str, content: bytes, media_type: str) -
         ) from None
     visible = "".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in text)
     call.text(visible if visible.endswith("\n") else visible + "\n")
+
+
+def _filters(given: tuple[str, ...]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for one in given:
+        field, separator, value = one.partition("=")
+        if not (separator and field):
+            raise UsageError(f"--filter {one} is not FIELD=VALUE.", hint="aipctl search slice --filter asset=clean")
+        found.setdefault(field, []).append(value)
+    return found

@@ -26,6 +26,7 @@ __all__ = [
     "answer", "asset", "block", "borrowed", "check_result", "check_standing", "check_version", "collected", "commit", "damage",
     "definition", "document", "edge", "environment", "excerpt", "failure", "head", "journal", "journal_batch", "materialization",
     "metadata", "object_", "observation", "part", "project", "repeat", "run", "run_asset", "span", "spent", "subject_key",
+    "vector_generation", "vector_trial",
     "verified", "watermark",
 ]  # fmt: skip
 
@@ -409,4 +410,43 @@ subject_key = sa.Table(
     sa.Column("subject", BYTEA, primary_key=True, comment="the address of a source's unit"),
     sa.Column("key", BYTEA, nullable=False),
     comment="opens what the journal holds of a subject; destroyed when it is forgotten",
+)  # fmt: skip
+
+vector_generation = sa.Table(
+    "vector_generation", metadata,
+    sa.Column("id", sa.Integer, sa.Identity(), primary_key=True),
+    sa.Column("project", sa.Text, nullable=False),
+    sa.Column("environment", sa.Text, nullable=False),
+    sa.Column("asset", sa.Text, nullable=False),
+    sa.Column("model", sa.Text, nullable=False),
+    sa.Column("dimensions", sa.Integer, nullable=False),
+    sa.Column("created", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now()),
+    sa.Column("completed", sa.DateTime(timezone=True), comment="when it first held all documents, and began to answer"),
+    sa.Column("active", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("synced", sa.BigInteger, nullable=False, server_default="0", comment="the asset's commit that it was brought up to"),
+    sa.Column("indexed", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("parameters", JSONB, nullable=False),
+    sa.Index("ix_vector_generation_active", "project", "environment", "asset", unique=True, postgresql_where=sa.text("active")),
+    comment="derived: an index of an asset's vectors, by one model; its rows are in a table of its own",
+)  # fmt: skip
+
+vector_trial = sa.Table(
+    "vector_trial", metadata,
+    sa.Column("id", sa.Integer, sa.Identity(), primary_key=True),
+    sa.Column("project", sa.Text, nullable=False),
+    sa.Column("environment", sa.Text, nullable=False),
+    sa.Column("asset", sa.Text, nullable=False),
+    sa.Column("model", sa.Text, nullable=False),
+    sa.Column("at", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now()),
+    sa.Column("rows", sa.Integer, nullable=False),
+    sa.Column("questions", sa.Integer, nullable=False),
+    sa.Column("m", sa.Integer, nullable=False),
+    sa.Column("ef_construction", sa.Integer, nullable=False),
+    sa.Column("ef_search", sa.Integer, nullable=False),
+    sa.Column("recall", sa.Double, nullable=False, comment="of the ten nearest, the share that was found"),
+    sa.Column("p50_ms", sa.Double, nullable=False),
+    sa.Column("p95_ms", sa.Double, nullable=False),
+    sa.Column("build_seconds", sa.Double, nullable=False),
+    sa.Column("bytes", sa.BigInteger, nullable=False),
+    comment="what parameters of an index were tried, and how they did beside an exact search",
 )  # fmt: skip

@@ -28,6 +28,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from assetcore.documents import Document
+from assetcore.embeddings import Vector
 from assetcore.errors import AnswerError, UsageError
 from assetcore.llm.client import Answer, Client
 from assetcore.spending import spend
@@ -124,7 +125,7 @@ async def generate_structured(
 
 async def embed(
     texts: Sequence[Text], *, model: str = "embedder", dimensions: int | None = None, seconds: float = 120
-) -> list[list[float]]:
+) -> list[Vector]:
     """A vector for each text, in their order, all of one length.
 
     Texts are asked for together with those of other units that are made at the same time, some thousands of tokens at once. Raises
@@ -137,7 +138,7 @@ async def embed(
         traced.set(model=client.version(model), tokens=paid)
     if found:
         spend(tokens=paid, usd=sum(one.usd for one in found), model=client.version(model))
-    return [one.vector for one in found]
+    return [Vector(one.vector, client.version(model)) for one in found]
 
 
 async def _ask(

@@ -128,6 +128,8 @@ async def up(
     if "gateway" in needed | sooner:
         home.prepare()
         gateway.prepare(settings, home)
+        if not alive(remembered.get("gateway", Service())):
+            await asyncio.to_thread(gateway.install, home)  # takes a while, and other commands need not wait for it
     if not all(_runs(home, name, remembered, name in needed) for name in needed | sooner):
         home.prepare()
         async with home.lock(lambda: say("waiting for another command that starts or stops the services")):

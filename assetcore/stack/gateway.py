@@ -58,6 +58,14 @@ def prepare(settings: Settings, home: Home) -> None:
                 file.write_bytes(content)
 
 
+def install(home: Home) -> Path:
+    """The folder of the gateway's environment, which is made or brought up to date first; it has a lock of its own."""
+    otherwise = "Set OPENAI_BASE_URL and OPENAI_API_KEY to a LiteLLM gateway that runs."
+    venv = _folder(home) / "venv"
+    packages.environment(home, venv, "gateway.lock", "gateway: the environment of LiteLLM", otherwise)
+    return venv
+
+
 def outdated(home: Home, service: Service) -> bool:
     """Whether it was started with another configuration."""
     return service.folder != _configuration(_folder(home))
@@ -71,11 +79,10 @@ def settings_for(home: Home, service: Service) -> dict[str, str]:
 def start(home: Home, remembered: Service) -> Service:
     """Make the gateway's environment if it is not there, and start the gateway."""
     folder = _folder(home)
-    pid_file, venv = folder / "gateway.pid", folder / "venv"
-    if (running := _running(pid_file, venv)) is not None:
+    pid_file = folder / "gateway.pid"
+    if (running := _running(pid_file, folder / "venv")) is not None:
         stop(home, running)
-    otherwise = "Set OPENAI_BASE_URL and OPENAI_API_KEY to a LiteLLM gateway that runs."
-    packages.environment(home, venv, "gateway.lock", "gateway: the environment of LiteLLM", otherwise)
+    venv = install(home)
     port = free_port(remembered.port)
     variables = {"PATH": os.defpath, "HOME": str(folder), "LITELLM_MASTER_KEY": home.secret("gateway"), **OFFLINE}
     variables |= {

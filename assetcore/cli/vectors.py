@@ -1,0 +1,149 @@
+"""Vectors: which indexes of vectors are there, how well do they do, and which one answers?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from assetcore.cli.call import Call, verb
+from assetcore.errors import NothingSelectedError, UsageError
+
+if TYPE_CHECKING:
+    from assetcore.project import Project
+
+
+@click.group()
+def vectors() -> None:
+    """Look after the indexes of vectors: they are made of the embedding documents in the store, and can be made again of them."""
+
+
+def _numbers(context: click.Context, parameter: click.Parameter, text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(f"{parameter.opts[0]} {text} is not a list of numbers.", hint="Write: --m 16,32") from None
+
+
+@verb(group=vectors, name="ls")
+async def ls(call: Call) -> None:
+    """List the generations of each index: model, dimensions, which one answers."""
+    from assetcore import vectors as room
+
+    async with call.opened() as session:
+        found = await room.generations(session.project)
+    rows = [
+        {"asset": g.asset, "generation": g.id, "model": g.model, "dimensions": g.dimensions, "created": g.created.isoformat(),
+         "active": g.active, "complete": g.completed is not None, "indexed": g.indexed, **g.parameters}
+        for g in found
+    ]  # fmt: skip
+    call.answer({"generations": rows}, lambda answer: _table(answer["generations"], "There is no index yet."))
+
+
+@verb(group=vectors)
+@click.argument("asset", required=False)
+@click.option("--m", default="8,16,32", show_default=True, callback=_numbers, help="Neighbours of each vector.")
+@click.option(
+    "--ef-construction", default="80,200", show_default=True, callback=_numbers, help="Candidates when it is built."
+)
+@click.option(
+    "--ef-search", default="20,40,100,200", show_default=True, callback=_numbers, help="Candidates when it is asked."
+)
+@click.option("--questions", type=click.IntRange(min=1), default=100, show_default=True, help="How many are asked.")
+async def trial(
+    call: Call,
+    asset: str | None,
+    m: Sequence[int],
+    ef_construction: Sequence[int],
+    ef_search: Sequence[int],
+    questions: int,
+) -> None:
+    """Try parameters of the HNSW index beside an exact search, and keep what was measured.
+
+    \b
+    aipctl vectors trial --m 16,32 --ef-construction 80,200 --ef-search 40,100
+    """
+    from assetcore import vectors as room
+
+    async with call.opened() as session:
+        name = _asset(session.project, asset)
+        found = await room.trial(session.project, name, m, ef_construction, ef_search, questions)
+        chosen = await room.best(session.project, name)
+    answer = {"asset": name, "trials": [one.to_json() for one in found], "best": chosen and chosen.to_json()}
+    call.answer(answer, lambda given: _table([_short(one) for one in given["trials"]], "Nothing was tried."))
+
+
+@verb(group=vectors)
+@click.argument("asset", required=False)
+async def best(call: Call, asset: str | None) -> None:
+    """Say which parameters did best: the fastest with a recall@10 of at least 0.99. A new index is built with them."""
+    from assetcore import vectors as room
+
+    async with call.opened() as session:
+        name = _asset(session.project, asset)
+        chosen = await room.best(session.project, name)
+    if chosen is None:
+        raise NothingSelectedError(f"Nothing was tried for {name} yet.", hint="Try: aipctl vectors trial")
+    call.answer({"asset": name, "best": chosen.to_json()}, lambda answer: _table([_short(answer["best"])], ""))
+
+
+@verb(group=vectors)
+@click.argument("asset", required=False)
+async def rebuild(call: Call, asset: str | None) -> None:
+    """Make an index again of the documents in the store. No model is asked."""
+    from assetcore import vectors as room
+
+    async with call.opened() as session:
+        name = _asset(session.project, asset)
+        one = await room.rebuild(session.project, name)
+    if one is None:
+        raise NothingSelectedError(f"{name} is not made yet.", hint=f"Make it: aipctl materialize '+{name}'")
+    answer = {"asset": name, "generation": one.id, "model": one.model, "dimensions": one.dimensions}
+    call.answer(answer, lambda _: f"Generation {one.id} of {name} answers: {one.dimensions} numbers of {one.model}.")
+
+
+@verb(group=vectors)
+@click.argument("asset", required=False)
+@click.option("--to", "number", type=int, metavar="GENERATION", help="This generation; by default the one before.")
+async def rollback(call: Call, asset: str | None, number: int | None) -> None:
+    """Have an earlier generation of an index answer."""
+    from assetcore import vectors as room
+
+    async with call.opened() as session:
+        project = session.project
+        name = _asset(project, asset)
+        one = await (room.rollback(project, name) if number is None else room.activate(project, name, number))
+    answer = {"asset": name, "generation": one.id, "model": one.model, "dimensions": one.dimensions}
+    call.answer(answer, lambda _: f"Generation {one.id} of {name} answers: {one.dimensions} numbers of {one.model}.")
+
+
+def _asset(project: Project, given: str | None) -> str:
+    """The asset whose index is meant: the only one, where there is one."""
+    from assetcore import vectors as room
+
+    names = room.embeddings(project)
+    if given is None and len(names) == 1:
+        return names[0]
+    if given in names:
+        return given
+    known = ", ".join(names) or "none"
+    if given is None:
+        raise UsageError(f"{project.name} has {len(names)} assets of vectors: {known}.", hint="Name one of them.")
+    raise UsageError(f"{given} is no asset of vectors; {project.name} has: {known}.")
+
+
+def _short(one: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: one[name] for name in ("m", "ef_construction", "ef_search", "recall", "p50_ms", "p95_ms", "build_seconds")
+    }
+
+
+def _table(rows: list[dict[str, Any]], empty: str) -> Any:
+    from assetcore.cli import show
+
+    if not rows:
+        return empty
+    return show.table(
+        [show.words(key) for key in rows[0]], [{key: str(value) for key, value in row.items()} for row in rows]
+    )

@@ -1,0 +1,296 @@
+"""Vectors: which generation of an index answers, and which of its rows are nearest?
+
+    vector_generation   model, dimensions and parameters of each index there is, of an asset in an environment; one is active
+    vector_{id}         its rows: a table of its own, so that one is built, dropped and exchanged beside another
+    vector_trial        what parameters were tried, and how they did
+
+All of it is derived: the embedding documents are in the store, and names stand for project, environment and asset, so that nothing here
+depends on the numbers of other tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+
+import sqlalchemy as sa
+from pgvector.sqlalchemy import HALFVEC
+from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSONB, REAL, REGCLASS, insert
+
+from assetcore.lineage.commit import copy
+from assetcore.lineage.read import among
+from assetcore.lineage.schema import Connection, to_json
+from assetcore.lineage.tables import vector_generation as g
+from assetcore.lineage.tables import vector_trial as x
+
+__all__ = [
+    "EXACT", "Found", "Generation", "Row", "activate", "alone", "build_index", "count", "create", "documents", "drop", "forget_index",
+    "generations", "journal", "known", "nearest", "note", "remove", "sample", "size", "trials", "upsert",
+]  # fmt: skip
+
+EXACT = 5_000
+"""So many rows are looked at one by one: that takes milliseconds, and misses none."""
+DISTANCE = "halfvec_cosine_ops"
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """One index of an asset: what is in it was embedded by `model`. `synced` is the asset's commit that it was brought up to."""
+
+    id: int
+    asset: str
+    model: str
+    dimensions: int
+    created: datetime
+    completed: datetime | None
+    active: bool
+    synced: int
+    indexed: bool
+    parameters: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One vector, at its document's address; `document` is the version."""
+
+    address: bytes
+    document: int
+    name: str
+    fields: Mapping[str, Any]
+    vector: Sequence[float]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A row that is near: the nearer, the higher the score (cosine, at most 1)."""
+
+    name: str
+    fields: Mapping[str, Any]
+    score: float
+
+
+@lru_cache(maxsize=256)
+def _rows(number: int, dimensions: int) -> sa.Table:
+    return sa.Table(
+        f"vector_{number}", sa.MetaData(),
+        sa.Column("address", BYTEA, primary_key=True),
+        sa.Column("document", sa.BigInteger, nullable=False),
+        sa.Column("name", sa.Text, nullable=False),
+        sa.Column("fields", JSONB, nullable=False),
+        sa.Column("vector", HALFVEC(dimensions), nullable=False),
+        sa.Index(f"ix_vector_{number}_fields", "fields", postgresql_using="gin", postgresql_ops={"fields": "jsonb_path_ops"}),
+    )  # fmt: skip
+
+
+def _table(one: Generation) -> sa.Table:
+    return _rows(one.id, one.dimensions)
+
+
+def _index(one: Generation, m: int, ef_construction: int) -> sa.Index:
+    table = _rows.__wrapped__(one.id, one.dimensions)  # of its own: an index joins the table that it is declared on
+    options = {"m": m, "ef_construction": ef_construction}
+    return sa.Index(
+        _index_name(one),
+        table.c.vector,
+        postgresql_using="hnsw",
+        postgresql_with=options,
+        postgresql_ops={"vector": DISTANCE},
+    )
+
+
+def _index_name(one: Generation) -> str:
+    return f"ix_vector_{one.id}_hnsw"
+
+
+async def alone(connection: Connection, project: str, environment: str, asset: str) -> None:
+    """One at a time brings an asset's index up to date, until the end of the transaction."""
+    key = sa.func.hashtextextended(f"vectors/{project}/{environment}/{asset}", 0)
+    await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(key)))
+
+
+async def generations(
+    connection: Connection, project: str, environment: str, asset: str | None = None
+) -> list[Generation]:
+    """The generations there are, the newest first."""
+    shown = [g.c[name] for name in Generation.__slots__]
+    query = sa.select(*shown).where(g.c.project == project, g.c.environment == environment).order_by(g.c.id.desc())
+    rows = await connection.execute(query if asset is None else query.where(g.c.asset == asset))
+    return [Generation(*row) for row in rows]
+
+
+async def create(
+    connection: Connection, project: str, environment: str, asset: str, model: str, dimensions: int, parameters: Mapping[str, int]
+) -> Generation:  # fmt: skip
+    """A new generation, empty and not active, with a table of its own."""
+    values = {
+        "project": project, "environment": environment, "asset": asset, "model": model, "dimensions": dimensions,
+        "parameters": dict(parameters),
+    }  # fmt: skip
+    shown = [g.c[name] for name in Generation.__slots__]
+    one = Generation(*(await connection.execute(sa.insert(g).values(values).returning(*shown))).one())
+    await connection.run_sync(_table(one).create)
+    return one
+
+
+async def drop(connection: Connection, one: Generation) -> None:
+    """Remove a generation with its rows."""
+    await connection.run_sync(lambda sync: _table(one).drop(sync, checkfirst=True))
+    await connection.execute(sa.delete(g).where(g.c.id == one.id))
+
+
+async def known(connection: Connection, one: Generation) -> dict[bytes, int] | None:
+    """The version of the document at each address; None where the table is gone."""
+    c = _table(one).c
+    there = await connection.run_sync(lambda sync: sa.inspect(sync).has_table(_table(one).name))
+    if not there:
+        return None
+    rows = await connection.execute(sa.select(c.address, c.document))
+    return {row.address: row.document for row in rows}
+
+
+async def upsert(connection: Connection, one: Generation, rows: Sequence[Row]) -> None:
+    """Write rows; one that is there is replaced. By COPY into a table of the transaction's own: drivers know no halfvec."""
+    if not rows:
+        return
+    table = _table(one)
+    staged = sa.Table(
+        f"staged_{one.id}", sa.MetaData(),
+        *(sa.Column(name, table.c[name].type) for name in ("address", "document", "name")),
+        sa.Column("fields", JSONB), sa.Column("vector", ARRAY(REAL)), prefixes=["TEMPORARY"],
+    )  # fmt: skip
+    await connection.run_sync(staged.create)
+    await copy(
+        connection, staged, [(r.address, r.document, r.name, to_json(dict(r.fields)), list(r.vector)) for r in rows]
+    )
+    names = [column.name for column in table.columns]
+    source = sa.select(*(sa.cast(staged.c[n], table.c[n].type) if n == "vector" else staged.c[n] for n in names))
+    statement = insert(table).from_select(names, source)
+    replaced = {n: statement.excluded[n] for n in names if n != "address"}
+    await connection.execute(statement.on_conflict_do_update(index_elements=["address"], set_=replaced))
+    await connection.run_sync(staged.drop)
+
+
+async def remove(connection: Connection, one: Generation, addresses: Sequence[bytes]) -> None:
+    """Remove the rows at these addresses."""
+    if addresses:
+        await connection.execute(sa.delete(_table(one)).where(among(_table(one).c.address, addresses, BYTEA)))
+
+
+async def build_index(connection: Connection, one: Generation, m: int, ef_construction: int) -> None:
+    """Build the HNSW index, which takes a while."""
+    memory = sa.func.set_config("maintenance_work_mem", "256MB", True)
+    await connection.execute(sa.select(memory, sa.func.set_config("max_parallel_maintenance_workers", "2", True)))
+    await connection.run_sync(_index(one, m, ef_construction).create)
+    await connection.execute(sa.update(g).where(g.c.id == one.id).values(indexed=True))
+
+
+async def forget_index(connection: Connection, one: Generation) -> None:
+    """Remove the HNSW index."""
+    await connection.run_sync(lambda sync: _index(one, 16, 64).drop(sync, checkfirst=True))
+    await connection.execute(sa.update(g).where(g.c.id == one.id).values(indexed=False))
+
+
+async def note(connection: Connection, one: Generation, **values: Any) -> None:
+    """Write down something of a generation."""
+    await connection.execute(sa.update(g).where(g.c.id == one.id).values(values))
+
+
+async def activate(connection: Connection, project: str, environment: str, one: Generation) -> None:
+    """From the end of the transaction on, this generation answers."""
+    mine = (g.c.project == project, g.c.environment == environment, g.c.asset == one.asset)
+    await connection.execute(sa.update(g).where(*mine, g.c.active).values(active=False))
+    await connection.execute(sa.update(g).where(g.c.id == one.id).values(active=True))
+
+
+async def count(connection: Connection, one: Generation, limit: int | None = None, **filters: Any) -> int:
+    """How many rows match; not more than `limit` are counted."""
+    matching = sa.select(sa.literal(1)).select_from(_table(one)).where(*_where(one, filters)).limit(limit).subquery()
+    return int((await connection.execute(sa.select(sa.func.count()).select_from(matching))).scalar_one())
+
+
+async def nearest(
+    connection: Connection, one: Generation, vector: Sequence[float], k: int, filters: Mapping[str, Any], *, exact: bool | None = None,
+    ef_search: int | None = None,
+) -> list[Found]:  # fmt: skip
+    """The `k` rows that are nearest among those that match, or all of them where they are fewer.
+
+    HNSW looks at neighbours and then at the filter. It therefore goes on looking until there are enough; where few rows match, or it
+    still gave too few, all of them are looked at.
+    """
+    if exact is None:
+        matching = await count(connection, one, EXACT + 1, **filters)
+        exact = not one.indexed or matching <= EXACT
+    table = _table(one)
+    given = sa.cast(sa.cast(sa.literal(_text(vector)), sa.Text), HALFVEC(one.dimensions))
+    distance = table.c.vector.cosine_distance(given)
+    query = sa.select(table.c.name, table.c.fields, distance.label("distance")).where(*_where(one, filters)).limit(k)
+    if exact:
+        rows = (
+            await connection.execute(query.order_by(distance + 0, table.c.name))
+        ).all()  # what is added keeps the index out
+    else:
+        wanted = max(ef_search or one.parameters.get("ef_search", 100), k)
+        settings = {
+            "hnsw.ef_search": min(wanted, 1000),
+            "hnsw.iterative_scan": "strict_order",
+            "hnsw.max_scan_tuples": 2**31 - 1,
+            "enable_seqscan": "off",
+        }
+        for name, value in settings.items():
+            await connection.execute(sa.select(sa.func.set_config(name, str(value), True)))
+        rows = (await connection.execute(query.order_by(distance))).all()
+        if len(rows) < k:
+            return await nearest(connection, one, vector, k, filters, exact=True)
+    return [Found(name, fields, round(1 - (found or 0.0), 6)) for name, fields, found in rows]
+
+
+async def documents(connection: Connection, one: Generation, filters: Mapping[str, Any]) -> set[tuple[str, str]]:
+    """What the rows that match stand for: asset and document."""
+    fields = _table(one).c.fields
+    query = sa.select(fields["asset"].astext, fields["document"].astext).where(*_where(one, filters)).distinct()
+    return {(asset, document) for asset, document in await connection.execute(query)}
+
+
+async def sample(connection: Connection, one: Generation, rows: int) -> list[list[float]]:
+    """The vectors of some rows, always the same while the rows are."""
+    table = _table(one)
+    query = sa.select(sa.cast(table.c.vector, sa.Text)).order_by(sa.func.md5(table.c.name)).limit(rows)
+    return [
+        [float(number) for number in text.strip("[]").split(",")]
+        for text in (await connection.execute(query)).scalars()
+    ]
+
+
+async def size(connection: Connection, one: Generation) -> int:
+    """Bytes of the HNSW index."""
+    found = await connection.execute(sa.select(sa.func.pg_relation_size(sa.cast(_index_name(one), REGCLASS))))
+    return int(found.scalar_one())
+
+
+async def journal(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Keep what trials measured."""
+    await connection.execute(sa.insert(x), [dict(row) for row in rows])
+
+
+async def trials(connection: Connection, project: str, environment: str, asset: str) -> list[dict[str, Any]]:
+    """What was tried, the latest first."""
+    mine = (x.c.project == project, x.c.environment == environment, x.c.asset == asset)
+    rows = await connection.execute(sa.select(x).where(*mine).order_by(x.c.id.desc()))
+    return [dict(row._mapping) for row in rows]
+
+
+def _where(one: Generation, filters: Mapping[str, Any]) -> list[sa.ColumnElement[bool]]:
+    """Each field is one of the values that are given for it."""
+    fields = _table(one).c.fields
+    found = []
+    for name, value in filters.items():
+        values = value if isinstance(value, list | tuple | set | frozenset) else [value]
+        found.append(sa.or_(*(fields.contains({name: v}) for v in values)))
+    return found
+
+
+def _text(vector: Sequence[float]) -> str:
+    return "[" + ",".join(map(repr, map(float, vector))) + "]"

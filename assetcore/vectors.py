@@ -1,0 +1,361 @@
+"""Vectors: which documents are nearest to a vector, and which index says so?
+
+The embedding documents of an asset, in the store, are the truth; an index in Postgres is derived of them, without a call of a model:
+
+    sync      the index is brought up to what the asset currently is; only what is new or changed is read
+    search    the nearest `k` rows, under any filter
+    rebuild   the index is made again, from nothing
+    rollback  the generation before answers again
+    trial     parameters are tried beside an exact search, and journaled; `best` says which did best
+
+An index has a **generation** for each model that its documents are of. While documents of another model come in, the generation
+before goes on answering; when the new one holds them all, it takes its place in one transaction.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import product
+from typing import Any
+
+from assetcore.documents import Document
+from assetcore.embeddings import Embedding
+from assetcore.errors import NothingSelectedError, UsageError
+from assetcore.lineage import read
+from assetcore.lineage import vectors as index
+from assetcore.lineage.vectors import EXACT, Found, Generation, Row
+from assetcore.project import Project
+
+__all__ = [
+    "Trial", "activate", "active", "ask", "best", "embeddings", "generations", "matching", "rebuild", "rollback", "similarity_search",
+    "sync",
+    "sync_all", "trial",
+]  # fmt: skip
+
+DEFAULTS = {"m": 16, "ef_construction": 80, "ef_search": 100}
+KEPT = 2
+"""Generations of an asset that stay: the one that answers, and the one before, to go back to."""
+PART = 2000
+"""Documents that are read at once."""
+K = 10
+QUESTION_SECONDS = 60
+ENOUGH = 0.99
+"""A recall@10 that is good enough: of the parameters that reach it the fastest are the best."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """How an index with these parameters did beside an exact search."""
+
+    asset: str
+    model: str
+    rows: int
+    questions: int
+    m: int
+    ef_construction: int
+    ef_search: int
+    recall: float
+    p50_ms: float
+    p95_ms: float
+    build_seconds: float
+    bytes: int
+
+    @property
+    def parameters(self) -> dict[str, int]:
+        return {"m": self.m, "ef_construction": self.ef_construction, "ef_search": self.ef_search}
+
+    def to_json(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+def embeddings(project: Project) -> list[str]:
+    """The assets whose documents are vectors."""
+    return [
+        name
+        for name, asset in project.graph.assets.items()
+        if asset.output.form == "document" and issubclass(asset.output.document_type, Embedding)
+    ]
+
+
+async def active(project: Project, asset: str) -> Generation:
+    """The generation that answers, brought up to what the asset is. Raises NothingSelectedError where there is none yet."""
+    found = await sync(project, asset)
+    if found is None:
+        raise NothingSelectedError(f"{asset} is not made yet.", hint=f"Make it: aipctl materialize '+{asset}'")
+    return found
+
+
+async def similarity_search(
+    project: Project, asset: str, query_vector: Sequence[float], filter_fields: Mapping[str, Any] | None = None, k: int = K,
+    *, exact: bool | None = None,
+) -> list[Found]:  # fmt: skip
+    """The `k` rows of an asset's index that are nearest to a vector, the nearest first; fewer only where fewer match.
+
+    `filter_fields` gives for each field the value, or a list of values, that a row must have. Raises UsageError for a field that the
+    asset's documents do not have, or a vector of another length than theirs.
+    """
+    one = await active(project, asset)
+    filters = dict(filter_fields or {})
+    fields = _fields(project, asset)
+    if unknown := sorted(filters.keys() - set(fields)):
+        raise UsageError(
+            f"{asset} has no field {unknown[0]!r}; it has: {', '.join(fields)}.", hint="Filter by one of these."
+        )
+    if len(query_vector) != one.dimensions:
+        raise UsageError(
+            f"{asset} holds vectors of {one.dimensions} numbers ({one.model}), and was asked for one of {len(query_vector)}.",
+            hint="Ask with a vector of the same model.",
+        )
+    async with project.engine.begin() as connection:
+        return await index.nearest(connection, one, query_vector, max(k, 1), filters, exact=exact)
+
+
+async def ask(
+    project: Project, asset: str, text: str, filter_fields: Mapping[str, Any] | None = None, k: int = K
+) -> list[Found]:
+    """The `k` rows that are nearest to a text, embedded by the model that the index is of.
+
+    Raises UsageError where the gateway does not have that model any more, GatewayError where it cannot be asked.
+    """
+    one = await active(project, asset)
+    models = await project.llm.learn()
+    aliases = [*project.graph.assets[asset].options.models, *models.behind]
+    alias = next((a for a in aliases if models.resolve(a) == one.model), None)
+    if alias is None:
+        raise UsageError(
+            f"The index of {asset} is of {one.model or 'a model without a name'}, which {models.place} does not have.",
+            hint=f"Make it again with the present one: aipctl materialize '+{asset}'",
+        )
+    [found] = await project.llm.embed([text], alias, None, QUESTION_SECONDS)
+    return await similarity_search(project, asset, found.vector, filter_fields, k)
+
+
+async def sync(project: Project, asset: str) -> Generation | None:
+    """Bring the index up to what the asset currently is; returns the generation that answers, if there is one."""
+    names = (project.name, project.environment, asset)
+    async with project.engine.connect() as connection:
+        last = (await read.watermark(connection, project.environment_id, project.asset_ids[asset])).changed
+        found = await index.generations(connection, *names)
+    current = _active(found)
+    if current is not None and current.synced == last:
+        return current
+    async with project.engine.begin() as connection:
+        await index.alone(connection, *names)
+        identifier = project.asset_ids[asset]
+        last = (await read.watermark(connection, project.environment_id, identifier)).changed
+        documents = (await read.current_documents(connection, project.environment_id, [identifier]))[identifier]
+        wanted = dict(documents.select("address", "document").iter_rows())
+        found = await index.generations(connection, *names)
+        held: dict[int, dict[bytes, int]] = {}
+        for one in list(found):
+            rows = await index.known(connection, one)
+            if rows is None:  # somebody dropped the table
+                await index.drop(connection, one)
+                found.remove(one)
+            else:
+                held[one.id] = rows
+        missing = {a: d for a, d in wanted.items() if not any(rows.get(a) == d for rows in held.values())}
+        found = await _take_in(project, connection, asset, found, held, missing)
+        return await _settle(project, connection, asset, found, held, wanted, last)
+
+
+async def rebuild(project: Project, asset: str) -> Generation | None:
+    """Make the index again of the documents in the store; no model is asked."""
+    names = (project.name, project.environment, asset)
+    async with project.engine.begin() as connection:
+        await index.alone(connection, *names)
+        for one in await index.generations(connection, *names):
+            await index.drop(connection, one)
+    return await sync(project, asset)
+
+
+async def rollback(project: Project, asset: str) -> Generation:
+    """Have the generation before the present one answer. Raises UsageError where there is none."""
+    names = (project.name, project.environment, asset)
+    async with project.engine.connect() as connection:
+        found = await index.generations(connection, *names)
+    current = _active(found)
+    earlier = [one for one in found if current is not None and one.id < current.id and one.completed is not None]
+    if not earlier:
+        raise UsageError(f"{asset} has no earlier generation to go back to.", hint="See: aipctl vectors ls")
+    return await activate(project, asset, earlier[0].id)
+
+
+async def activate(project: Project, asset: str, number: int) -> Generation:
+    """Have one of the generations answer, by its number. Raises UsageError for one that there is not, or that is not complete."""
+    names = (project.name, project.environment, asset)
+    async with project.engine.begin() as connection:
+        await index.alone(connection, *names)
+        found = {one.id: one for one in await index.generations(connection, *names) if one.completed is not None}
+        if number not in found:
+            known = ", ".join(map(str, found)) or "none"
+            raise UsageError(
+                f"{asset} has no complete generation {number}; there are: {known}.", hint="See: aipctl vectors ls"
+            )
+        await index.activate(connection, project.name, project.environment, found[number])
+        after = await index.generations(connection, *names)
+    return next(one for one in after if one.id == number)
+
+
+async def generations(project: Project) -> list[Generation]:
+    """All generations of the project's indexes, the newest first."""
+    async with project.engine.connect() as connection:
+        return await index.generations(connection, project.name, project.environment)
+
+
+async def trial(
+    project: Project, asset: str, m: Sequence[int] = (8, 16, 32), ef_construction: Sequence[int] = (80, 200),
+    ef_search: Sequence[int] = (20, 40, 100, 200), questions: int = 100,
+) -> list[Trial]:  # fmt: skip
+    """Try each combination on a copy of the index, with questions that lie between two documents of the corpus; all is journaled."""
+    if bad := [(one, ef) for one, ef in product(m, ef_construction) if not (2 <= one <= 100 and 2 * one <= ef <= 1000)]:
+        raise UsageError(
+            f"m={bad[0][0]} and ef_construction={bad[0][1]} do not go together.",
+            hint="m is 2 to 100, and ef_construction 2m to 1000.",
+        )
+    one = await active(project, asset)
+    names = (project.name, project.environment, asset)
+    found: list[Trial] = []
+    async with project.engine.connect() as connection:
+        transaction = await connection.begin()  # never committed: nobody sees the indexes that are tried
+        rows = await index.count(connection, one)
+        if rows < K:
+            raise UsageError(f"{asset} has {rows} vectors, which are too few to try anything.", hint=f"It takes {K}.")
+        asked = _between(await index.sample(connection, one, 2 * min(questions, rows)))
+        # The score of the tenth: of documents that are equally near, either is right.
+        tenth = [(await index.nearest(connection, one, v, K, {}, exact=True))[-1].score for v in asked]
+        if one.indexed:
+            await index.forget_index(connection, one)
+        for this_m, construction in product(m, ef_construction):
+            started = time.perf_counter()
+            await index.build_index(connection, one, this_m, construction)
+            built, size = time.perf_counter() - started, await index.size(connection, one)
+            for search in ef_search:
+                recall, times = 0.0, []
+                for vector, least in zip(asked, tenth, strict=True):
+                    begun = time.perf_counter()
+                    hits = await index.nearest(connection, one, vector, K, {}, exact=False, ef_search=search)
+                    times.append(1000 * (time.perf_counter() - begun))
+                    recall += sum(hit.score >= least for hit in hits) / K
+                times.sort()
+                found.append(
+                    Trial(
+                        asset, one.model, rows, len(asked), this_m, construction, search, round(recall / len(asked), 4),
+                        round(times[len(times) // 2], 3), round(times[int(len(times) * 0.95)], 3), round(built, 3), size,
+                    )
+                )  # fmt: skip
+            await index.forget_index(connection, one)
+        await transaction.rollback()
+    async with project.engine.begin() as connection:
+        await index.journal(connection, [{"project": names[0], "environment": names[1], **t.to_json()} for t in found])
+    return found
+
+
+async def best(project: Project, asset: str) -> Trial | None:
+    """The fastest of those parameters that find enough, or those that find the most; of the model that answers."""
+    async with project.engine.connect() as connection:
+        rows = await index.trials(connection, project.name, project.environment, asset)
+        current = _active(await index.generations(connection, project.name, project.environment, asset))
+    tried = [Trial(**{name: row[name] for name in Trial.__slots__}) for row in rows]
+    mine = [one for one in tried if current is None or one.model == current.model] or tried
+    if not mine:
+        return None
+    enough = [one for one in mine if one.recall >= ENOUGH]
+    return min(enough, key=lambda one: one.p50_ms) if enough else max(mine, key=lambda one: (one.recall, -one.p50_ms))
+
+
+async def _take_in(
+    project: Project, connection: Any, asset: str, found: list[Generation], held: dict[int, dict[bytes, int]],
+    missing: Mapping[bytes, int],
+) -> list[Generation]:  # fmt: skip
+    """Read documents that no generation has, and write each to that of its model, which is made where there is none."""
+    names = (project.name, project.environment, asset)
+    kind = project.graph.assets[asset].output.document_type
+    shown = _fields(project, asset)
+    addresses = list(missing)
+    for begin in range(0, len(addresses), PART):
+        part = addresses[begin : begin + PART]
+        stored = await read.stored(connection, [missing[a] for a in part])
+        documents: list[Document] = await project.reader.documents([stored[missing[a]] for a in part], kind)
+        by_model: dict[tuple[str, int], list[Row]] = {}
+        for address, one in zip(part, documents, strict=True):
+            assert isinstance(one, Embedding)
+            vector, values = one.vector, one.field_values()
+            fields = {name: values[name] for name in shown}
+            by_model.setdefault((one.model, len(vector)), []).append(
+                Row(address, missing[address], one.name, fields, vector)
+            )
+        for (model, dimensions), rows in by_model.items():
+            target = next((o for o in found if (o.model, o.dimensions) == (model, dimensions)), None)
+            if target is None:
+                chosen = await best(project, asset)
+                parameters = chosen.parameters if chosen is not None else DEFAULTS
+                target = await index.create(connection, *names, model, dimensions, parameters)
+                found.insert(0, target)
+                held[target.id] = {}
+            await index.upsert(connection, target, rows)
+            held[target.id] |= {row.address: row.document for row in rows}
+    return found
+
+
+async def _settle(
+    project: Project, connection: Any, asset: str, found: list[Generation], held: Mapping[int, Mapping[bytes, int]],
+    wanted: Mapping[bytes, int], last: int,
+) -> Generation | None:  # fmt: skip
+    """Take out what is gone, index what has become large, and let a generation answer when it has come to hold all documents."""
+    complete: Generation | None = None
+    for one in found:
+        rows = held[one.id]
+        await index.remove(connection, one, [address for address in rows if address not in wanted])
+        if len(rows) > EXACT and not one.indexed:
+            await index.build_index(connection, one, one.parameters["m"], one.parameters["ef_construction"])
+        await index.note(connection, one, synced=last)
+        if one.completed is None and wanted and all(rows.get(a) == d for a, d in wanted.items()):
+            complete = one
+    if complete is not None:
+        await index.note(connection, complete, completed=datetime.now(UTC))
+        await index.activate(connection, project.name, project.environment, complete)
+    after = await index.generations(connection, project.name, project.environment, asset)
+    current = _active(after)
+    finished = [one for one in after if one.completed is not None and one != current]
+    for one in finished[KEPT - 1 :]:
+        await index.drop(connection, one)
+    return current
+
+
+def _active(found: Sequence[Generation]) -> Generation | None:
+    return next((one for one in found if one.active), None)
+
+
+def _fields(project: Project, asset: str) -> list[str]:
+    """What the rows of an asset's index can be filtered by."""
+    return [name for name in project.graph.assets[asset].output.document_type.field_names() if name != "model"]
+
+
+def _between(vectors: Sequence[Sequence[float]]) -> list[list[float]]:
+    """The middle of each two."""
+    half = len(vectors) // 2
+    return [
+        [(a + b) / 2 for a, b in zip(one, other, strict=True)]
+        for one, other in zip(vectors[:half], vectors[half:], strict=False)
+    ]
+
+
+async def matching(project: Project, names: Sequence[str], filters: Mapping[str, Any]) -> set[tuple[str, str]]:
+    """What stands behind the rows that match, in all these indexes: asset and document."""
+    found: set[tuple[str, str]] = set()
+    for name in names:
+        one = await sync(project, name)
+        if one is not None:
+            async with project.engine.connect() as connection:
+                found |= await index.documents(connection, one, filters)
+    return found
+
+
+async def sync_all(project: Project, names: Sequence[str]) -> None:
+    """Bring the indexes of these assets up to date."""
+    for name in sorted(names):
+        await sync(project, name)

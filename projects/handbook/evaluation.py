@@ -1,0 +1,25 @@
+"""Evaluation: which vectors are near, and how does a share look?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def nearest(vectors: Sequence[Sequence[float]], asked: Sequence[Sequence[float]], rows: int = 50) -> list[list[int]]:
+    """For each vector that is asked about, the numbers of those that are nearest to it, by cosine."""
+    import numpy as np  # 0.2 s, and only where something is compared
+
+    of, about = (np.array(one, np.float32) for one in (vectors, asked))
+    of, about = (one / np.linalg.norm(one, axis=1, keepdims=True) for one in (of, about))
+    return np.argsort(-(about @ of.T), axis=1, kind="stable")[:, :rows].tolist()
+
+
+def bars(title: str, shares: dict[str, float]) -> str:
+    """Shares as an SVG of bars."""
+    drawn = "".join(
+        f'<text x="0" y="{y + 15}">{name}</text><rect x="90" y="{y}" width="{300 * share:.0f}" height="20" fill="#4b7bb5"/>'
+        f'<text x="{98 + 300 * share:.0f}" y="{y + 15}">{share:.1%}</text>'
+        for y, (name, share) in zip(range(30, 30 + 30 * len(shares), 30), shares.items(), strict=True)
+    )
+    size = f'width="460" height="{40 + 30 * len(shares)}" font-family="sans-serif" font-size="14"'
+    return f'<svg xmlns="http://www.w3.org/2000/svg" {size}><text x="0" y="18">{title}</text>{drawn}</svg>\n'

@@ -1,0 +1,232 @@
+"""Vectors: the index is derived of documents, finds the nearest under any filter, and changes hands in one transaction."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
+import sqlalchemy as sa
+
+from assetcore import vectors
+from assetcore.embeddings import Embedding, Vector
+from assetcore.errors import NothingSelectedError, UsageError
+from assetcore.lineage import schema
+from assetcore.lineage import vectors as index
+from assetcore.lineage.vectors import Row
+from assetcore.session import Session
+from assetcore.settings import Settings
+from tests.integration.gateway import KEY, FakeGateway, Reply, fake_gateway
+from tests.integration.world import HEAD, World
+
+pytestmark = pytest.mark.integration
+
+BODY = (
+    HEAD
+    + """
+from assetcore import SearchIndex, llm
+from assetcore.embeddings import Embedding
+
+class TopicVector(Embedding):
+    letter: str
+
+@asset(models=["embedder"])
+async def vectors(topic: Topic = each(topics)) -> TopicVector:
+    [vector] = await llm.embed([topic.text])
+    return TopicVector.of(topic.stem, vector, asset="topics", document=topic.name, letter=topic.name[0])
+
+@asset
+async def words(topics: pl.DataFrame = collect(topics)) -> SearchIndex:
+    return SearchIndex.build("topics", topics.select("name", "text", asset=pl.lit("topics")))
+"""
+)
+NAMES = ("ant", "ape", "bee", "cow")
+
+
+@pytest.fixture
+async def gateway() -> AsyncIterator[FakeGateway]:
+    async with fake_gateway() as found:
+        yield found
+
+
+@pytest.fixture
+def world(settings: Settings, gateway: FakeGateway) -> World:
+    world = World(settings.using("test", openai_base_url=gateway.url, openai_api_key=KEY))
+    world.code(BODY, head="")
+    for name in NAMES:
+        world.document(f"{name}.txt", f"all about the {name}")
+    return world
+
+
+@pytest.fixture
+async def opened(world: World) -> AsyncIterator[Session]:
+    """The world, made, and open."""
+    await world.materialize()
+    async with world.open() as session:
+        yield session
+
+
+async def test_the_nearest_documents_are_found_under_filters(opened: Session, gateway: FakeGateway) -> None:
+    """By the documents' typed fields, one value or any of several; fewer than asked for only where there are fewer."""
+    asked = gateway.vector("all about the bee")
+    found = await vectors.similarity_search(opened.project, "vectors", asked, k=2)
+    assert (found[0].name, found[0].score) == ("bee", pytest.approx(1, abs=1e-3))
+    assert len(found) == 2
+    by_letter = await vectors.similarity_search(opened.project, "vectors", asked, {"letter": "a"}, k=10)
+    assert {one.name for one in by_letter} == {"ant", "ape"}
+    several = await vectors.similarity_search(
+        opened.project, "vectors", asked, {"letter": ["a", "c"], "asset": "topics"}, k=10
+    )
+    assert {one.name for one in several} == {"ant", "ape", "cow"}
+
+
+async def test_what_cannot_be_asked_is_told(opened: Session) -> None:
+    """A field that the documents do not have, and a vector of another length."""
+    with pytest.raises(UsageError, match="no field 'colour'; it has: asset, document, letter"):
+        await vectors.similarity_search(opened.project, "vectors", [0.0] * 8, {"colour": "red"})
+    with pytest.raises(UsageError, match=r"vectors of 8 numbers .* asked for one of 3"):
+        await vectors.similarity_search(opened.project, "vectors", [1.0, 2.0, 3.0])
+
+
+async def test_an_index_that_is_not_made_yet(world: World) -> None:
+    """Says how to make it."""
+    async with world.open() as session:
+        with pytest.raises(NothingSelectedError, match="vectors is not made yet"):
+            await vectors.similarity_search(session.project, "vectors", [0.0] * 8)
+
+
+async def test_only_what_changed_is_asked_for(world: World, gateway: FakeGateway) -> None:
+    """A changed document is a row that is replaced, a new one is added, one that is gone leaves."""
+    await world.materialize()
+    world.document("bee.txt", "all about honey")
+    world.document("dog.txt", "all about the dog")
+    world.remove("cow.txt")
+    asked = len(gateway.asked)
+    await world.materialize()
+    assert sorted(text for q in gateway.asked[asked:] for text in q[1]["input"]) == [
+        "all about honey",
+        "all about the dog",
+    ]
+    async with world.open() as session:
+        found = await vectors.similarity_search(session.project, "vectors", gateway.vector("all about honey"), k=10)
+        assert found[0].name == "bee"
+        assert {one.name for one in found} == {"ant", "ape", "bee", "dog"}
+        assert len(await vectors.generations(session.project)) == 1
+
+
+async def test_a_lost_index_is_made_again_without_a_model(opened: Session, gateway: FakeGateway) -> None:
+    """A table that somebody dropped, and `rebuild`: both are made of the documents in the store."""
+    asked = len(gateway.asked)
+    [one] = await vectors.generations(opened.project)
+    async with opened.project.engine.begin() as connection:
+        await connection.run_sync(sa.Table(f"vector_{one.id}", sa.MetaData()).drop)
+        await index.note(connection, one, synced=0)
+    for again in (vectors.sync, vectors.rebuild):
+        made = await again(opened.project, "vectors")
+        assert made is not None
+        assert made.id > one.id
+        found = await vectors.similarity_search(opened.project, "vectors", gateway.vector("all about the ant"), k=1)
+        assert found[0].name == "ant"
+    assert len(gateway.asked) == asked
+
+
+async def test_another_model_is_another_generation(world: World, gateway: FakeGateway) -> None:
+    """While only some documents are of the new model the old generation answers; then the new one does, until it is rolled back."""
+    await world.materialize()
+    gateway.models["embedder"], gateway.dimensions = "test/more-letters", 12
+    await world.materialize("vectors[ant.txt]")
+    async with world.open() as session:
+        newer, older = await vectors.generations(session.project)
+        assert (newer.active, newer.dimensions, older.active, older.dimensions) == (False, 12, True, 8)
+    await world.materialize()
+    async with world.open() as session:
+        newer, older = await vectors.generations(session.project)
+        assert (newer.active, older.active) == (True, False)
+        assert (await vectors.similarity_search(session.project, "vectors", gateway.vector("all about the ant")))[
+            0
+        ].name == "ant"
+        back = await vectors.rollback(session.project, "vectors")
+        assert (back.id, back.model) == (older.id, "test/letters")
+        with pytest.raises(UsageError, match=r"vectors is of test/letters, which the gateway .* does not have"):
+            await vectors.ask(session.project, "vectors", "ants")
+        with pytest.raises(UsageError, match="no earlier generation"):
+            await vectors.rollback(session.project, "vectors")
+        assert (await vectors.activate(session.project, "vectors", newer.id)).active
+
+
+async def test_search_asks_for_words_and_for_meaning(opened: Session, gateway: FakeGateway) -> None:
+    """What both find comes first; a filter holds for both; without the gateway the words decide alone."""
+    hits = await opened.search("all about the cow", limit=2)
+    assert (hits[0].name, hits[0].asset) == ("cow.txt", "topics")
+    assert {hit.name for hit in await opened.search("about the cow", filters={"letter": "a"})} == {"ant.txt", "ape.txt"}
+    gateway.replies = [Reply(503, "{}")]
+    assert (await opened.search("cow"))[0].name == "cow.txt"
+
+
+async def test_every_filter_gives_as_many_rows_as_there_are(database: str) -> None:
+    """With an HNSW index over 6,000 rows: under a filter that keeps 1 % as well, and the same rows as an exact search."""
+    engine = schema.connect(database)
+    rng = random.Random(7)
+    async with engine.begin() as connection:
+        one = await index.create(
+            connection, "p", "prod", "a", "m", 16, {"m": 8, "ef_construction": 32, "ef_search": 40}
+        )
+        rows = [
+            Row(
+                i.to_bytes(16, "big"),
+                i,
+                f"r{i}",
+                {"rare": i % 100 == 0, "asset": "a"},
+                [rng.gauss(0, 1) for _ in range(16)],
+            )
+            for i in range(6000)
+        ]
+        await index.upsert(connection, one, rows)
+        await index.upsert(connection, one, rows[:10])  # again: the same rows
+        assert await index.count(connection, one) == 6000
+        await index.build_index(connection, one, 8, 32)
+        [one] = await index.generations(connection, "p", "prod")
+        assert one.indexed
+        for filters in ({}, {"rare": True}):
+            asked = [rng.gauss(0, 1) for _ in range(16)]
+            found = await index.nearest(connection, one, asked, 10, filters, exact=False)
+            exact = await index.nearest(connection, one, asked, 10, filters, exact=True)
+            assert len(found) == len(exact) == 10
+            best = max(_cosine(asked, r.vector) for r in rows if not filters or r.fields["rare"])
+            assert exact[0].score == pytest.approx(best, abs=2e-3)
+            assert len({f.name for f in found} & {e.name for e in exact}) >= 8
+        assert len(await index.nearest(connection, one, asked, 100, {"rare": True}, exact=False)) == 60
+    await engine.dispose()
+
+
+async def test_parameters_are_tried_beside_an_exact_search(world: World) -> None:
+    """A trial says recall, latency and what building took; the best is the fastest of those that find enough; nothing of it stays."""
+    for i in range(40):
+        world.document(f"{i}.txt", f"number {i}")
+    await world.materialize()
+    async with world.open() as session:
+        tried = await vectors.trial(
+            session.project, "vectors", m=[4, 8], ef_construction=[16], ef_search=[10, 100], questions=10
+        )
+        assert [(one.m, one.ef_search) for one in tried] == [(4, 10), (4, 100), (8, 10), (8, 100)]
+        assert all(0.5 < one.recall <= 1 and one.p50_ms <= one.p95_ms and one.bytes > 0 for one in tried)
+        chosen = await vectors.best(session.project, "vectors")
+        assert chosen is not None
+        assert chosen.p50_ms == min(one.p50_ms for one in tried if one.recall >= 0.99)
+        again = await vectors.rebuild(session.project, "vectors")
+        assert again is not None
+        assert again.parameters == chosen.parameters
+        assert not again.indexed
+        with pytest.raises(UsageError, match="do not go together"):
+            await vectors.trial(session.project, "vectors", m=[16], ef_construction=[16])
+
+
+def test_an_embedding_holds_its_vector_and_its_model() -> None:
+    """32-bit floats and back; what is no vector is told."""
+    one = Embedding.of("a", Vector([0.5, -2.0], "test/letters"), asset="topics", document="a.txt")
+    assert (one.vector, one.model, len(one.content)) == ([0.5, -2.0], "test/letters", 8)
+
+
+def _cosine(one: Sequence[float], other: Sequence[float]) -> float:
+    return sum(a * b for a, b in zip(one, other, strict=True)) / math.hypot(*one) / math.hypot(*other)
