@@ -25,7 +25,7 @@ from assetcore.errors import StaleInputError
 from assetcore.fingerprint import Fingerprint
 from assetcore.graph import Graph
 from assetcore.partitions import Moment
-from assetcore.selection import UnitRule
+from assetcore.selection import Either, Label, Pattern, UnitRule
 from assetcore.slices import Slice, Slicing
 from assetcore.staleness import CAUSES, LOST, Component, Definition, definition_causes, judge
 from assetcore.units import (
@@ -35,6 +35,7 @@ from assetcore.units import (
     Wanted,
     open_partitions,
     partition_key,
+    partition_pairs,
     reached_partitions,
     wanted_units,
 )
@@ -43,7 +44,7 @@ __all__ = [
     "AssetPlan", "AssetState", "Choice", "Judgement", "Plan", "Snapshot", "SourcePlan", "UnitPlan", "changed_aggregates", "define",
     "judge_asset",
     "judge_chosen",
-    "make_plan", "source_changes", "unsettled", "view_below", "without_lost",
+    "make_plan", "source_changes", "unsettled", "view_below", "with_above", "without_lost",
 ]  # fmt: skip
 
 LOST_IDENTITY = b"lost"
@@ -530,12 +531,43 @@ def make_plan(graph: Graph, environment: str, snapshot: Snapshot, choice: Choice
                 partial.add(name)  # units outside the selection stay stale
         if choice.units:
             left.note(asset, judged.join(chosen.select("unit"), on="unit", how="anti"), state.there)
-        if is_open or above:
-            open_assets[name] = above | ({name} if is_open else frozenset())
+        if is_open or above:  # where something above is open, units may yet appear
+            open_assets[name] = above | {name}
     return Plan(
         graph.project, environment, tuple(plans), tuple(sources), choice, graph.ordered(blocking), seconds, changed,
         judgements, views, estimates=estimated(((p.asset, p.stale, p.pending) for p in plans), snapshot.costs),
     )  # fmt: skip
+
+
+def with_above(choice: Choice, names: Collection[str], graph: Graph, moment: Moment) -> Choice:
+    """The choice with these assets above it: whole, or in the partitions that the chosen partitions are given."""
+    needs: dict[str, set[str] | None] = {}
+    units = {name: rule for name, rule in choice.units.items() if name not in names}
+    for name in reversed(graph.ordered({*choice.assets, *names})):
+        asset, rule = graph.assets[name], choice.units.get(name)
+        keys = needs.get(name, set())
+        if name in choice.assets:
+            chosen = _chosen_keys(asset, rule, moment)
+            keys = None if keys is None or chosen is None else keys | chosen
+        if name in names and keys:
+            labels = tuple(Label(Pattern(key)) for key in sorted(keys))
+            units[name] = labels[0] if len(labels) == 1 else Either(labels)
+        for dependency in asset.dependencies:
+            above = dependency.upstream
+            given: set[str] | None = None
+            if keys is not None and dependency.relation is not None:
+                there = {p: moment.partitions(p) for p in (asset.partitions, above.partitions) if p is not None}
+                given = {key for own, key in partition_pairs(asset, dependency, there).iter_rows() if own in keys}
+            known = needs.setdefault(above.name, set())
+            needs[above.name] = None if given is None or known is None else known | given
+    return replace(choice, assets=choice.assets | set(names), units=units)
+
+
+def _chosen_keys(asset: Asset[..., Any], rule: UnitRule | None, moment: Moment) -> set[str] | None:
+    """The partitions that are chosen; None where it is all of them, or where units are chosen by other names."""
+    if asset.partitions is None or rule is None:
+        return None
+    return {one.key for one in moment.partitions(asset.partitions) if rule.matches(one.key)} or None
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ from assetcore.lineage.journal import Entry, append
 from assetcore.lineage.runs import RunInfo
 from assetcore.loading import find_root, package_of, project_names
 from assetcore.look import AssetInfo, Context, Diff, Exported, StoredDocument
-from assetcore.plan import Choice, Plan, make_plan
+from assetcore.plan import Choice, Plan, make_plan, with_above
 from assetcore.project import Project
 from assetcore.rehearse import Rehearsed, rehearse, sample
 from assetcore.results import AssetResult, Event, RunResult, Say
@@ -404,12 +404,11 @@ class Session:
         )
 
     async def _widened(self, choice: Choice, *, upstream: bool, rehash: bool) -> tuple[Choice, Plan, Read]:
-        """The plan of a choice; with `upstream` the choice includes what is stale above it."""
+        """The plan of a choice; with `upstream` the choice includes what is stale above it: of partitions, those that it is made of."""
         plan, found = await self._plan(choice, rehash=rehash, details=False)
         if upstream and plan.stale_inputs:
-            whole = set(plan.stale_inputs)
-            units = {n: rule for n, rule in choice.units.items() if n not in whole}
-            choice = replace(choice, assets=choice.assets | whole, units=units)
+            assert found.snapshot.moment is not None
+            choice = with_above(choice, plan.stale_inputs, self.graph, found.snapshot.moment)
             plan, found = await self._plan(choice, rehash=False, details=False)
         return choice, plan, found
 

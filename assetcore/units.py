@@ -30,7 +30,7 @@ from assetcore.partitions import Partition, Partitions, needed
 
 __all__ = [
     "DOCUMENTS", "WANTED", "There", "View", "Wanted", "document_address", "group_address", "open_partitions", "partition_key",
-    "projected", "reached_partitions", "sort_documents", "wanted_units", "whole_unit",
+    "partition_pairs", "projected", "reached_partitions", "sort_documents", "wanted_units", "whole_unit",
 ]  # fmt: skip
 
 DOCUMENTS = {
@@ -124,11 +124,11 @@ def reached_partitions(asset: Asset[..., Any], dependency: Dependency, view: Vie
     """The partitions of the asset that are given some of what is open of a dependency; None where that may be any."""
     if dependency.relation is None or view.open_partitions is None:
         return None
-    pairs = _pairs(asset, dependency, there)
+    pairs = partition_pairs(asset, dependency, there)
     return pairs.filter(pl.col("partition").is_in(view.open_partitions.implode()))["of"].rename("key").unique()
 
 
-def _pairs(asset: Asset[..., Any], dependency: Dependency, there: There) -> pl.DataFrame:
+def partition_pairs(asset: Asset[..., Any], dependency: Dependency, there: There) -> pl.DataFrame:
     """Which partition of the dependency each partition (of) of the asset is given."""
     own, upstream = asset.partitions, dependency.upstream.partitions
     assert own is not None
@@ -230,7 +230,7 @@ def _in_partitions(asset: Asset[..., Any], driver: Dependency, base: pl.DataFram
     if not asset.multiplied:
         return base.join(keys, left_on="partition", right_on="of", how="semi", maintain_order="left")
     if driver.relation is not None:
-        pairs = _pairs(asset, driver, there)
+        pairs = partition_pairs(asset, driver, there)
         base = base.join(pairs, on="partition", how="inner", maintain_order="left").drop("partition")
     else:
         base = base.join(keys, how="cross", maintain_order="left")
@@ -287,7 +287,7 @@ def _part(
             index, documents, of, _open_under(dependency.upstream.name, dependency.per.name, graph, views)
         )
     if dependency.relation is not None:
-        pairs = _pairs(asset, dependency, there)
+        pairs = partition_pairs(asset, dependency, there)
         documents = view.documents.with_columns(partition_key(pl.coalesce("path", "label")).alias("partition"))
         documents = documents.join(pairs, on="partition", how="inner", maintain_order="left")
         of = base.select("unit", pl.col("partition").alias("of"))

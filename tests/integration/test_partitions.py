@@ -81,6 +81,9 @@ async def test_p12_each_new_day_is_the_only_one_made(world: World) -> None:
     assert contents["report"]["report", "report"] == b"2026-11-01: 3; 2026-11-02: 6; 2026-11-03: 9; 2026-11-04: 12"
     assert contents["weeks"]["2026-11-04", "week"] == b"8"
     assert (await world.materialize()).run is None
+    async with world.open() as session:
+        _, found = await session._plan(await session.choose(None), rehash=False)
+        assert found.snapshot.states == {}  # nothing is read of assets in which nothing changed
 
 
 async def test_a_range_is_made_through_the_graph_in_one_run(world: World) -> None:
@@ -90,14 +93,29 @@ async def test_a_range_is_made_through_the_graph_in_one_run(world: World) -> Non
     plan = await world.plan()
     assert plan["orders"]["partitions"] == {"all": 3, "done": 2, "missing": 1}
     assert (plan["totals"]["fresh"], plan["totals"]["stale"]) == (2, 1)
-    with pytest.raises(StaleInputError, match="orders is stale"):
+    with pytest.raises(StaleInputError, match="orders, checked are stale"):
         await world.materialize("totals[2026-11-03]")
     with pytest.raises(NothingSelectedError, match=r"orders has no unit"):
         await world.materialize("orders[2026-12-01..]")
+    with pytest.raises(StaleInputError, match="orders, checked are stale"):
+        await world.materialize("weeks[2026-11-03]")
     assert await world.made("totals[2026-11-01]", force=True) == {"totals": {"unchanged": 1}}
     assert await world.made("orders[2026-11-02]", force=True) == {"orders": {"unchanged": 1}}
     assert await world.made() == {
         "orders": {"made": 1}, "checked": {"made": 2}, "totals": {"made": 1}, "weeks": {"made": 3}, "report": {"made": 1},
+    }  # fmt: skip
+
+
+async def test_upstream_includes_the_partitions_that_are_needed(world: World) -> None:
+    """What is stale above is made with what was selected: only those of its partitions that it is made of."""
+    world.code(DAYS.replace('"7d"', '"2d"'), head="")
+    assert await world.made("weeks[2026-11-03]", upstream=True) == {
+        "orders": {"made": 2}, "checked": {"made": 4}, "weeks": {"made": 1},
+    }  # fmt: skip
+    assert (await world.contents())["weeks"]["2026-11-03", "week"] == b"4"
+    assert (await world.plan())["orders"]["partitions"] == {"all": 3, "done": 2, "missing": 1}
+    assert await world.made("report", upstream=True) == {
+        "orders": {"made": 1}, "checked": {"made": 2}, "totals": {"made": 3}, "report": {"made": 1},
     }  # fmt: skip
 
 
@@ -208,6 +226,9 @@ async def test_p11_what_is_older_than_its_freshness_is_made_again(world: World) 
     assert await world.made() == {"quotes": {"unchanged": 1}}
     world.now += timedelta(hours=23)
     assert await world.plan() == {}
+    async with world.open() as session:
+        _, found = await session._plan(await session.choose(None), rehash=False)
+        assert found.snapshot.states == {}
     world.now += timedelta(hours=1)
     (world.root / "quotes").write_text("two")
     assert await world.made() == {"quotes": {"made": 1}, "shown": {"made": 1}}
