@@ -58,6 +58,14 @@ async def shapes(topic: Topic = each(topics, fields=["text"])) -> Report:
 async def ranks(chunks: list[Chunk] = collect(chunks, by="ordinal")) -> Report:
     return Report(name=f"rank-{{chunks[0].ordinal}}", text=" ".join(sorted(c.text for c in chunks)))
 
+@asset(partitions=Static({languages}))
+async def spoken(language: str, topic: Topic = each(clean)) -> Report:
+    return Report(name=topic.name, text=language + topic.text)
+
+@asset(partitions=Static({languages}))
+async def books(spoken: list[Report] = collect(spoken)) -> Report:
+    return Report(name="book", text="/".join(one.text for one in spoken))
+
 @asset
 async def total({total}) -> Report:
     return Report(name="total", text="|".join(f"{{d.name}}={{d.text}}" for d in first{second}))
@@ -79,10 +87,14 @@ class Model:
     total: str = "one"
     seen: dict[str, set[Any]] = field(default_factory=dict)
     spaces: str = ""
+    languages: tuple[str, ...] = ("de", "en")
 
     def code(self) -> str:
         parameters, second = TOTALS[self.total]
-        return CODE.format(mark=MARK[self.mark], clean=CLEAN[self.clean], total=parameters, second=second) + self.spaces
+        written = CODE.format(
+            mark=MARK[self.mark], clean=CLEAN[self.clean], total=parameters, second=second, languages=[*self.languages]
+        )
+        return "from assetcore import Static\n" + written + self.spaces
 
     def units(self) -> dict[str, dict[str, tuple[Any, Output]]]:
         """For each asset and unit: its recipe, and what it makes."""
@@ -91,7 +103,7 @@ class Model:
             return eval(CLEAN[self.clean], {"text": text})
 
         found: dict[str, dict[str, tuple[Any, Output]]] = {
-            n: {} for n in ("clean", "chunks", "marked", "joined", "shapes", "ranks", "total")
+            n: {} for n in ("clean", "chunks", "marked", "joined", "shapes", "ranks", "spoken", "books", "total")
         }
         ranks: dict[int, list[tuple[str, str, int]]] = {}
         for name, text in sorted(self.documents.items()):
@@ -105,6 +117,11 @@ class Model:
                 ranks.setdefault(i, []).append((n, t, i))
             found["joined"][name] = ((name, page, tuple(marked)), [(name, "".join(t for _, t in marked), ())])
             found["shapes"][name] = ((text,), [("shape", str(len(text)), ())])
+        for language in self.languages:
+            said = [(name, language + clean(text)) for name, text in sorted(self.documents.items())]
+            found["books"][language] = ((language, tuple(said)), [("book", "/".join(t for _, t in said), ())])
+            for name, text in said:
+                found["spoken"][f"{language}/{name}"] = ((language, name, text), [(name, text, ())])
         for i, members in ranks.items():
             found["ranks"][str(i)] = (tuple(members), [(f"rank-{i}", " ".join(sorted(t for _, t, _ in members)), ())])
         first = [(n, t) for n, (_, out) in sorted(found["joined"].items()) for n, t, _ in out]
@@ -147,6 +164,7 @@ def edit(model: Model, chance: random.Random) -> str:
             "mark",
             "size",
             "total",
+            "languages",
             "comment",
             "nothing",
         ]
@@ -172,6 +190,8 @@ def edit(model: Model, chance: random.Random) -> str:
             model.size = chance.choice([3, 4, 7])
         case "total":
             model.total = chance.choice([*TOTALS])
+        case "languages":
+            model.languages = tuple(chance.sample(["de", "en", "fr"], chance.randint(1, 3)))
         case "comment":
             model.spaces = "\n" * chance.randint(0, 3) + f"# {chance.random()}"
         case _:
