@@ -278,7 +278,7 @@ async def context(project: Project, text: str, at: str | None = None) -> Context
         sources = await _sources_above(project, connection, current.id, commit)
     seen = place(whole.content, start, end) if kind == "bytes" and start is not None and end is not None else None
     value = pointed_at(whole.content, pointer) if pointer is not None else None
-    ref = format_ref(whole.asset, whole.unit, whole.name)
+    ref = format_ref(whole.asset, whole.unit, whole.name if whole.name != whole.unit else None)
     return Context(text, ref, whole.id, kind, start, end, pointer, seen, value, sources)
 
 

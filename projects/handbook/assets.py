@@ -77,11 +77,17 @@ async def clean(topic: Topic = each(topics)) -> Page:
 
 @asset
 async def chunks(cutting: Cutting, page: Page = each(clean)) -> list[Chunk]:
-    """Topics in pieces, each with the heading that it stands under."""
-    return [
-        Chunk(name=f"{page.name}-{ordinal}", text=text, topic=page.name, ordinal=ordinal, heading=heading)
-        for ordinal, (heading, text) in enumerate(prose.pieces(page.text, cutting.size))
-    ]
+    """Topics in pieces, each with the heading that it stands under, and the place where it stands."""
+    found, end = [], 0
+    for ordinal, (heading, text) in enumerate(prose.pieces(page.text, cutting.size)):
+        cut = text.removesuffix("\n\n").encode()
+        start = page.content.index(cut, end)
+        end = start + len(cut)
+        name = f"{page.name}-{ordinal}"
+        found.append(
+            Chunk.part_of(page, start, end, name=name, text=text, topic=page.name, ordinal=ordinal, heading=heading)
+        )
+    return found
 
 
 @asset

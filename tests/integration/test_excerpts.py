@@ -48,7 +48,7 @@ async def test_an_answer_resolves_to_its_place_in_the_source(settings: Settings)
     await world.materialize()
     async with world.open() as session:
         found = await session.context("loud[section-1-last]")
-        assert (found.document, found.kind, found.sources) == ("topics[a.txt]/a.txt", "bytes", ("topics[a.txt]",))
+        assert (found.document, found.kind, found.sources) == ("topics[a.txt]", "bytes", ("topics[a.txt]",))
         assert found.place is not None
         assert (found.place.first, found.place.lines, found.place.before[-2:]) == (
             4,
