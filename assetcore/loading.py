@@ -15,7 +15,7 @@ import sys
 import tomllib
 import traceback
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -116,11 +116,14 @@ def flows(root: Path, name: str) -> dict[str, PipelineFlow[Any]]:
     return found
 
 
-def configuration(graph: Graph, root: Path, overrides: Sequence[str] = ()) -> dict[str, dict[str, BaseModel]]:
-    """The config of every asset that takes some: defaults, then the project's `config.yaml`, then `asset.field=value`.
+def configuration(
+    graph: Graph, root: Path, overrides: Sequence[str] = (), published: Mapping[str, Any] | None = None
+) -> dict[str, dict[str, BaseModel]]:
+    """The config of every asset that takes some.
 
-    In the file and in overrides, an asset with one config parameter has its fields directly below its name; with several,
-    below the parameter's name. Raises DeclarationError or UsageError for what does not fit.
+    First the defaults, then the project's `config.yaml` and `config/ASSET.yaml`, then what is `published` in Prefect's variables by
+    lowercase names of assets, then `asset.field=value`. Everywhere, an asset with one config parameter has its fields directly
+    below its name; with several, below the parameter's name. Raises DeclarationError or UsageError for what does not fit.
     """
     path = _package_folder(graph, root) / "config.yaml"
     values: dict[str, dict[str, Any]] = _read_config(path) if path.is_file() else {}
@@ -131,6 +134,16 @@ def configuration(graph: Graph, root: Path, overrides: Sequence[str] = ()) -> di
                 f"{path}: {name!r} is not an asset that takes config.",
                 hint=f"Those that do: {', '.join(takers) or 'none'}.",
             )
+    for name in [n for n, a in graph.assets.items() if a.configs]:
+        own = path.with_suffix("") / f"{name}.yaml"
+        given = _read_config(own, {name}) if own.is_file() else {}
+        for more in (given, (published or {}).get(name.lower(), {})):
+            if not isinstance(more, Mapping):
+                raise DeclarationError(
+                    f"The Prefect variable {graph.project}_{name.lower()} is {more!r:.80}, and no table of values.",
+                    hint="Write it with: aipctl blocks init",
+                )
+            values[name] = {**(values.get(name) or {}), **more}
     for text in overrides:
         _override(values, text, graph)
     return {
@@ -305,14 +318,15 @@ def _nearest(error: BaseException) -> str | None:
     return next(iter(difflib.get_close_matches(error.name or "", known, 1)), None)
 
 
-def _read_config(path: Path) -> dict[str, dict[str, Any]]:
+def _read_config(path: Path, of: Collection[str] = ()) -> dict[str, Any]:
+    """The tables of a file of configuration, by asset; or where it is of one asset, the values of that."""
     import yaml  # only where there is a config file
 
     try:
         values = yaml.safe_load(path.read_text()) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise DeclarationError(f"{path} cannot be read: {error}.") from None
-    if not isinstance(values, dict) or not all(isinstance(v, dict | None) for v in values.values()):
+    if not isinstance(values, dict) or not (of or all(isinstance(v, dict | None) for v in values.values())):
         raise DeclarationError(
             f"{path} is not a table of assets with a table of values each.", hint="chunks:\n    size: 800"
         )

@@ -6,17 +6,20 @@ the environment and the assets, and the bucket.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel
 
 from assetcore.assets import Source
 from assetcore.digest import digest
-from assetcore.errors import UsageError
+from assetcore.errors import StorageError, UsageError
 from assetcore.fingerprint import Fingerprint
 from assetcore.graph import Graph
 from assetcore.lineage import schema
@@ -28,7 +31,7 @@ from assetcore.loading import configuration, fingerprint_of, load
 from assetcore.plan import define
 from assetcore.settings import Settings
 from assetcore.staleness import Definition
-from assetcore.storage import Bucket, Reader
+from assetcore.storage import Bucket, Key, Reader
 
 __all__ = ["Project"]
 
@@ -76,10 +79,11 @@ class Project:
                 "No database is known.", hint="Start the embedded services with: aipctl up, or set DATABASE_URL."
             )
         graph = load(settings.root, name)
-        configured = configuration(graph, settings.root, config)
         engine = schema.connect(settings.database_url)
         bucket = Bucket.open(settings.storage_url, settings.storage_options())
         try:
+            published = await _published(settings, graph.project, bucket)
+            configured = configuration(graph, settings.root, config, published)
             await schema.ensure(engine, automatic=automatic_schema)
             environment = environment or settings.environment
             identifier, environment_id, asset_ids = await register(engine, graph, environment)
@@ -133,3 +137,18 @@ class Project:
     def definitions(self, names: Collection[str]) -> dict[str, Definition]:
         """The current definitions of these assets (sources have none)."""
         return {n: self.definition(n) for n in names if not isinstance(self.graph.assets[n], Source)}
+
+
+async def _published(settings: Settings, project: str, bucket: Bucket) -> dict[str, Any]:
+    """The configuration of a project that Prefect's variables hold; a long one lies in the store, and its variable says where."""
+    found = settings.configured(project)
+    for name, value in found.items():
+        if isinstance(value, Mapping) and set(value) == {"document", "sha256", "size"}:
+            content = await bucket.read(Key(str(value["document"]).removeprefix(f"{settings.storage_url}/")))
+            if hashlib.sha256(content).hexdigest() != value["sha256"]:
+                raise StorageError(
+                    f"{value['document']} does not hold what the Prefect variable {project}_{name} says.",
+                    hint="Write it again: aipctl blocks init",
+                )
+            found[name] = json.loads(content)
+    return found

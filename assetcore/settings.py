@@ -242,6 +242,7 @@ class Settings(BaseSettings):
     strict: bool = Field(default=False, description="true or false: whether warnings about a project are errors")
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
+    _variables: dict[str, Any] = PrivateAttr(default_factory=dict)
 
     @classmethod
     def settings_customise_sources(
@@ -265,7 +266,9 @@ class Settings(BaseSettings):
         values: dict[str, Any] = {}
         origins: dict[str, str] = {}
         arguments = {name: Given(value, "argument") for name, value in overrides.items() if value is not None}
-        for layer in _layers(cls, root, arguments, published):
+        here = _layers(cls, root)
+        variables = _published(arguments, *here) if published else {}
+        for layer in (arguments, _from_prefect(cls, variables), *here):
             for name, (value, origin, file) in layer.items():
                 if name not in cls.model_fields or name == "root":
                     raise _unknown(name, origin, cls)
@@ -287,6 +290,7 @@ class Settings(BaseSettings):
             {"storage_url": f"file://{home}/store"} | values | {"root": root, "home": home}, origins
         )
         settings._origins.update(origins)
+        settings._variables.update(variables)
         return settings
 
     def using(self, origin: str, **values: Any) -> Self:
@@ -294,6 +298,7 @@ class Settings(BaseSettings):
         given = {name: getattr(self, name) for name in type(self).model_fields}
         settings = self._checked(given | values, dict.fromkeys(values, origin))
         settings._origins.update(self._origins | dict.fromkeys(values, origin))
+        settings._variables.update(self._variables)
         return settings
 
     def origins(self) -> list[tuple[str, str, str]]:
@@ -301,6 +306,11 @@ class Settings(BaseSettings):
         return [
             (name, _shown(getattr(self, name)), self._origins.get(name, "default")) for name in type(self).model_fields
         ]
+
+    def configured(self, project: str) -> dict[str, Any]:
+        """What Prefect's variables `PROJECT_NAME` hold for a project, by NAME; `aipctl blocks init` writes them."""
+        beginning = f"{project.lower()}_"
+        return {n.removeprefix(beginning): v for n, v in self._variables.items() if n.startswith(beginning)}
 
     def was_given(self, name: str) -> bool:
         """Whether somebody said so, rather than nobody."""
@@ -349,23 +359,27 @@ class Given(NamedTuple):
 Layer = dict[str, Given]
 
 
-def _layers(cls: type[Settings], root: Path, arguments: Layer, published: bool) -> list[Layer]:
-    """The layers, strongest first. Those above and below Prefect's variables say where that Prefect is."""
-    here = [
+def _layers(cls: type[Settings], root: Path) -> list[Layer]:
+    """The layers of this machine, strongest first; arguments and Prefect's variables come before them."""
+    return [
         _from_environment(cls),
         _from_dotenv(cls, root / ".env"),
         _from_toml(root / "assetcore.toml", ()),
         _from_toml(root / "pyproject.toml", ("tool", "assetcore")),
     ]
-    api = next((layer["prefect_api_url"].value for layer in (arguments, *here) if "prefect_api_url" in layer), None)
-    asked = published and isinstance(api, str) and api.startswith(("http://", "https://"))
-    return [arguments, _from_prefect(cls, str(api).rstrip("/")) if asked else {}, *here]
 
 
-def _from_prefect(cls: type[Settings], api: str) -> Layer:
+def _published(*layers: Layer) -> Mapping[str, Any]:
+    """The variables of the Prefect that the layers name, if they name one."""
+    api = next((layer["prefect_api_url"].value for layer in layers if "prefect_api_url" in layer), None)
+    asked = isinstance(api, str) and api.startswith(("http://", "https://"))
+    return vault.variables(str(api).rstrip("/")) if asked else {}
+
+
+def _from_prefect(cls: type[Settings], variables: Mapping[str, Any]) -> Layer:
     layer: Layer = {}
     conventional = {variable.lower(): name for variable, name in CONVENTIONAL.items()}
-    for variable, value in vault.variables(api).items():
+    for variable, value in variables.items():
         ours = variable.startswith(PREFIX.lower())
         name = variable.removeprefix(PREFIX.lower()) if ours else conventional.get(variable)
         if name is None or name == "prefect_api_url":

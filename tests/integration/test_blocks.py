@@ -90,6 +90,27 @@ async def test_what_is_published_is_found_elsewhere(
     assert other("check").code == 0
 
 
+async def test_configuration_of_a_project_is_found_elsewhere(
+    aipctl: Command, client: PrefectClient, prefect_api: str
+) -> None:
+    """An asset takes its config from the variable of its name, also where that points to a document; without it, from its files."""
+    package = aipctl.root / "projects" / "notes"
+    (package / "assets.py").write_text(
+        "from pydantic import BaseModel\nfrom assetcore import Document, asset\n"
+        "class Limits(BaseModel):\n    longest: int = 1\n    since: str = ''\n    words: list[str] = []\n"
+        "class Told(Document):\n    'What it was given.'\n"
+        "@asset\nasync def limits(limits: Limits) -> Told:\n"
+        "    return Told('limits', text=f'{limits.longest} {len(limits.words)}')\n"
+    )
+    (package / "config" / "limits.yaml").write_text(json.dumps({"longest": 800, "words": ["word"] * 1000}))
+    assert aipctl("blocks", "init").code == 0
+    (package / "config" / "limits.yaml").unlink()
+    assert aipctl("materialize", "--local").code == 0
+    assert aipctl("show", "limits[limits]/limits").out == "800 1000"
+    variables = {name: value for name, value in aipctl.variables.items() if name != "PREFECT_API_URL"}
+    assert Command(aipctl.root, variables)("plan", "--exit-code").code == 2
+
+
 async def test_a_variable_that_is_too_long_is_refused_before_anything_is_written(
     aipctl: Command, client: PrefectClient
 ) -> None:

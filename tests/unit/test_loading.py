@@ -135,6 +135,21 @@ def test_a_project_in_a_package_of_its_own(write: Write) -> None:
     assert configuration(graph, root)["x"]["limits"].model_dump() == {"size": 7}
 
 
+def test_config_comes_from_files_then_variables_then_the_call(write: Write) -> None:
+    """config.yaml, config/ASSET.yaml, Prefect's variables, --set: field by field, the later one wins; what is no table is told."""
+    body = "\nclass Limits(BaseModel):\n    a: int = 0\n    b: int = 0\n    c: int = 0\n    d: int = 0\n"
+    body += "\n@asset\nasync def x(limits: Limits) -> Page: ...\n"
+    root = write({
+        "demo/assets.py": HEAD + body, "demo/config.yaml": "x: {a: 1, b: 1, c: 1, d: 1}",
+        "demo/config/x.yaml": "{b: 2, c: 2, d: 2}", "demo/config/words.yaml": "[one, two]",
+    })  # fmt: skip
+    graph = load(root, "demo")
+    found = configuration(graph, root, ("x.d=4",), {"x": {"c": 3, "d": 3}, "words": ["one", "two"]})
+    assert found["x"]["limits"].model_dump() == {"a": 1, "b": 2, "c": 3, "d": 4}
+    with pytest.raises(DeclarationError, match="variable demo_x is 'three', and no table"):
+        configuration(graph, root, (), {"x": "three"})
+
+
 def test_edits_are_seen_even_within_the_same_second(write: Write) -> None:
     """A project that is loaded again is what its files say now, also when neither size nor second of a file has changed."""
     root = write({"demo/assets.py": CLEAN, "demo/words.py": "WORD = 'aaa'\n"})
