@@ -1,4 +1,4 @@
-"""Redis: locks with leases, and keys that stand for work that was begun.
+"""Redis: locks with leases, limits of rates, and keys that stand for work that was begun.
 
 Nothing here is needed to be right: losing Redis loses no data, and no two units become current because of it. Every key has a
 time to live, so that nothing stays behind when a process dies.
@@ -33,6 +33,7 @@ __all__ = [
     "async_lock",
     "get_async_client",
     "idempotency_key",
+    "rate_limit",
 ]
 
 logger = get_pipeline_logger(__name__)
@@ -50,6 +51,33 @@ redis.call('SET', KEYS[2], string.format('%.0f', fence), 'EX', ARGV[2])
 return string.format('%.0f', fence)
 """
 """Whoever holds the lock gets a number that is larger than that of every holder before, also after all keys were lost."""
+
+
+WINDOW = """
+local function clock()
+    local time = redis.call('TIME')
+    return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+local function left_in_window(begun, now, window, limit)
+    redis.call('ZREMRANGEBYSCORE', begun, '-inf', now - window)
+    local left = limit - redis.call('ZCARD', begun)
+    if left > 0 then return left, 0 end
+    local oldest = redis.call('ZRANGE', begun, 0, 0, 'WITHSCORES')
+    return 0, oldest[2] and oldest[2] + window - now or 0
+end
+"""
+"""What scripts of Redis begin with that let so many begin within a sliding window: how many more now, else after how many milliseconds."""
+_RATE = (
+    WINDOW
+    + """
+local now, window, token = clock(), tonumber(ARGV[1]), ARGV[3]
+if redis.call('ZSCORE', KEYS[1], token) then return 0 end
+local left, pause = left_in_window(KEYS[1], now, window, tonumber(ARGV[2]))
+if left > 0 then redis.call('ZADD', KEYS[1], now, token) end
+redis.call('PEXPIRE', KEYS[1], 2 * window)
+return left > 0 and 0 or math.max(1, math.ceil(pause))
+"""
+)
 
 
 class LockHeldError(AssetcoreError):
@@ -147,6 +175,24 @@ async def idempotency_key(client: Redis, key: str, ttl: float) -> bool:
         # With GET, because a command that is sent again after its answer was lost must know its own value.
         found = await client.set(key, mine, nx=True, px=_milliseconds(ttl), get=True)
     return found is None or found == mine
+
+
+async def rate_limit(client: Redis, bucket: str, limit: int, window_seconds: float) -> float:
+    """0.0 if one more may begin now, which is counted; else after how many seconds to ask again.
+
+    Within any `window_seconds`, by the clock of Redis, at most `limit` begin, among all that use this Redis. Nobody is remembered who
+    was refused: where many wait, and in turn, a pool of the settings is what they need. Raises ServiceError when Redis cannot be reached.
+
+        while pause := await rate_limit(client, "webhooks", 10, 60):
+            await asyncio.sleep(pause)
+    """
+    if limit < 1 or window_seconds <= 0:
+        raise ValueError(f"{bucket} needs a limit and a window, found {limit} in {window_seconds} s")
+    # The token, because a command that is sent again after its answer was lost must know its own.
+    arguments = (_RATE, 1, f"assetcore:rate:{bucket}", _milliseconds(window_seconds), limit, secrets.token_hex(8))
+    with as_service_error(client):
+        pause = await cast("Awaitable[int]", client.eval(*arguments))
+    return pause / 1000
 
 
 async def _acquire(

@@ -20,7 +20,7 @@ from typing import Any, cast
 
 from redis.asyncio import Redis
 
-from assetcore.cache import as_service_error, get_async_client
+from assetcore.cache import WINDOW, as_service_error, get_async_client
 from assetcore.errors import ServiceError
 from assetcore.settings import PoolLimits
 from assetcore.telemetry import get_pipeline_logger
@@ -36,12 +36,13 @@ WAITING_LEASE = 5.0
 MINUTE = 60.0
 POLL = 0.05
 """Seconds between two looks at Redis while somebody waits; a slot that this process gives back is given on at once."""
-SCRIPT = """
+SCRIPT = (
+    WINDOW
+    + """
 local held, queue, waiting, begun, last = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local lease, patience, minute, concurrency, per_minute = unpack(ARGV, 1, 5)
 local released, holding, asking = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local now = clock()
 local at = 9
 for i = at, at + released - 1 do
     for _, key in ipairs({held, queue, waiting}) do redis.call('ZREM', key, ARGV[i]) end
@@ -50,7 +51,6 @@ at = at + released
 for i = at, at + holding - 1 do redis.call('ZADD', held, now + lease, ARGV[i]) end
 at = at + holding
 redis.call('ZREMRANGEBYSCORE', held, '-inf', now)
-redis.call('ZREMRANGEBYSCORE', begun, '-inf', now - minute)
 local mine, granted = {}, {}
 for i = at, at + asking - 1 do
     local token = ARGV[i]
@@ -71,10 +71,9 @@ end
 local room, pause = redis.call('ZCARD', queue), 0
 if tonumber(concurrency) > 0 then room = math.min(room, concurrency - redis.call('ZCARD', held)) end
 if tonumber(per_minute) > 0 then
-    local left = per_minute - redis.call('ZCARD', begun)
+    local left
+    left, pause = left_in_window(begun, now, minute, per_minute)
     room = math.min(room, left)
-    local oldest = redis.call('ZRANGE', begun, 0, 0, 'WITHSCORES')
-    if left <= 0 and oldest[2] then pause = oldest[2] + minute - now end
 end
 if room > 0 then
     for _, token in ipairs(redis.call('ZRANGE', queue, 0, room - 1)) do
@@ -82,7 +81,7 @@ if room > 0 then
             redis.call('ZREM', queue, token)
             redis.call('ZREM', waiting, token)
             redis.call('ZADD', held, now + lease, token)
-            redis.call('ZADD', begun, now, token)
+            if tonumber(per_minute) > 0 then redis.call('ZADD', begun, now, token) end
             table.insert(granted, token)
         end
     end
@@ -90,6 +89,7 @@ end
 for _, key in ipairs(KEYS) do redis.call('PEXPIRE', key, math.max(2 * minute, 2 * lease)) end
 return {math.ceil(pause), granted}
 """
+)
 
 
 @dataclass(slots=True)

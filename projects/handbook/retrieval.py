@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import asyncio
 from pathlib import Path
 
 import polars as pl
 
 from assetcore import Document, SearchIndex, asset, collect, each, folder, llm, source
 from assetcore.embeddings import Embedding
-from assetcore.search import fused, search
 from projects.handbook import evaluation
 from projects.handbook.assets import MARKDOWN, Chunk, Page, chunks, clean, search_topics
 
@@ -57,15 +56,9 @@ async def recall(
     asked = {page.title: {page.name} for page in pages}
     for heading, topic in chunks.select("heading", "topic").filter(pl.col("heading") != "").iter_rows():
         asked.setdefault(heading, set()).add(topic)
-    nearest = evaluation.nearest([v.vector for v in vectors], await llm.embed(list(asked)))
-    hits: Counter[str] = Counter()
-    for (text, right), rows in zip(asked.items(), nearest, strict=True):
-        by_words = [("clean", hit.name) for hit in search(index, text, 50)]
-        by_meaning = [("clean", vectors[row].topic) for row in rows]
-        rankings = {"words": [by_words], "meaning": [by_meaning], "both": [by_words, by_meaning]}
-        for way, ranking in rankings.items():
-            hits[way] += any(name in right for (_, name), _ in fused(ranking, FOUND))
-    shares = {way: round(hits[way] / len(asked), 3) for way in ("words", "meaning", "both")}
+    questions = await llm.embed(list(asked))
+    known = [(vector.topic, vector.vector) for vector in vectors]
+    shares = await asyncio.to_thread(evaluation.recall, asked, questions, known, index, FOUND)
     chart = evaluation.bars(f"Found among the first {FOUND}, of {len(asked)} questions", shares)
     return [
         Report(name="recall.json", data={"questions": len(asked), "recall_at_10": shares}),

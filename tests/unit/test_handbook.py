@@ -391,11 +391,11 @@ def test_all_declarations_are_right() -> None:
 
 
 def test_the_example_stays_short() -> None:
-    """It is under 200 lines of code, and what needs models under 80 more: it is what newcomers read first."""
+    """It is under 200 lines of code, and what needs models under 90 more: it is what newcomers read first."""
     folder = ROOT / "projects" / "handbook"
     with_models = {folder / "retrieval.py", folder / "evaluation.py"}
     assert sum(code_lines(path) for path in set(folder.glob("*.py")) - with_models) < 200
-    assert sum(map(code_lines, with_models)) < 80
+    assert sum(map(code_lines, with_models)) < 90
 
 
 def code_lines(path: Path) -> int:
