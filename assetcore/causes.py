@@ -77,6 +77,7 @@ class Why:
     checks: tuple[Mapping[str, Any], ...] = ()
     made_at: datetime | None = None
     fresh_until: datetime | None = None
+    accepted: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def fresh(self) -> bool:
@@ -91,6 +92,7 @@ class Why:
             "checks": [dict(c) for c in self.checks],
             "made_at": self.made_at.isoformat() if self.made_at else None,
             "fresh_until": self.fresh_until.isoformat() if self.fresh_until else None,
+            **({"accepted": [dict(one) for one in self.accepted]} if self.accepted else {}),
         }
 
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -53,11 +53,13 @@ class Lineage:
     edges: tuple[tuple[str, str], ...]
     truncated: bool = False
     spans: tuple[Mapping[str, Any], ...] | None = None
+    accepted: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         found = {
             "root": self.root, "direction": self.direction, "nodes": [n.to_json() for n in self.nodes],
             "edges": [list(e) for e in self.edges], "truncated": self.truncated,
+            **({"accepted": {asset: list(said) for asset, said in self.accepted.items()}} if self.accepted else {}),
         }  # fmt: skip
         return found | ({} if self.spans is None else {"spans": [dict(span) for span in self.spans]})
 

@@ -76,9 +76,12 @@ def sample(graph: Graph, plan: Plan, count: int, chance: random.Random) -> dict[
 
 
 async def rehearse(
-    project: Project, plan: Plan, found: Read, units: Mapping[str, pl.DataFrame], say: Say
+    project: Project, plan: Plan, found: Read, units: Mapping[str, pl.DataFrame], say: Say, *, counted: bool = True
 ) -> list[Rehearsed]:
-    """Call these units of a plan once more, and compare. Where all recipes are those that they were made with, it is counted."""
+    """Call these units of a plan once more, and compare.
+
+    Where all recipes are those that they were made with it is counted, unless it is known that they are not (`counted`).
+    """
     runner = runner_for(project.settings, project.graph, project.name)
     pools = Pools(project.settings.redis_url, project.settings.pools)
     rehearsed: list[Rehearsed] = []
@@ -107,7 +110,7 @@ async def rehearse(
                 compared.append(told)
             ended = [one for one in compared if one.error is None]
             different = sum(1 for one in ended if not one.same)
-            if ended and state.definition is not None:
+            if counted and ended and state.definition is not None:
                 async with project.engine.begin() as connection:
                     await damage.note_repeats(
                         connection, project.asset_ids[name], state.definition, len(ended), different

@@ -21,7 +21,7 @@ from typing import Any
 
 import polars as pl
 
-from assetcore import causes, environments, explain, journal, look, notify, selection, stack
+from assetcore import causes, environments, explain, journal, look, notify, selection, stack, trials
 from assetcore.budget import Budget
 from assetcore.causes import CauseGroup, Why
 from assetcore.costs import parse_limit
@@ -48,6 +48,7 @@ from assetcore.snapshot import Read, settled_with, take
 from assetcore.suppose import parse_suppositions
 from assetcore.sweep import Swept, sweep
 from assetcore.telemetry import LOGS, Trace
+from assetcore.trials import Accepted, Trial
 from assetcore.verify import Verified, look_again, noting_damage
 from assetcore.verify import verify as verify_bytes
 
@@ -246,7 +247,40 @@ class Session:
         chosen = [name] if name is not None and name in self.graph.assets else list(self.graph.assets)
         plan, found = await self._plan(Choice(frozenset(chosen)), rehash=False, entire=True)
         why = await causes.why(self.project, ref, plan, found.snapshot)
-        return replace(why, checks=await look.checks_of(self.project, why.unit))
+        accepted = await trials.about(self.project, why.unit)
+        return replace(why, checks=await look.checks_of(self.project, why.unit), accepted=accepted)
+
+    async def sample(self, select: str | None, count: int, *, on_event: Say | None = None) -> tuple[Trial, ...]:
+        """What the present code makes of so many stale units of each asset; nothing of that is kept."""
+        plan, found = await self._plan(await self.choose(select), rehash=False, entire=True)
+        self._check_pools(plan)
+        return await self._tried(plan, found, trials.sampled(plan, count), on_event)
+
+    async def accept(
+        self, name: str, count: int | None = None, *, unverified: bool = False, why: str | None = None, on_event: Say | None = None
+    ) -> Accepted:  # fmt: skip
+        """Have what earlier code of an asset made count as made by its present code, if so many units come out byte for byte the same.
+
+        Without trying (`unverified`) it needs a reason, which is told for ever by `why` and `lineage`.
+        """
+        trials.check_request(count, why, unverified=unverified)
+        plan, found = await self._plan(Choice(frozenset({name} & set(self.graph.assets))), rehash=False, entire=True)
+        stale = await trials.units_to_accept(self.project, name, plan)
+        trial = None
+        if count is not None:
+            wanted = pl.Series("unit", [unit for units in stale.values() for unit, _ in units], pl.Binary)
+            judged = plan.judgements[name].judged
+            units = judged.filter(pl.col("unit").is_in(wanted.implode())).sort("unit").head(count)
+            [trial] = await self._tried(plan, found, {name: units}, on_event)
+        accepted = await trials.accept(self.project, name, stale, trial, why if unverified else None)
+        await journal.flush(self.project)
+        return accepted
+
+    async def _tried(
+        self, plan: Plan, found: Read, units: Mapping[str, pl.DataFrame], on_event: Say | None
+    ) -> tuple[Trial, ...]:
+        rehearsed = await rehearse(self.project, plan, found, units, on_event or (lambda _: None), counted=False)
+        return trials.judge_trial(plan, found, rehearsed)
 
     async def roots(
         self, select: str | None = None, *, force: bool = False, rehash: bool = False, supposing: Sequence[str] = ()
@@ -267,7 +301,8 @@ class Session:
         spans: bool = False,
     ) -> Lineage:
         """What documents were made of (up), or what was made of them (down), now or at a time; with `spans`, of which parts."""
-        return await explain.lineage(self.project, ref, direction, depth, at, spans=spans)
+        traced = await explain.lineage(self.project, ref, direction, depth, at, spans=spans)
+        return replace(traced, accepted=await trials.said_of(self.project, {node.asset for node in traced.nodes}))
 
     async def history(self, ref: str, *, limit: int = 20) -> History:
         """What was done to an asset, a unit or a document: when, by which run, for whom, and what differed; the latest first."""

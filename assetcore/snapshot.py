@@ -20,8 +20,9 @@ from assetcore.assets import Source
 from assetcore.digest import sequence_digest, short_digest
 from assetcore.errors import AssetcoreError, SourceError, StorageError
 from assetcore.graph import AnyAsset
+from assetcore.lineage import acceptances, damage, read
 from assetcore.lineage import commit as lineage
-from assetcore.lineage import damage, read
+from assetcore.lineage.acceptances import with_accepted
 from assetcore.lineage.costs import unit_costs
 from assetcore.lineage.schema import Connection
 from assetcore.partitions import Dynamic, Moment, Partitions, checked_keys
@@ -312,6 +313,7 @@ async def asset_states(
     looked = assets if judged is None else [i for n, i in identifiers.items() if n in judged]
     made = await read.made_units(connection, project.environment_id, looked, units=units)
     known = await read.definitions(connection, assets)
+    accepted = await acceptances.of_assets(connection, assets)
     lost = await damage.current_damage(connection, project.environment_id, assets)
     nothing = pl.DataFrame(schema=MADE)
     timed = {
@@ -338,7 +340,7 @@ async def asset_states(
             made.get(identifier, nothing),
             frame,
             current,
-            known[identifier],
+            with_accepted(known[identifier], definitions.get(name), accepted.get(identifier, ())),
             damaged=damaged,
             expired=expired.get(identifier),
             oldest=oldest.get(identifier),

@@ -64,6 +64,7 @@ VERBS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     },
     "Make": {
         "materialize": ("make", "Make what is stale, and only that."),
+        "accept": ("make", "Have what earlier code made count as made by this code."),
         "export": ("make", "Write documents into a folder."),
         "verify": ("make", "Read what is stored: is it what lineage says?"),
         "vectors": ("vectors", "Look after the indexes of vectors."),

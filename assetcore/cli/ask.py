@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from assetcore.cli.call import Call, as_json, reference_argument, selection_argument, verb
+from assetcore.cli.call import MAKING, READING, Call, as_json, reference_argument, selection_argument, verb
 from assetcore.cli.names import remember
 from assetcore.errors import UsageError
 
@@ -77,6 +77,12 @@ def graph(call: Call, select: str | None, form: str) -> None:
 @click.option("--if", "supposing", multiple=True, metavar="WHAT", help="As if: 'remove topics[with]', 'change chunks'.")
 @click.option("--exit-code", is_flag=True, help="End with 2 when something is stale, with 0 when nothing is.")
 @click.option(
+    "--sample",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Try this code on N stale units of each asset; keep nothing.",
+)
+@click.option(
     "--format", "form", type=PLAN_FORMATS, default="table", show_default=True, help="For people, or for a comment."
 )
 async def plan(
@@ -89,6 +95,7 @@ async def plan(
     verify: bool,
     supposing: tuple[str, ...],
     exit_code: bool,
+    sample: int | None,
     form: str,
 ) -> None:
     """Show what is stale, and why; with --if what would be stale, if a document of a source or the code of an asset were changed.
@@ -96,23 +103,30 @@ async def plan(
     \b
     aipctl plan '+coverage' --why
     aipctl plan --if 'remove topics[with]' --if 'change chunks'
+    aipctl plan chunks --sample 20              what this code makes of 20 units
     aipctl plan --env prod --format markdown    what this branch would change
     """
     from assetcore.cli import markdown, show
     from assetcore.cli.progress import reporting
 
     why = why or form == "markdown"
-    async with call.opened() as session:
+    async with call.opened(MAKING if sample else READING) as session:
         if verify:
             with reporting(sys.stderr) as report:
                 await session.verify_above(select, on_event=report)
         options = {"force": force, "rehash": rehash, "supposing": supposing}
         planned, roots = await session.roots(select, **options) if why else (await session.plan(select, **options), ())
+        tried = []
+        if sample:
+            with reporting(sys.stderr) as report:
+                tried = [trial.to_json() for trial in await session.sample(select, sample, on_event=report)]
     answer: dict[str, Any] = planned.to_json(units=units)
     if supposing:
         answer["if"] = list(supposing)
     if why:
         answer["why"] = [group.to_json() for group in roots]
+    if sample:
+        answer["sample"] = tried
     call.answer(answer, markdown.plan if form == "markdown" else lambda answer: show.plan(answer, units=units))
     if exit_code and not answer["up_to_date"]:
         raise click.exceptions.Exit(STALE)

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from assetcore.cli.call import MAKING, READING, Call, selection_argument, verb
+from assetcore.cli.names import complete_asset
 from assetcore.errors import UsageError
 
 FAILED = 1
@@ -72,6 +73,31 @@ async def materialize(
     code = {"failed": FAILED, "stopped": LEFT, "cancelled": INTERRUPTED}.get(result.status, 0)
     end_in_time(code)
     raise click.exceptions.Exit(code)
+
+
+@verb()
+@click.argument("asset", shell_complete=complete_asset)
+@click.option(
+    "--sample", type=click.IntRange(min=1), metavar="N", help="Try this code on N units: all must come out the same."
+)
+@click.option("--unverified", is_flag=True, help="Without trying; it needs a reason, which is told for ever.")
+@click.option("--why", metavar="TEXT", help="The reason.")
+async def accept(call: Call, asset: str, sample: int | None, unverified: bool, why: str | None) -> None:
+    """Have what earlier code of an asset made count as made by its present code, so that it need not be made again.
+
+    \b
+    aipctl accept chunks --sample 20
+    aipctl accept chunks --unverified --why "only logging was added"
+    """
+    from assetcore.cli import show
+    from assetcore.cli.progress import reporting
+
+    async with call.opened(MAKING) as session:
+        with reporting(sys.stderr) as report:
+            accepted = await session.accept(asset, sample, unverified=unverified, why=why, on_event=report)
+    call.answer(accepted.to_json(), show.accepted)
+    if not accepted.acceptances:
+        raise click.exceptions.Exit(FAILED)
 
 
 @verb()

@@ -182,6 +182,7 @@ def plan(answer: Answer, *, units: bool = False) -> RenderableType:
     parts += check_lines(answer.get("checks", ()))
     if due := [f"{check['asset']}.{check['check']}" for check in answer.get("checks", ()) if check["due"]]:
         parts.append(Text(f"To check: {', '.join(due)}", style="dim"))
+    parts += [line for one in answer.get("sample", ()) for line in trial(one)]
     parts += estimates(answer)
     parts.append(Text(plan_sentence(answer, busy)))
     return Group(*parts)
@@ -234,6 +235,7 @@ def why(answer: Answer) -> RenderableType:
     until = f", fresh until {moment(answer['fresh_until'])}" if answer.get("fresh_until") else ""
     if made and (answer["fresh"] or until):
         said.insert(0, Text(f"  {made}{until}", style="dim"))
+    said += [acceptance(one) for one in answer.get("accepted", ())]
     if answer["fresh"]:
         return Group(Text(f"{answer['unit']} is fresh."), *said)
     parts: list[RenderableType] = [Text(f"{answer['unit']} is {answer.get('status', 'stale')}:")]
@@ -277,11 +279,14 @@ def lineage(answer: Answer) -> RenderableType:
         return Text(_node_label(nodes[node])).append(f"  {_part(span)}{of}" if span else "", style="dim")
 
     tree = _trees(roots, beyond, label)
-    if answer.get("truncated"):
-        return Group(
-            tree, Text(f"Only the first {plural(len(nodes), 'document')}; fewer steps: --depth N", style="dim")
-        )
-    return tree
+    notes = [Text(f"Only the first {plural(len(nodes), 'document')}; fewer steps: --depth N", style="dim")]
+    if not answer.get("truncated"):
+        notes = []
+    for asset, said in (answer.get("accepted") or {}).items():
+        notes += [
+            Text(f"{asset}, code of {one['old'][:10]} counts as {one['new'][:10]}:\n{acceptance(one)}") for one in said
+        ]
+    return Group(tree, *notes) if notes else tree
 
 
 def _part(span: Answer) -> str:
@@ -995,6 +1000,57 @@ def diff_text(unified: str) -> Text:
 def indented(text: Text, columns: int) -> Text:
     """The text with every line moved to the right."""
     return Text("\n").join(Text(" " * columns).append_text(line) for line in text.split("\n"))
+
+
+def trial(answer: Answer) -> list[RenderableType]:
+    """What a sample of stale units came out as: those that differ with their diffs, the share that does not, the cost of the rest."""
+    parts: list[RenderableType] = []
+    differing = [one for one in answer["units"] if not one["same"]]
+    for one in differing[:FAILURES_SHOWN]:
+        reference = format_ref(answer["asset"], one["unit"])
+        parts.append(
+            Text(f"{reference} failed: {one['error']}" if one["error"] else f"{reference} comes out otherwise:")
+        )
+        if one["diff"]:
+            parts.append(indented(diff_text(one["diff"]), 2))
+    if len(differing) > FAILURES_SHOWN:
+        parts.append(Text(f"and {len(differing) - FAILURES_SHOWN:,} more (all of them: --json)", style="dim"))
+    rest = answer["rest"]
+    took = [f"about {duration(rest['seconds'])}"] if rest["seconds"] else []
+    took += [plural(rest["tokens"], "token")] if rest["tokens"] else []
+    took += [dollars(rest["usd"])] if rest["usd"] else []
+    told = (
+        f"{answer['asset']}: {answer['unchanged']:,} of {plural(answer['sampled'], 'sampled unit')} came out unchanged"
+    )
+    left = (
+        f"; the other {plural(rest['units'], 'stale unit')} would take {', '.join(took)}"
+        if rest["units"] and took
+        else ""
+    )
+    return [*parts, Text(f"{told}{left}.")]
+
+
+def accepted(answer: Answer) -> RenderableType:
+    """`accept`: what was tried, and what was said."""
+    parts = trial(answer["trial"]) if answer["trial"] else []
+    if answer["accepted"]:
+        how = "" if answer["accepted"][0]["verified"] else f" without trying: {answer['accepted'][0]['why']}"
+        parts.append(
+            Text(f"Accepted{how}. {plural(answer['fresh'], 'unit')} of {answer['asset']} count as made by this code.")
+        )
+    else:
+        parts.append(Text("Not accepted: what this code makes is not what there is."))
+    return Group(*parts)
+
+
+def acceptance(answer: Answer) -> Text:
+    """One acceptance, wherever it is told."""
+    by = f"by {answer['actor']} on {moment(answer['at'])}"
+    if answer["verified"]:
+        return Text(
+            f"  made with earlier code that counts as this, {by}: {plural(len(answer['units']), 'sampled unit')} came out the same"
+        )
+    return Text(f"  made with earlier code that counts as this, {by}, unverified: {answer['why']}", style="yellow")
 
 
 def estimates(answer: Answer) -> list[RenderableType]:

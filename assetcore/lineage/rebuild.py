@@ -26,7 +26,7 @@ from assetcore.lineage.replay import SOURCE, Catalog, as_stated
 __all__ = ["Difference", "commits", "compare", "is_empty", "known_runs", "rebuild"]
 
 REBUILT = (
-    t.journal, t.journal_batch, t.subject_key,
+    t.journal, t.journal_batch, t.subject_key, t.borrowed,
     t.damage, t.verified, t.repeat,
     t.check_standing, t.check_result, t.check_version, t.observation, t.watermark, t.failure, t.head, t.collected, t.edge, t.spent,
     t.excerpt, t.document, t.materialization, t.object_, t.commit, t.run_asset, t.run, t.part, t.definition, t.asset, t.environment,

@@ -23,11 +23,10 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSONB
 
 __all__ = [
-    "answer", "asset", "block", "borrowed", "check_result", "check_standing", "check_version", "collected", "commit", "damage",
-    "definition", "document", "edge", "environment", "excerpt", "failure", "head", "journal", "journal_batch", "materialization",
-    "metadata", "object_", "observation", "part", "project", "repeat", "run", "run_asset", "span", "spent", "subject_key",
-    "vector_generation", "vector_trial",
-    "verified", "watermark",
+    "acceptance", "answer", "asset", "block", "borrowed", "check_result", "check_standing", "check_version", "collected",
+    "commit", "damage", "definition", "document", "edge", "environment", "excerpt", "failure", "head", "journal", "journal_batch",
+    "materialization", "metadata", "object_", "observation", "part", "project", "repeat", "run", "run_asset", "span", "spent",
+    "subject_key", "vector_generation", "vector_trial", "verified", "watermark",
 ]  # fmt: skip
 
 metadata = sa.MetaData(
@@ -266,6 +265,18 @@ borrowed = sa.Table(
 )  # fmt: skip
 sa.Index("uq_borrowed_current", borrowed.c.environment_id, borrowed.c.asset_id, unique=True,
          postgresql_where=borrowed.c.until_commit.is_(None))  # fmt: skip
+
+acceptance = sa.Table(
+    "acceptance", metadata,
+    sa.Column("asset_id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("old_code", BYTEA, primary_key=True),
+    sa.Column("new_code", BYTEA, primary_key=True),
+    sa.Column("units", JSONB, nullable=False, comment="those that were tried, all with the same result"),
+    sa.Column("why", sa.Text, comment="where it was said without trying"),
+    sa.Column("actor", sa.Text, nullable=False),
+    _now(),
+    comment="that what old code of an asset made counts as made by new code",
+)  # fmt: skip
 
 failure = sa.Table(
     "failure", metadata,
