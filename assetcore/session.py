@@ -29,6 +29,7 @@ from assetcore.environments import EnvironmentDiff, Promoted
 from assetcore.errors import NothingSelectedError, PromotionError, SelectionError, SettingsError, UsageError
 from assetcore.execution import Run, walk
 from assetcore.explain import Lineage
+from assetcore.forget import Forgotten, forget
 from assetcore.graph import Graph
 from assetcore.history import History, history
 from assetcore.journal import JournalCheck, Line
@@ -348,6 +349,15 @@ class Session:
         swept = await sweep(self.project, self._alone(lambda _: None), dry_run=dry_run, keep=kept)
         await journal.flush(self.project)
         return swept
+
+    async def forget(self, ref: str, *, dry_run: bool = True) -> Forgotten:
+        """Erase a document of a source with all that came of it, in every environment and in history; `dry_run` only says what."""
+        async with AsyncExitStack() as locks:
+            for one in sorted(found["environment"] for found in await environments.list_all(self.project)):
+                await locks.enter_async_context(self._alone(lambda _: None, one))
+            forgotten = await forget(self.project, ref, dry_run=dry_run)
+            await journal.flush(self.project)
+            return forgotten
 
     async def journal(
         self, ref: str | None = None, *, since: datetime | None = None, limit: int | None = None

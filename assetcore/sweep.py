@@ -123,7 +123,7 @@ async def _refuse_foreign_lineage(project: Project, unknown: Sequence[ObjectInfo
     manifests = [info.key for info in unknown if parse_key(info.key).artifact_name.startswith(MANIFEST)]
     named = {decode_manifest(await project.bucket.read(key))[0]["run"] for key in manifests}
     async with project.engine.connect() as connection:
-        foreign = named - await runs.known(connection, named) - {GC}
+        foreign = named - await runs.known(connection, named) - {GC, "forget"}
     if foreign:
         raise StorageError(
             f"The bucket holds lineage of {len(foreign)} runs that the database does not know, such as {min(foreign)}: "

@@ -5,7 +5,7 @@
     assetcore.cli.ask        ls graph plan why lineage history show diff runs trace search
     assetcore.cli.make       materialize export verify gc
     assetcore.cli.views      env
-    assetcore.cli.trust      journal catalog
+    assetcore.cli.trust      journal forget catalog
     assetcore.cli.platform   init up down check clean db blocks deploy config completion
     assetcore.cli.flows      run
     assetcore.cli.scaffold   new
@@ -67,6 +67,7 @@ VERBS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "accept": ("make", "Have what earlier code made count as made by this code."),
         "export": ("make", "Write documents into a folder."),
         "verify": ("make", "Read what is stored: is it what lineage says?"),
+        "forget": ("trust", "Erase a document of a source, with all that came of it."),
         "vectors": ("vectors", "Look after the indexes of vectors."),
         "gc": ("make", "Remove objects that nothing refers to."),
         "env": ("views", "Create, compare, promote and drop environments."),

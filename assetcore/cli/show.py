@@ -820,6 +820,21 @@ def _done(row: Answer) -> str:
     return ", ".join(parts + ([row["why"]] if row["why"] else []))
 
 
+def forgotten(answer: Answer) -> RenderableType:
+    """`forget`: how much of each asset goes, or went, and where the report is."""
+    columns = [words("asset"), count("units"), Column("such as", lambda row: ", ".join(row["examples"]))]
+    if not answer["dry_run"]:
+        columns = columns[:2]
+    what = (
+        f"{plural(answer['documents'], 'document')} in {plural(answer['objects'], 'object')} ({size(answer['bytes'])})"
+    )
+    end = f"Would erase {what}. To do it: aipctl forget REF --yes" if answer["dry_run"] else f"Erased {what}."
+    lines: list[RenderableType] = [table(columns, answer["assets"]), Text(end)]
+    if answer["file"]:
+        lines.append(Text(f"The signed report: {answer['file']}"))
+    return Group(*lines)
+
+
 def journal_checked(answer: Answer) -> RenderableType:
     """`journal verify`: what is wrong, or how much is right."""
     if answer["problems"]:

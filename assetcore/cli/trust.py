@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from assetcore.cli.call import Call, verb
+from assetcore.cli.call import MAKING, Call, reference_argument, verb
 from assetcore.cli.names import complete_asset
 
 
@@ -37,6 +37,22 @@ async def journal(call: Call, ref: str | None, since: str | None, limit: int) ->
         call.answer(checked.to_json(), show.journal_checked)
     if checked.problems:
         raise click.exceptions.Exit(1)
+
+
+@verb()
+@reference_argument()
+@click.option("--yes", is_flag=True, help="Erase it; without it, only say what would be erased.")
+async def forget(call: Call, ref: str, yes: bool) -> None:
+    """Erase a document of a source, with all that came of it, in every environment and in history.
+
+    \b
+    Remove it from the source first: otherwise the next run takes it in again.
+    Example: aipctl forget 'letters[alice.txt]' --yes
+    """
+    from assetcore.cli import show
+
+    async with call.opened(MAKING) as session:
+        call.answer((await session.forget(ref, dry_run=not yes)).to_json(), show.forgotten)
 
 
 @click.group()

@@ -17,7 +17,7 @@ from assetcore.lineage import tables as t
 from assetcore.lineage.schema import Connection
 from assetcore.storage import Key, object_key, parse_key, run_timestamp
 
-__all__ = ["answer_key", "find", "is_answer", "keep", "rebuild"]
+__all__ = ["FLOW", "answer_key", "find", "forget", "is_answer", "keep", "rebuild"]
 
 FLOW = "answers"
 _NAME = re.compile(r"/answers/[^/]+/[^/]+/[0-9a-f]{64}\.json$")
@@ -60,3 +60,8 @@ def _row(key: Key) -> dict[str, object]:
     parts = parse_key(key)
     at = datetime.strptime(parts.run_ts, "%Y%m%dT%H%M%S.%fZ").replace(tzinfo=UTC)
     return {"project": parts.project, "digest": bytes.fromhex(parts.artifact_name[:64]), "at": at, "key": key}
+
+
+async def forget(connection: Connection, keys: Iterable[str]) -> None:
+    """Know these answers no more."""
+    await connection.execute(sa.delete(t.answer).where(t.answer.c.key.in_(list(keys))))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
 from itertools import accumulate
@@ -22,7 +22,7 @@ from assetcore.staleness import Definition
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["FORMAT", "NAME", "decode_manifest", "encode_manifest", "objects_of", "read_manifest"]
+__all__ = ["FORMAT", "NAME", "decode_manifest", "encode_manifest", "objects_of", "read_manifest", "rewritten"]
 
 FORMAT = 2
 """Format 1 lacks `was`, failures, how a source's documents were seen, and the asset's identifier, kind and group."""
@@ -170,3 +170,43 @@ def read_manifest(data: bytes) -> tuple[dict[str, Any], pa.Table]:
         for field in _schema()
     ]
     return json.loads((table.schema.metadata or {})[b"assetcore"]), pa.Table.from_arrays(columns, schema=_schema())
+
+
+def rewritten(
+    data: bytes, materializations: Collection[int], units: Collection[bytes], objects: Mapping[int, list[Any] | None],
+    rows: Mapping[int, int],
+) -> bytes | None:  # fmt: skip
+    """A manifest without what it says of these, or None where it says nothing of them.
+
+    `objects` that were written anew are named as they are now (key, size, rows, hash), those that are gone are left out; documents that
+    stay are in the `rows` where they are now. That a unit left its asset stays said: it names nothing.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    header, table = read_manifest(data)
+    before = table.to_pylist()
+    gone, places = set(materializations), set(units)
+    after: list[dict[str, Any]] = []
+    for row in before:
+        if row["event"] == "removed" or not (
+            row["materialization"] in gone or (row["event"] == "failed" and row["unit"] in places)
+        ):
+            new = [{**d, "row": rows.get(d["id"], d["row"])} for d in row["new"]] if row["new"] is not None else None
+            after.append({**row, "new": new})
+    named = [o for o in header["objects"] if objects.get(o["id"], ...) is not None]
+    for one in named:
+        if one["id"] in objects:
+            key, size, count, digest = objects[one["id"]] or (None,) * 4
+            one |= {"key": key, "size": size, "rows": count} | ({"sha256": digest} if "sha256" in one else {})
+    left = {row["materialization"] for row in after}
+    spent = [one for one in header.get("spent", ()) if one[0] in left]
+    if len(after) == len(before) and not any(o["id"] in objects for o in header["objects"]):
+        return None
+    header |= {"objects": named, "spent": spent}
+    if "excerpts" in header:
+        header["excerpts"] = [one for one in header["excerpts"] if one[0] in left]
+    schema = table.schema.with_metadata({"assetcore": json.dumps(header, sort_keys=True)})
+    sink = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(after, schema=schema), sink, compression="zstd", use_dictionary=False)
+    return sink.getvalue()

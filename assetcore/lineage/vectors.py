@@ -10,7 +10,7 @@ depends on the numbers of other tables.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -27,8 +27,8 @@ from assetcore.lineage.tables import vector_generation as g
 from assetcore.lineage.tables import vector_trial as x
 
 __all__ = [
-    "EXACT", "Found", "Generation", "Row", "activate", "alone", "build_index", "count", "create", "documents", "drop", "forget_index",
-    "generations", "journal", "known", "nearest", "note", "remove", "sample", "size", "trials", "upsert",
+    "EXACT", "Found", "Generation", "Row", "activate", "alone", "build_index", "count", "create", "documents", "drop", "forget",
+    "forget_index", "generations", "journal", "known", "nearest", "note", "remove", "sample", "size", "trials", "upsert",
 ]  # fmt: skip
 
 EXACT = 5_000
@@ -294,3 +294,11 @@ def _where(one: Generation, filters: Mapping[str, Any]) -> list[sa.ColumnElement
 
 def _text(vector: Sequence[float]) -> str:
     return "[" + ",".join(map(repr, map(float, vector))) + "]"
+
+
+async def forget(connection: Connection, project: str, documents: Collection[int]) -> None:
+    """Take these documents out of every generation of a project's indexes."""
+    shown = [g.c[name] for name in Generation.__slots__]
+    for row in await connection.execute(sa.select(*shown).where(g.c.project == project)):
+        table = _table(Generation(*row))
+        await connection.execute(sa.delete(table).where(among(table.c.document, documents, sa.BigInteger)))

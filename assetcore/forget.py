@@ -1,0 +1,326 @@
+"""Forget: what came of a document of a source, and how does all of it go?
+
+Found by lineage, in every environment and in history: a pack is written anew without the rows, a manifest without what it says of them,
+and only then do the old ones go, and what Postgres knew. What is current of it leaves as a commit like any other, so that what was made
+of it together with others is stale. The key of the subject is destroyed: what the journal says of it can be read by nobody, and its chain
+still holds. A report says what was erased, and is signed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from assetcore.assets import Source
+from assetcore.documents import Document
+from assetcore.errors import SelectionError, StorageError
+from assetcore.lineage import answers, environments, forgetting, journal, read, records, retention, vectors
+from assetcore.lineage import commit as lineage
+from assetcore.lineage.commit import Batch
+from assetcore.lineage.forgetting import Descent, Held, Moved
+from assetcore.lineage.journal import Entry
+from assetcore.lineage.manifest import NAME as MANIFEST
+from assetcore.lineage.manifest import encode_manifest, rewritten
+from assetcore.lineage.runs import actor
+from assetcore.project import Project
+from assetcore.selection import parse_ref
+from assetcore.snapshot import source_unit
+from assetcore.storage import Key, MissingObjectError, object_key, parse_key, run_timestamp
+from assetcore.storage.repack import Kept, repack
+
+__all__ = ["Forgotten", "forget", "verify_report"]
+
+FORGET = "forget"
+"""What stands for a run in the manifests that this room writes."""
+KEY_FILE = "report.key"
+NEEDLE, SHORTEST = 200, 16
+"""A recorded question is looked for by so much of the beginning of a text; shorter texts are no one's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """What is (or was) erased: units and documents by asset, objects, manifests; and the signed report when it was done."""
+
+    ref: str
+    dry_run: bool
+    assets: tuple[tuple[str, int, tuple[str, ...]], ...]
+    documents: int
+    objects: int
+    bytes: int
+    report: Mapping[str, Any] | None = None
+    file: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        assets = [{"asset": name, "units": units, "examples": list(labels)} for name, units, labels in self.assets]
+        return {
+            "ref": self.ref, "dry_run": self.dry_run, "assets": assets, "documents": self.documents, "objects": self.objects,
+            "bytes": self.bytes, "report": self.report, "file": self.file,
+        }  # fmt: skip
+
+
+async def forget(project: Project, text: str, *, dry_run: bool) -> Forgotten:
+    """Find what came of a document of a source, and erase it unless `dry_run`. No run is at work meanwhile. Raises SelectionError."""
+    source, name = _subject(project, text)
+    identifier, unit = project.asset_ids[source], source_unit(name)
+    async with project.engine.connect() as connection:
+        await connection.execution_options(isolation_level="REPEATABLE READ")
+        roots = await forgetting.materializations_of(connection, identifier, unit)
+        if not roots:
+            raise SelectionError(
+                f"{source} never had a document {name!r}.",
+                hint=f"See: aipctl show {source}, or: aipctl journal {source}",
+            )
+        found = await forgetting.descent(connection, roots)
+        objects = await forgetting.held(connection, found.documents)
+        names = {i: n for i, (n, _) in (await environments.registered(connection, project.id)).items()}
+    order = {n: i for i, n in enumerate(project.graph.assets)}
+    assets = sorted(
+        ((names[a], len(u), tuple(found.labels[a][:3])) for a, u in found.units.items()),
+        key=lambda x: order.get(x[0], 0),
+    )
+    size = sum(one.size for one in objects)
+    if dry_run:
+        return Forgotten(f"{source}[{name}]", True, tuple(assets), len(found.documents), len(objects), size)
+    needles = await _needles(project, found, name)
+    await _retire(project, found, names)
+    moved, rows = await _rewrite_packs(project, objects)
+    manifests, old = await _rewrite_manifests(project, found, moved, rows)
+    told = {
+        "project": project.name, "subject": unit.hex(), "at": datetime.now(UTC).isoformat(), "actor": actor(),
+        "assets": {asset: units for asset, units, _ in assets}, "documents": len(found.documents),
+        "materializations": len(found.materializations), "objects": {one.key: one.size for one in objects}, "manifests": old,
+    }  # fmt: skip
+    report = _signed(project, told)
+    facts = {
+        "subject": unit.hex(), "units": sum(units for _, units, _ in assets), "documents": len(found.documents), "replaced": old,
+        "report": hashlib.sha256(json.dumps(report, sort_keys=True).encode()).hexdigest(),
+    }  # fmt: skip
+    async with project.engine.begin() as connection:
+        await forgetting.erase(connection, project.id, found, moved, rows, manifests, identifier, name)
+        await vectors.forget(connection, project.name, found.documents)
+        retired = await retention.retired(
+            connection, project.id, datetime.now(UTC)
+        )  # what was compacted may still hold it
+        await retention.forget_objects(connection, retired)
+        await journal.append(connection, project.id, Entry(FORGET, asset=source, facts=facts))
+    await project.bucket.delete([*(one.key for one in objects), *(key for key, _ in retired.values()), *map(Key, old)])
+    await _rewrite_records(project, found, unit, name, moved, rows)
+    await _delete_answers(project, needles)
+    file = project.settings.home / "reports" / f"forget-{run_timestamp(datetime.now(UTC))}.json"
+    await asyncio.to_thread(_write_private, file, json.dumps(report, indent=1, sort_keys=True).encode())
+    return Forgotten(
+        f"{source}[{name}]", False, tuple(assets), len(found.documents), len(objects), size, report, str(file)
+    )
+
+
+def _subject(project: Project, text: str) -> tuple[str, str]:
+    """The source and the name of the document that a REF names. Raises SelectionError."""
+    ref = parse_ref(text)
+    asset = project.graph.assets.get(ref.asset or "")
+    if not isinstance(asset, Source) or (ref.unit or ref.document) is None:
+        sources = ", ".join(project.graph.sources)
+        raise SelectionError(
+            f"{text!r} does not name a document of a source: only what was taken in can be forgotten, with all that came of it.",
+            hint=f"Write SOURCE[DOCUMENT]; the sources are: {sources}",
+        )
+    return asset.name, str(ref.document or ref.unit)
+
+
+async def _retire(project: Project, found: Descent, names: Mapping[int, str]) -> None:
+    """What is current of it leaves its assets, in every environment: what collected them is stale from now on."""
+    async with project.engine.connect() as connection:
+        heads = await forgetting.current_heads(connection, found.materializations)
+        places = {one.id: one.name for one in await environments.every(connection, project.id)}
+    stamp = run_timestamp(datetime.now(UTC))
+    for (environment, asset), units in heads.items():
+        async with project.engine.connect() as connection:
+            base = await lineage.allocate(connection)
+        key = object_key(project.name, "main", stamp, names[asset], f"{MANIFEST}-{base >> 20:08d}.parquet")
+        batch = Batch(base >> 20, project.id, environment, asset, 0, FORGET, key, removed=tuple(units))
+        place = places.get(environment, project.environment)
+        data = encode_manifest(
+            batch, project=project.name, environment=place, asset=names[asset], assets={}, definition=None
+        )
+        await project.bucket.write(key, data)
+        async with project.engine.begin() as connection:
+            await lineage.commit(connection, batch)
+            await journal.append(connection, project.id, journal.committed(batch, place, names[asset], data))
+
+
+async def _rewrite_packs(project: Project, objects: list[Held]) -> tuple[dict[int, Moved | None], dict[int, int]]:
+    """Packs without what must go, under new keys, and the rows of what stays; None for an object of which nothing stays."""
+    moved: dict[int, Moved | None] = {}
+    rows: dict[int, int] = {}
+    stamp = run_timestamp(datetime.now(UTC))
+    for one in objects:
+        if not one.pack or not one.stay:
+            moved[one.id] = None
+            continue
+        kept = Kept(
+            one.key, await project.bucket.read(one.key), [row for row, _, _ in one.stay], [sha for *_, sha in one.stay]
+        )
+        ((data, _),) = await asyncio.to_thread(repack, [kept])
+        key = _again(project, one.key, stamp)
+        await project.bucket.write(key, data)
+        moved[one.id] = Moved(key, len(data), len(one.stay), hashlib.sha256(data).digest())
+        rows |= {document: row for row, (_, documents, _) in enumerate(one.stay) for document in documents}
+    return moved, rows
+
+
+async def _rewrite_manifests(
+    project: Project, found: Descent, moved: Mapping[int, Moved | None], rows: Mapping[int, int]
+) -> tuple[dict[int, Key], list[str]]:
+    """Manifests without what they say of it, under new keys; returns the new keys by commit, and the old keys."""
+    async with project.engine.connect() as connection:
+        commits = await forgetting.commits(connection, project.id, found.units)
+    stamp = run_timestamp(datetime.now(UTC))
+    new: dict[int, Key] = {}
+    old: list[str] = []
+    units = {unit for some in found.units.values() for unit in some}
+    objects = {i: None if m is None else [m.key, m.size, m.rows, m.sha256.hex()] for i, m in moved.items()}
+    for number, key in commits:
+        if MANIFEST not in key:
+            continue  # a record
+        try:
+            data = await project.bucket.read(key)
+        except StorageError:
+            continue  # what is not there says nothing
+        changed = await asyncio.to_thread(rewritten, data, found.materializations, units, objects, rows)
+        if changed is not None:
+            new[number] = _again(project, key, stamp)
+            await project.bucket.write(new[number], changed)
+            old.append(key)
+    return new, old
+
+
+async def _rewrite_records(
+    project: Project, found: Descent, unit: bytes, name: str, moved: Mapping[int, Moved | None], rows: Mapping[int, int]
+) -> None:
+    """Records that hold something of it: runs that name it, what checks said of it, the key of the subject."""
+    stamp = run_timestamp(datetime.now(UTC))
+    listed = [info.key async for info in project.bucket.list(f"{project.name}/") if records.is_record(info.key)]
+    for key in listed:
+        try:
+            record = records.decode(await project.bucket.read(key))
+        except (MissingObjectError, ValueError, OSError):
+            continue
+        before = json.dumps(record, sort_keys=True)
+        if "keys" in record:
+            record["keys"].pop(unit.hex(), None)
+        if "checked" in record:
+            record["checked"] = [one for one in record["checked"] if one[4] not in found.materializations]
+        if "run" in record and name in json.dumps([record["run"], record.get("standing")], ensure_ascii=False):
+            record["run"] |= {"plan": {}, "selection": "(forgotten)"}
+            record["standing"] = []
+        if "compaction" in record:
+            _rewrite_compaction(record["compaction"], found, moved, rows)
+        if json.dumps(record, sort_keys=True) != before:
+            await project.bucket.write(_again(project, key, stamp), records.encode(record))
+            await project.bucket.delete([key])
+
+
+def _rewrite_compaction(
+    told: dict[str, Any], found: Descent, moved: Mapping[int, Moved | None], rows: Mapping[int, int]
+) -> None:
+    """What a compaction moved, without what must go, and in the rows where it is now."""
+    told["moves"] = [[d, rows.get(d, row)] for d, row in told["moves"] if d not in found.documents]
+    told["let_go"] = [one for one in told["let_go"] if one[0] not in found.documents]
+    objects: list[Any] = []
+    for one in told["objects"]:
+        now = moved.get(one[0], ...)
+        if now is ...:
+            objects.append(one)
+        elif isinstance(now, Moved):
+            objects.append([one[0], now.key, now.size, now.rows, now.sha256.hex()])
+    told["objects"] = objects
+
+
+async def _needles(project: Project, found: Descent, name: str) -> list[str]:
+    """What tells that a recorded question or answer holds something of it: its name, and how each text that came of it begins."""
+    async with project.engine.connect() as connection:
+        stored = await read.stored(connection, found.documents)
+    texts = {name}
+    for one in stored.values():
+        try:
+            document = (await project.reader.documents([replace(one, fields=None)], Document))[0]
+            texts.add(document.content.decode().strip()[:NEEDLE])
+        except (StorageError, UnicodeDecodeError):
+            continue  # what cannot be read is in no question either
+    return [text for text in texts if len(text) >= SHORTEST or text == name]
+
+
+async def _delete_answers(project: Project, needles: Sequence[str]) -> None:
+    """Delete what models were asked and answered, where it holds something of it."""
+    found: list[Key] = []
+    async for info in project.bucket.list(f"{project.name}/{answers.FLOW}/"):
+        try:
+            told = "\n".join(_strings(json.loads(await project.bucket.read(info.key))))
+        except (StorageError, ValueError):
+            continue
+        if any(needle in told for needle in needles):
+            found.append(info.key)
+    if found:
+        async with project.engine.begin() as connection:
+            await answers.forget(connection, found)
+        await project.bucket.delete(found)
+
+
+def _strings(value: Any) -> Iterator[str]:
+    match value:
+        case str():
+            yield value
+        case dict():
+            for member in value.values():
+                yield from _strings(member)
+        case list():
+            for member in value:
+                yield from _strings(member)
+        case _:
+            pass
+
+
+def _again(project: Project, key: Key, stamp: str) -> Key:
+    """A new key for what lay under this one: the same name, written now."""
+    parts = parse_key(key)
+    return object_key(parts.project, parts.flow, stamp, parts.step, parts.artifact_name)
+
+
+def _signed(project: Project, told: Mapping[str, Any]) -> dict[str, Any]:
+    """The report with an Ed25519 signature of this installation's key, which is made at the first report."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # 20 ms, for a report only
+
+    file = project.settings.home / KEY_FILE
+    if not file.exists():
+        _write_private(file, Ed25519PrivateKey.generate().private_bytes_raw())
+    key = Ed25519PrivateKey.from_private_bytes(file.read_bytes())
+    signature = key.sign(_bytes(told))
+    return {"report": dict(told), "signature": signature.hex(), "public_key": key.public_key().public_bytes_raw().hex()}
+
+
+def verify_report(report: Mapping[str, Any]) -> bool:
+    """Whether a report is as it was signed, by the public key that it names."""
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+    key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(report["public_key"]))
+    try:
+        key.verify(bytes.fromhex(report["signature"]), _bytes(report["report"]))
+    except InvalidSignature:
+        return False
+    return True
+
+
+def _bytes(told: Mapping[str, Any]) -> bytes:
+    return json.dumps(told, sort_keys=True, separators=(",", ":")).encode()
+
+
+def _write_private(file: Any, data: bytes) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as opened:
+        opened.write(data)

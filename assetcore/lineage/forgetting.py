@@ -1,0 +1,204 @@
+"""Forgetting: what descends from a document of a source, and how does it leave lineage?
+
+What descends is followed through every edge and every collected whole, in all environments and all of history, until nothing new is
+found. It leaves Postgres as a set, in one transaction; the documents beside it in a pack move with the pack that is written without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY, BYTEA
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from assetcore.lineage import tables as t
+from assetcore.lineage.read import among
+from assetcore.storage import Key
+
+__all__ = ["Descent", "Held", "Moved", "commits", "current_heads", "descent", "erase", "held", "materializations_of"]
+
+
+@dataclass(slots=True)
+class Descent:
+    """All that came of a document: materializations and documents by identifier, units by asset."""
+
+    materializations: set[int] = field(default_factory=set)
+    documents: set[int] = field(default_factory=set)
+    units: dict[int, set[bytes]] = field(default_factory=dict)
+    labels: dict[int, list[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """An object with documents that must go: those that stay are rows of it, each with its documents' identifiers and content hash."""
+
+    id: int
+    key: Key
+    asset: int
+    size: int
+    pack: bool
+    stay: Sequence[tuple[int, Sequence[int], bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """An object that was written anew under another key."""
+
+    key: Key
+    size: int
+    rows: int
+    sha256: bytes
+
+
+async def materializations_of(connection: AsyncConnection, asset: int, unit: bytes) -> set[int]:
+    """Every version of a unit that there ever was."""
+    m = t.materialization.c
+    rows = await connection.execute(sa.select(m.id).where(m.asset_id == asset, m.unit == unit))
+    return set(rows.scalars())
+
+
+async def descent(connection: AsyncConnection, roots: Collection[int]) -> Descent:
+    """All that came of these materializations, themselves included."""
+    m, d, e, c, h = t.materialization.c, t.document.c, t.edge.c, t.collected.c, t.head.c
+    found, new = Descent(), set(roots)
+    while new:
+        found.materializations |= new
+        listed = sa.select(sa.func.unnest(m.documents)).where(among(m.id, new, sa.BigInteger))
+        first = sa.select(d.id).where(among(d.materialization_id, new, sa.BigInteger))
+        documents = set((await connection.execute(listed.union(first))).scalars()) - found.documents
+        found.documents |= documents
+        collected = sa.and_(
+            c.asset_id == h.asset_id, c.environment_id == h.environment_id, h.since_commit <= c.commit_id,
+            sa.or_(h.until_commit.is_(None), h.until_commit > c.commit_id),
+        )  # fmt: skip
+        steps = [
+            sa.select(e.materialization_id).where(among(e.document_id, documents, sa.BigInteger)),
+            sa.select(c.materialization_id)
+            .select_from(t.head.join(t.collected, collected))
+            .where(among(h.materialization_id, new, sa.BigInteger)),
+            sa.select(m.id).where(
+                m.asset_id.in_(sa.select(d.asset_id).where(among(d.id, documents, sa.BigInteger))),
+                m.documents.overlap(sa.cast(list(documents), ARRAY(sa.BigInteger))),
+            ),
+        ]
+        new = set((await connection.execute(sa.union(*steps))).scalars()) - found.materializations
+    rows = await connection.execute(
+        sa.select(m.asset_id, m.unit, m.label).where(among(m.id, found.materializations, sa.BigInteger)).order_by(m.id)
+    )
+    for asset, unit, label in rows:
+        if unit not in found.units.setdefault(asset, set()):
+            found.units[asset].add(unit)
+            found.labels.setdefault(asset, []).append(label)
+    return found
+
+
+async def current_heads(
+    connection: AsyncConnection, materializations: Collection[int]
+) -> dict[tuple[int, int], list[tuple[bytes, int]]]:
+    """The units that currently are one of these, by environment and asset."""
+    h = t.head.c
+    rows = await connection.execute(
+        sa.select(h.environment_id, h.asset_id, h.unit, h.materialization_id).where(
+            among(h.materialization_id, materializations, sa.BigInteger), h.until_commit.is_(None)
+        )
+    )
+    found: dict[tuple[int, int], list[tuple[bytes, int]]] = {}
+    for environment, asset, unit, materialization in rows:
+        found.setdefault((environment, asset), []).append((unit, materialization))
+    return found
+
+
+async def held(connection: AsyncConnection, documents: Collection[int]) -> list[Held]:
+    """The objects that hold these documents, and what else lies in each."""
+    d, o = t.document.c, t.object_.c
+    inside = sa.select(d.object_id).where(among(d.id, documents, sa.BigInteger))
+    rows = await connection.execute(
+        sa.select(o.id, o.key, o.asset_id, o.size, o.rows, d.id, d.row, d.sha256)
+        .join_from(t.object_, t.document, d.object_id == o.id)
+        .where(o.id.in_(inside))
+        .order_by(o.id, d.row, d.id)
+    )
+    objects: dict[int, tuple[Key, int, int, bool]] = {}
+    stay: dict[int, dict[int, tuple[list[int], bytes]]] = {}
+    for identifier, key, asset, size, count, document, row, sha256 in rows:
+        objects[identifier] = (Key(key), asset, size, count is not None)
+        staying = stay.setdefault(identifier, {})
+        if document not in documents:
+            staying.setdefault(row or 0, ([], sha256))[0].append(document)
+    return [
+        Held(i, key, asset, size, pack, [(row, ids, sha256) for row, (ids, sha256) in stay[i].items()])
+        for i, (key, asset, size, pack) in objects.items()
+    ]
+
+
+async def commits(connection: AsyncConnection, project: int, assets: Collection[int]) -> list[tuple[int, Key]]:
+    """The commits to these assets: number, and key of the manifest."""
+    c = t.commit.c
+    rows = await connection.execute(
+        sa.select(c.id, c.manifest).where(c.project_id == project, c.asset_id.in_(list(assets))).order_by(c.id)
+    )
+    return [(number, Key(key)) for number, key in rows]
+
+
+async def erase(
+    connection: AsyncConnection,
+    project: int,
+    found: Descent,
+    moved: Mapping[int, Moved | None],
+    rows: Mapping[int, int],
+    manifests: Mapping[int, Key],
+    source: int,
+    name: str,
+) -> None:
+    """Take all of it out of lineage; what stays of a pack is from now on where it was moved. The caller's transaction is the caller's."""
+    m, d = found.materializations, found.documents
+    for table, column, values in (
+        (t.head, t.head.c.materialization_id, m), (t.edge, t.edge.c.materialization_id, m), (t.edge, t.edge.c.document_id, d),
+        (t.collected, t.collected.c.materialization_id, m), (t.spent, t.spent.c.materialization_id, m),
+        (t.excerpt, t.excerpt.c.materialization_id, m), (t.excerpt, t.excerpt.c.whole_id, d),
+        (t.check_result, t.check_result.c.subject, m), (t.damage, t.damage.c.document_id, d), (t.document, t.document.c.id, d),
+        (t.materialization, t.materialization.c.id, m),
+    ):  # fmt: skip
+        await connection.execute(sa.delete(table).where(among(column, values, sa.BigInteger)))
+    for asset, units in found.units.items():
+        f = t.failure.c
+        await connection.execute(sa.delete(t.failure).where(f.asset_id == asset, among(f.unit, units, BYTEA)))
+    o = t.observation.c
+    await connection.execute(sa.delete(t.observation).where(o.asset_id == source, o.name == name))
+    s = t.check_standing.c
+    versions = sa.select(t.check_version.c.id).where(t.check_version.c.asset_id.in_(list(found.units)))
+    await connection.execute(sa.delete(t.check_standing).where(s.check_id.in_(versions)))
+    runs = sa.select(t.run.c.id).where(t.run.c.project_id == project)
+    told = sa.or_(sa.cast(t.span.c.attributes, sa.Text).contains(name, autoescape=True), t.span.c.name.contains(name, autoescape=True),
+                  sa.func.coalesce(t.span.c.error, "").contains(name, autoescape=True))  # fmt: skip
+    await connection.execute(sa.delete(t.span).where(t.span.c.run_id.in_(runs), told))
+    named = sa.or_(
+        sa.cast(t.run.c.plan, sa.Text).contains(name, autoescape=True),
+        t.run.c.selection.contains(name, autoescape=True),
+    )
+    await connection.execute(
+        sa.update(t.run).where(t.run.c.project_id == project, named).values(plan={}, selection="(forgotten)")
+    )
+    for identifier, now in moved.items():
+        if now is None:
+            await connection.execute(sa.delete(t.object_).where(t.object_.c.id == identifier))
+        else:
+            values = {"key": now.key, "size": now.size, "rows": now.rows, "sha256": now.sha256}
+            await connection.execute(sa.update(t.object_).where(t.object_.c.id == identifier).values(values))
+    if rows:
+        place = sa.select(
+            sa.func.unnest(sa.cast(list(rows), ARRAY(sa.BigInteger))).label("document"),
+            sa.func.unnest(sa.cast(list(rows.values()), ARRAY(sa.Integer))).label("row"),
+        ).subquery()
+        await connection.execute(
+            sa.update(t.document).where(t.document.c.id == place.c.document).values(row=place.c.row)
+        )
+    for number, key in manifests.items():
+        await connection.execute(sa.update(t.commit).where(t.commit.c.id == number).values(manifest=key))
+    w = t.watermark.c
+    await connection.execute(sa.update(t.watermark).where(w.asset_id.in_(list(found.units))).values(settled=sa.null()))
+    k = t.subject_key.c
+    subjects = found.units[source]
+    await connection.execute(sa.delete(t.subject_key).where(k.project_id == project, among(k.subject, subjects, BYTEA)))

@@ -1,0 +1,126 @@
+"""Forgetting: nothing of a document that must go is left, and all the rest is as it was."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import sqlalchemy as sa
+
+from assetcore.catalog import rebuild_catalog, verify_catalog
+from assetcore.errors import SelectionError
+from assetcore.forget import verify_report
+from assetcore.lineage import schema
+from assetcore.lineage import tables as t
+from assetcore.settings import Settings
+from tests.integration.world import World
+
+pytestmark = pytest.mark.integration
+
+CODE = """
+@asset
+async def chunks(topic: Topic = each(topics)) -> list[Chunk]:
+    return [Chunk(name=f"{topic.stem}-{i}", text=w, ordinal=i) for i, w in enumerate(topic.text.split())]
+
+@asset
+async def upper(chunk: Chunk = each(chunks)) -> Report:
+    return Report(name=chunk.name, text=chunk.text.upper())
+
+@asset
+async def report(chunks: list[Chunk] = collect(chunks)) -> Report:
+    return Report(name="report", text=" ".join(c.text for c in chunks))
+"""
+SUBJECT = ("alice", "secretwordone", "secretwordtwo", "SECRETWORD")
+
+
+@pytest.fixture
+async def world(settings: Settings) -> World:
+    """Three documents; that of alice was edited once, and an environment was made from it."""
+    world = World(settings)
+    world.code(CODE)
+    world.document("alice.txt", "the secretwordone of alice")
+    world.document("bob.txt", "the text of bob")
+    world.document("carol.txt", "the text of carol")
+    await world.materialize()
+    world.document("alice.txt", "the secretwordtwo")
+    await world.materialize()
+    async with world.open() as session:
+        await session.create_environment("pr-17", "prod")
+    world.remove("alice.txt")
+    return world
+
+
+def stored(settings: Settings) -> str:
+    """All that lies in the bucket, as text."""
+    texts: list[str] = []
+    for path in Path(settings.storage_url.removeprefix("file://")).rglob("*"):
+        if path.is_file():
+            data = path.read_bytes()
+            texts.append(str(path))
+            if path.suffix == ".parquet":
+                table = pq.read_table(path)
+                texts += [str(table.to_pylist()), str(table.schema.metadata)]
+            texts.append((gzip.decompress(data) if path.suffix == ".gz" else data).decode(errors="replace"))
+    return "\n".join(texts)
+
+
+async def known(settings: Settings) -> str:
+    """All that lies in Postgres, as text."""
+    engine = schema.connect(str(settings.database_url))
+    async with engine.connect() as connection:
+        found = [str(row) for table in t.metadata.sorted_tables for row in await connection.execute(sa.select(table))]
+    await engine.dispose()
+    return "\n".join(found)
+
+
+async def test_nothing_is_left_of_what_was_forgotten(world: World) -> None:
+    """Neither in the bucket nor in Postgres, of no version and in no environment; the others are as they were, and are not made again."""
+    before = await world.contents()
+    async with world.open() as session:
+        shown = await session.forget("topics[alice.txt]")
+        assert shown.dry_run
+        assert {name: units for name, units, _ in shown.assets} == {"topics": 1, "chunks": 1, "upper": 4, "report": 1}
+        assert "secretwordone" in stored(world.settings)
+        done = await session.forget("topics[alice.txt]", dry_run=False)
+    assert (done.documents, done.objects) == (shown.documents, shown.objects)
+    assert done.report is not None
+    assert verify_report(done.report)
+    assert not verify_report({**done.report, "report": {**done.report["report"], "documents": 0}})
+    assert json.loads(Path(str(done.file)).read_text()) == done.report
+    bucket, database = stored(world.settings), await known(world.settings)
+    assert [word for word in SUBJECT if word in bucket] == []
+    assert [word for word in SUBJECT if word in database] == []
+    async with world.open() as session:
+        checked = await session.check_journal()
+        assert checked.problems == ()
+        told = await session.journal("topics")
+        assert [(line.names, line.forgotten) for line in told if line.names or line.forgotten] == [
+            (("bob.txt", "carol.txt"), 1), ((), 1)
+        ]  # fmt: skip
+    assert await world.made() == {"report": {"made": 1}}
+    after = await world.contents()
+    assert after["report"]["report", "report"] == b"the text of bob the text of carol"
+    for name in ("topics", "chunks", "upper"):
+        assert after[name] == {key: value for key, value in before[name].items() if "alice" not in str(key)}
+
+
+async def test_what_was_forgotten_does_not_come_back_from_the_bucket(world: World) -> None:
+    """A database that is rebuilt afterwards says the same as before it was lost, and knows nothing of it either."""
+    async with world.open() as session:
+        await session.forget("topics[alice.txt]", dry_run=False)
+    await world.materialize()
+    found = await verify_catalog(world.settings, say=lambda _: None)
+    assert [one for one in found.tables if not one.same] == []
+    before = await world.contents()
+    await rebuild_catalog(world.settings, replace=True, automatic_schema=False, say=lambda _: None)
+    assert await world.contents() == before
+    assert await world.plan() == {}
+    assert [word for word in SUBJECT if word in await known(world.settings)] == []
+    async with world.open() as session:
+        with pytest.raises(SelectionError, match="never had"):
+            await session.forget("topics[alice.txt]")
+        with pytest.raises(SelectionError, match="does not name a document of a source"):
+            await session.forget("chunks[alice.txt]")
