@@ -235,17 +235,33 @@ async def _insert(connection: AsyncConnection, table: sa.Table, rows: list[dict[
 async def compare(connection: AsyncConnection, told: Catalog) -> list[Difference]:
     """Each table of Postgres beside what the bucket tells. Not what may be lost: failures, looks at sources, what was found settled."""
     found: list[Difference] = []
+    borrowers = await _borrowers(connection)
     for name, statement in _statements().items():
         here = told.tables[name]
+        if name == "collected" and borrowers.height:  # which of two environments that say the same, no manifest tells
+            statement = statement.with_only_columns(*(c for c in statement.selected_columns if c.key != "environment"))
         shape = {column: here.schema[column] for column in map(str, statement.selected_columns.keys())}
         if name == "object":  # those that were replaced go when they are old enough
             here = here.filter(pl.col("retired").is_null())
         if name == "materialization":
             here = here.with_columns(pl.col("documents").cast(pl.List(pl.String)).list.join(","))
             shape["documents"] = pl.String()
-        found.append(_difference(name, here.select(list(shape)), await columns(connection, statement, shape)))
+        there = await columns(connection, statement, shape)
+        if name == "head":
+            here, there = (rows.join(borrowers, on=borrowers.columns, how="anti") for rows in (here, there))
+        found.append(_difference(name, here.select(list(shape)), there))
     found.append(await _small_difference(connection, told))
     return found
+
+
+async def _borrowers(connection: AsyncConnection) -> pl.DataFrame:
+    """The environments that were created from others: what they took over of those is told by no manifest, and can be taken again."""
+    rows = await connection.execute(
+        sa.select(t.project.c.name, t.environment.c.name)
+        .join_from(t.environment, t.project, t.project.c.id == t.environment.c.project_id)
+        .where(t.environment.c.id.in_(sa.select(t.borrowed.c.environment_id)))
+    )
+    return pl.DataFrame([tuple(row) for row in rows], {"project": pl.String, "environment": pl.String}, orient="row")
 
 
 def _difference(table: str, told: pl.DataFrame, found: pl.DataFrame) -> Difference:

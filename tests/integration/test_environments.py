@@ -7,6 +7,7 @@ import json
 import pytest
 import sqlalchemy as sa
 
+from assetcore.catalog import verify_catalog
 from assetcore.errors import NothingSelectedError, PromotionError, UsageError
 from assetcore.lineage import schema
 from assetcore.lineage import tables as t
@@ -125,6 +126,8 @@ async def test_promoting_moves_pointers_and_leaves_nothing_stale(world: World) -
         assert (await session.promote("pr", "prod")).run is None
     assert await world.plan() == {}
     assert await pr.plan() == {}
+    verified = await verify_catalog(world.settings, say=lambda _: None)
+    assert verified.same, verified.to_json()
     assert await world.contents() == await pr.contents()
 
     world.document("a.txt", "a again")  # and a second change on the same environment
