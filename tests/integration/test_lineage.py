@@ -20,6 +20,7 @@ from alembic.script import ScriptDirectory
 from assetcore.documents import document_id, identity
 from assetcore.errors import SchemaError
 from assetcore.lineage import commit as lineage
+from assetcore.lineage import history as past
 from assetcore.lineage import read, schema, tables, trace
 from assetcore.lineage.commit import Batch, Committed, Failed, Made, NewDocument, NewObject, Overtaken, Reused
 from assetcore.staleness import Component, Definition
@@ -384,6 +385,14 @@ async def test_reading_stays_on_indexes(history: History, large: dict[int, list[
         "by label": lambda c: trace.by_unit(c, PROD, FEW, "00007"),
         "repeated labels": lambda c: trace.qualified(c, PROD, below),
         "look up": lambda c: trace.look_up(c, few),
+        "up, as of a commit": lambda c: trace.up(c, PROD, few, commit),
+        "down, as of a commit": lambda c: trace.down(c, PROD, page, commit),
+        "a unit as of a commit": lambda c: trace.documents(c, PROD, FEW, [(unit("00007"), "00007")], commit),
+        "by label, as of a commit": lambda c: trace.by_unit(c, PROD, FEW, "00007", commit),
+        "by id, as of a commit": lambda c: trace.with_prefix(c, PROD, document_id(sha256("1 7")), commit),
+        "parts": lambda c: trace.excerpts(c, PROD, few, commit),
+        "all that a unit was": lambda c: past.versions(c, PROD, FEW, [unit("00007")], "00007"),
+        "units there ever were": lambda c: past.units_ever(c, FEW, "x/00007"),
     }
     scanned: dict[str, set[str]] = {}
     for name, ask in questions.items():
