@@ -31,7 +31,7 @@ from assetcore.roots import GIVEN_TO, above, differences, waiting
 from assetcore.selection import format_ref, parse_ref, suggestion
 from assetcore.staleness import CAUSES, COMPONENTS, LOST, Component, Definition
 
-__all__ = ["CauseFound", "CauseGroup", "Why", "component_differences", "diff_of", "roots_of", "why"]
+__all__ = ["CauseFound", "CauseGroup", "Why", "component_differences", "diff_of", "is_beside", "roots_of", "why"]
 
 SHOWN = 20
 """So many roots are told; the rest is counted."""
@@ -129,7 +129,7 @@ async def why(project: Project, text: str, plan: Plan, snapshot: Snapshot) -> Wh
     if isinstance(project.graph.assets[name], Source):
         return await _why_source(project, name, label, snapshot)
     judgement = plan.judgements.get(name)
-    if judgement is None:
+    if judgement is None or await is_beside(project, text, snapshot):
         found = Why(format_ref(name, label), "fresh", ())
         if label is None and not project.graph.is_whole(name):
             return found
@@ -148,6 +148,27 @@ async def _with_times(project: Project, connection: Connection, why: Why, name: 
     made_at = await read.made_at(connection, project.environment_id, project.asset_ids[name], unit)
     freshness = project.graph.assets[name].options.freshness
     return replace(why, made_at=made_at, fresh_until=made_at + freshness if made_at and freshness else None)
+
+
+async def is_beside(project: Project, text: str, snapshot: Snapshot) -> bool:
+    """Whether a snapshot alone tells that what a REF names is fresh: nothing above its asset changed, or it is not in its slice."""
+    ref = parse_ref(text)
+    name, part = ref.asset or "", snapshot.slices.get(ref.asset or "")
+    if name not in snapshot.states:
+        return True
+    if (
+        part is None
+        or ref.unit is None
+        or isinstance(project.graph.assets[name], Source)
+        or not snapshot.how.partial(name)
+    ):
+        return False
+    async with project.engine.connect() as connection:
+        try:
+            ((unit, _, _),) = await units_labelled(project, connection, name, ref.unit)
+        except NothingSelectedError:  # it was never made
+            return False
+    return unit not in part.units.to_list()
 
 
 async def roots_of(project: Project, plan: Plan, snapshot: Snapshot) -> tuple[CauseGroup, ...]:

@@ -245,8 +245,13 @@ class Session:
     async def why(self, ref: str) -> Why:
         """Why a unit is stale: the document, config value, model or lines of code that changed."""
         name = selection.parse_ref(ref).asset
-        chosen = [name] if name is not None and name in self.graph.assets else list(self.graph.assets)
-        plan, found = await self._plan(Choice(frozenset(chosen)), rehash=False, entire=True)
+        known = name is not None and name in self.graph.assets
+        choice = Choice(frozenset([name] if known and name else self.graph.assets))
+        plan, found = await self._plan(choice, rehash=False, entire=not known, details=False)
+        if known and not await causes.is_beside(
+            self.project, ref, found.snapshot
+        ):  # its roots are among all units above it
+            plan, found = await self._plan(choice, rehash=False, entire=True)
         why = await causes.why(self.project, ref, plan, found.snapshot)
         accepted = await trials.about(self.project, why.unit)
         return replace(why, checks=await look.checks_of(self.project, why.unit), accepted=accepted)

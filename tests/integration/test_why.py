@@ -141,3 +141,24 @@ async def test_what_would_be_stale_is_told_without_doing_it(world: World) -> Non
         for wrong in ("remove chunks", "change chunks[a.txt]", "drop topics", "change"):
             with pytest.raises(UsageError):
                 await session.plan(supposing=[wrong])
+
+
+async def test_what_is_beside_the_change_is_fresh_at_once(settings: Settings) -> None:
+    """Of many units of which few changed, why answers for each as if it had looked at all; what is not there is told, too."""
+    world = World(settings)
+    world.code("""
+        @asset
+        async def clean(topic: Topic = each(topics)) -> Topic:
+            return Topic(topic.name, text=topic.text.strip())
+    """)
+    for name in "abcdefgh":
+        world.document(f"{name}.txt", name)
+    await world.materialize()
+    assert (await why(world, "clean[b.txt]")).fresh
+    world.document("a.txt", "other")
+    world.document("new.txt", "new")
+    assert (await why(world, "clean[b.txt]")).fresh
+    assert only(await why(world, "clean[a.txt]")).subject == "topics[a.txt]/a.txt"
+    assert only(await why(world, "clean[new.txt]")).code == "missing"
+    with pytest.raises(NothingSelectedError, match="no unit 'x'"):
+        await why(world, "clean[x]")
