@@ -12,6 +12,7 @@
     assetcore.cli.vectors    vectors ls trial best rebuild rollback
     assetcore.cli.show       tables and trees for people, drawn from the JSON answers
     assetcore.cli.progress   how far a run is
+    assetcore.cli.plain      what of a text may reach a terminal
 
 `aipctl --help`, `aipctl VERB --help` and shell completion import click and nothing else that is heavy: a verb's module is imported
 when the verb is called, and the rooms behind it when it runs. A test holds this.
@@ -34,6 +35,7 @@ from typing import Any, cast
 
 import click
 
+from assetcore.cli.plain import plain
 from assetcore.errors import AssetcoreError
 
 __all__ = ["end_in_time", "is_own_process", "main", "return_memory"]
@@ -204,7 +206,7 @@ def _tell(error: BaseException, given: Sequence[str]) -> int:
 
         traceback.print_exception(error, file=sys.stderr)
     kind, message, hint, code = _sentence(error)
-    click.echo(f"error: {message}" + (f"\n  {hint}" if hint else ""), err=True)
+    click.echo(plain(f"error: {message}" + (f"\n  {hint}" if hint else "")), err=True)
     if "--json" in given:
         click.echo(json.dumps({"error": {"kind": kind, "message": message, "hint": hint, "exit_code": code}}))
     return code

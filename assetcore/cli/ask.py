@@ -12,6 +12,7 @@ import click
 
 from assetcore.cli.call import MAKING, READING, Call, as_json, reference_argument, selection_argument, verb
 from assetcore.cli.names import remember
+from assetcore.cli.plain import plain
 from assetcore.errors import UsageError
 
 if TYPE_CHECKING:
@@ -342,7 +343,7 @@ def _print_to_terminal(call: Call, name: str, content: bytes, media_type: str) -
         import polars as pl
 
         with pl.Config(tbl_rows=40, tbl_cols=-1, tbl_hide_dataframe_shape=False, fmt_str_lengths=60):
-            call.text(f"{pl.read_parquet(io.BytesIO(content))}\n")
+            call.text(f"{plain(str(pl.read_parquet(io.BytesIO(content))))}\n")
         return
     try:
         text = content.decode()
@@ -351,7 +352,7 @@ def _print_to_terminal(call: Call, name: str, content: bytes, media_type: str) -
             f"{name} is {media_type}, {len(content):,} bytes: nothing for a terminal.",
             hint=f"Write it to a file: aipctl show ... > {name.rpartition('/')[2]}",
         ) from None
-    visible = "".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in text)
+    visible = plain(text)
     call.text(visible if visible.endswith("\n") else visible + "\n")
 
 

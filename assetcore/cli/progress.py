@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, TextIO, assert_never
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-from rich.text import Text
 
-from assetcore.cli.show import plural
+from assetcore.cli.plain import plain
+from assetcore.cli.show import Text, plural
 
 if TYPE_CHECKING:
     from assetcore.execution import Event
@@ -50,7 +50,7 @@ class Lines:
                 return
             self._told[event.asset] = now
         if line := sentence(event):
-            self._stream.write(line + "\n")
+            self._stream.write(plain(line) + "\n")
             self._stream.flush()
 
 

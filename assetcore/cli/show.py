@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 from rich import box
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.table import Table
-from rich.text import Text
+from rich.text import Text as RichText
 from rich.tree import Tree
 
+from assetcore.cli.plain import plain
 from assetcore.selection import format_ref
 
 __all__ = [
@@ -60,6 +61,17 @@ ROWS_SHOWN = 100
 ROW_NAMES = 3
 UNBROKEN = 20
 """Words of at most this length are never folded."""
+
+
+class Text(RichText):
+    """A text of rich that a terminal obeys nowhere but in its style."""
+
+    def __init__(self, text: str = "", *arguments: Any, **options: Any) -> None:
+        super().__init__(plain(text), *arguments, **options)
+
+    def append(self, text: RichText | str, style: Any = None) -> Text:
+        super().append(plain(text) if isinstance(text, str) else text, style)
+        return self
 
 
 # --- ask --------------------------------------------------------------------------------------------------------------
@@ -435,13 +447,13 @@ def _node_label(node: Answer) -> str:
 
 
 def _dot_quoted(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    escaped = plain(text).replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
 
 
 def _mermaid_quoted(text: str) -> str:
     entities = {"&": "&amp;", '"': "&quot;", "<": "&lt;", ">": "&gt;", "#": "#35;"}
-    return "".join(entities.get(character, character) for character in text)
+    return "".join(entities.get(character, character) for character in plain(text))
 
 
 def documents(answer: Answer) -> RenderableType:
