@@ -5,7 +5,7 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup materialize plan up down test fast check format-check lint types walls cover fmt bench lock dist clean
+.PHONY: help setup materialize plan up down test fast soak check format-check lint types walls cover fmt bench lock dist clean
 
 PROJECT ?= handbook
 SELECT ?=
@@ -40,6 +40,9 @@ test:                ## all tests; ARGS='-k name' narrows, ARGS='-n 0' runs them
 
 fast:                ## the tests that need no service
 	@$(RUN) pytest tests/unit $(ARGS)
+
+soak:                ## the tests under fire for an hour or so: 200 kills, runs over each other, a store that fails
+	@SOAK=1 $(RUN) pytest -n 0 tests/integration/test_fire.py $(ARGS)
 
 check: format-check lint types walls cover  ## everything that must hold before a merge
 

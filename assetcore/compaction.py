@@ -127,7 +127,7 @@ async def _commit(
     moves = [(document, row) for row, member in enumerate(rows) for document in member.documents]
     if data is not None:
         new = NewObject(base, key(f"pack-{number:08d}.parquet"), len(data), len(rows), hashlib.sha256(data).digest())
-        await project.bucket.write(new.key, data)
+        await project.bucket.write_own(new.key, data)
     manifest = key(f"{records.NAME}-{GC}-{number:08d}.json.gz")
     compaction = {
         "number": number, "asset_id": asset, "at": now, "run": GC, "manifest": manifest, "moves": moves,
@@ -135,7 +135,7 @@ async def _commit(
         "retired": [one.id for one in old], "let_go": let_go,
     }  # fmt: skip
     record = {"project": project.name, "environment": project.environment, "compaction": compaction}
-    await project.bucket.write(manifest, await asyncio.to_thread(records.encode, record))
+    await project.bucket.write_own(manifest, await asyncio.to_thread(records.encode, record))
     async with project.engine.connect() as connection, connection.begin() as transaction:
         await retention.lock(connection, project.id)
         if not await retention.compact(connection, asset, new, moves, [one.id for one in old]):

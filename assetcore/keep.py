@@ -136,7 +136,7 @@ class Keeper:
             data, sha256 = await asyncio.to_thread(_encoded, [document for _, document in packed])
             key = self.key(asset, f"pack-{base >> 20:08d}.parquet")
             pack = NewObject(next(counter), key, len(data), len(packed), sha256)
-            await self.project.bucket.write(pack.key, data)
+            await self.project.bucket.write_own(pack.key, data)
             objects.append(pack)
             places.update({(d.unit, doc.name): (pack.id, row, None) for row, (d, doc) in enumerate(packed)})
         for draft, document in own:
@@ -180,7 +180,7 @@ class Keeper:
             encode_manifest, batch, project=project.name, environment=project.environment, asset=asset.name, assets=assets,
             definition=definition, kind=asset.kind, group=asset.group,
         )  # fmt: skip
-        await project.bucket.write(batch.manifest, data)
+        await project.bucket.write_own(batch.manifest, data)
         async with project.engine.begin() as connection:
             done = await lineage.commit(connection, batch)
             await journal.append(connection, project.id, _entry(project, asset, batch, data))
@@ -192,7 +192,7 @@ class Keeper:
         async with project.engine.connect() as connection:
             record = await records.of_run(connection, project.name, project.environment, self.run)
         key = object_key(project.name, "main", self.stamp, "run", f"{records.NAME}-run-{self.run}.json.gz")
-        await project.bucket.write(key, await asyncio.to_thread(records.encode, record))
+        await project.bucket.write_own(key, await asyncio.to_thread(records.encode, record))
 
     def key(self, asset: Asset[..., Any], artifact: str) -> Key:
         """The key of an artifact of this run."""

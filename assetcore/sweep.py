@@ -96,7 +96,7 @@ async def _retire(project: Project, identifier: int, name: str, units: list[tupl
     data = encode_manifest(
         batch, project=project.name, environment=project.environment, asset=name, assets={}, definition=None
     )
-    await project.bucket.write(key, data)
+    await project.bucket.write_own(key, data)
     facts = {"removed": len(units), "manifest": key, "sha256": hashlib.sha256(data).hexdigest()}
     async with project.engine.begin() as connection:
         await lineage.commit(connection, batch)

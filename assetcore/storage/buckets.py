@@ -87,6 +87,14 @@ class Bucket:
         """Create the object. Raises ObjectExistsError when the key is taken, StorageError when it cannot be written."""
         raise NotImplementedError
 
+    async def write_own(self, key: Key, data: bytes) -> None:
+        """Create an object under a key that nobody else can have: if it is there, the answer to writing it was lost on the way."""
+        try:
+            await self.write(key, data)
+        except ObjectExistsError:
+            if await self.read(key) != data:
+                raise
+
     async def read(self, key: Key) -> bytes:
         """The bytes of the object. Raises MissingObjectError."""
         raise NotImplementedError
