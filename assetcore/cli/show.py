@@ -353,7 +353,7 @@ def _beyond(answer: Answer) -> dict[str, list[str]]:
 
 def _trees(roots: Sequence[str], beyond: Mapping[str, Sequence[str]], label: Callable[[str], Text]) -> RenderableType:
     """Trees over a graph without circles: a line for each node, never wrapped, drawn without recursion."""
-    lines: list[Text] = []
+    lines: list[RichText] = []
     shown: set[str] = set()
     waiting = [(root, "", "") for root in reversed(roots)]
     while waiting:
@@ -1017,14 +1017,14 @@ class Rows:
             yield Text("  " + ", ".join(facts))
 
 
-def diff_text(unified: str) -> Text:
+def diff_text(unified: str) -> RichText:
     """A unified diff, coloured as everywhere."""
     styles = {"+": "green", "-": "red", "@": "cyan"}
     lines = [Text(line, style=styles.get(line[:1], "")) for line in unified.rstrip("\n").split("\n")]
     return Text("\n", no_wrap=True, overflow="ignore").join(lines)
 
 
-def indented(text: Text, columns: int) -> Text:
+def indented(text: RichText, columns: int) -> RichText:
     """The text with every line moved to the right."""
     return Text("\n").join(Text(" " * columns).append_text(line) for line in text.split("\n"))
 
