@@ -105,7 +105,10 @@ async def _find(
                     f"{ref.asset} has no documents yet.", hint=f"Make them: aipctl materialize +{ref.asset}"
                 )
             return found
-        units = await units_labelled(project, connection, ref.asset, ref.unit, commit)
+        units: list[tuple[bytes, str, str | None]] = []
+        if project.graph.assets[ref.asset].partitions is not None and project.graph.driver(ref.asset) is not None:
+            units = await trace.in_partition(connection, environment, identifier, ref.unit, commit)
+        units = units or await units_labelled(project, connection, ref.asset, ref.unit, commit)
         found = await trace.documents(connection, environment, identifier, [(u, n) for u, n, _ in units], commit)
         if ref.document is not None:
             found = [f for f in found if f.name == ref.document]

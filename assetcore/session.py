@@ -39,7 +39,7 @@ from assetcore.lineage.journal import Entry, append
 from assetcore.lineage.runs import RunInfo
 from assetcore.loading import find_root, package_of, project_names
 from assetcore.look import AssetInfo, Context, Diff, Exported, StoredDocument
-from assetcore.plan import Choice, Plan, make_plan, with_above
+from assetcore.plan import AssetPlan, Choice, Plan, make_plan, with_above
 from assetcore.project import Project
 from assetcore.rehearse import Rehearsed, rehearse, sample
 from assetcore.results import AssetResult, Event, RunResult, Say
@@ -487,15 +487,22 @@ class Session:
             seen = f"{source.new} new, {source.changed} changed, {source.removed} gone"
             say(Event("observed", source.source, source.documents, text=seen))
         for asset in plan.assets:
-            if asset.asset in plan.choice.units and not asset.units and not asset.removed:
-                rule, hint = plan.choice.units[asset.asset], f"See: aipctl plan {asset.asset} --force --units"
-                if (own := self.graph.assets[asset.asset].partitions) is not None and found.snapshot.moment is not None:
-                    keys = [partition.key for partition in found.snapshot.moment.partitions(own)]
-                    if asset.undecided and any(map(rule.matches, keys)):
-                        continue  # its units are known when what is above is made
-                    shown = " .. ".join(dict.fromkeys((keys[0], keys[-1]))) if keys else "none yet"
-                    hint = f"{own!r} has {shown}."
-                raise NothingSelectedError(f"{asset.asset} has no unit {rule}.", hint=hint)
+            if asset.asset in plan.choice.units:
+                self._check_units(asset, plan.choice.units[asset.asset], found)
+
+    def _check_units(self, asset: AssetPlan, rule: selection.UnitRule, found: Read) -> None:
+        """Refuse a selection of units that names none. Raises NothingSelectedError."""
+        nothing, hint = not asset.units, f"See: aipctl plan {asset.asset} --force --units"
+        partitions, moment = self.graph.assets[asset.asset].partitions, found.snapshot.moment
+        if partitions is not None and moment is not None:
+            keys = [partition.key for partition in moment.partitions(partitions)]
+            known = any(map(rule.matches, keys))
+            # Units below a partition may be known only when what is above is made; others go by the partition alone.
+            alone = self.graph.driver(asset.asset) is None
+            nothing = not known and (nothing or alone)
+            hint = f"{partitions!r} has {' .. '.join(dict.fromkeys((keys[0], keys[-1]))) if keys else 'none yet'}."
+        if nothing and not asset.removed:
+            raise NothingSelectedError(f"{asset.asset} has no unit {rule}.", hint=hint)
 
     def _check_pools(self, plan: Plan) -> None:
         """Refuse a plan in which an asset asks for a pool that nobody has given limits. Raises SettingsError."""

@@ -25,7 +25,7 @@ from assetcore.lineage import commit as lineage
 from assetcore.lineage.acceptances import with_accepted
 from assetcore.lineage.costs import unit_costs
 from assetcore.lineage.schema import Connection
-from assetcore.partitions import Dynamic, Moment, Partitions, checked_keys
+from assetcore.partitions import Dynamic, Moment, Partitions, checked_keys, shown_duration
 from assetcore.plan import AssetState, Choice, Snapshot, unsettled, without_lost
 from assetcore.project import Project
 from assetcore.slices import Slice, slicing
@@ -198,8 +198,7 @@ def is_settled(project: Project, name: str, digest: bytes, marks: Mapping[int, r
         oldest = _oldest(mark)
         if oldest is None or oldest + options.freshness <= moment.now:
             return False
-    standing = moment.standing(options.partitions) if options.partitions is not None else None
-    if mark.settled.get("partitions") != standing:
+    if mark.settled.get("partitions") != _division(project.graph.assets[name], moment):
         return False
     return bool(mark.settled.get("upstream") == changed_commits(project, name, marks))
 
@@ -218,11 +217,22 @@ def settled_with(
         "definition": definition.digest.hex(),
         "upstream": changed_commits(project, name, marks),
     }
-    if options.partitions is not None:
-        settled["partitions"] = moment.standing(options.partitions)
+    if (division := _division(project.graph.assets[name], moment)) is not None:
+        settled["partitions"] = division
     if options.freshness is not None and oldest is not None:
         settled["oldest"] = oldest.isoformat()
     return settled
+
+
+def _division(asset: AnyAsset, moment: Moment) -> list[str] | None:
+    """Which partitions there are, and what each is given: the parameters say it in words, which are no part of a recipe."""
+    if asset.partitions is None:
+        return None
+    relations = [
+        d.relation if isinstance(d.relation, str) else shown_duration(d.relation) if d.relation else "all"
+        for d in asset.dependencies
+    ]
+    return [moment.standing(asset.options.partitions) if asset.options.partitions is not None else "", *relations]
 
 
 def _oldest(mark: read.Watermark) -> datetime | None:

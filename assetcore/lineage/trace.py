@@ -32,6 +32,7 @@ __all__ = [
     "excerpts",
     "first_makers",
     "given_to",
+    "in_partition",
     "labelled",
     "look_up",
     "of_asset",
@@ -133,6 +134,21 @@ async def by_unit(
         sa.select(h.unit, _m.label, _m.parent)
         .select_from(labelled(head, names))
         .where(matches, h.environment_id == environment, h.asset_id == asset, as_of(h, commit))
+    )
+    return [(unit, name, above) for unit, name, above in rows]
+
+
+async def in_partition(
+    connection: AsyncConnection, environment: int, asset: int, key: str, commit: int | None = None
+) -> list[tuple[bytes, str, str | None]]:
+    """The units of an asset that are in a partition, now or as of a commit: unit, label, parent."""
+    head = await heads_of(connection, environment, commit)
+    h = head.c
+    below = sa.or_(_m.parent == key, _m.parent.startswith(f"{key}/", autoescape=True))
+    rows = await connection.execute(
+        sa.select(h.unit, _m.label, _m.parent)
+        .select_from(head.join(t.materialization, h.materialization_id == _m.id))
+        .where(below, h.environment_id == environment, h.asset_id == asset, as_of(h, commit))
     )
     return [(unit, name, above) for unit, name, above in rows]
 

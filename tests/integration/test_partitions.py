@@ -119,6 +119,26 @@ async def test_upstream_includes_the_partitions_that_are_needed(world: World) ->
     }  # fmt: skip
 
 
+async def test_what_a_partition_is_given_is_not_forgotten(world: World) -> None:
+    """With another window those partitions are stale that would be given other documents; the others stay as they are."""
+    await world.materialize()
+    world.code(DAYS.replace('"7d"', '"2d"'), head="")
+    plan = await world.plan()
+    assert plan["weeks"]["causes"] == {"input-removed": 1}
+    assert await world.made() == {"weeks": {"made": 1}}
+    for missing in ("orders[2026-11-04]", "weeks[2027-01-01..]"):
+        with pytest.raises(NothingSelectedError) as refused:
+            await world.materialize(missing)
+        assert refused.value.hint is not None
+        assert "2026-11-01 .. 2026-11-03" in refused.value.hint
+    async with world.open() as session:
+        assert [d.unit for d in await session.show("checked[2026-11-02]")] == [
+            "2026-11-02/order-1",
+            "2026-11-02/order-2",
+        ]
+        assert [d.name for d in await session.show("orders[2026-11-02]")] == ["order-1", "order-2"]
+
+
 async def test_p13_a_partition_that_is_gone_leaves_the_asset(world: World) -> None:
     """What a partition held that is not there any more leaves the asset, and what collected it is stale; one that returns is reused."""
     code = (
