@@ -156,9 +156,11 @@ class Exported:
 
     directory: Path
     files: tuple[str, ...]
+    provenance: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        return {"directory": str(self.directory), "files": list(self.files)}
+        more = {"provenance": self.provenance} if self.provenance else {}
+        return {"directory": str(self.directory), "files": list(self.files), **more}
 
 
 @dataclass(frozen=True, slots=True)

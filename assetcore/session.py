@@ -41,6 +41,7 @@ from assetcore.loading import find_root, package_of, project_names
 from assetcore.look import AssetInfo, Context, Diff, Exported, StoredDocument
 from assetcore.plan import AssetPlan, Choice, Plan, make_plan, with_above
 from assetcore.project import Project
+from assetcore.provenance import telling, write_statement
 from assetcore.rehearse import Rehearsed, rehearse, sample
 from assetcore.results import AssetResult, Event, RunResult, Say
 from assetcore.search import Hit
@@ -324,10 +325,13 @@ class Session:
         async with noting_damage(self.project):
             return await look.context(self.project, ref, at)
 
-    async def export(self, select: str | None, directory: Path) -> Exported:
-        """Write the current documents of the selected assets below a folder."""
+    async def export(self, select: str | None, directory: Path, *, provenance: bool = False) -> Exported:
+        """Write the current documents of the selected assets below a folder; with `provenance` also an in-toto statement of them."""
         async with noting_damage(self.project):
-            return await look.export(self.project, await self.choose(select), directory)
+            exported = await look.export(self.project, await self.choose(select), directory)
+        if provenance:
+            exported = replace(exported, provenance=await write_statement(self.project, directory, exported.files))
+        return exported
 
     async def diff(self, one: str, other: str | None = None) -> Diff:
         """How two documents differ, or an asset, a unit or a document at two times; without `other`, as it was and is."""
@@ -587,7 +591,7 @@ class Session:
 
     async def _run(self, run: Run, plan: Plan, died: Sequence[str], *, local: bool) -> RunResult:
         steps = steps_of(plan, self.graph)
-        async with self._at_work(run, steps), self._gateway_soon(plan):
+        async with telling(run), self._at_work(run, steps), self._gateway_soon(plan):
             flow_run = await (_without_prefect(run, steps) if local else self._as_flow(run, steps, plan, died))
             await look.index_vectors(self.project, run.results)
         status = run.status

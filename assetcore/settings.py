@@ -239,6 +239,9 @@ class Settings(BaseSettings):
     trace_days: float = Field(
         default=30, ge=0, description="a number of days from 0: how long the database keeps the traces of runs"
     )
+    openlineage: str | None = Field(
+        default=None, description="where OpenLineage events of runs go: an http:// address or a file; none by default"
+    )
     strict: bool = Field(default=False, description="true or false: whether warnings about a project are errors")
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)

@@ -103,12 +103,15 @@ async def accept(call: Call, asset: str, sample: int | None, unverified: bool, w
 @verb()
 @selection_argument(required=True)
 @click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
-async def export(call: Call, select: str, directory: Path) -> None:
+@click.option(
+    "--provenance", is_flag=True, help="Add an in-toto statement: hashes, code, sources (provenance.intoto.json)."
+)
+async def export(call: Call, select: str, directory: Path, provenance: bool) -> None:
     """Write the selected documents into DIRECTORY, each asset in a folder, under names that are safe for files."""
     from assetcore.cli import show
 
     async with call.opened() as session:
-        call.answer((await session.export(select, directory)).to_json(), show.exported)
+        call.answer((await session.export(select, directory, provenance=provenance)).to_json(), show.exported)
 
 
 @verb()

@@ -1,0 +1,193 @@
+"""Provenance: how are those outside told what was made of what?
+
+While a run goes on each of its assets is an OpenLineage run: START, then COMPLETE or FAIL, to an HTTP endpoint or a file, if the
+setting `openlineage` names one. Whoever listens has no say: an endpoint that fails is told once, and the run goes on.
+What is exported can take a statement with it (in-toto, SLSA provenance v1): which files, by which code, out of which documents.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import uuid
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from assetcore.assets import Source
+from assetcore.execution import Run
+from assetcore.graph import AnyAsset
+from assetcore.lineage import environments, read
+from assetcore.project import Project
+from assetcore.results import Event
+
+__all__ = ["STATEMENT", "Sender", "run_event", "statement", "telling", "write_statement"]
+
+OPENLINEAGE = "https://openlineage.io/spec"
+STATEMENT = "provenance.intoto.json"
+"""The file that an export with provenance adds."""
+SECONDS = 2.0
+"""An endpoint that takes longer has failed."""
+
+
+def run_event(
+    kind: str, at: datetime, project: Project, run: str, asset: AnyAsset, *, error: str | None = None
+) -> dict[str, Any]:
+    """One event of OpenLineage: `START`, `COMPLETE` or `FAIL` of an asset in a run. Columns are not told: lineage is by document."""
+    producer = f"urn:assetcore:{version('assetcore')}"
+
+    def facet(name: str, **facts: Any) -> dict[str, Any]:
+        return {"_producer": producer, "_schemaURL": f"{OPENLINEAGE}/facets/1-0-1/{name}.json", **facts}
+
+    def dataset(one: AnyAsset) -> dict[str, Any]:
+        fields = [
+            {"name": n, "type": str(t)} for n, t in (("name", "string"), ("media_type", "string"), ("content", "bytes"))
+        ]
+        facets = {"schema": facet("SchemaDatasetFacet", fields=fields)}
+        if one.options.description:
+            facets["documentation"] = facet("DocumentationDatasetFacet", description=one.options.description)
+        return {"namespace": project.name, "name": f"{project.environment}/{one.name}", "facets": facets}
+
+    job: dict[str, Any] = {}
+    if one := asset.options.description:
+        job["documentation"] = facet("DocumentationJobFacet", description=one)
+    if not isinstance(asset, Source):
+        parts = project.fingerprint(asset.name).parts
+        if parts:
+            job["sourceCode"] = facet(
+                "SourceCodeJobFacet", language="python", sourceCode="\n\n".join(p.source for p in parts)
+            )
+    failed = (
+        {"errorMessage": facet("ErrorMessageRunFacet", message=error, programmingLanguage="python")} if error else {}
+    )
+    return {
+        "eventType": kind, "eventTime": at.isoformat(), "producer": producer,
+        "schemaURL": f"{OPENLINEAGE}/2-0-2/OpenLineage.json#/$defs/RunEvent",
+        "run": {"runId": str(uuid.uuid5(uuid.NAMESPACE_URL, f"assetcore:{run}:{asset.name}")), "facets": failed},
+        "job": {"namespace": project.name, "name": asset.name, "facets": job},
+        "inputs": [dataset(project.graph.assets[name]) for name in project.graph.upstream(asset.name)], "outputs": [dataset(asset)],
+    }  # fmt: skip
+
+
+class Sender:
+    """Sends events one after the other, in the background, to an HTTP endpoint or to the end of a file."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.trouble: str | None = None
+        self._waiting: asyncio.Queue[Mapping[str, Any] | None] = asyncio.Queue()
+
+    def send(self, event: Mapping[str, Any]) -> None:
+        """Send when there is time."""
+        self._waiting.put_nowait(event)
+
+    def end(self) -> None:
+        """No more will come."""
+        self._waiting.put_nowait(None)
+
+    async def work(self) -> None:
+        """Send until the end; after the first failure nothing more is tried."""
+        while (event := await self._waiting.get()) is not None:
+            if self.trouble is None:
+                try:
+                    await (self._post(event) if "://" in self.address else asyncio.to_thread(self._write, event))
+                except Exception as error:  # whatever it is: who listens has no say
+                    self.trouble = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+    async def _post(self, event: Mapping[str, Any]) -> None:
+        import httpx  # 0.1 s, for those who listen
+
+        async with httpx.AsyncClient(timeout=SECONDS) as client:
+            (await client.post(self.address, json=event)).raise_for_status()
+
+    def _write(self, event: Mapping[str, Any]) -> None:
+        with open(self.address, "a", encoding="utf-8") as file:
+            file.write(json.dumps(event) + "\n")
+
+
+@asynccontextmanager
+async def telling(run: Run) -> AsyncIterator[None]:
+    """While a run goes on, tell whoever the setting `openlineage` names."""
+    address = run.project.settings.openlineage
+    if address is None:
+        yield
+        return
+    sender, say, project = Sender(address), run.say, run.project
+    work = asyncio.create_task(sender.work())
+
+    def hear(event: Event) -> None:
+        say(event)
+        if event.kind not in ("asset-started", "asset-finished"):
+            return
+        errors = [f.error for f in run.failures if f.asset == event.asset]
+        kind = "START" if event.kind == "asset-started" else "FAIL" if errors else "COMPLETE"
+        error = errors[0] if errors and kind == "FAIL" else None
+        sender.send(run_event(kind, datetime.now(UTC), project, run.id, project.graph.assets[event.asset], error=error))
+
+    run.say = hear
+    try:
+        yield
+    finally:
+        run.say = say
+        sender.end()
+        await asyncio.wait([work], timeout=2 * SECONDS)
+        work.cancel()
+        if sender.trouble:
+            say(Event("message", text=f"OpenLineage events did not reach {address}: {sender.trouble}"))
+
+
+async def write_statement(project: Project, directory: Path, files: Sequence[str]) -> str:
+    """Write the in-toto statement with SLSA provenance v1 of files that were exported, beside them; returns its name.
+
+    What it depends on are the current documents of all sources above the exported assets.
+    """
+    graph = project.graph
+    names = [n for n in dict.fromkeys(file.partition("/")[0] for file in files) if n in graph.assets]
+    sources = [n for n in graph.ordered(graph.ancestors(names) | set(names)) if isinstance(graph.assets[n], Source)]
+    async with project.engine.connect() as connection:
+        current = await read.current_documents(
+            connection, project.environment_id, [project.asset_ids[n] for n in sources]
+        )
+        runs = await environments.last_runs(connection, project.environment_id, [project.asset_ids[n] for n in names])
+    found = {n: current[project.asset_ids[n]].select("name", "sha256").iter_rows() for n in sources}
+    dependencies = [(f"{n}[{document}]", digest) for n, rows in found.items() for document, digest in rows]
+    made_by = sorted({run for run, _ in runs.values()})
+    text = await asyncio.to_thread(
+        lambda: json.dumps(statement(project, directory, files, dependencies, made_by), indent=1)
+    )
+    await asyncio.to_thread((directory / STATEMENT).write_text, text, encoding="utf-8")
+    return STATEMENT
+
+
+def statement(
+    project: Project, directory: Path, files: Sequence[str], sources: Iterable[tuple[str, bytes]], runs: Sequence[str]
+) -> dict[str, Any]:
+    """What is said of these files: hash of each, the digest of the code of each asset, documents that it was made of, and the runs."""
+    subjects = [
+        {"name": file, "digest": {"sha256": hashlib.sha256((directory / file).read_bytes()).hexdigest()}}
+        for file in files
+    ]
+    code = {
+        name: project.definition(name).digest.hex()
+        for name in dict.fromkeys(f.partition("/")[0] for f in files)
+        if name in project.graph.assets and not isinstance(project.graph.assets[name], Source)
+    }
+    dependencies = [{"name": name, "digest": {"sha256": digest.hex()}} for name, digest in sorted(set(sources))]
+    return {
+        "_type": "https://in-toto.io/Statement/v1", "subject": subjects, "predicateType": "https://slsa.dev/provenance/v1",
+        "predicate": {
+            "buildDefinition": {
+                "buildType": "urn:assetcore:materialize:v1",
+                "externalParameters": {"project": project.name, "environment": project.environment},
+                "internalParameters": {"definitions": code}, "resolvedDependencies": dependencies,
+            },
+            "runDetails": {
+                "builder": {"id": f"urn:assetcore:{version('assetcore')}"},
+                "metadata": {"invocationId": ",".join(runs), "finishedOn": datetime.now(UTC).isoformat()},
+            },
+        },
+    }  # fmt: skip

@@ -1,0 +1,62 @@
+"""Provenance: those outside are told what was made of what, and have no say in it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from assetcore.settings import Settings
+from tests.integration.world import World
+
+pytestmark = pytest.mark.integration
+
+CODE = """
+@asset(description="The words of a topic")
+async def chunks(topic: Topic = each(topics)) -> list[Chunk]:
+    if "fail" in topic.text:
+        raise ValueError("told to fail")
+    return [Chunk(name=f"{topic.stem}-{i}", text=w, ordinal=i) for i, w in enumerate(topic.text.split())]
+"""
+
+
+async def test_runs_are_told_and_an_export_takes_its_provenance_along(settings: Settings, tmp_path: Path) -> None:
+    """START and COMPLETE or FAIL of each asset; an endpoint that does not answer fails no run; a statement has hashes of all files."""
+    told = tmp_path / "events.jsonl"
+    world = World(settings.using("test", openlineage=str(told)))
+    world.code(CODE)
+    world.document("a.txt", "some text")
+    assert (await world.materialize()).status == "done"
+    events = [json.loads(line) for line in told.read_text().splitlines()]
+    assert [(e["job"]["name"], e["eventType"]) for e in events] == [
+        ("topics", "START"), ("topics", "COMPLETE"), ("chunks", "START"), ("chunks", "COMPLETE")
+    ]  # fmt: skip
+    last = events[-1]
+    assert last["run"]["runId"] == events[-2]["run"]["runId"] != events[0]["run"]["runId"]
+    assert last["inputs"][0]["name"] == "prod/topics"
+    assert last["job"]["facets"]["documentation"]["description"] == "The words of a topic"
+    assert "topic.stem" in last["job"]["facets"]["sourceCode"]["sourceCode"]
+    world.document("b.txt", "fail")
+    assert (await world.materialize()).status == "failed"
+    failed = json.loads(told.read_text().splitlines()[-1])
+    assert failed["eventType"] == "FAIL"
+    assert "told to fail" in failed["run"]["facets"]["errorMessage"]["message"]
+
+    world.settings = settings.using("test", openlineage="http://127.0.0.1:9/events")
+    world.document("b.txt", "mended")
+    assert (await world.materialize()).status == "done"
+    assert any("did not reach" in event.text for event in world.events)
+
+    async with world.open() as session:
+        exported = await session.export("chunks", tmp_path / "out", provenance=True)
+    said = json.loads((tmp_path / "out" / str(exported.provenance)).read_text())
+    for subject in said["subject"]:
+        assert (
+            hashlib.sha256((tmp_path / "out" / subject["name"]).read_bytes()).hexdigest() == subject["digest"]["sha256"]
+        )
+    assert len(said["subject"]) == len(exported.files) == 3
+    build = said["predicate"]["buildDefinition"]
+    assert [d["name"] for d in build["resolvedDependencies"]] == ["topics[a.txt]", "topics[b.txt]"]
+    assert list(build["internalParameters"]["definitions"]) == ["chunks"]
