@@ -23,6 +23,7 @@ from assetcore.budget import Budget
 from assetcore.calls import Call, Outcome, Slot, call_async
 from assetcore.documents import excerpt_of
 from assetcore.excerpts import Excerpt
+from assetcore.fingerprint import HAZARDS
 from assetcore.guard import Guard
 from assetcore.keep import Draft, Keeper, facts_of
 from assetcore.lineage import damage, read
@@ -37,6 +38,7 @@ from assetcore.staleness import Definition
 from assetcore.storage import Stored
 from assetcore.units import View, document_address, partition_key
 from assetcore.values import decode, decode_many
+from assetcore.watch import UndeclaredInput
 from assetcore.window import Window
 
 __all__ = ["LARGEST_BATCH", "Work"]
@@ -82,6 +84,7 @@ class Work:
     forced: bool
     pool: Pool | None
     budget: Budget | None = None
+    undeclared: set[UndeclaredInput] = field(default_factory=set)
     finished: list[bytes] = field(default_factory=list)
     alone: bool = True
     _shared: dict[str, Any] = field(default_factory=dict)
@@ -261,9 +264,21 @@ class Work:
                 )
             for unit, outcome in zip(units, outcomes, strict=True):
                 telemetry.ended(unit.label, outcome.seconds, outcome.error, **_costs(outcome))
+        outcomes = [self._declared(outcome) for outcome in outcomes]
         made = {u.unit: o.documents for u, o in zip(units, outcomes, strict=True) if o.error is None}
         await self.guard.ask(made, asynchronous=True)
         return outcomes
+
+    def _declared(self, outcome: Outcome) -> Outcome:
+        """The outcome; in strict mode one that failed, where the function has read what nothing declares."""
+        if not outcome.undeclared:
+            return outcome
+        self.undeclared.update(outcome.undeclared)
+        if not self.project.settings.strict or outcome.error is not None:
+            return outcome
+        first = outcome.undeclared[0]
+        told = f"reads {first.what} ({first.code}), which no input declares. {HAZARDS[first.code].settle}"
+        return replace(outcome, documents=[], error=told, traceback=f"  {first.where}\n" if first.where else "")
 
     async def _call_here(self, unit: Ready, slot: Slot) -> Outcome:
         with telemetry.unit(unit.label, unit.call.values) as traced:

@@ -28,6 +28,7 @@ from assetcore.documents import Document, restrict
 from assetcore.errors import GatewayError
 from assetcore.spending import Spent, account
 from assetcore.values import encode
+from assetcore.watch import UndeclaredInput, watch
 
 __all__ = ["Call", "Outcome", "Slot", "ask_async", "ask_sync", "call_async", "call_sync"]
 
@@ -57,7 +58,7 @@ class Outcome:
     """What a call gave: documents, or an error with the traceback of the user's code; and what it said that it cost.
 
     What a check said is its `verdict`. `again` says after how many seconds at the earliest it may be tried again, None that it
-    would fail in the same way.
+    would fail in the same way. `undeclared` is what was read beside what the function was given.
     """
 
     documents: list[Document]
@@ -67,6 +68,7 @@ class Outcome:
     spent: Spent | None = None
     verdict: Verdict | None = None
     again: float | None = 0.0
+    undeclared: tuple[UndeclaredInput, ...] = ()
 
 
 def _own(value: Any) -> Any:
@@ -112,7 +114,7 @@ Slot = Callable[[], AbstractAsyncContextManager[object]]
 async def call_async(asset: Asset[..., Any], call: Call, root: Path, slot: Slot = nullcontext) -> Outcome:
     """Call an async function, with its timeout and retries; each attempt in a slot, for which its time does not run."""
     attempt, waited, started = 0, 0.0, time.perf_counter()
-    with account() as costs:
+    with account() as costs, watch(root, settled=asset.options.version is not None) as watched:
         while True:
             asked = time.perf_counter()
             async with slot():
@@ -123,7 +125,8 @@ async def call_async(asset: Asset[..., Any], call: Call, root: Path, slot: Slot 
             await asyncio.sleep(max(_backoff(attempt), outcome.again))
             attempt += 1
             telemetry.enrich(attempts=attempt + 1)
-    return replace(outcome, seconds=time.perf_counter() - started - waited, spent=costs.spent)
+    took = time.perf_counter() - started - waited
+    return replace(outcome, seconds=took, spent=costs.spent, undeclared=watched.inputs)
 
 
 async def _attempt(asset: Asset[..., Any], call: Call, root: Path) -> Outcome:
@@ -148,17 +151,18 @@ def call_sync(asset: Asset[..., Any] | Check[..., Any], call: Call, root: Path) 
     if isinstance(asset, Check):
         return ask_sync(asset, call, root)
     started = time.perf_counter()
-    with account() as costs:
+    with account() as costs, watch(root, settled=asset.options.version is not None) as watched:
         for attempt in range(asset.options.retries + 1):
             try:
                 returned: Any = asset.function(**call.arguments())
                 if asset.output.stream:
                     returned = list(returned)
                 documents = encode(asset.output, returned, call.default_name, call.who)
-                return Outcome(documents, time.perf_counter() - started, spent=costs.spent)
+                took = time.perf_counter() - started
+                return Outcome(documents, took, spent=costs.spent, undeclared=watched.inputs)
             except (Exception, SystemExit) as error:
                 if attempt == asset.options.retries:
-                    return replace(_failed(error, root, started), spent=costs.spent)
+                    return replace(_failed(error, root, started), spent=costs.spent, undeclared=watched.inputs)
                 time.sleep(_backoff(attempt))
     raise AssertionError("the loop returns")
 

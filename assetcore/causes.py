@@ -75,6 +75,7 @@ class Why:
     status: str
     causes: tuple[CauseFound, ...]
     checks: tuple[Mapping[str, Any], ...] = ()
+    notes: tuple[Mapping[str, str], ...] = ()
     made_at: datetime | None = None
     fresh_until: datetime | None = None
     accepted: tuple[Mapping[str, Any], ...] = ()
@@ -90,6 +91,7 @@ class Why:
             "status": self.status,
             "causes": [c.to_json() for c in self.causes],
             "checks": [dict(c) for c in self.checks],
+            "notes": [dict(note) for note in self.notes],
             "made_at": self.made_at.isoformat() if self.made_at else None,
             "fresh_until": self.fresh_until.isoformat() if self.fresh_until else None,
             **({"accepted": [dict(one) for one in self.accepted]} if self.accepted else {}),

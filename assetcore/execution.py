@@ -26,7 +26,7 @@ from assetcore.errors import AssetcoreError, SourceError, StorageError
 from assetcore.guard import Guard
 from assetcore.keep import Draft, Keeper, facts_of
 from assetcore.lineage import commit as lineage
-from assetcore.lineage import damage, read, spans
+from assetcore.lineage import damage, read, spans, undeclared
 from assetcore.lineage.commit import Committed, Overtaken, Reused
 from assetcore.lineage.schema import Connection
 from assetcore.partitions import Moment
@@ -382,6 +382,9 @@ class Run:
             if isinstance(error, DamagedObjectError):  # the next run makes it again
                 await note_damage(project, [error.key])
             self._fail(name, error)
+        if work.undeclared:
+            async with project.engine.begin() as connection:
+                await undeclared.keep(connection, project.asset_ids[name], definition_id, work.undeclared)
         await self._finish(asset, definition, work)
         await guard.finish()
 

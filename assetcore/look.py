@@ -21,9 +21,10 @@ from assetcore.embeddings import Embedding
 from assetcore.errors import NothingSelectedError, SelectionError, ServiceError, UsageError
 from assetcore.excerpts import Place, place, pointed_at
 from assetcore.explain import commit_at, find
+from assetcore.fingerprint import HAZARDS, Note
 from assetcore.keep import SUFFIXES
 from assetcore.lineage import checks as checked
-from assetcore.lineage import damage, read, trace
+from assetcore.lineage import damage, read, trace, undeclared
 from assetcore.lineage.schema import Connection
 from assetcore.lineage.trace import Found
 from assetcore.plan import Choice, Plan
@@ -339,6 +340,21 @@ async def checks(project: Project, plan: Plan) -> tuple[CheckReport, ...]:
         return ()
     async with project.engine.connect() as connection:
         return tuple(await checked.standing(connection, project.environment_id, versions))
+
+
+async def notes(project: Project, names: Collection[str]) -> tuple[dict[str, str], ...]:
+    """What a change of would go unnoticed: what of the code of assets cannot be followed, and what their units were seen to read."""
+    declared = [name for name in names if name in project.graph.functions]
+    found = [{"asset": name, **note._asdict()} for name in declared for note in project.fingerprint(name).notes]
+    digests = {project.asset_ids[name]: project.definition(name).digest for name in declared}
+    if digests:
+        async with project.engine.connect() as connection:
+            seen = await undeclared.seen(connection, digests)
+        for name in declared:
+            for one in seen.get(project.asset_ids[name], ()):
+                what = f"{one.what}, which no input declares and a unit was seen to read"
+                found.append({"asset": name, **Note(one.code, one.where, what, HAZARDS[one.code].settle)._asdict()})
+    return tuple(found)
 
 
 async def checks_of(project: Project, text: str) -> tuple[Mapping[str, Any], ...]:

@@ -255,7 +255,10 @@ class Session:
             plan, found = await self._plan(choice, rehash=False, entire=True)
         why = await causes.why(self.project, ref, plan, found.snapshot)
         accepted = await trials.about(self.project, why.unit)
-        return replace(why, checks=await look.checks_of(self.project, why.unit), accepted=accepted)
+        name = selection.parse_ref(why.unit).asset
+        notes = await look.notes(self.project, [] if name is None else [name])
+        checks = await look.checks_of(self.project, why.unit)
+        return replace(why, checks=checks, notes=notes, accepted=accepted)
 
     async def sample(self, select: str | None, count: int, *, on_event: Say | None = None) -> tuple[Trial, ...]:
         """What the present code makes of so many stale units of each asset; nothing of that is kept."""
@@ -444,18 +447,13 @@ class Session:
             states |= {name: replace(states[name], former=former) for name in plan.changed_aggregates}
             snapshot = replace(found.snapshot, states=states)
             plan = make_plan(self.graph, self.environment, snapshot, choice, details=details)
-        notes = (*self._notes(plan), *await look.varying(self.project, plan))
+        notes = (
+            *await look.notes(self.project, [a.asset for a in plan.assets]),
+            *await look.varying(self.project, plan),
+        )
         orphans = await look.orphans(self.project, found.marks)
         checks = await look.checks(self.project, plan)
         return replace(plan, notes=notes, checks=checks, orphans=orphans), found
-
-    def _notes(self, plan: Plan) -> tuple[dict[str, str], ...]:
-        """What of the selected assets' code cannot be followed, so that a change of it would go unnoticed."""
-        return tuple(
-            {"asset": a.asset, **note._asdict()}
-            for a in plan.assets
-            for note in self.project.fingerprint(a.asset).notes
-        )
 
     async def _widened(self, choice: Choice, *, upstream: bool, rehash: bool) -> tuple[Choice, Plan, Read]:
         """The plan of a choice; with `upstream` the choice includes what is stale above it: of partitions, those that it is made of."""

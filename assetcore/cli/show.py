@@ -187,10 +187,7 @@ def plan(answer: Answer, *, units: bool = False) -> RenderableType:
     if orphans := answer.get("orphans"):
         named = ", ".join(f"{name} ({plural(count, 'unit')})" for name, count in orphans.items())
         parts.append(Text(f"No longer declared: {named}. To remove: aipctl gc --yes", style="dim"))
-    for note in answer.get("notes", ()):
-        parts.append(
-            Text(f"{note['code']} {note['asset']}: {note['what']} ({note['where']}). {note['settle']}", style="yellow")
-        )
+    parts += _notes(answer)
     parts += check_lines(answer.get("checks", ()))
     if due := [f"{check['asset']}.{check['check']}" for check in answer.get("checks", ()) if check["due"]]:
         parts.append(Text(f"To check: {', '.join(due)}", style="dim"))
@@ -248,12 +245,21 @@ def why(answer: Answer) -> RenderableType:
     if made and (answer["fresh"] or until):
         said.insert(0, Text(f"  {made}{until}", style="dim"))
     said += [acceptance(one) for one in answer.get("accepted", ())]
+    said += _notes(answer)
     if answer["fresh"]:
         return Group(Text(f"{answer['unit']} is fresh."), *said)
     parts: list[RenderableType] = [Text(f"{answer['unit']} is {answer.get('status', 'stale')}:")]
     for cause in answer["causes"]:
         parts += _root(cause, f"{cause['code']}: ")
     return Group(*parts, *said)
+
+
+def _notes(answer: Answer) -> list[RenderableType]:
+    """What of the code cannot be followed, and what was read that nothing declares."""
+    return [
+        Text(f"{note['code']} {note['asset']}: {note['what']} ({note['where']}). {note['settle']}", style="yellow")
+        for note in answer.get("notes", ())
+    ]
 
 
 def _root(cause: Answer, head: str = "") -> list[RenderableType]:

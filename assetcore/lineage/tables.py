@@ -26,7 +26,7 @@ __all__ = [
     "acceptance", "answer", "asset", "block", "borrowed", "check_result", "check_standing", "check_version", "collected",
     "commit", "damage", "definition", "document", "edge", "environment", "excerpt", "failure", "head", "journal", "journal_batch",
     "materialization", "metadata", "object_", "observation", "part", "project", "repeat", "run", "run_asset", "span", "spent",
-    "subject_key", "vector_generation", "vector_trial", "verified", "watermark",
+    "subject_key", "undeclared_input", "vector_generation", "vector_trial", "verified", "watermark",
 ]  # fmt: skip
 
 metadata = sa.MetaData(
@@ -174,6 +174,17 @@ spent = sa.Table(
     sa.Column("cached_tokens", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("models", sa.Text, nullable=False, server_default="", comment="the models that were asked, with commas between"),
     comment="what a materialization said that it cost; no row where it said nothing",
+)  # fmt: skip
+
+undeclared_input = sa.Table(
+    "undeclared_input", metadata,
+    sa.Column("asset_id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("definition_id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("code", sa.Text, primary_key=True),
+    sa.Column("what", sa.Text, primary_key=True),
+    sa.Column("place", sa.Text, nullable=False, comment="where in the user's code it is read"),
+    _now(),
+    comment="what units were seen to read that is in no input, config or fingerprint",
 )  # fmt: skip
 
 answer = sa.Table(
