@@ -25,6 +25,7 @@ from assetcore.lineage.journal import Entry, committed
 from assetcore.lineage.manifest import NAME as MANIFEST
 from assetcore.lineage.manifest import encode_manifest
 from assetcore.project import Project
+from assetcore.results import AssetResult
 from assetcore.storage import object_key, run_timestamp
 
 __all__ = [
@@ -389,10 +390,10 @@ async def _commit(
             f"{target.name} is being changed by somebody else at this moment; nothing was moved.", hint="Try again."
         ) from None
     names = {identifier: name for name, identifier in project.asset_ids.items()}
-    counts = [
-        (names.get(b.asset, str(b.asset)), {"reused": len(b.reused), "removed": len(b.removed)}, 0.0)
-        for b, _ in batches
+    done = [
+        AssetResult(names.get(b.asset, str(b.asset)), reused=len(b.reused), removed=len(b.removed)) for b, _ in batches
     ]
+    counts = [(one.asset, one.to_json(), one.seconds) for one in done]
     await runs.finish(connection, run, "done", counts)
     entries = [entry for _, entry in batches]
     await journal.append(connection, project.id, *entries, Entry("env promote", target.name, run=run, why=what))

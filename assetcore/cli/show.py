@@ -917,7 +917,7 @@ def environments(answer: Answer) -> RenderableType:
     """`env ls`: one line for each environment."""
     columns = [
         words("environment"), words("from"), count("assets"), count("own"), count("units"), count("documents"),
-        Column("created", lambda row: moment(row["created_at"])), Column("made", lambda row: moment(row["made_at"])),
+        Column("made", lambda row: moment(row["made_at"])),
     ]  # fmt: skip
     return table(columns, answer["environments"]) if answer["environments"] else Text("There is no environment yet.")
 

@@ -236,5 +236,7 @@ async def test_the_verbs_tell_it(world: World, variables: dict[str, str]) -> Non
     assert "~ chunks[a.txt]/a-0" in told.out
     assert "pr against prod: 7 changed." in told.out
     assert "prod is now what pr is: 4 units moved" in aipctl("env", "promote", "pr", "--to", "prod").out
+    assert "promote pr" in aipctl("runs", "--json").out
+    assert aipctl("runs").code == 0
     assert json.loads(aipctl("env", "drop", "pr", "--json").out) == {"environment": "pr"}
     assert aipctl("env", "diff", "pr", "prod").code == 4
