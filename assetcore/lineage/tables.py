@@ -448,7 +448,7 @@ vector_generation = sa.Table(
     sa.Column("synced", sa.BigInteger, nullable=False, server_default="0", comment="the asset's commit that it was brought up to"),
     sa.Column("indexed", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("parameters", JSONB, nullable=False),
-    sa.Index("ix_vector_generation_active", "project", "environment", "asset", unique=True, postgresql_where=sa.text("active")),
+    sa.Index("ix_vector_generation_active", "project", "environment", "asset", unique=True, postgresql_where=sa.column("active")),
     comment="derived: an index of an asset's vectors, by one model; its rows are in a table of its own",
 )  # fmt: skip
 
