@@ -160,6 +160,8 @@ async def _automate(
     where = f"assetcore.{parameters['project'].rpartition('.')[2]}.{parameters['environment']}"
     for called, one in wanted.items():
         made = one.kind == "after"
+        started = {"deployment_id": deployment, "parameters": {**parameters, **one.parameters}}
+        action: Any = RunDeployment.model_validate(started)
         automation = AutomationCore(
             name=called,
             description="Declared beside the asset; aipctl deploy keeps it up to date.",
@@ -170,7 +172,7 @@ async def _automate(
                 threshold=1,
                 within=timedelta(seconds=0),
             ),
-            actions=[RunDeployment(deployment_id=deployment, parameters={**parameters, **one.parameters})],
+            actions=[action],
         )
         if called in known:
             await client.update_automation(known[called].id, automation)
