@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import ARRAY, BYTEA
+from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from assetcore.lineage import tables as t
@@ -165,6 +165,12 @@ async def erase(
     for asset, units in found.units.items():
         f = t.failure.c
         await connection.execute(sa.delete(t.failure).where(f.asset_id == asset, among(f.unit, units, BYTEA)))
+        tried, labels = t.acceptance.c.units, sa.cast(found.labels[asset], ARRAY(sa.Text))
+        without = tried.op("-", return_type=JSONB())(labels).op("||", return_type=JSONB())(
+            sa.cast(["(forgotten)"], JSONB)
+        )
+        named = sa.and_(t.acceptance.c.asset_id == asset, tried.has_any(labels))
+        await connection.execute(sa.update(t.acceptance).where(named).values(units=without))
     o = t.observation.c
     await connection.execute(sa.delete(t.observation).where(o.asset_id == source, o.name == name))
     s = t.check_standing.c

@@ -80,6 +80,11 @@ async def test_nothing_is_left_of_what_was_forgotten(world: World) -> None:
     """Neither in the bucket nor in Postgres, of no version and in no environment; the others are as they were, and are not made again."""
     before = await world.contents()
     async with world.open() as session:
+        async with session.project.engine.begin() as connection:
+            accepted = {"old_code": b"a", "new_code": b"b", "units": ["alice.txt", "bob.txt"], "actor": "somebody"}
+            await connection.execute(
+                sa.insert(t.acceptance).values(asset_id=session.project.asset_ids["chunks"], **accepted)
+            )
         shown = await session.forget("topics[alice.txt]")
         assert shown.dry_run
         assert {name: units for name, units, _ in shown.assets} == {"topics": 1, "chunks": 1, "upper": 4, "report": 1}
