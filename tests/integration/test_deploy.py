@@ -144,7 +144,8 @@ async def test_schedules_and_events_are_declared_beside_assets(
         (after,) = [a for a in mine if a.name.endswith("after clean")]
         assert after.trigger.expect == {"assetcore.asset.materialized"}
         assert after.trigger.match.root == {"prefect.resource.id": "assetcore.demo.prod.clean"}
-        assert after.actions[0].parameters["select"] == "report"
+        action: Any = after.actions[0]
+        assert action.parameters["select"] == "report"
         aipctl("deploy", "--pool", pool, "--name", pool)
         assert len((await client.read_deployment_by_name(f"materialize/{pool}")).schedules) == 1
         world.code(BODY)

@@ -48,7 +48,7 @@ def test_the_dockerfile_has_no_finding() -> None:
 def test_images_are_hermetic_run_as_nobody_and_hold_no_secret() -> None:
     """Packages come by hash and before any code, nothing is installed at start, and no secret is an ENV or ARG."""
     stages = re.split(r"^FROM ", DOCKERFILE, flags=re.MULTILINE)[1:]
-    last = {re.search(r" AS ([\w-]+)", stage)[1]: stage for stage in stages}
+    last = {found[1]: stage for stage in stages if (found := re.search(r" AS ([\w-]+)", stage))}
     for name in ("worker", "gateway"):
         assert "USER 10001:10001" in last[name]
         assert not re.search(r"^(RUN|ENTRYPOINT|CMD).*(pip|uv) ", last[name], re.MULTILINE)
