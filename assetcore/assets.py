@@ -30,7 +30,20 @@ from assetcore.documents import BUILT_IN, Document
 from assetcore.errors import DeclarationError
 from assetcore.partitions import Partition, Partitions, Relation, are_aligned, duration_of, misfit
 
-__all__ = ["Asset", "Collect", "Config", "Dependency", "Each", "Output", "Source", "asset", "collect", "each", "source"]
+__all__ = [
+    "Asset",
+    "Collect",
+    "Config",
+    "Dependency",
+    "Each",
+    "Output",
+    "Sensitivity",
+    "Source",
+    "asset",
+    "collect",
+    "each",
+    "source",
+]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -45,6 +58,8 @@ FRAMES: Mapping[tuple[str, str], Form] = {
     ("pyarrow", "Table"): "arrow",
 }
 Layout = Literal["packs", "files"]
+Sensitivity = Literal["public", "internal", "confidential", "restricted"]
+"""For whose eyes documents are, the least sensitive first."""
 
 
 class Table(Document):
@@ -194,10 +209,12 @@ class Options:
 
     name: str | None = None
     tags: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
     group: str = "main"
     owner: str | None = None
     description: str | None = None
-    sensitivity: str | None = None
+    sensitivity: Sensitivity | None = None
+    anonymises: bool = False
     models: tuple[str, ...] = ()
     version: str | None = None
     retries: int = 0
@@ -262,6 +279,11 @@ class Asset(Generic[P, R]):
     def tags(self) -> tuple[str, ...]:
         """Its tags, for selections such as `tag:report`."""
         return self.options.tags
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """What it is made with or as, for selections such as `kind:llm`."""
+        return self.options.kinds
 
     @property
     def description(self) -> str:
@@ -365,10 +387,12 @@ def asset(
     *,
     name: str | None = None,
     tags: Sequence[str] = (),
+    kinds: Sequence[str] = (),
     group: str = "main",
     owner: str | None = None,
     description: str | None = None,
-    sensitivity: str | None = None,
+    sensitivity: Sensitivity | None = None,
+    anonymises: bool = False,
     models: Sequence[str] = (),
     version: str | None = None,
     retries: int = 0,
@@ -387,8 +411,12 @@ def asset(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Declare the documents that a function makes.
 
     name          the asset's name; the function's own by default
-    tags, group, owner, description, sensitivity
-                  for people and selections; never part of the recipe. `group` is the second part of the storage key
+    tags, kinds, group, owner, description
+                  for people and selections; never part of the recipe. `kinds` is what it is made with or as, such as `["markdown", "llm"]`,
+                  `group` the second part of the storage key, and the docstring the description where none is given
+    sensitivity   "public", "internal", "confidential" or "restricted"; never part of the recipe. Without it an asset is as sensitive
+                  as the most sensitive of what it is made of, and it cannot be less
+    anonymises    that the function takes out what is sensitive: `sensitivity` may then be lower than that of what it is made of
     models        aliases of models that the function uses: pointing an alias elsewhere makes the asset stale
     version       replaces the automatic fingerprint of the function: only a new version makes it stale
     retries       how often a failed unit is tried again, with exponential backoff and jitter; 0 unless declared
@@ -415,13 +443,14 @@ def asset(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     return decorate
 
 
-def source(name: str, type: type[Document], where: Any, *, tags: Sequence[str] = (), group: str = "main",
-           owner: str | None = None, description: str | None = None, renamed_from: str | None = None) -> Source:  # fmt: skip
+def source(name: str, type: type[Document], where: Any, *, tags: Sequence[str] = (), kinds: Sequence[str] = (), group: str = "main",
+           owner: str | None = None, description: str | None = None, sensitivity: Sensitivity | None = None,
+           renamed_from: str | None = None) -> Source:  # fmt: skip
     """Declare documents that are observed, not made.
 
     `where` says where they come from: `folder("data/topics", pattern="*.txt")`, `bucket("s3://name/prefix")`, `urls([...])`, or an
     async generator function without parameters that yields documents of `type`. Their bytes are kept when they are materialized, so
-    that what was made of them stays explainable after they have changed.
+    that what was made of them stays explainable after they have changed. The options are those of `asset`.
     """
     place = _caller(sys._getframe(1))
     if not (isinstance(type, type_) and issubclass(type, Document)):
@@ -451,7 +480,8 @@ def source(name: str, type: type[Document], where: Any, *, tags: Sequence[str] =
             hint="Give it no parameters: async def read() -> AsyncIterator[...].",
         )
     given = {
-        "name": name, "tags": tags, "group": group, "owner": owner, "description": description, "renamed_from": renamed_from,
+        "name": name, "tags": tags, "kinds": kinds, "group": group, "owner": owner, "description": description,
+        "sensitivity": sensitivity, "renamed_from": renamed_from,
     }  # fmt: skip
     options = _options(place, f"source {name!r}", given)
     _check_name(name, place)
@@ -479,10 +509,15 @@ CRON = re.compile(r"(?:[\d*/,A-Za-z#?L-]+ +){4}[\d*/,A-Za-z#?L-]+")
 WANTED: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "name": ("a Python identifier", _is_text),
     "tags": ("a list of texts", _are_texts),
+    "kinds": ("a list of texts", _are_texts),
     "group": ("a text without /", lambda value: _is_text(value) and "/" not in value),
     "owner": ("a text", _is_text),
     "description": ("a text", _is_text),
-    "sensitivity": ("a text", _is_text),
+    "sensitivity": (
+        '"public", "internal", "confidential" or "restricted"',
+        lambda value: value in get_args(Sensitivity),
+    ),
+    "anonymises": ("True or False", lambda value: isinstance(value, bool)),
     "models": ("a list of texts", _are_texts),
     "version": ('a text, such as "2"', _is_text),
     "retries": ("a whole number, 0 or more", lambda value: _is_number(value) and value >= 0 and value == int(value)),
@@ -525,7 +560,7 @@ def _options(place: Place, who: str, given: Mapping[str, Any]) -> Options:
         if not (fits(value) or (value is None and name in optional)):
             hint = f"Write {name}=[{value!r}]." if isinstance(value, str) and what == "a list of texts" else None
             raise DeclarationError(f"{place}: {who} has {name}={value!r}, which is not {what}.", hint=hint)
-    fitting: dict[str, Any] = {n: tuple(v) if n in ("tags", "models", "on") else v for n, v in given.items()}
+    fitting: dict[str, Any] = {n: tuple(v) if n in ("tags", "kinds", "models", "on") else v for n, v in given.items()}
     if "after" in fitting:
         fitting["after"] = tuple(one.name for one in fitting["after"])
     if "freshness" in fitting:
@@ -555,6 +590,11 @@ def _declare(function: Any, given: Mapping[str, Any], frame: types.FrameType) ->
         )
     if options.renamed_from == declared.name:
         raise declared.fail("was renamed from its own name.", "renamed_from= is the name that it had before.")
+    if options.anonymises and options.sensitivity is None:
+        raise declared.fail(
+            "anonymises, but does not say how sensitive what it makes still is.",
+            'Write @asset(sensitivity="public", anonymises=True).',
+        )
     if options.timeout is not None and not declared.asynchronous:
         raise declared.fail(
             "has a timeout, but is not async: a running sync function cannot be stopped.", "Make it async def."

@@ -2,16 +2,17 @@
 
 A graph is built from the declarations of one project and never changes. Beside order and ancestry it answers what the units
 of an asset are keyed by: the asset's *driver*, the one `each` whose documents are the finest, and the *chain* of drivers above it.
+Sensitivity flows along it: an asset is at least as sensitive as what it is made of, unless it is declared to anonymise.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, get_args
 
-from assetcore.assets import Asset, Dependency, Source
+from assetcore.assets import Asset, Dependency, Sensitivity, Source
 from assetcore.checks import Check
 from assetcore.errors import DeclarationError, SelectionError
 
@@ -19,12 +20,23 @@ __all__ = ["Graph"]
 
 AnyAsset = Asset[..., Any]
 
+SCALE: tuple[Sensitivity, ...] = get_args(Sensitivity)
+SAYING: Mapping[str, str] = {
+    "owner": 'owner="ada"',
+    "description": "a docstring (a source: that of its class) or description=",
+    "sensitivity": 'sensitivity="internal"',
+    "freshness": 'freshness="30d"',
+    "tags": 'tags=["report"]',
+    "kinds": 'kinds=["markdown"]',
+}
+"""How a declaration says what can be required of it."""
+
 
 class Graph:
     """The assets of one project, in an order in which each comes after those it is made of.
 
     Raises DeclarationError naming every mistake of every asset: annotations, unknown dependencies, two assets of one name,
-    `each` parameters that are not related, checks that cannot be asked.
+    `each` parameters that are not related, one that is less sensitive than what it is made of, checks that cannot be asked.
     """
 
     def __init__(self, project: str, declared: Iterable[AnyAsset], checks: Iterable[Check[..., Any]] = ()) -> None:
@@ -38,6 +50,7 @@ class Graph:
                 self._below[up].append(name)
         self.assets: Mapping[str, AnyAsset] = {name: named[name] for name in self._sorted(named)}
         _raise_all([problem for asset in self.assets.values() if (problem := self._misaligned(asset))])
+        _raise_all([problem for asset in self.assets.values() if (problem := self._exposed(asset))])
         self.checks: Mapping[str, Sequence[Check[..., Any]]] = self._checks_of(checks)
 
     @cached_property
@@ -57,6 +70,29 @@ class Graph:
     def functions(self) -> Mapping[str, AnyAsset | Check[..., Any]]:
         """Whose function has which name: an asset's its own, that of a check `asset.check`."""
         return {**self.assets, **{check.key: check for checks in self.checks.values() for check in checks}}
+
+    @cached_property
+    def sensitivity(self) -> Mapping[str, Sensitivity | None]:
+        """How sensitive each asset is: as declared, or as the most sensitive that it is made of; None where nobody has said so."""
+        found: dict[str, Sensitivity | None] = {}
+        for name, asset in self.assets.items():
+            found[name] = asset.options.sensitivity or max(
+                (found[up] for up in self._above[name]), key=_weight, default=None
+            )
+        return found
+
+    def require(self, names: Collection[str]) -> None:
+        """Raises DeclarationError naming every asset that does not say what the setting `require` asks for, with the place."""
+        lacking = {name: [what for what in names if self._lacks(asset, what)] for name, asset in self.assets.items()}
+        problems = [
+            f"{self.assets[n].place}: {n} has no {' and no '.join(what)}." for n, what in lacking.items() if what
+        ]
+        if problems:
+            asked = [what for what in names if any(what in found for found in lacking.values())]
+            raise DeclarationError(
+                "\n".join(problems),
+                hint=f"The setting require asks for it. Give it {', '.join(SAYING[what] for what in asked)}.",
+            )
 
     def upstream(self, name: str) -> tuple[str, ...]:
         """The assets that `name` is made of directly."""
@@ -168,6 +204,30 @@ class Graph:
         _raise_all(problems)
         return found
 
+    def _lacks(self, asset: AnyAsset, what: str) -> bool:
+        match what:
+            case "description":
+                return not asset.description
+            case "sensitivity":  # what is made of others is as sensitive as they are
+                return asset.options.sensitivity is None and not self._above[asset.name]
+            case "freshness":  # a source is looked at in every plan
+                return asset.options.freshness is None and not isinstance(asset, Source)
+            case _:
+                return not getattr(asset.options, what)
+
+    def _exposed(self, asset: AnyAsset) -> DeclarationError | None:
+        own = asset.options.sensitivity
+        above = max(self._above[asset.name], key=lambda up: _weight(self.sensitivity[up]), default=None)
+        if own is None or above is None or asset.options.anonymises:
+            return None
+        least = self.sensitivity[above]
+        if _weight(own) >= _weight(least):
+            return None
+        return asset.fail(
+            f'has sensitivity="{own}", but is made of {above}, which is {least}.',
+            f'Leave it out, or, if the function takes out what is {least}: @asset(sensitivity="{own}", anonymises=True).',
+        )
+
     def _misaligned(self, asset: AnyAsset) -> DeclarationError | None:
         eaches = [d for d in asset.dependencies if d.kind == "each" and not d.cross]
         if eaches and self.driver(asset.name) is None:
@@ -190,6 +250,10 @@ class Graph:
                     f"{', '.join(self.chain(dependency.upstream.name)[1:]) or 'nothing'}.",
                 )
         return None
+
+
+def _weight(sensitivity: Sensitivity | None) -> int:
+    return -1 if sensitivity is None else SCALE.index(sensitivity)
 
 
 def _reached(starts: Iterable[str], steps: Mapping[str, Sequence[str]]) -> frozenset[str]:

@@ -64,12 +64,12 @@ def package_of(root: Path, project: str) -> str:
     return next((name for name in project_names(root) if name.rpartition(".")[2] == project), project)
 
 
-def load(root: Path, name: str) -> Graph:
+def load(root: Path, name: str, require: Collection[str] = ()) -> Graph:
     """Import a project and collect the assets and checks in the namespaces of its modules.
 
     Modules that are loaded already from the same place are imported anew, so that a long-lived process sees edits.
     Raises ProjectError when there is no such project or a module cannot be imported (file, line and reason), DeclarationError
-    for mistakes in the declarations.
+    for mistakes in the declarations, and for assets that do not say what the setting `require` asks for.
     """
     known = project_names(root)
     if name not in known and (root / "projects" / name).is_dir():
@@ -99,7 +99,9 @@ def load(root: Path, name: str) -> Graph:
             f"The project {name} declares no asset.", hint="Put @asset on a function in one of its modules."
         )
     checks = {id(v): v for module in modules for v in vars(module).values() if isinstance(v, Check)}
-    return Graph(name.rpartition(".")[2], declared.values(), checks.values())
+    graph = Graph(name.rpartition(".")[2], declared.values(), checks.values())
+    graph.require(require)
+    return graph
 
 
 def flows(root: Path, name: str) -> dict[str, PipelineFlow[Any]]:

@@ -8,7 +8,7 @@ import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -27,6 +27,7 @@ from assetcore.lineage import checks as checked
 from assetcore.lineage import damage, read, trace, undeclared
 from assetcore.lineage.schema import Connection
 from assetcore.lineage.trace import Found
+from assetcore.partitions import shown_duration
 from assetcore.plan import Choice, Plan
 from assetcore.project import Project
 from assetcore.search import Hit, SearchIndex, fused, search, shown
@@ -91,6 +92,9 @@ class AssetInfo:
     fresh_until: datetime | None = None
     repeats: tuple[int, int] = (0, 0)
     """How many units were made again with the same recipe, and how many came out different."""
+    kinds: tuple[str, ...] = ()
+    sensitivity: str | None = None
+    freshness: timedelta | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -100,7 +104,8 @@ class AssetInfo:
             "checks": [check.to_json() for check in self.checks],
             "partitions": dict(self.partitions) if self.partitions is not None else None,
             "fresh_until": self.fresh_until.isoformat() if self.fresh_until else None,
-            "repeats": {"units": self.repeats[0], "different": self.repeats[1]},
+            "repeats": {"units": self.repeats[0], "different": self.repeats[1]}, "kinds": list(self.kinds),
+            "sensitivity": self.sensitivity, "freshness": shown_duration(self.freshness) if self.freshness else None,
         }  # fmt: skip
 
 
@@ -203,7 +208,7 @@ async def list_assets(project: Project, choice: Choice, plan: Plan) -> list[Asse
                 name, asset.kind, asset.group, asset.tags, asset.options.owner, asset.description, units, documents,
                 stale.get(name), failures.get(identifier, 0), made_at, tuple(c for c in plan.checks if c.asset == name),
                 planned[name].partitions if name in planned else None, planned[name].fresh_until if name in planned else None,
-                repeats.get(identifier, (0, 0)),
+                repeats.get(identifier, (0, 0)), asset.kinds, project.graph.sensitivity[name], asset.options.freshness,
             )
         )  # fmt: skip
     if choice.assets == frozenset(project.graph.assets):
@@ -224,7 +229,11 @@ async def list_assets_at(project: Project, choice: Choice, time: str) -> list[As
         asset = project.graph.assets[name]
         units, documents, made_at = counts.get(project.asset_ids[name], (0, 0, None))
         about = (asset.kind, asset.group, asset.tags, asset.options.owner, asset.description)
-        found.append(AssetInfo(name, *about, units, documents, None, 0, made_at))
+        info = AssetInfo(
+            name, *about, units, documents, None, 0, made_at,
+            kinds=asset.kinds, sensitivity=project.graph.sensitivity[name], freshness=asset.options.freshness,
+        )  # fmt: skip
+        found.append(info)
     return found
 
 

@@ -78,7 +78,7 @@ class Project:
             raise UsageError(
                 "No database is known.", hint="Start the embedded services with: aipctl up, or set DATABASE_URL."
             )
-        graph = load(settings.root, name)
+        graph = load(settings.root, name, settings.require)
         engine = schema.connect(settings.database_url)
         bucket = Bucket.open(settings.storage_url, settings.storage_options())
         try:

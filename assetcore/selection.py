@@ -4,7 +4,7 @@ One grammar everywhere (command, Make, API, web), the one that Dagster has settl
 
     chunks   chunk*   "chunks"           a name, a glob, a name exactly as it stands
     +a   a+   2+a+1   +(a or b)          with everything above, below, two steps above and one below
-    tag:report   owner:"Ada L"           also group: kind: project:, with globs
+    tag:report   owner:"Ada L"           also group: sensitivity: kind: project:, with globs
     status:stale   cause:code-changed    what the plan says of an asset's units
     changed:main                         against a git ref or an environment
     roots(...)   sinks(...)              those with nothing above, below them in (...)
@@ -24,7 +24,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal, NoReturn, TypeAlias, assert_never, cast
+from typing import TYPE_CHECKING, Literal, NoReturn, TypeAlias, assert_never, cast, get_args
 
 from lark import Lark, Token, Transformer, UnexpectedCharacters, UnexpectedInput, UnexpectedToken, v_args
 
@@ -51,8 +51,8 @@ __all__ = [
     "suggestion",
 ]
 
-FieldName = Literal["tag", "group", "owner", "kind", "project", "status", "cause", "changed"]
-FIELDS: tuple[FieldName, ...] = ("tag", "group", "owner", "kind", "project", "status", "cause", "changed")
+FieldName = Literal["tag", "group", "owner", "sensitivity", "kind", "project", "status", "cause", "changed"]
+FIELDS: tuple[FieldName, ...] = get_args(FieldName)
 DEPTH_LIMIT = 100
 """Parentheses and `not` inside each other; far beyond what a person writes."""
 
@@ -483,6 +483,8 @@ class AssetFacts:
     owner: str | None = None
     kind: str = "asset"
     project: str = ""
+    kinds: tuple[str, ...] = ()
+    sensitivity: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -511,7 +513,15 @@ def catalogue(
     """The catalogue of a project's graph."""
     return Catalogue(
         {
-            name: AssetFacts(asset.tags, asset.group, asset.options.owner, asset.kind, graph.project)
+            name: AssetFacts(
+                asset.tags,
+                asset.group,
+                asset.options.owner,
+                asset.kind,
+                graph.project,
+                asset.kinds,
+                graph.sensitivity[name],
+            )
             for name, asset in graph.assets.items()
         },
         {name: graph.upstream(name) for name in graph.assets},
@@ -670,8 +680,11 @@ def _values(part: Field, catalogue: Catalogue) -> Mapping[str, Collection[str]]:
             return {asset: (facts.group,) for asset, facts in catalogue.assets.items()}
         case "owner":
             return {asset: (facts.owner,) for asset, facts in catalogue.assets.items() if facts.owner is not None}
+        case "sensitivity":
+            known = ((asset, facts.sensitivity) for asset, facts in catalogue.assets.items())
+            return {asset: (sensitivity,) for asset, sensitivity in known if sensitivity is not None}
         case "kind":
-            return {asset: (facts.kind,) for asset, facts in catalogue.assets.items()}
+            return {asset: (facts.kind, *facts.kinds) for asset, facts in catalogue.assets.items()}
         case "project":
             return {asset: (facts.project,) for asset, facts in catalogue.assets.items()}
         case "status":

@@ -242,6 +242,9 @@ class Settings(BaseSettings):
     openlineage: str | None = Field(
         default=None, description="where OpenLineage events of runs go: an http:// address or a file; none by default"
     )
+    require: tuple[Literal["owner", "description", "sensitivity", "freshness", "tags", "kinds"], ...] = Field(
+        default=(), description='a list of what every asset has to declare, such as ["owner", "description"]'
+    )
     strict: bool = Field(default=False, description="true or false: whether warnings about a project are errors")
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)

@@ -300,17 +300,22 @@ def _declared(call: Call, select: str | None) -> tuple[Graph, tuple[str, ...]]:
     from assetcore.selection import select as selected
 
     settings = call.settings()
-    graph = load(settings.root, call.project(settings.root))
+    graph = load(settings.root, call.project(settings.root), settings.require)
     remember(settings.home, graph.project, graph.assets)
     chosen = tuple(graph.assets) if select is None else selected(parse(select), catalogue(graph)).assets
     return graph, chosen
 
 
 def _facts(graph: Graph, name: str) -> dict[str, Any]:
+    from assetcore.partitions import shown_duration
+
     asset = graph.assets[name]
+    freshness = asset.options.freshness
     return {
-        "asset": name, "kind": asset.kind, "group": asset.group, "tags": list(asset.tags), "owner": asset.options.owner,
-        "description": asset.description, "units": None, "documents": None, "stale": None, "failed": None, "made_at": None,
+        "asset": name, "kind": asset.kind, "kinds": list(asset.kinds), "group": asset.group, "tags": list(asset.tags),
+        "owner": asset.options.owner, "sensitivity": graph.sensitivity[name],
+        "freshness": shown_duration(freshness) if freshness else None, "description": asset.description,
+        "units": None, "documents": None, "stale": None, "failed": None, "made_at": None,
         "checks": [{"check": check.name, "scope": check.scope, "blocking": check.blocking} for check in graph.checks.get(name, ())],
     }  # fmt: skip
 

@@ -112,7 +112,7 @@ async def deploy(call: Call, name: str | None, pool: str, folder: Path | None) -
 
     settings = call.settings()
     project = call.project(settings.root)
-    graph = loading.load(settings.root, project)  # what cannot be loaded is not deployed
+    graph = loading.load(settings.root, project, settings.require)  # what cannot be loaded is not deployed
     addresses = await stack.up(settings, ("prefect",), call.say)
     from assetcore.cli import show
     from assetcore.deploy import register, triggers_of  # Prefect takes a second to import

@@ -99,8 +99,10 @@ def assets(answer: Answer) -> RenderableType:
         Column(
             "cost", lambda row: dollars(row["cost"]["usd"]) if (row.get("cost") or {}).get("usd") else "", numeric=True
         ),
+        Column("kinds", lambda row: ", ".join(row.get("kinds") or ())),
         Column("tags", lambda row: ", ".join(row.get("tags") or ())),
         words("owner"),
+        words("sensitivity"),
     ]
     if all(row["group"] == "main" for row in rows):
         columns = [column for column in columns if column.title != "group"]
@@ -345,6 +347,7 @@ def graph(answer: Answer) -> RenderableType:
         node = nodes[name]
         notes = [node["kind"]] if node["kind"] != "asset" else []
         notes += [node["group"]] if node["group"] != "main" else []
+        notes += [node["sensitivity"]] if node["sensitivity"] else []
         return Text(name).append("".join(f"  {note}" for note in notes), style="dim")
 
     return _trees([name for name in nodes if name not in inner], beyond, label)

@@ -135,6 +135,9 @@ async def test_the_verbs_that_look_answer_in_the_promised_shape(world: World, ai
         "partitions",
         "fresh_until",
         "repeats",
+        "kinds",
+        "sensitivity",
+        "freshness",
     } == set(listed["clean"])
     assert (listed["clean"]["units"], listed["clean"]["documents"], listed["chunks"]["documents"]) == (2, 2, 9)
     assert (listed["topics"]["kind"], listed["clean"]["owner"], listed["clean"]["tags"]) == ("source", "ann", ["tidy"])

@@ -182,6 +182,9 @@ def test_a_mistake_is_found_when_the_graph_is_built(function: str, problem: str,
 
 
 OPTIONS: list[tuple[str, str]] = [
+    ("sensitivity='secret'", "has sensitivity='secret', which is not \"public\", \"internal\", \"confidential\" or \"restricted\"."),
+    ("anonymises=1", "has anonymises=1, which is not True or False."),
+    ("kinds='llm'", "has kinds='llm', which is not a list of texts."),
     ("tag=['a']", "has no option 'tag'."), ("retry=3", "has no option 'retry'."), ("partitions=1", "has partitions=1, which is not Daily("),
     ("freshness=60", "has freshness=60, which is not a length of time"), ("freshness='soon'", "has freshness='soon', which is not"),
     ("tags='a'", "has tags='a', which is not a list of texts."), ("models='m'", "has models='m', which is not a list of texts."),
@@ -208,7 +211,7 @@ def test_a_wrong_option_is_found_where_it_stands(option: str, problem: str) -> N
 
 def test_a_wrong_option_says_what_there_is() -> None:
     """Who mistypes an option is told all of them; who gives a text for a list, how to write it."""
-    with pytest.raises(DeclarationError, match=r"It has: name, tags, group, owner"):
+    with pytest.raises(DeclarationError, match=r"It has: name, tags, kinds, group, owner"):
         declared("@asset(tagz=[])\nasync def x() -> Page: ...")
     with pytest.raises(DeclarationError, match=r"Write tags=\['daily'\]"):
         declared("@asset(tags='daily')\nasync def x() -> Page: ...")

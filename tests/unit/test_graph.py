@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from assetcore import folder
 from assetcore.assets import Asset, asset, collect, each, source
 from assetcore.errors import DeclarationError, SelectionError
 from assetcore.graph import Graph
@@ -200,6 +201,76 @@ def test_members_must_descend_from_what_they_are_grouped_by() -> None:
         Graph("demo", [through_pairs])
     with pytest.raises(DeclarationError, match=r"clean does not descend from clean through each\(\)"):
         Graph("demo", [of_itself])
+
+
+# -- metadata ------------------------------------------------------------------------------------------------------------------
+
+TICKETS = source("tickets", Page, folder("data"), owner="ann", sensitivity="confidential", kinds=["mail"])
+
+
+@asset(freshness="1d")
+async def summaries(ticket: Page = each(TICKETS), pages: list[Page] = collect(PAGES)) -> Page:
+    """A summary of each ticket."""
+
+
+@asset(sensitivity="public", anonymises=True)
+async def figures(summaries: list[Page] = collect(summaries)) -> Page: ...
+
+
+@asset
+async def poster(figures: Page = each(figures), pages: list[Page] = collect(PAGES)) -> Page: ...
+
+
+def test_an_asset_is_as_sensitive_as_the_most_sensitive_that_it_is_made_of() -> None:
+    """Unless it is declared to anonymise; from there on the lower one counts. Where nobody says anything, nothing is known."""
+    expected = {
+        "pages": None,
+        "tickets": "confidential",
+        "summaries": "confidential",
+        "figures": "public",
+        "poster": "public",
+    }
+    assert Graph("demo", [poster]).sensitivity == expected
+
+
+def test_what_is_less_sensitive_than_its_inputs_must_anonymise() -> None:
+    """However far up the sensitive one is; more sensitive than its inputs an asset may always be."""
+
+    @asset(sensitivity="internal")
+    async def leak(summary: Page = each(summaries)) -> Page: ...
+
+    @asset(sensitivity="restricted")
+    async def joined_up(summary: Page = each(summaries)) -> Page: ...
+
+    where = r"test_graph\.py:\d+: leak has sensitivity=\"internal\", but is made of summaries, which is confidential\."
+    with pytest.raises(DeclarationError, match=where + r'[\s\S]*@asset\(sensitivity="internal", anonymises=True\)'):
+        Graph("demo", [leak])
+    assert Graph("demo", [joined_up]).sensitivity["joined_up"] == "restricted"
+
+
+def test_who_anonymises_says_how_sensitive_the_result_is() -> None:
+    """What the function takes out is its own knowledge: no default would be safe."""
+    with pytest.raises(DeclarationError, match=r"figures anonymises, but does not say[\s\S]*sensitivity=\"public\""):
+        asset(anonymises=True)(figures.function)
+
+
+def test_what_is_required_and_not_declared_is_named_with_its_place() -> None:
+    """A docstring is a description, what is inherited is declared enough, and a source needs no freshness."""
+    graph = Graph("demo", [summaries])
+    graph.require([])
+    graph.require(["description"])
+    with pytest.raises(DeclarationError) as raised:
+        graph.require(["owner", "description", "sensitivity", "freshness", "kinds"])
+    lines = str(raised.value).split("\n")
+    assert [line.split(": ", 1)[1] for line in lines[:2]] == [
+        "pages has no owner and no sensitivity and no kinds.",
+        "summaries has no owner and no kinds.",
+    ]
+    assert [line.split(": ")[0] for line in lines[:2]] == [str(PAGES.place), str(summaries.place)]
+    assert raised.value.hint is not None
+    assert 'owner="ada", sensitivity="internal", kinds=["markdown"]' in raised.value.hint
+    with pytest.raises(DeclarationError, match="poster has no freshness"):
+        Graph("demo", [poster]).require(["freshness"])
 
 
 # -- any graph -----------------------------------------------------------------------------------------------------------------

@@ -14,6 +14,8 @@ import pytest
 from assetcore.errors import AssetcoreError, DeclarationError, ProjectError, UsageError
 from assetcore.graph import Graph
 from assetcore.loading import configuration, find_root, fingerprint_of, load, project_names, user_packages
+from assetcore.plan import define
+from assetcore.staleness import Definition
 
 HEAD = """
 from __future__ import annotations
@@ -426,3 +428,28 @@ def test_what_must_be_given_is_asked_for(demo: tuple[Graph, Path]) -> None:
         DeclarationError, match=r"two.key: Field required[\s\S]*config.yaml or with --set two.FIELD=VALUE"
     ):
         configuration(graph, root)
+
+
+# -- metadata ------------------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_required_is_asked_for_when_a_project_is_loaded(write: Write) -> None:
+    """Place, asset and what is missing; what is declared in the words of the setting is enough."""
+    root = write({"demo/assets.py": CLEAN})
+    with pytest.raises(DeclarationError, match=r"demo/assets\.py:11: clean has no owner and no description\."):
+        load(root, "demo", ["owner", "description"])
+    told = CLEAN.replace("@asset", '@asset(owner="ann", description="Clean pages.")').replace(
+        'folder("data")', 'folder("data"), owner="ann"'
+    )
+    assert "clean" in load(write({"demo/assets.py": told}), "demo", ["owner", "description"]).assets
+
+
+def test_metadata_is_no_part_of_a_recipe(write: Write) -> None:
+    """Owner, description, tags, kinds, sensitivity and freshness may change, and the definition stays what it was."""
+
+    def definition(body: str) -> Definition:
+        graph = load(write({"demo/assets.py": body}), "demo")
+        return define(graph["clean"], fingerprint_of(graph, "clean"), {}, {})
+
+    options = 'owner="ann", description="Pages.", tags=["t"], kinds=["llm"], sensitivity="internal", anonymises=True, freshness="1d"'
+    assert definition(CLEAN.replace("@asset", f"@asset({options})")) == definition(CLEAN)

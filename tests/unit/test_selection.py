@@ -43,7 +43,7 @@ ASSETS = {
     "modules": AssetFacts(kind="source", project="handbook", owner="Ada L"),
     "clean": AssetFacts(tags=("text",), project="handbook"),
     "chunks": AssetFacts(tags=("text", "parts"), project="handbook", owner="Ada L"),
-    "vectors": AssetFacts(group="search", project="handbook"),
+    "vectors": AssetFacts(group="search", project="handbook", kinds=("llm", "float16"), sensitivity="restricted"),
     "coverage": AssetFacts(tags=("report",), group="reports", project="handbook", owner="ada"),
 }
 CATALOGUE = Catalogue(
@@ -80,6 +80,9 @@ LABELS = ("x", "xx", "x]", '"x"', "x..x", "2026-11-05", "10", "9", "*")
         ('owner:"Ada L"', "modules chunks"),
         ("owner:ada", "coverage"),
         ("kind:source", "topics modules"),
+        ("kind:llm", "vectors"),
+        ("sensitivity:restricted", "vectors"),
+        ("not sensitivity:*", "topics modules clean chunks coverage"),
         ("project:handbook and kind:source", "topics modules"),
         ("roots(*)", "topics modules"),
         ("roots(+vectors or coverage)", "topics"),

@@ -298,6 +298,19 @@ def test_a_prefect_that_does_not_answer_has_no_variables(
     assert "its variables are not read" in caplog.text
 
 
+def test_only_what_can_be_declared_can_be_required(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`require` is a list of names, in a file or as JSON in a variable; a name that nobody knows is an error with those that there are."""
+    (tmp_path / "pyproject.toml").write_text('[tool.assetcore]\nrequire = ["owner", "sensitivity"]\n')
+    assert Settings.load(tmp_path).require == ("owner", "sensitivity")
+    monkeypatch.setenv("ASSETCORE_REQUIRE", '["tags"]')
+    assert Settings.load(tmp_path).require == ("tags",)
+    monkeypatch.setenv("ASSETCORE_REQUIRE", '["owner", "onwer"]')
+    with pytest.raises(
+        SettingsError, match=r"'require' from environment variable ASSETCORE_REQUIRE is onwer: .*'description'"
+    ):
+        Settings.load(tmp_path)
+
+
 def test_importing_settings_is_cheap() -> None:
     """Neither Prefect nor SQLAlchemy nor a frame library comes with the settings."""
     heavy = {"prefect", "sqlalchemy", "polars", "pandas", "fsspec", "urllib.request", "httpx"}
