@@ -157,6 +157,8 @@ async def _automate(
     known = {a.name: a for a in await client.read_automations() if a.name.startswith(f"{name}: ")}
     for gone in known.keys() - wanted.keys():
         await client.delete_automation(known[gone].id)
+    if not wanted:
+        return
     where = f"assetcore.{parameters['project'].rpartition('.')[2]}.{parameters['environment']}"
     for called, one in wanted.items():
         made = one.kind == "after"

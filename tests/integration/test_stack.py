@@ -175,7 +175,7 @@ async def test_down_leaves_nothing_running_and_clean_leaves_nothing(own: Setting
     said: list[str] = []
     await stack.down(own, said.append)
     await stack.down(own)
-    assert sorted(said) == ["postgres stopped", "prefect stopped", "redis stopped"]
+    assert sorted(said) == ["gateway stopped", "postgres stopped", "prefect stopped", "redis stopped"]
     assert [process for process in family if process.is_running() and process.status() != "zombie"] == []
     outside = folder_of(own, "postgres")
     await stack.clean(own)
