@@ -91,10 +91,12 @@ class SearchIndex(Document):
             return {table: pl.read_parquet(archive.read(f"{table}.parquet")) for table in ("entries", "postings")}
 
 
-def search(indexes: SearchIndex | Sequence[SearchIndex], text: str, limit: int = 10) -> list[Hit]:
+def search(
+    indexes: SearchIndex | Sequence[SearchIndex], text: str, limit: int = 10, *, snippets: bool = True
+) -> list[Hit]:
     """The documents that answer `text` best, out of all the indexes together, the best first.
 
-    Raises UsageError for a text without words.
+    Without `snippets` their passages are left out, which take most of the time. Raises UsageError for a text without words.
     """
     asked = [indexes] if isinstance(indexes, SearchIndex) else list(indexes)
     wanted = {term for word in WORD.findall(text) for term in terms(word)}
@@ -109,7 +111,7 @@ def search(indexes: SearchIndex | Sequence[SearchIndex], text: str, limit: int =
     ]
     best.sort(key=lambda scored: (-scored[0], scored[1]["asset"], scored[1]["name"]))
     return [
-        Hit(row["name"], row["asset"], round(score, 3), row["title"], _snippet(row["text"], wanted))
+        Hit(row["name"], row["asset"], round(score, 3), row["title"], _snippet(row["text"], wanted) if snippets else "")
         for score, row in best[: max(limit, 0)]
     ]
 

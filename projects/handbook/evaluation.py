@@ -21,7 +21,7 @@ def recall(
     """The share of the texts of which a right topic is among the first, by words, by meaning and by both."""
     hits: Counter[str] = Counter()
     for (text, right), rows in zip(asked.items(), nearest([vector for _, vector in known], questions), strict=True):
-        by_words = [("clean", hit.name) for hit in search(index, text, 50)]
+        by_words = [("clean", hit.name) for hit in search(index, text, 50, snippets=False)]
         by_meaning = [("clean", known[row][0]) for row in rows]
         rankings = {"words": [by_words], "meaning": [by_meaning], "both": [by_words, by_meaning]}
         for way, ranking in rankings.items():

@@ -31,21 +31,21 @@ class Report(Document):
 prompts = source("prompts", Prompt, folder(Path(__file__).parent / "prompts", "*.md"))
 
 
-@asset(models=["embedder"], concurrency=256)
+@asset(group="retrieval", models=["embedder"], concurrency=256)
 async def vectors(chunk: Chunk = each(chunks)) -> ChunkVector:
     """Chunks by meaning. So many are asked for at once that a hundred are one question to the gateway."""
     [vector] = await llm.embed([f"{chunk.heading}\n\n{chunk.text}"])
     return ChunkVector.of(chunk.name, vector, asset="clean", document=chunk.topic, topic=chunk.topic)
 
 
-@asset(models=["generator"])
+@asset(group="retrieval", models=["generator"])
 async def summaries(page: Page = each(clean), prompts: list[Prompt] = collect(prompts)) -> Page:
     """Topics in short. An edit of the prompt makes all of them again, and nothing else."""
     answer = await llm.generate(prompts[0], page)
     return Page(name=page.name, text=answer.text, media_type=MARKDOWN, title=page.title)
 
 
-@asset(tags=["report"], models=["embedder"])
+@asset(group="retrieval", tags=["report"], models=["embedder"])
 async def recall(
     pages: list[Page] = collect(clean),
     chunks: pl.DataFrame = collect(chunks),
@@ -66,7 +66,7 @@ async def recall(
     ]
 
 
-@asset(tags=["report"])
+@asset(group="retrieval", tags=["report"])
 async def handbook(summaries: list[Page] = collect(summaries), recall: list[Report] = collect(recall)) -> Page:
     """All topics in short, in one file."""
     found = recall[0].data

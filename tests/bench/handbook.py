@@ -21,6 +21,8 @@ UNREAD = ("__pycache__", "site-packages", "test", "tests", "idle_test")
 """What neither the handbook nor the plain script reads."""
 SHARE = "first build, without Prefect"
 BUILD = "first build"
+SPINE = "not group:retrieval"
+"""What the plain script does, too: it asks no model."""
 Edit = Callable[[Path], None]
 
 
@@ -29,7 +31,7 @@ class Scene:
     """One thing that happens to a handbook, and the command that follows."""
 
     name: str
-    words: Sequence[str] = ("materialize", "--json")
+    words: Sequence[str] = ("materialize", "--json", SPINE)
     edit: Edit | None = None
 
 
@@ -77,7 +79,7 @@ def _told() -> Iterator[tuple[str, Cost]]:
                 scene.edit(place.root)
             yield scene.name, place.call(*scene.words)
     with _place() as place:
-        yield SHARE, place.call("materialize", "--json", "--local")
+        yield SHARE, place.call("materialize", "--json", "--local", SPINE)
 
 
 def _cold() -> Cost:
@@ -158,11 +160,13 @@ def _replace(path: Path, old: str, new: str) -> None:
 
 STORY = (
     Scene(BUILD),
-    Scene("no-op plan", ("plan", "--json")),
+    Scene("no-op plan", ("plan", "--json", SPINE)),
     Scene("no-op materialize"),
     Scene("1 % of the modules edited", edit=_edit_modules),
     Scene("that edit reverted", edit=_revert_modules),
     Scene("one topic edited", edit=_edit_topic),
     Scene("one function edited", edit=_edit_function),
     Scene("that function reverted", edit=_revert_function),
+    Scene("what models make, beside it", ("materialize", "--json")),
+    Scene("one topic edited, all of it", ("materialize", "--json"), edit=_edit_topic),
 )
