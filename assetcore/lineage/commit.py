@@ -222,7 +222,9 @@ async def keep_definition(
 
 async def commit(connection: AsyncConnection, batch: Batch) -> Committed:
     """Write one batch. The caller's transaction is committed by the caller."""
-    await connection.execute(sa.select(t.project.c.id).where(t.project.c.id == batch.project).with_for_update())
+    await connection.execute(
+        sa.select(t.project.c.id).where(t.project.c.id == batch.project).with_for_update(key_share=True)
+    )
     number = batch.number
     await take_over(connection, batch.environment, batch.asset, number)
     await _compare(connection, batch)
@@ -333,7 +335,7 @@ async def keep_observation(
     """Remember the last look at a source: only rows that differ are written."""
     o = t.observation
     await connection.execute(
-        sa.select(t.asset.c.id).where(t.asset.c.id == asset).with_for_update()
+        sa.select(t.asset.c.id).where(t.asset.c.id == asset).with_for_update(key_share=True)
     )  # one look at a time
     changed = observed.join(known, on=observed.columns, how="anti", nulls_equal=True)
     gone = known.join(observed, on="name", how="anti")["name"].to_list() + changed["name"].to_list()

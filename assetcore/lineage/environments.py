@@ -109,7 +109,7 @@ async def find(connection: AsyncConnection, project: int, name: str) -> Environm
 
 async def hold(connection: AsyncConnection, project: int) -> None:
     """For the rest of the transaction no commit comes between."""
-    await connection.execute(sa.select(t.project.c.id).where(t.project.c.id == project).with_for_update())
+    await connection.execute(sa.select(t.project.c.id).where(t.project.c.id == project).with_for_update(key_share=True))
 
 
 async def pins(connection: AsyncConnection, environment: int) -> dict[int, Pin]:

@@ -111,7 +111,9 @@ def start(project: str) -> bytes:
 async def append(connection: AsyncConnection, project: int, *entries: Entry) -> None:
     """Write what is done in this transaction. The project's row is locked until the transaction ends."""
     p, j = t.project.c, t.journal
-    name = (await connection.execute(sa.select(p.name).where(p.id == project).with_for_update())).scalar_one()
+    name = (
+        await connection.execute(sa.select(p.name).where(p.id == project).with_for_update(key_share=True))
+    ).scalar_one()
     last = await connection.execute(
         sa.select(j.c.number, j.c.hash).where(j.c.project_id == project).order_by(j.c.number.desc()).limit(1)
     )

@@ -61,7 +61,7 @@ class Member(NamedTuple):
 
 async def lock(connection: AsyncConnection, project: int) -> None:
     """Until the end of the transaction nothing of the project is committed elsewhere."""
-    await connection.execute(sa.select(t.project.c.id).where(t.project.c.id == project).with_for_update())
+    await connection.execute(sa.select(t.project.c.id).where(t.project.c.id == project).with_for_update(key_share=True))
 
 
 async def past_retention(connection: AsyncConnection, project: int, before: datetime) -> pl.DataFrame:

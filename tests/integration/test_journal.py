@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,8 +13,9 @@ import sqlalchemy as sa
 from assetcore.catalog import rebuild_catalog
 from assetcore.errors import UsageError
 from assetcore.journal import since_when
-from assetcore.lineage import schema
+from assetcore.lineage import runs, schema
 from assetcore.lineage import tables as t
+from assetcore.lineage.journal import Entry, append
 from assetcore.settings import Settings
 from tests.integration.world import World
 
@@ -129,3 +131,24 @@ def test_moments_are_dates_or_how_long_ago() -> None:
     assert since_when("2026-11-21", now).tzinfo is not None
     with pytest.raises(UsageError, match="no moment"):
         since_when("yesterday", now)
+
+
+async def test_two_runs_that_begin_at_once_do_not_wait_for_each_other(world: World) -> None:
+    """Both have told Postgres of their run when each comes to the journal: one after the other, and the chain holds."""
+    async with world.open() as session:
+        project = session.project
+
+    async def tell(connection: schema.Connection, run: str) -> None:
+        await append(connection, project.id, Entry("run", "prod", run=run, facts={"status": "begun"}))
+
+    engine = schema.connect(str(world.settings.database_url))
+    async with engine.connect() as one, engine.connect() as other:
+        for connection, run in ((one, "one"), (other, "other")):
+            await runs.begin(connection, run, project.id, project.environment_id, "", {}, datetime.now(UTC))
+        later = asyncio.create_task(tell(other, "other"))
+        await tell(one, "one")
+        await one.commit()
+        await later
+        await other.commit()
+    await engine.dispose()
+    assert await problems(world) == ()
