@@ -1,0 +1,171 @@
+"""Parts: of what is an answer for people built?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from rich import box
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.table import Table
+from rich.text import Text as RichText
+
+from assetcore.cli.plain import plain
+
+Answer = Mapping[str, Any]
+CHILDREN_SHOWN = 20
+FAILURES_SHOWN = 10
+ROWS_SHOWN = 100
+UNBROKEN = 20
+"""Words of at most this length are never folded."""
+
+
+class Text(RichText):
+    """A text of rich that a terminal obeys nowhere but in its style."""
+
+    def __init__(self, text: str = "", *arguments: Any, **options: Any) -> None:
+        super().__init__(plain(text), *arguments, **options)
+
+    def append(self, text: RichText | str, style: Any = None) -> Text:
+        super().append(plain(text) if isinstance(text, str) else text, style)
+        return self
+
+
+class Column(NamedTuple):
+    """A column of a table: its title and what it says of a row. Numbers stand to the right and are never broken."""
+
+    title: str
+    text: Callable[[Answer], str]
+    numeric: bool = False
+
+
+def words(key: str) -> Column:
+    """The value of this key as it is."""
+    return Column(key, lambda row: "" if row.get(key) is None else str(row[key]))
+
+
+def count(key: str) -> Column:
+    """The number of this key."""
+    return Column(key, lambda row: number(row.get(key)), numeric=True)
+
+
+def table(columns: Sequence[Column], rows: Sequence[Answer], keep: Collection[str] = ()) -> RenderableType:
+    """A table of these rows. Columns that say nothing are left out, except the first and those to `keep`."""
+    chosen: list[tuple[Column, list[str]]] = []
+    for index, column in enumerate(columns):
+        cells = [column.text(row) for row in rows]
+        if index == 0 or column.title in keep or any(cell not in ("", "0") for cell in cells):
+            chosen.append((column, cells))
+    return Rows(chosen)
+
+
+class Rows:
+    """Columns side by side where they fit, otherwise each row as a paragraph: a number is never cut."""
+
+    def __init__(self, columns: Sequence[tuple[Column, list[str]]]) -> None:
+        self.columns = columns
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        widths = [max(map(len, (column.title, *cells))) for column, cells in self.columns]
+        least = [
+            width if column.numeric else min(width, UNBROKEN)
+            for (column, _), width in zip(self.columns, widths, strict=True)
+        ]
+        if sum(least) + 2 * (len(least) - 1) > options.max_width:
+            yield from self._paragraphs()
+            return
+        drawn = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+        for (column, _), width in zip(self.columns, least, strict=True):
+            drawn.add_column(
+                column.title, justify="right" if column.numeric else "left", overflow="fold", min_width=width
+            )
+        for cells in zip(*(cells for _, cells in self.columns), strict=True):
+            drawn.add_row(*map(Text, cells))
+        yield drawn
+
+    def _paragraphs(self) -> Iterator[Text]:
+        (_, heads), *others = self.columns
+        for row, head in enumerate(heads):
+            facts = [f"{column.title} {cells[row]}" for column, cells in others if cells[row] not in ("", "0")]
+            yield Text(head, style="bold", overflow="fold")
+            yield Text("  " + ", ".join(facts))
+
+
+def partitions_done(row: Answer) -> str:
+    """`3`; `2 of 3` where not all of them are done."""
+    counts = row.get("partitions")
+    if not counts:
+        return ""
+    return f"{counts['all']:,}" if counts["done"] == counts["all"] else f"{counts['done']:,} of {counts['all']:,}"
+
+
+def diff_text(unified: str) -> RichText:
+    """A unified diff, coloured as everywhere."""
+    styles = {"+": "green", "-": "red", "@": "cyan"}
+    lines = [Text(line, style=styles.get(line[:1], "")) for line in unified.rstrip("\n").split("\n")]
+    return Text("\n", no_wrap=True, overflow="ignore").join(lines)
+
+
+def indented(text: RichText, columns: int) -> RichText:
+    """The text with every line moved to the right."""
+    return Text("\n").join(Text(" " * columns).append_text(line) for line in text.split("\n"))
+
+
+def dollars(amount: float) -> str:
+    """`12.50 USD`; of less than a dollar two digits that say something."""
+    return f"{amount:,.2f} USD" if amount >= 1 or not amount else f"{amount:.2g} USD"
+
+
+def number(value: int | None) -> str:
+    return "" if value is None else f"{value:,}"
+
+
+def plural(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def counted(counts: Mapping[str, int], keys: Sequence[str]) -> str:
+    """`3 new, 1 removed`: what is not zero."""
+    return ", ".join(f"{counts[key]:,} {key}" for key in keys if counts.get(key))
+
+
+def size(count: int) -> str:
+    """Bytes for people: `812 B`, `3.4 MB`."""
+    amount = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if amount < 1000:
+            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1000
+    return f"{amount:.1f} TB"
+
+
+def duration(seconds: float) -> str:
+    """`0.4 s`, `12 s`, `3 min 20 s`, `2 h 5 min`."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def took(answer: Answer) -> str:
+    seconds = answer.get("seconds")
+    return "" if seconds is None else duration(seconds)
+
+
+def moment(value: str | datetime | None) -> str:
+    """A point in time in the reader's own zone, to the second."""
+    if value is None:
+        return ""
+    at = datetime.fromisoformat(value) if isinstance(value, str) else value
+    return at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def short(value: Any) -> str:
+    """A value in one line of at most 60 characters."""
+    text = "nothing" if value is None else str(value).replace("\n", " ")
+    return text if len(text) <= 60 else text[:57] + "..."

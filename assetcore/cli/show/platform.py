@@ -1,0 +1,92 @@
+"""Platform: how do services, settings and environments look? `check`, `init`, `config`, `env`."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+
+from assetcore.cli.show.parts import CHILDREN_SHOWN, Answer, Column, Text, count, counted, moment, plural, table, words
+from assetcore.selection import format_ref
+
+
+def services(answer: Answer) -> RenderableType:
+    """`up`, `check`: one line for each service, with what is wrong and how to mend it."""
+    rows = answer["services"]
+    width = max((len(row["name"]) for row in rows), default=0)
+    return Group(*(_service(row, width) for row in rows))
+
+
+def _service(row: Answer, width: int) -> Text:
+    # One line, however long: it is read by eyes and by grep.
+    line = Text(f"{row['name']:<{width}}  ", no_wrap=True, overflow="ignore")
+    line.append("ok " if row["ok"] else "bad", style="green" if row["ok"] else "red")
+    latency = f"{row['latency_ms']:g} ms" if row.get("latency_ms") is not None else ""
+    remedy = f"({row['remedy']})" if row.get("remedy") else ""
+    for fact in filter(None, (row["address"], row["version"], latency, row.get("problem"), remedy)):
+        line.append(f"  {fact}")
+    return line
+
+
+def initialised(answer: Answer) -> RenderableType:
+    """`init`: what is where now."""
+    lines = [
+        Text(
+            f"{answer['env']} {'is written' if answer['changed'] else 'is there'}; aipctl config show lists the settings."
+        )
+    ]
+    if answer["profile"]:
+        lines.append(Text(f"Prefect's own commands: prefect --profile {answer['profile']} ..."))
+    else:
+        lines.append(Text("Now: docker compose --env-file .env -f stack/docker-compose.yml up --detach"))
+    return Group(*lines, *([services(answer)] if answer["services"] else []))
+
+
+def kept(answer: Answer) -> RenderableType:
+    """`blocks init`: what Prefect keeps now."""
+    return table([words("kind"), words("name"), words("change"), words("where")], answer["kept"])
+
+
+def environments(answer: Answer) -> RenderableType:
+    """`env ls`: one line for each environment."""
+    columns = [
+        words("environment"), words("from"), count("assets"), count("own"), count("units"), count("documents"),
+        Column("made", lambda row: moment(row["made_at"])),
+    ]  # fmt: skip
+    return table(columns, answer["environments"]) if answer["environments"] else Text("There is no environment yet.")
+
+
+def environment_diff(answer: Answer) -> RenderableType:
+    """`env diff`: what differs of each asset, and the first documents."""
+    name, other = answer["environment"], answer["other"]
+    rows = [row for row in answer["assets"] if row["documents"] or row["remade"]]
+    if not rows:
+        return Text(f"{name} is what {other} is.")
+    signs = {"added": ("+", "green"), "changed": ("~", "yellow"), "removed": ("-", "red")}
+    parts: list[RenderableType] = [table([words("asset"), *(count(kind) for kind in (*signs, "remade"))], rows)]
+    for row in rows:
+        for one in row["documents"][:CHILDREN_SHOWN]:
+            sign, style = signs[one["change"]]
+            document = one["document"] if one["document"] != one["unit"] else None
+            parts.append(Text(f"{sign} {format_ref(row['asset'], one['unit'], document)}", style=style))
+        if len(row["documents"]) > CHILDREN_SHOWN:
+            more = len(row["documents"]) - CHILDREN_SHOWN
+            parts.append(Text(f"  and {more:,} more of {row['asset']} (all of them: --json)", style="dim"))
+    counts = {kind: sum(row[kind] for row in rows) for kind in signs}
+    told = counted(counts, tuple(signs))
+    parts.append(Text(f"{name} against {other}: {told}." if told else f"All documents of {name} are those of {other}."))
+    return Group(*parts)
+
+
+def promoted(answer: Answer) -> RenderableType:
+    """`env promote`: what moved."""
+    name, to = answer["environment"], answer["to"]
+    if answer["run"] is None:
+        return Text(f"{to} is what {name} is already.")
+    units = sum(row["units"] for row in answer["assets"])
+    drawn = table([words("asset"), count("units"), count("removed")], answer["assets"])
+    return Group(drawn, Text(f"{to} is now what {name} is: {plural(units, 'unit')} moved, by run {answer['run']}."))
+
+
+def settings(answer: Answer) -> RenderableType:
+    """`config show`: every setting, its value, and who said so."""
+    columns = [words("name"), words("value"), words("origin")]
+    return table(columns, answer["settings"])
