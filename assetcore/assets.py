@@ -599,6 +599,11 @@ def _declare(function: Any, given: Mapping[str, Any], frame: types.FrameType) ->
         raise declared.fail(
             "has a timeout, but is not async: a running sync function cannot be stopped.", "Make it async def."
         )
+    if options.models and not declared.asynchronous:
+        raise declared.fail(
+            f"declares models ({', '.join(options.models)}), but is not async, and models are asked with await.",
+            "Make it async def; work for the CPU goes into an asset of its own, with def.",
+        )
     return declared
 
 

@@ -263,7 +263,8 @@ class Work:
                     self.asset.name, calls, self.project.fingerprint(self.asset.name).digest
                 )
             for unit, outcome in zip(units, outcomes, strict=True):
-                telemetry.ended(unit.label, outcome.seconds, outcome.error, **_costs(outcome))
+                heard = {"values": unit.call.values, "heard": outcome.heard}
+                telemetry.ended(unit.label, outcome.seconds, outcome.error, **heard, **_costs(outcome))
         outcomes = [self._declared(outcome) for outcome in outcomes]
         made = {u.unit: o.documents for u, o in zip(units, outcomes, strict=True) if o.error is None}
         await self.guard.ask(made, asynchronous=True)

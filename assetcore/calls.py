@@ -58,7 +58,8 @@ class Outcome:
     """What a call gave: documents, or an error with the traceback of the user's code; and what it said that it cost.
 
     What a check said is its `verdict`. `again` says after how many seconds at the earliest it may be tried again, None that it
-    would fail in the same way. `undeclared` is what was read beside what the function was given.
+    would fail in the same way. `undeclared` is what was read beside what the function was given, `heard` what it logged and marked in
+    a worker.
     """
 
     documents: list[Document]
@@ -69,6 +70,7 @@ class Outcome:
     verdict: Verdict | None = None
     again: float | None = 0.0
     undeclared: tuple[UndeclaredInput, ...] = ()
+    heard: telemetry.Heard | None = None
 
 
 def _own(value: Any) -> Any:
@@ -148,8 +150,12 @@ async def _attempt(asset: Asset[..., Any], call: Call, root: Path) -> Outcome:
 
 def call_sync(asset: Asset[..., Any] | Check[..., Any], call: Call, root: Path) -> Outcome:
     """Call a sync function, with its retries; a check's is asked."""
-    if isinstance(asset, Check):
-        return ask_sync(asset, call, root)
+    with telemetry.hear() as heard:
+        outcome = ask_sync(asset, call, root) if isinstance(asset, Check) else _call_sync(asset, call, root)
+    return replace(outcome, heard=heard) if heard.lines or heard.spans else outcome
+
+
+def _call_sync(asset: Asset[..., Any], call: Call, root: Path) -> Outcome:
     started = time.perf_counter()
     with account() as costs, watch(root, settled=asset.options.version is not None) as watched:
         for attempt in range(asset.options.retries + 1):

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from assetcore import telemetry
 from assetcore.assets import Asset
 from assetcore.calls import Call, Outcome, ask_async
 from assetcore.checks import Check, CheckReport, Finding, Verdict, together
@@ -26,6 +27,7 @@ from assetcore.lineage import checks, read
 from assetcore.lineage import commit as lineage
 from assetcore.lineage.checks import Materialized
 from assetcore.lineage.commit import Checked, Committed, Failed, Made, NewObject, Overtaken, Reused
+from assetcore.llm import calling
 from assetcore.project import Project
 from assetcore.results import AssetResult, Event, Failure, Say
 from assetcore.runners import Runner
@@ -357,6 +359,8 @@ class Guard:
         else:
             outcomes = []
         for outcome in outcomes:
+            if outcome.heard is not None:
+                telemetry.tell(outcome.heard, check=check.name)
             if outcome.spent is not None:
                 self.result.tokens += outcome.spent.tokens
                 self.result.usd += outcome.spent.usd
@@ -364,7 +368,8 @@ class Guard:
 
     async def _answer(self, check: Check[..., Any], call: Call) -> Outcome:
         async with self._gate:
-            return await ask_async(check, call, self.project.root)
+            with calling(self.project.llm, check.key):
+                return await ask_async(check, call, self.project.root)
 
 
 def _checked(rule: _Rule, subject: int, verdict: Verdict) -> Checked:

@@ -2,7 +2,8 @@
 
 A `Recorder` keeps the spans of one run: run > asset > batch, unit > what is called in it. A unit leaves a span only where it takes
 `UNIT_SECONDS` or longer, fails, or has spans below it, so that a million quick ones cost next to nothing. What is recorded is
-bounded, goes to a sink in batches, and no failure of a sink reaches a unit.
+bounded, goes to a sink in batches, and no failure of a sink reaches a unit. What is logged and marked in a worker, which knows no run,
+is `heard` there, comes back with what was made, and is told here.
 
     with span("rerank", model="small") as one:      # anywhere in a unit; outside a run it does nothing
         one.set(tokens=812)
@@ -14,7 +15,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import sys
 import time
+import traceback
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -23,7 +26,8 @@ from datetime import UTC, datetime
 from typing import Any, TextIO
 
 __all__ = [
-    "UNIT_SECONDS", "Recorder", "Span", "Trace", "configure_logging", "ended", "enrich", "get_pipeline_logger", "span", "unit",
+    "UNIT_SECONDS", "Heard", "Recorder", "Span", "Trace", "configure_logging", "ended", "enrich", "get_pipeline_logger", "hear", "span",
+    "tell", "unit",
 ]  # fmt: skip
 
 UNIT_SECONDS = 1.0
@@ -31,6 +35,8 @@ UNIT_SECONDS = 1.0
 LARGEST_TRACE = 10_000
 """Spans of a run at most; how many more there were is noted at its root."""
 LONGEST_VALUE = 1_000
+MOST_LINES = 1_000
+"""Lines of the log that one call in a worker may write."""
 FLUSHED = 500
 SINK_SECONDS = 5.0
 ROOT = 1
@@ -83,13 +89,34 @@ class Trace:
 Sink = Callable[[Sequence[Span]], Awaitable[None]]
 
 
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line of the log that was written in a worker."""
+
+    logger: str
+    level: int
+    message: str
+    at: float
+    facts: Mapping[str, Any]
+    traceback: str | None
+
+
+@dataclass(slots=True)
+class Heard:
+    """What one call in a worker logged and marked; the spans are numbered within it, below `ROOT`."""
+
+    lines: list[Line] = field(default_factory=list)
+    spans: list[Span] = field(default_factory=list)
+
+
 @dataclass(slots=True)
 class _Place:
-    """Where something happens: what is recorded there, and what a line of the log says of it."""
+    """Where something happens: what is recorded there, and what a line of the log says of it; in a worker the line is kept."""
 
     recorder: Recorder | None
     span: Span
     facts: Mapping[str, Any]
+    lines: list[Line] | None = None
 
 
 _place: ContextVar[_Place | None] = ContextVar("assetcore_place", default=None)
@@ -158,7 +185,8 @@ class Recorder:
         self._number(opened)
         opened.set(**attributes)
         named = {kind: name} if kind == "asset" else {}
-        token = _place.set(_Place(self, opened, {"project": self.project, "run": self.run, **above.facts, **named}))
+        facts = {"project": self.project, "run": self.run, **above.facts, **named}
+        token = _place.set(_Place(self, opened, facts, above.lines))
         started = time.perf_counter()
         try:
             yield opened
@@ -209,15 +237,55 @@ def unit(label: str, values: Mapping[str, Any]) -> Iterator[Span]:
             above.recorder._keep(opened)
 
 
-def ended(label: str, seconds: float, error: str | None, **attributes: Any) -> None:
-    """A unit that a worker has made just now: it leaves a span if that is worth it."""
-    above = _place.get()
-    if above is None or above.recorder is None or (seconds < UNIT_SECONDS and error is None):
+def ended(
+    label: str, seconds: float, error: str | None, *, values: Mapping[str, Any] | None = None, heard: Heard | None = None,
+    **attributes: Any,
+) -> None:  # fmt: skip
+    """A unit that a worker has made just now: what it logged is told, and it leaves a span if that is worth it."""
+    if heard is not None:
+        tell(heard, unit=label, values=values or {})
+    above, below = _place.get(), heard.spans if heard is not None else []
+    if above is None or above.recorder is None or (seconds < UNIT_SECONDS and error is None and not below):
         return
-    made = Span(0, above.span.id, "unit", label, time.time() - seconds, seconds, error=error)
+    recorder, began = above.recorder, time.time() - seconds
+    made = Span(0, above.span.id, "unit", label, began, seconds, error=error)
     made.set(**attributes)
-    above.recorder._number(made)
-    above.recorder._keep(made)
+    recorder._number(made)
+    recorder._keep(made)
+    numbers = {ROOT: made.id}
+    for one in sorted(below, key=lambda span: span.id):  # a span has a higher number than the one that it is in
+        known, one.id, one.parent = one.id, 0, numbers[one.parent or ROOT]
+        recorder._number(one)
+        numbers[known] = one.id
+        recorder._keep(one)
+
+
+@contextmanager
+def hear() -> Iterator[Heard]:
+    """In a worker: what is logged and marked inside is kept, for the run's process to tell."""
+    heard, recorder = Heard(), Recorder("", "")
+    token = _place.set(_Place(recorder, recorder._root, {}, heard.lines))
+    try:
+        yield heard
+    finally:
+        _place.reset(token)
+        heard.spans = recorder._ended
+
+
+def tell(heard: Heard, **facts: Any) -> None:
+    """Log what was heard in a worker, with where in the run that was."""
+    above = _place.get()
+    known = above.facts if above is not None else {}
+    token = _place.set(_Place(None, Span(0, None, "unit", "", 0.0), {**known, **facts}))
+    try:
+        for line in heard.lines:
+            target = logging.getLogger(line.logger)
+            if target.isEnabledFor(line.level):
+                record = target.makeRecord(line.logger, line.level, "", 0, line.message, (), None, extra={FACTS: line.facts})
+                record.created, record.exc_text = line.at, line.traceback
+                target.handle(record)
+    finally:
+        _place.reset(token)
 
 
 def enrich(**attributes: Any) -> None:
@@ -239,10 +307,38 @@ class PipelineLogger(logging.LoggerAdapter[logging.Logger]):
     def process(self, msg: Any, kwargs: Any) -> tuple[Any, Any]:
         known = {"exc_info", "stack_info", "stacklevel", "extra"}
         facts = {**(self.extra or {}), **{key: kwargs.pop(key) for key in list(kwargs) if key not in known}}
-        kwargs["extra"] = {**(kwargs.get("extra") or {}), "assetcore_facts": facts}
+        kwargs["extra"] = {**(kwargs.get("extra") or {}), FACTS: facts}
         return msg, kwargs
 
+    def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
+        """Write a line, or keep it where this is a worker."""
+        place = _place.get()
+        if place is None or place.lines is None:
+            super().log(level, msg, *args, **kwargs)
+        elif level >= logging.INFO or self.isEnabledFor(level):
+            self._keep(place.lines, level, msg, args, kwargs)
 
+    def _keep(self, lines: list[Line], level: int, msg: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if len(lines) > MOST_LINES:
+            return
+        name = self.logger.name
+        if len(lines) == MOST_LINES:
+            lines.append(Line(name, logging.WARNING, f"more than {MOST_LINES} lines: the rest is left out", time.time(), {}, None))
+            return
+        msg, known = self.process(msg, kwargs)
+        error = known.get("exc_info")
+        raised = error if isinstance(error, BaseException) else sys.exception() if error else None
+        trace = "".join(traceback.format_exception(raised)).rstrip() if raised is not None else None
+        try:
+            message = str(msg) % args if args else str(msg)
+        except Exception:  # a slip in a line of the log fails no unit
+            message = str(msg)
+        facts = {key: _plain(value) for key, value in known["extra"][FACTS].items()}
+        lines.append(Line(name, level, message, time.time(), facts, trace))
+
+
+FACTS = "assetcore_facts"
+"""The attribute of a record that has what was handed over with a line."""
 LOGS = "assetcore"
 """All loggers stand below this one: one handler, and Prefect is told of one name."""
 
@@ -280,7 +376,19 @@ def _facts(record: logging.LogRecord) -> dict[str, Any]:
     document = next((value for value in values.values() if hasattr(value, "content") and hasattr(value, "id")), None)
     if document is not None:
         facts |= {"document": document.name, "document_id": document.id}
-    return facts | getattr(record, "assetcore_facts", {})
+    return facts | getattr(record, FACTS, {})
+
+
+def _plain(value: Any) -> Any:
+    """A value that crosses to another process whatever it is."""
+    try:
+        return json.loads(json.dumps(value, default=str))
+    except (TypeError, ValueError, RecursionError):
+        return f"<{type(value).__name__}>"
+
+
+def _traceback(formatter: logging.Formatter, record: logging.LogRecord) -> str | None:
+    return formatter.formatException(record.exc_info) if record.exc_info else record.exc_text
 
 
 class _AsJson(logging.Formatter):
@@ -292,8 +400,8 @@ class _AsJson(logging.Formatter):
             "message": record.getMessage(),
             **_facts(record),
         }
-        if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
+        if (told := _traceback(self, record)) is not None:
+            line["traceback"] = told
         return json.dumps(line, ensure_ascii=False, default=str)
 
 
@@ -305,4 +413,5 @@ class _ForPeople(logging.Formatter):
             where = f"{where}[{unit}]"
         told = "".join(f" {key}={value}" for key, value in facts.items())
         line = f"{record.levelname.lower()}: {where}: {record.getMessage()}{told}"
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+        trace = _traceback(self, record)
+        return line if trace is None else f"{line}\n{trace}"

@@ -166,8 +166,8 @@ def _client(model: str) -> Client:
     caller = _caller.get()
     if caller is None:
         raise UsageError(
-            f"{model} cannot be asked here: no project is open.",
-            hint="Call the asset inside `async with assetcore.open_project(...)`, or let a run call it.",
+            f"{model} cannot be asked here: no project is open, or the function is a sync one (def), which is called in a worker.",
+            hint="Write `async def`, and let a run call it, or call it inside `async with assetcore.open_project(...)`.",
         )
     if caller.aliases is not None and model not in caller.aliases:
         raise UsageError(

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.integration
 BODY = (
     HEAD
     + """
-from assetcore import llm
+from assetcore import check, llm
 
 class Prompt(Document):
     "What a model is told."
@@ -312,6 +312,32 @@ async def test_a_model_that_is_not_declared(world: World, gateway: FakeGateway) 
     world.code(BODY.replace('models=["generator"]', 'models=["writer"]'), head="")
     with pytest.raises(SettingsError, match=r"summaries .* asks for the model 'writer'"):
         await world.materialize()
+
+
+async def test_a_check_asks_a_model(world: World, gateway: FakeGateway) -> None:
+    """An async check may ask any model, the judge for one; a sync one is told to be async, as a sync asset is when it is loaded."""
+    world.code(
+        BODY + """
+@check(summaries, blocking=True)
+async def judged(summary: Report) -> bool:
+    return "said" in (await llm.generate("Is this a summary?", summary, model="judge")).text
+""",
+        head="",
+    )  # fmt: skip
+    assert (await world.materialize()).status == "done"
+    assert [one["model"] for one in gateway.questions("/v1/chat/completions")].count("judge") == 3
+    world.code(
+        BODY + """
+@check(summaries)
+def judged(summary: Report) -> bool:
+    import asyncio
+    return "said" in asyncio.run(llm.generate("Is this a summary?", summary, model="judge")).text
+""",
+        head="",
+    )  # fmt: skip
+    await world.materialize()
+    async with world.open() as session:
+        assert "Write `async def`" in str((await session.plan()).to_json()["checks"])
 
 
 async def test_without_a_gateway_a_plan_says_so(world: World) -> None:

@@ -37,6 +37,8 @@ async def clean(topic: Topic = each(topics)) -> Topic:
 
 @asset
 def report(topics: list[Topic] = collect(clean)) -> Report:
+    with span("join", texts=len(topics)):
+        logger.info("joined", texts=len(topics))
     return Report("report.txt", text=" ".join(t.text for t in topics))
 """
 
@@ -90,7 +92,7 @@ def collector() -> Iterator[Collector]:
 
 
 async def test_a_run_leaves_a_tree_with_times_and_costs(world: World, variables: dict[str, str]) -> None:
-    """Assets, batches, and of the units the one that called a model: 21 units leave one span of a unit."""
+    """Assets, batches, and of the units those that marked something: 22 units leave two spans of a unit."""
     result = await world.materialize()
     async with world.open() as session:
         trace = (await session.trace(str(result.run)[:4])).to_json()
@@ -98,11 +100,12 @@ async def test_a_run_leaves_a_tree_with_times_and_costs(world: World, variables:
     names = {one["id"]: one["name"] for one in spans}
     parents = {one["name"]: names.get(one["parent"]) for one in spans}
     assert parents["demo"] is None
-    assert {parents[name] for name in ("topics", "clean", "report")} == {"demo"}
+    assert {parents[name] for name in ("topics", "clean")} == {"demo"}
     units = [one for one in spans if one["kind"] == "unit"]
-    assert [one["name"] for one in units] == ["slow.txt"]
+    assert [one["name"] for one in units] == ["slow.txt", "report"]
     assert units[0]["attributes"] == {"tokens": 12, "usd": 0.25}
     assert (parents["slow.txt"], parents["generate"]) == ("clean", "slow.txt")
+    assert parents["join"] == "report"  # marked in a worker
     (asset,) = [one for one in spans if one["name"] == "clean"]
     assert (asset["attributes"]["made"], asset["attributes"]["usd"]) == (21, 0.25)
     assert asset["attributes"]["keys"][0].startswith("demo/main/")
@@ -110,7 +113,7 @@ async def test_a_run_leaves_a_tree_with_times_and_costs(world: World, variables:
     assert sum(one["attributes"]["units"] for one in batches) == 22
     assert all(one["attributes"]["commit_ms"] > 0 for one in batches)
     assert (trace["run"], trace["tokens"], trace["usd"], trace["dropped"]) == (result.run, 12, 0.25, 0)
-    assert len(spans) == 4 + len(batches) + 2
+    assert len(spans) == 4 + len(batches) + 4
 
     aipctl = Command(world.root, variables)
     shown = aipctl("trace", str(result.run)[:4])
@@ -173,10 +176,10 @@ async def test_old_traces_are_removed(world: World) -> None:
 
 
 def test_log_lines_of_a_run_are_structured(world: World, variables: dict[str, str]) -> None:
-    """Where there is no terminal, each line of the log is JSON that says run, asset, unit and document."""
+    """Where there is no terminal, each line is JSON that says run, asset, unit and document, whichever process wrote it."""
     done = Command(world.root, variables)("materialize", "--local")
     assert done.code == 0, done.err
-    (line,) = [json.loads(line) for line in done.err.splitlines() if line.startswith("{")]
+    line, worker = [json.loads(line) for line in done.err.splitlines() if line.startswith("{")]
     assert (line["message"], line["asset"], line["unit"], line["document"]) == (
         "asked",
         "clean",
@@ -184,3 +187,5 @@ def test_log_lines_of_a_run_are_structured(world: World, variables: dict[str, st
         "slow.txt",
     )
     assert (line["project"], line["tokens"], len(line["run"])) == ("demo", 12, 10)
+    assert (worker["message"], worker["asset"], worker["unit"], worker["texts"]) == ("joined", "report", "report", 21)
+    assert worker["run"] == line["run"]

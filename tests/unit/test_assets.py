@@ -228,6 +228,7 @@ AT_ONCE: list[tuple[str, str]] = [
     ("@asset(name='a b')\nasync def x() -> Page: ...", "'a b' cannot be the name of an asset."),
     ("@asset(name='" + "a" * 101 + "')\nasync def x() -> Page: ...", "cannot be the name of an asset."),
     ("@asset(timeout=3)\ndef x() -> Page: ...", "x has a timeout, but is not async"),
+    ("@asset(models=['judge'])\ndef x() -> Page: ...", "x declares models (judge), but is not async"),
     ("@asset(renamed_from='x')\nasync def x() -> Page: ...", "x was renamed from its own name."),
     ("source('a b', Page, folder('data'))", "'a b' cannot be the name of an asset."),
     ("source('more', str, folder('data'))", "source 'more' needs a Document subclass, found <class 'str'>."),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import pickle
 from collections.abc import Iterator, Sequence
 
 import pytest
@@ -145,6 +146,49 @@ def test_a_line_of_the_log_says_where_it_was_written(log: io.StringIO) -> None:
         "unit": "a", "document": "a.txt", "document_id": page.id, "team": "ours", "parts": 3,
     }  # fmt: skip
     assert (outside["level"], outside["message"], "run" in outside) == ("warning", "outside", False)
+
+
+async def test_what_a_worker_logs_and_marks_is_told_by_the_run(log: io.StringIO) -> None:
+    """A worker knows no run: its lines and spans come back with the outcome, as bytes, and then say all that lines of a run say."""
+    page, kept = Page("a.txt", text="words"), Kept()
+    logger = get_pipeline_logger("projects.demo", team="ours")
+    with telemetry.hear() as heard:
+        logger.info("split into %s", 3, parts=3, odd=object)
+        try:
+            raise ValueError("too long")
+        except ValueError:
+            logger.exception("no: %d", "slip")
+        with span("parse"), span("tokens", model="small"):
+            pass
+    assert log.getvalue() == ""
+    heard = pickle.loads(pickle.dumps(heard))
+    recorder = Recorder("demo", "r1", [kept])
+    with recorder.span("asset", "words"):
+        telemetry.ended("a", 0.1, None, values={"page": page}, heard=heard)
+    await recorder.close("done")
+    assert tree(kept.spans) == {"demo": None, "words": "demo", "a": "words", "parse": "a", "tokens": "parse"}
+    first, second = map(json.loads, log.getvalue().splitlines())
+    assert first.pop("at").endswith("+00:00")
+    assert first == {
+        "level": "info", "logger": "projects.demo", "message": "split into 3", "project": "demo", "run": "r1", "asset": "words",
+        "unit": "a", "document": "a.txt", "document_id": page.id, "team": "ours", "parts": 3, "odd": "<class 'object'>",
+    }  # fmt: skip
+    assert (second["level"], second["message"], second["unit"]) == ("error", "no: %d", "a")
+    assert second["traceback"].endswith("ValueError: too long")
+
+
+def test_a_worker_that_never_stops_talking_is_cut_off(log: io.StringIO) -> None:
+    """A thousand lines of one call, and one that says so; lines for debugging are not kept unless they are asked for."""
+    with telemetry.hear() as heard:
+        for number in range(2_000):
+            get_pipeline_logger("projects.demo").info("line %s", number)
+            get_pipeline_logger("projects.demo").debug("nobody asked")
+    telemetry.tell(heard, check="short")
+    lines = [json.loads(line) for line in log.getvalue().splitlines()]
+    assert [(line["message"], line["check"]) for line in lines[-2:]] == [
+        ("line 999", "short"),
+        ("more than 1000 lines: the rest is left out", "short"),
+    ]
 
 
 def test_on_a_terminal_the_log_is_for_people() -> None:
