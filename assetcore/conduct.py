@@ -68,6 +68,8 @@ async def conduct(
             f"{declared.name} takes {', '.join(missing)}, and was given nothing for it.",
             hint=f"Documents: --input {missing[0]}=ASSET; a value: --param {missing[0]}=VALUE",
         )
+    async with session.project.engine.begin() as connection:
+        await spans.forget_flows_before(connection, session.project.settings.trace_days)
     started = datetime.now(UTC)
     run = new_run_id()
     recorder = Recorder(session.name, run, [_keeping(session, run)])

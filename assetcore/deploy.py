@@ -1,8 +1,9 @@
 """Deploy: how is a project run by the workers of a Prefect work pool?
 
-`register` makes, or brings up to date, the deployment `materialize/NAME` of the flow `run_project` on a work pool of type process,
-which is made where there is none. Schedules and events that are declared beside assets become schedules and automations of it;
-what was set in Prefect's UI stays. A worker finds the project in a folder, and the services in its own environment and settings.
+`register` makes, or brings up to date, the deployment `materialize/NAME` of the flow `run_project` on a work pool, which is made where
+there is none: of type process, whose worker finds the project in a folder and the services in its own environment and settings; or,
+where an image is given, of type docker, whose worker starts a container of it for each run. Schedules and events that are declared
+beside assets become schedules and automations of it; what was set in Prefect's UI stays.
 """
 
 from __future__ import annotations
@@ -31,10 +32,12 @@ from assetcore.errors import ServiceError, UsageError
 from assetcore.flow import run_project
 from assetcore.graph import Graph
 
-__all__ = ["Deployed", "Trigger", "register", "trigger", "triggers_of"]
+__all__ = ["Container", "Deployed", "Trigger", "register", "trigger", "triggers_of"]
 
 
 POLL_SECONDS = 0.5
+IMAGE_FOLDER = Path("/srv")
+"""Where the images of stack/Dockerfile have projects/."""
 
 
 SLUG = "asset-"
@@ -70,6 +73,19 @@ def triggers_of(graph: Graph) -> list[Trigger]:
 
 
 @dataclass(frozen=True, slots=True)
+class Container:
+    """What a run is started in by the worker of a Docker work pool; it is removed when the run has ended."""
+
+    image: str
+    networks: tuple[str, ...] = ()
+
+    def variables(self) -> dict[str, Any]:
+        """As the template of a Docker work pool calls it. Addresses and secrets are no part: a run reads them from Prefect."""
+        known = {"image": self.image, "image_pull_policy": "IfNotPresent", "auto_remove": True}
+        return known | ({"networks": list(self.networks)} if self.networks else {})
+
+
+@dataclass(frozen=True, slots=True)
 class Deployed:
     """A deployment as it now is."""
 
@@ -80,18 +96,21 @@ class Deployed:
     api: str
     folder: str
     triggers: tuple[str, ...] = ()
+    image: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """What `aipctl deploy --json` prints."""
         return {
             "deployment": self.deployment, "id": self.identifier, "created": self.created, "work_pool": self.pool,
-            "prefect_api_url": self.api, "folder": self.folder, "worker": self.worker, "run": self.run, "triggers": list(self.triggers),
+            "prefect_api_url": self.api, "folder": self.folder, "image": self.image, "worker": self.worker, "run": self.run,
+            "triggers": list(self.triggers),
         }  # fmt: skip
 
     @property
     def worker(self) -> str:
         """The command that starts a worker."""
-        return f"PREFECT_API_URL={self.api} prefect worker start --pool {self.pool}"
+        of_type = "" if self.image is None else " --type docker"
+        return f"PREFECT_API_URL={self.api} prefect worker start --pool {self.pool}{of_type}"
 
     @property
     def run(self) -> str:
@@ -108,15 +127,16 @@ async def register(
     parameters: dict[str, Any],
     target: Any = run_project,
     triggers: Sequence[Trigger] = (),
+    container: Container | None = None,
 ) -> Deployed:
     """Register a deployment of a flow, or bring the one of this name up to date; `parameters` are the defaults of its runs.
 
-    Raises ServiceError when Prefect does not answer, UsageError for a work pool whose workers do not start processes.
+    Raises ServiceError when Prefect does not answer, UsageError for a work pool whose workers start something else.
     """
     try:
         async with PrefectClient(api) as client:
-            await _see_to_pool(client, pool)
-            identifier, created = await _upsert(client, target, name, pool, folder, parameters)
+            await _see_to_pool(client, pool, container)
+            identifier, created = await _upsert(client, target, name, pool, folder, parameters, container)
             await _schedule(client, UUID(identifier), triggers, parameters)
             await _automate(client, f"{target.name}/{name}", UUID(identifier), triggers, parameters)
     except PrefectHTTPStatusError as error:
@@ -128,7 +148,10 @@ async def register(
             f"Prefect at {api} cannot be reached: {error}.",
             hint="Start it with: aipctl up, or correct PREFECT_API_URL.",
         ) from error
-    return Deployed(f"{target.name}/{name}", identifier, created, pool, api, str(folder), tuple(map(str, triggers)))
+    image = container.image if container is not None else None
+    return Deployed(
+        f"{target.name}/{name}", identifier, created, pool, api, str(folder), tuple(map(str, triggers)), image
+    )
 
 
 async def _schedule(
@@ -182,27 +205,37 @@ async def _automate(
             await client.create_automation(automation)
 
 
-async def _see_to_pool(client: PrefectClient, name: str) -> None:
+async def _see_to_pool(client: PrefectClient, name: str, container: Container | None) -> None:
+    wanted = ProcessWorker.type if container is None else "docker"
     try:
         found = await client.read_work_pool(name)
     except ObjectNotFound:
         template = ProcessWorker.get_default_base_job_template()
-        await client.create_work_pool(WorkPoolCreate(name=name, type=ProcessWorker.type, base_job_template=template))
+        if container is not None:  # of the server: prefect-docker is where its worker is
+            known = await client.read_worker_metadata()
+            template = known["prefect-docker"]["docker"]["default_base_job_configuration"]
+        await client.create_work_pool(WorkPoolCreate(name=name, type=wanted, base_job_template=template))
         return
-    if found.type != ProcessWorker.type:
-        raise UsageError(
-            f"The work pool {name} is of type {found.type}, and aipctl deploys to one whose workers start processes.",
-            hint="Name another with --pool; it is made where there is none.",
-        )
+    if found.type == wanted:
+        return
+    hint = "Name another with --pool; it is made where there is none."
+    if found.type == "docker":
+        hint = "Say of which image its worker starts containers: --image ghcr.io/OWNER/IMAGE:TAG, or name another pool with --pool."
+    raise UsageError(
+        f"The work pool {name} is of type {found.type}, and this would be a deployment for one of type {wanted}.",
+        hint=hint,
+    )
 
 
 async def _upsert(
-    client: PrefectClient, flow: Any, name: str, pool: str, folder: Path, parameters: dict[str, Any]
-) -> tuple[str, bool]:
+    client: PrefectClient, flow: Any, name: str, pool: str, folder: Path, parameters: dict[str, Any], container: Container | None
+) -> tuple[str, bool]:  # fmt: skip
+    there = {"prefect.deployments.steps.set_working_directory": {"directory": str(folder)}}
     values: dict[str, Any] = {
         "entrypoint": f"{flow.fn.__module__}.{flow.fn.__name__}",
         "work_pool_name": pool,
-        "job_variables": {"working_dir": str(folder)},
+        "job_variables": {"working_dir": str(folder)} if container is None else container.variables(),
+        "pull_steps": [] if container is None else [there],
         "parameters": parameters,
         "parameter_openapi_schema": parameter_schema(flow).model_dump_for_openapi(),
         "enforce_parameter_schema": True,

@@ -281,7 +281,9 @@ def tell(heard: Heard, **facts: Any) -> None:
         for line in heard.lines:
             target = logging.getLogger(line.logger)
             if target.isEnabledFor(line.level):
-                record = target.makeRecord(line.logger, line.level, "", 0, line.message, (), None, extra={FACTS: line.facts})
+                record = target.makeRecord(
+                    line.logger, line.level, "", 0, line.message, (), None, extra={FACTS: line.facts}
+                )
                 record.created, record.exc_text = line.at, line.traceback
                 target.handle(record)
     finally:
@@ -323,7 +325,11 @@ class PipelineLogger(logging.LoggerAdapter[logging.Logger]):
             return
         name = self.logger.name
         if len(lines) == MOST_LINES:
-            lines.append(Line(name, logging.WARNING, f"more than {MOST_LINES} lines: the rest is left out", time.time(), {}, None))
+            lines.append(
+                Line(
+                    name, logging.WARNING, f"more than {MOST_LINES} lines: the rest is left out", time.time(), {}, None
+                )
+            )
             return
         msg, known = self.process(msg, kwargs)
         error = known.get("exc_info")

@@ -96,35 +96,43 @@ async def down(call: Call) -> None:
 
 @verb()
 @click.option("--name", metavar="NAME", help="The deployment's name; by default the project's.")
-@click.option(
-    "--pool", default="assetcore", show_default=True, help="The work pool, of type process; made where there is none."
-)
+@click.option("--pool", default="assetcore", show_default=True, help="The work pool; made where there is none.")
 @click.option("--folder", type=click.Path(path_type=Path), metavar="DIR",
-              help="Where workers find the folder that holds projects/; by default where it is here.")  # fmt: skip
-async def deploy(call: Call, name: str | None, pool: str, folder: Path | None) -> None:
+              help="Where workers find the folder that holds projects/; by default where it is here, in an image /srv.")  # fmt: skip
+@click.option("--image", metavar="IMAGE", help="The pool is of type docker: each run is a container of this image.")
+@click.option("--network", "networks", multiple=True, metavar="NAME",
+              help="A Docker network of these containers, for instance that of stack/docker-compose.yml: assetcore.")  # fmt: skip
+async def deploy(
+    call: Call, name: str | None, pool: str, folder: Path | None, image: str | None, networks: tuple[str, ...]
+) -> None:
     """Register the project with Prefect, so that the workers of a work pool run it.
 
     It is a deployment of the flow `materialize`, with the parameters project, select, environment, force, upstream, config and
     runner. What assets declare with schedule=, after= and on= becomes schedules and automations of it. Registering it again brings
     it up to date; schedules that were set in Prefect stay.
+
+    Example: aipctl deploy --pool docker --image ghcr.io/OWNER/assetcore:v1.2.3 --network assetcore
     """
     from assetcore import loading, stack
 
+    if networks and image is None:
+        raise UsageError("--network is of containers, and there are none without --image.", hint="Give both, or none.")
     settings = call.settings()
     project = call.project(settings.root)
     graph = loading.load(settings.root, project, settings.require)  # what cannot be loaded is not deployed
     addresses = await stack.up(settings, ("prefect",), call.say)
     from assetcore.cli import show
-    from assetcore.deploy import register, triggers_of  # Prefect takes a second to import
+    from assetcore.deploy import IMAGE_FOLDER, Container, register, triggers_of  # Prefect takes a second to import
 
     parameters = {"project": project, "environment": settings.environment, "config": list(call.config)}
     deployed = await register(
         addresses.prefect_api_url,
         name=name or project.rpartition(".")[2],
         pool=pool,
-        folder=folder or settings.root,
+        folder=folder or (settings.root if image is None else IMAGE_FOLDER),
         parameters=parameters,
         triggers=triggers_of(graph),
+        container=Container(image, networks) if image is not None else None,
     )
     call.answer(deployed.to_json(), show.deployment)
 

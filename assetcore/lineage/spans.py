@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from assetcore.lineage import tables as t
 from assetcore.telemetry import Span
 
-__all__ = ["find", "forget", "forget_before", "keep", "of_run"]
+__all__ = ["find", "forget", "forget_before", "forget_flows_before", "keep", "of_run"]
 
 
 async def keep(connection: AsyncConnection, run: str, spans: Sequence[Span]) -> None:
@@ -66,3 +66,10 @@ async def forget_before(connection: AsyncConnection, project: int, days: float) 
         t.run.c.project_id == project, t.run.c.started_at < datetime.now(UTC) - timedelta(days=days)
     )
     await connection.execute(sa.delete(t.span).where(t.span.c.run_id.in_(old)))
+
+
+async def forget_flows_before(connection: AsyncConnection, days: float) -> None:
+    """Remove the traces of plain flows that began longer ago: they are no runs of a project."""
+    of_a_run = sa.select(t.run.c.id).where(t.run.c.id == t.span.c.run_id).exists()
+    old = t.span.c.started_at < datetime.now(UTC) - timedelta(days=days)
+    await connection.execute(sa.delete(t.span).where(old, ~of_a_run))

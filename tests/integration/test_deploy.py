@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import psutil
 import pytest
 from prefect.client.orchestration import PrefectClient
@@ -121,6 +122,28 @@ async def test_a_project_is_deployed_once_whatever_how_often(aipctl: Command, pr
     assert two.parameters["project"] == "demo"
     assert list(asked) == ["project", "select", "environment", "force", "upstream", "config", "runner"]
     assert "which assets" in asked["select"].get("description", "")
+
+
+async def test_a_project_is_deployed_to_containers(aipctl: Command, prefect_api: str, pool: str) -> None:
+    """With --image the pool is of type docker, and what a container is made of is what its template knows; no secret is in it."""
+    image = "ghcr.io/owner/assetcore:v1.2.3"
+    words = ("deploy", "--pool", pool, "--name", pool, "--image", image, "--network", "assetcore")
+    done = aipctl(*words, "--json")
+    assert (done.code, done.json["image"], done.json["folder"]) == (0, image, "/srv"), done.err
+    assert done.json["worker"].endswith(f"prefect worker start --pool {pool} --type docker")
+    assert f"container of {image}" in " ".join(aipctl(*words).out.split())
+    async with PrefectClient(prefect_api) as client:
+        found = await client.read_work_pool(pool)
+        one = await client.read_deployment_by_name(f"materialize/{pool}")
+    assert found.type == "docker"
+    jsonschema.validate(one.job_variables, {**found.base_job_template["variables"], "additionalProperties": False})
+    assert one.job_variables == {
+        "image": image, "image_pull_policy": "IfNotPresent", "auto_remove": True, "networks": ["assetcore"],
+    }  # fmt: skip
+    assert one.pull_steps == [{"prefect.deployments.steps.set_working_directory": {"directory": "/srv"}}]
+    told = aipctl("deploy", "--pool", pool)
+    assert (told.code, "is of type docker" in told.err, "--image" in told.err) == (64, True, True)
+    assert aipctl("deploy", "--network", "assetcore").code == 64
 
 
 async def test_schedules_and_events_are_declared_beside_assets(

@@ -98,6 +98,11 @@ async def test_a_flow_runs_here_and_on_a_worker_with_the_same_result(
     assert [one["sha256"] for one in there.json["documents"]] == [one["sha256"] for one in documents]
     assert there.json["run"] != here.json["run"]
 
+    later = Command(aipctl.root, {**aipctl.variables, "ASSETCORE_TRACE_DAYS": "0"})
+    assert later(*command).code == 0
+    assert aipctl("trace", here.json["run"]).code == 64  # it was older than the days in the settings
+    assert aipctl("trace", aipctl("runs", "--json").json["runs"][0]["run"]).code == 0  # a run's goes with the next run
+
 
 def test_what_is_asked_wrongly_is_told(aipctl: Command) -> None:
     """An unknown flow, parameter or value, and a flow that fails: a sentence, and nothing on stdout."""

@@ -63,10 +63,17 @@ def outcome(answer: Answer) -> RenderableType:
 def deployment(answer: Answer) -> str:
     """`deploy`: what is registered, how a worker is started, how a run is triggered."""
     done = "registered" if answer["created"] else "brought up to date"
+    where = "Start a worker, in an environment with assetcore and the addresses of the services:"
+    if answer["image"]:
+        where = (
+            f"Each run is a container of {answer['image']}.\n"
+            "It reads addresses and secrets that `aipctl blocks init` has written to Prefect.\n"
+            "Start a worker where Docker is, or that of stack/docker-compose.yml:"
+        )
     return (
         f"The deployment {answer['deployment']} is {done}, on the work pool {answer['work_pool']}.\n"
         + "".join(f"  {trigger}\n" for trigger in answer["triggers"])
-        + f"Start a worker, in an environment with assetcore and the addresses of the services:\n  {answer['worker']}\n"
+        + f"{where}\n  {answer['worker']}\n"
         f"Trigger a run, here or in Prefect's UI:\n  {answer['run']}\n"
     )
 
