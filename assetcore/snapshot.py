@@ -83,7 +83,7 @@ async def take(
     # Before anything that takes time: the code is what was just imported.
     definitions = supposed_definitions(supposed, project.definitions(scope))
     moment = Moment(project.clock(), await _listed(project, scope))
-    looked = await asyncio.gather(*(observe(project, n, rehash=rehash) for n in names))
+    looked = await observe(project, names, rehash=rehash)
     raw = {n: supposed_observation(supposed, n, seen) for n, seen in zip(names, looked, strict=True)}
     async with project.engine.connect() as connection:
         await connection.execution_options(isolation_level="REPEATABLE READ")
@@ -245,14 +245,20 @@ def _is_taken_in(project: Project, name: str, observed: pl.DataFrame, marks: Map
     return mark is not None and mark.settled is not None and mark.settled.get("observed") == observed_digest(observed)
 
 
-async def observe(project: Project, name: str, *, rehash: bool = False) -> pl.DataFrame:
-    """Look at a source: a row a document. What was found is remembered, so that only what differs is read next time."""
+async def observe(project: Project, names: Sequence[str], *, rehash: bool = False) -> list[pl.DataFrame]:
+    """Look at sources: of each a row a document. What was found is remembered, so that only what differs is read next time."""
+    if not names:
+        return []
+    async with project.engine.connect() as connection:
+        known = await read.observations(connection, [project.asset_ids[n] for n in names])
+    return await asyncio.gather(*(_observe(project, n, known.pop(project.asset_ids[n]), rehash) for n in names))
+
+
+async def _observe(project: Project, name: str, known: pl.DataFrame, rehash: bool) -> pl.DataFrame:
     source = project.graph.assets[name]
     if not isinstance(source, Source):
         raise AssetcoreError(f"{name} is not a source.")
     identifier = project.asset_ids[name]
-    async with project.engine.connect() as connection:
-        known = await read.observations(connection, identifier)
     observed = await sources.observe(
         source, project.root, known.rename({"field_digests": "fields"}), rehash=rehash, settings=project.settings
     )

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import polars as pl
@@ -62,13 +63,13 @@ class Component:
     detail: Any = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Definition:
     """The half of a recipe that all units of an asset share."""
 
     components: Mapping[str, Component]
 
-    @property
+    @cached_property
     def digest(self) -> bytes:
         """32 bytes over the components. The asset's name is not among them: a renamed asset keeps what it has (P25)."""
         return digest("definition", {name: component.digest for name, component in self.components.items()})

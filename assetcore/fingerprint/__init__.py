@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from assetcore.digest import digest
 from assetcore.fingerprint import encoding
@@ -41,11 +41,15 @@ class Part:
     """`module.qualname`; the asset's own function is `<asset>`, so that renaming it changes nothing."""
     digest: bytes
     """32 bytes: the definition, and the labels of what it refers to."""
-    source: str
-    """The normalised source, for diffs."""
+    write: Callable[[], str] = field(compare=False, repr=False)
     note: str = ""
     """How it was followed, if not by its source: "coarse" (a module as a whole), "opaque" (by the statement that makes it),
     "no source" (by its bytecode), "version"."""
+
+    @property
+    def source(self) -> str:
+        """The normalised source, for diffs: written when it is asked for, for a plan asks for none."""
+        return self.write()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +78,7 @@ def fingerprint(
     Raises DeclarationError for a source, which has no function.
     """
     if version is not None:
-        part = Part(ROOT, digest("version", version), f"version = {version!r}", "version")
+        part = Part(ROOT, digest("version", version), lambda: f"version = {version!r}", "version")
         return Fingerprint(_combine([(ROOT, part.digest)]), (part,), (), ())
     origins = Origins(user_packages)
     types = tuple(types)
@@ -85,7 +89,7 @@ def fingerprint(
         findings = Closure(origins, keep).walk(function, types)
     drafts = sorted(findings.drafts.values(), key=lambda draft: draft.name)
     shared = Counter(draft.short for draft in drafts)
-    parts = tuple(Part(draft.name, draft.digest(shared), draft.source, draft.note) for draft in drafts)
+    parts = tuple(Part(draft.name, draft.digest(shared), draft.writer(), draft.note) for draft in drafts)
     combined = _combine((draft.label(shared), part.digest) for draft, part in zip(drafts, parts, strict=True))
     return Fingerprint(
         combined, parts, tuple(sorted(findings.environment.items())), tuple(sorted(findings.notes.values()))

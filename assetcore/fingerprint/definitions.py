@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from assetcore.fingerprint.encoding import constant, encode, frame, node, plain, sequence, text
-from assetcore.fingerprint.normal import Normal, Variant, deep, normalise, written
+from assetcore.fingerprint.normal import Normal, Variant, below, deep, normalise, written
 
 __all__ = ["Definition", "Imported", "Mention", "ScopeParts", "Section", "imported_names", "read"]
 
@@ -417,9 +417,11 @@ def _collect(nodes: Iterable[ast.AST], scope: _Scope, *, walrus_only: bool = Fal
     """Add to `scope` the names that `nodes` bind in it; not those bound in functions, classes and comprehensions inside."""
     for tree in nodes:
         match tree:
-            case ast.Name(ctx=ast.Store() | ast.Del()):
-                if not walrus_only:
-                    scope.bound.add(tree.id)
+            case ast.Constant():
+                continue
+            case ast.Name(id=name, ctx=context):
+                if not walrus_only and not isinstance(context, ast.Load):
+                    scope.bound.add(name)
                 continue
             case ast.NamedExpr(target=ast.Name(id=name)):
                 scope.bound.add(name)
@@ -442,5 +444,5 @@ def _collect(nodes: Iterable[ast.AST], scope: _Scope, *, walrus_only: bool = Fal
                 scope.nonlocal_.update(tree.names)
             case _:
                 pass
-        inside = walrus_only or isinstance(tree, ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp)
-        _collect(ast.iter_child_nodes(tree), scope, walrus_only=inside)
+        comprehends = isinstance(tree, ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp)
+        _collect(below(tree), scope, walrus_only=walrus_only or comprehends)

@@ -6,7 +6,7 @@ Parts while they are being filled, the versions of third-party packages, what ca
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from assetcore.digest import digest
@@ -69,11 +69,15 @@ class Draft:
     def add(self, tag: str, data: bytes, *references: Reference) -> None:
         self.sections.append((tag, data, [(reference,) for reference in references]))
 
-    @property
-    def source(self) -> str:
-        """The normalised source, and what it does not show."""
-        written = self.definition.source(self.variant) if self.definition is not None else ""
-        return "\n".join(line for line in (written, self.remark) if line)
+    def writer(self) -> Callable[[], str]:
+        """Gives the normalised source, and what it does not show."""
+        definition, variant, remark = self.definition, self.variant, self.remark
+
+        def write() -> str:
+            written = definition.source(variant) if definition is not None else ""
+            return "\n".join(line for line in (written, remark) if line)
+
+        return write
 
     def label(self, shared: Counter[str]) -> str:
         return self.short if shared[self.short] == 1 else self.name

@@ -13,6 +13,7 @@ from __future__ import annotations
 import ast
 import struct
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from typing import Any
 
 __all__ = ["VERSION", "children", "constant", "encode", "field", "frame", "node", "sequence", "text"]
@@ -20,7 +21,6 @@ __all__ = ["VERSION", "children", "constant", "encode", "field", "frame", "node"
 VERSION = 1
 
 _IGNORED = frozenset({"ctx", "kind", "type_comment", "type_ignores"})
-_FIELDS: dict[type[ast.AST], tuple[str, ...]] = {}
 
 Special = Callable[[ast.AST], bytes | None]
 """Gives the bytes of a node that is not encoded as it is written, or None; empty bytes drop the node from a list."""
@@ -45,7 +45,13 @@ def plain(tree: ast.AST, special: Special | None = None) -> bytes:
         and not _joined(tree.format_spec)
     ):
         tree = ast.FormattedValue(value=tree.value, conversion=tree.conversion, format_spec=None)
-    return node(type(tree).__name__, [(name, _value(value, special)) for name, value in _held(tree)])
+    head, names = _shape(type(tree))
+    pieces = [head]
+    for name, label in names:
+        value = getattr(tree, name, None)
+        if value is not None and value != []:
+            pieces += (label, _value(value, special))
+    return frame(b"n", b"".join(pieces))
 
 
 def node(kind: str, fields: Iterable[tuple[str, bytes]]) -> bytes:
@@ -97,13 +103,10 @@ def frame(kind: bytes, payload: bytes) -> bytes:
     return kind + len(payload).to_bytes(8, "big") + payload
 
 
-def _held(tree: ast.AST) -> list[tuple[str, Any]]:
-    """The fields of a node that hold something, in alphabetical order."""
-    names = _FIELDS.get(type(tree))
-    if names is None:
-        names = _FIELDS[type(tree)] = tuple(sorted(set(tree._fields) - _IGNORED))
-    held = [(name, getattr(tree, name, None)) for name in names]
-    return [(name, value) for name, value in held if value is not None and value != []]
+@cache
+def _shape(kind: type[ast.AST]) -> tuple[bytes, tuple[tuple[str, bytes], ...]]:
+    """A class of nodes, and the fields that count in alphabetical order, each with how it is written."""
+    return text(kind.__name__), tuple((name, text(name)) for name in sorted(set(kind._fields) - _IGNORED))
 
 
 def _value(value: Any, special: Special | None) -> bytes:

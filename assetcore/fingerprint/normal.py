@@ -10,12 +10,13 @@ from __future__ import annotations
 import ast
 import contextlib
 import inspect
+import operator
 import sys
 from collections.abc import Iterator, Set
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["FUNCTIONS", "SCOPES", "Normal", "Variant", "deep", "first_line", "normalise", "written"]
+__all__ = ["FUNCTIONS", "SCOPES", "Normal", "Variant", "below", "deep", "first_line", "normalise", "written"]
 
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 SCOPES = (*FUNCTIONS, ast.ClassDef, ast.Lambda)
@@ -78,10 +79,14 @@ def first_line(node: Any) -> int:
 
 
 class _Copier:
+    """Copies statements. Of an expression nothing is left out: it stands as it is, unless there is a lambda in it, which is a scope."""
+
     def __init__(self, normal: Normal) -> None:
         self.normal = normal
 
     def copy(self, node: Any, parent: int | None) -> Any:
+        if isinstance(node, ast.Name | ast.Constant):
+            return node
         if isinstance(node, SCOPES):
             parent = self.enter(node, parent)
             copied = self.fields(node, parent)
@@ -93,18 +98,24 @@ class _Copier:
         return self.fields(node, parent)
 
     def fields(self, node: Any, parent: int | None) -> Any:
-        copied = _blank(node)
+        fields: dict[str, Any] = {}
+        same = not isinstance(node, ast.stmt | ast.Lambda)
         for name in node._fields:
-            value = getattr(node, name, None)
-            if isinstance(value, ast.AST):
-                value = self.copy(value, parent)
+            value = kept = getattr(node, name, None)
+            if isinstance(value, ast.AST) and name != "ctx":
+                kept = self.copy(value, parent)
+                same = same and kept is value
             elif isinstance(value, list):
                 if name in ("body", "orelse", "finalbody"):
-                    value = self.statements(value, parent)
+                    kept = self.statements(value, parent)
                 else:
-                    value = [self.copy(item, parent) if isinstance(item, ast.AST) else item for item in value]
-            setattr(copied, name, value)
-        copied.lineno = getattr(node, "lineno", 0)
+                    kept = [self.copy(item, parent) if isinstance(item, ast.AST) else item for item in value]
+                same = same and len(kept) == len(value) and all(map(operator.is_, kept, value))
+            fields[name] = kept
+        if same:
+            return node
+        copied = _blank(node)
+        vars(copied).update(fields, lineno=getattr(node, "lineno", 0))
         return copied
 
     def statements(self, nodes: list[Any], parent: int | None) -> list[Any]:
@@ -154,7 +165,7 @@ class _Writer:
             elif isinstance(value, list):
                 value = [self.copy(item) if isinstance(item, ast.AST) else item for item in value]
             setattr(copied, name, value)
-        copied.lineno = node.lineno
+        copied.lineno = getattr(node, "lineno", 0)
         if getattr(copied, "body", None) == []:
             copied.body = [ast.Pass()]
         number = self.normal.numbers.get(node)
@@ -174,6 +185,19 @@ class _Writer:
         docstring = self.normal.docstrings[number]
         if docstring is not None and number in self.variant.docstrings:
             copied.body.insert(0, ast.Expr(ast.Constant(docstring), lineno=copied.lineno))
+
+
+def below(node: ast.AST) -> list[Any]:
+    """What a node is made of, in order; not whether a name is read or written, which is no code of its own."""
+    found: list[Any] = []
+    for name in node._fields:
+        value = getattr(node, name, None)
+        if isinstance(value, ast.AST):
+            if name != "ctx":
+                found.append(value)
+        elif isinstance(value, list):
+            found += [item for item in value if isinstance(item, ast.AST)]
+    return found
 
 
 def _blank(node: Any) -> Any:

@@ -25,7 +25,7 @@ class Origins:
 
     def __init__(self, user_packages: UserPackages) -> None:
         self._user_packages = user_packages
-        self._known: dict[str, Origin] = {}
+        self._known = {} if callable(user_packages) else _known(frozenset(user_packages))
 
     def of(self, module: str | None) -> Origin:
         """The origin of a module; objects without one are made by the interpreter itself."""
@@ -52,6 +52,12 @@ class Origins:
         if callable(self._user_packages):
             return self._user_packages(module)
         return any(module == package or module.startswith(f"{package}.") for package in self._user_packages)
+
+
+@cache
+def _known(user_packages: frozenset[str]) -> dict[str, Origin]:
+    """What has been found of modules, where these packages are the user's own: what is installed does not change meanwhile."""
+    return {}
 
 
 @cache

@@ -228,8 +228,8 @@ def observation(identities: list[bytes], edited: list[int] | None = None) -> pl.
 def observe_as(session: Session, observed: pl.DataFrame) -> None:
     """The look at the outer world is not what is measured here."""
 
-    async def observe(*_: Any, **__: Any) -> pl.DataFrame:
-        return observed
+    async def observe(*_: Any, **__: Any) -> list[pl.DataFrame]:
+        return [observed]
 
     snapshot.observe = observe  # type: ignore[assignment] # the bench's own process
 

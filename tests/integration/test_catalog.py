@@ -120,10 +120,10 @@ async def test_what_was_seen_of_a_source_is_known_again(world: World) -> None:
     async with world.open() as session:
         source = session.project.asset_ids["topics"]
     async with engine.connect() as connection:
-        before = await read.observations(connection, source)
+        before = (await read.observations(connection, [source]))[source]
     await rebuild_catalog(world.settings, replace=True, automatic_schema=False, say=quiet)
     async with engine.connect() as connection:
-        after = await read.observations(connection, source)
+        after = (await read.observations(connection, [source]))[source]
     await engine.dispose()
     assert after.filter(after["name"] == "c.txt").equals(before.filter(before["name"] == "c.txt"))
 
