@@ -1,7 +1,8 @@
 """What does it cost? Measurements as tables, with ratios between what is measured in one run; nothing here passes or fails.
 
-    make bench                          the command, the handbook, workload W of 1,000 and 10,000 documents, lineage, layers of assets
-    make bench ARGS='command'           one of them: command, handbook, workload, lineage, layers, telemetry
+    make bench                          the command, the handbook, workload W of 1,000 and 10,000 documents, lineage, layers of assets, ...
+    make bench ARGS='command'           one of them: command, handbook, workload, lineage, layers, telemetry, imports, models, vectors,
+                                        limits
     make bench ARGS='workload --documents 1000 --repeat 5'
     make bench ARGS='lineage --documents 1000000'     half an hour, and 6 GB of disk
 
@@ -16,11 +17,22 @@ import os
 import platform
 import sys
 
-from tests.bench import command, handbook, layers, lineage, telemetry
+from tests.bench import command, handbook, imports, layers, limits, lineage, models, telemetry, vectors
 from tests.bench.report import Report
 from tests.bench.workload import scenarios
 
-SECTIONS = ("command", "handbook", "workload", "lineage", "layers", "telemetry")
+SECTIONS = (
+    "command",
+    "handbook",
+    "workload",
+    "lineage",
+    "layers",
+    "telemetry",
+    "imports",
+    "models",
+    "vectors",
+    "limits",
+)
 
 
 def main() -> None:
@@ -31,6 +43,8 @@ def main() -> None:
     arguments.add_argument("--repeat", type=int, default=3, help="medians of so many (the longest: once)")
     arguments.add_argument("--documents", default="1000,10000", help="sizes of workload W; the last one, of lineage")
     arguments.add_argument("--assets", default="1000", help="sizes of the layers of assets")
+    arguments.add_argument("--texts", type=int, default=4000, help="how many are embedded")
+    arguments.add_argument("--chunks", type=int, default=100_000, help="how many are searched")
     given = arguments.parse_args()
     sections = given.sections or SECTIONS
     if unknown := set(sections) - set(SECTIONS):
@@ -53,6 +67,14 @@ def main() -> None:
             layers.bench(report, assets)
     if "telemetry" in sections:
         telemetry.bench(report, int(given.documents.partition(",")[0]))
+    if "imports" in sections:
+        imports.bench(report, given.repeat)
+    if "models" in sections:
+        models.bench(report, given.texts)
+    if "vectors" in sections:
+        vectors.bench(report, given.chunks)
+    if "limits" in sections:
+        limits.bench(report)
 
 
 if __name__ == "__main__":

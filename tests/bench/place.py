@@ -59,6 +59,17 @@ def new_place(project: Path, *, up: bool = True, **variables: str) -> Iterator[P
             _quietly(place, "clean", "--yes")
 
 
+@contextmanager
+def empty_place() -> Iterator[Place]:
+    """A place without a project, for what needs some of the services alone: whoever is measured there starts them."""
+    with tempfile.TemporaryDirectory() as folder:
+        package = Path(folder) / "nothing"
+        package.mkdir()
+        (package / "__init__.py").write_text('"""Nothing."""\n')
+        with new_place(package, up=False) as place:
+            yield place
+
+
 def executed(answer: str) -> dict[str, int]:
     """What `materialize --json` did, summed over the assets."""
     assets = json.loads(answer)["assets"]
