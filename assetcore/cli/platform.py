@@ -8,7 +8,7 @@ import sys
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -32,7 +32,7 @@ async def init(call: Call, compose: bool) -> None:
     What is there already stays as it is: a second time changes nothing.
     Example: aipctl init && aipctl new project notes && aipctl materialize
     """
-    from assetcore import stack
+    from assetcore import loading, stack
     from assetcore.cli import show
     from assetcore.settings import Settings
 
@@ -53,7 +53,10 @@ async def init(call: Call, compose: bool) -> None:
 
         profile, changed = blocks.profile(addresses.prefect_api_url)
         written = written or changed
-    answer = {"root": str(root), "env": str(file), "changed": written, "profile": profile, "services": statuses}
+    answer = {
+        "root": str(root), "env": str(file), "changed": written, "profile": profile, "services": statuses,
+        "projects": loading.project_names(root),
+    }  # fmt: skip
     call.answer(answer, show.initialised)
 
 
@@ -77,8 +80,12 @@ async def up(call: Call, s3: bool) -> None:
 
 @verb(project=False)
 async def check(call: Call) -> None:
-    """Ask every service how it is: address, version and latency, or what is wrong and how to mend it."""
-    await _tell_how_they_are(call, call.settings())
+    """Ask every service how it is: address, version and latency, or what is wrong and how to mend it.
+
+    Below it stand the settings that somebody gave, with who that was; aipctl config show has the defaults, too.
+    """
+    settings = call.settings()
+    await _tell_how_they_are(call, settings, settings=_origins(settings))
 
 
 @verb(project=False)
@@ -215,12 +222,9 @@ def config() -> None:
 @verb(project=False, group=config, name="show")
 def config_show(call: Call) -> None:
     """Show every setting, its value with passwords masked, and where it came from."""
-    from assetcore import stack
     from assetcore.cli import show
 
-    settings = stack.chosen(call.settings())
-    rows = [{"name": name, "value": value, "origin": origin} for name, value, origin in settings.origins()]
-    call.answer({"settings": rows}, show.settings)
+    call.answer({"settings": _origins(call.settings())}, show.settings)
 
 
 @click.command()
@@ -265,12 +269,18 @@ def write_env(file: Path, *, compose: bool) -> None:
         out.write(text)
 
 
-async def _tell_how_they_are(call: Call, settings: Settings) -> None:
+def _origins(settings: Settings) -> list[dict[str, str]]:
+    from assetcore import stack
+
+    rows = stack.chosen(settings).origins()
+    return [{"name": name, "value": value, "origin": origin} for name, value, origin in rows]
+
+
+async def _tell_how_they_are(call: Call, asked: Settings, **more: Any) -> None:
     from assetcore import stack
     from assetcore.cli import show
 
-    statuses = await stack.check(settings)
-    call.answer({"services": [asdict(status) for status in statuses]}, show.services)
-    call.say("Every setting, and where it came from: aipctl config show")
+    statuses = await stack.check(asked)
+    call.answer({"services": [asdict(status) for status in statuses], **more}, show.checked if more else show.services)
     if not all(status.ok for status in statuses):
         raise click.exceptions.Exit(UNREACHABLE)

@@ -174,7 +174,7 @@ def _remove(path: Path) -> None:
 
 
 async def check(settings: Settings) -> list[ServiceStatus]:
-    """Ask every service how it is, all at once; starts nothing."""
+    """Ask every service how it is, all at once; starts nothing. A gateway that nobody has asked for yet is well."""
     home = Home(settings.home)
     services = home.services()
     for name in SERVERS:
@@ -184,7 +184,8 @@ async def check(settings: Settings) -> list[ServiceStatus]:
         {"gateway"} if _embedded(settings, home, "gateway") and not services.get("gateway", Service()).pid else set()
     )
     names = [name for name in SERVERS if name not in unasked]
-    return list(await asyncio.gather(*(_server_status(settings, home, services, name) for name in names)))
+    found = await asyncio.gather(*(_server_status(settings, home, services, name) for name in names))
+    return [*found, *(ServiceStatus(name, True, "", "starts when a model is first asked") for name in unasked)]
 
 
 def chosen(settings: Settings) -> Settings:

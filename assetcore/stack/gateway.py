@@ -26,7 +26,7 @@ from assetcore.stack.trouble import Trouble, connection_trouble
 
 SETTING = "openai_base_url"
 CLIENT = "httpx"
-START_SECONDS = 90.0
+START_SECONDS = 240.0
 KEYS = "_API_KEY"
 OFFLINE = {
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # prices as they were when it was released, rather than from the network

@@ -24,7 +24,7 @@ from assetcore.llm.gateway import Gateway, Response
 from assetcore.settings import Settings
 from tests.bench.meter import measure
 from tests.bench.place import empty_place
-from tests.bench.report import Report, against
+from tests.bench.report import Report
 
 ROUNDS = 3
 WORDS = 60
@@ -68,7 +68,8 @@ def main(texts: int) -> None:
 async def _measured(count: int) -> dict[str, Any]:
     given = Settings.load(Path.cwd())
     settings = (await stack.up(given, {"redis", "gateway"})).applied_to(given)
-    assert settings.openai_base_url is not None and settings.openai_api_key is not None
+    assert settings.openai_base_url is not None
+    assert settings.openai_api_key is not None
     key = settings.openai_api_key.get_secret_value()
     gateway, client = Gateway(settings.openai_base_url, key), get_async_client(str(settings.redis_url))
     questions: list[Mapping[str, Any]] = []

@@ -152,7 +152,7 @@ def test_init_makes_a_folder_ready_and_changes_nothing_the_second_time(
     assert first.code == 0, first.err
     env = tmp_path / ".env"
     assert (first.json["changed"], env.stat().st_mode & 0o777) == (True, 0o600)
-    assert [service["ok"] for service in first.json["services"]] == [True] * 4
+    assert [service["ok"] for service in first.json["services"]] == [True] * 5
     profiles = (tmp_path / "prefect" / "profiles.toml").read_text()
     assert f'[profiles.{first.json["profile"]}]\nPREFECT_API_URL = "{prefect_api}"' in profiles
     text = env.read_text()

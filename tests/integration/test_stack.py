@@ -285,6 +285,7 @@ async def test_an_address_in_the_settings_is_used_and_nothing_is_started(
         "redis": True,
         "store": True,
         "prefect": False,
+        "gateway": True,  # it starts when a model is first asked
     }
 
 
@@ -309,13 +310,14 @@ async def test_given_services_that_cannot_be_used_are_told_apart(stack_of_sessio
         "nothing listens": {"redis_url": f"redis://127.0.0.1:{closed}"},
         "nothing listens there.": {"prefect_api_url": f"http://127.0.0.1:{closed}/api"},
         "cannot be written to": {"storage_url": f"file://{own.root}/file/store"},
+        "listens there": {"openai_base_url": f"http://127.0.0.1:{closed}/v1"},
     }
+    names = {"database_url": "postgres", "redis_url": "redis", "prefect_api_url": "prefect", "storage_url": "store",
+             "openai_base_url": "gateway"}  # fmt: skip
     for sentence, values in cases.items():
         (setting,) = values
-        name = {"database_url": "postgres", "redis_url": "redis", "prefect_api_url": "prefect", "storage_url": "store"}[
-            setting
-        ]
-        (status,) = [status for status in await stack.check(own.using("test", **values)) if status.name == name]
+        found = await stack.check(own.using("test", **values))
+        (status,) = [status for status in found if status.name == names[setting]]
         assert not status.ok
         assert sentence.rstrip(".") in status.problem
         assert setting in status.remedy

@@ -538,7 +538,7 @@ def test_long_lineage_is_drawn_without_recursion() -> None:
 
 
 def test_services_for_people() -> None:
-    """Each service is one line: how it is, or what is wrong and how to mend it, however long."""
+    """How each service is, or what is wrong and how to mend it, beside its name however long."""
     well = {
         "name": "postgres",
         "ok": True,
@@ -557,10 +557,15 @@ def test_services_for_people() -> None:
         "problem": "it is not running " * 9,
         "remedy": "aipctl up",
     }
-    first, second = drawn(show.services({"services": [well, ill]})).splitlines()
-    assert first == "postgres  ok   postgresql://h/db  18.4  1.2 ms"
+    first, second, *more = drawn(show.services({"services": [well, ill]})).splitlines()
+    assert first.rstrip() == "postgres  ok   18.4  1.2 ms  postgresql://h/db"
     assert second.startswith("redis     bad  it is not running")
-    assert second.endswith("(aipctl up)")
+    assert more[-1].rstrip().endswith("(aipctl up)")
+    assert all(len(line) <= 80 and line.startswith(" " * 15) for line in more)
+    given = {"name": "environment", "value": "night", "origin": "argument"}
+    told = drawn(show.checked({"services": [well], "settings": [given, {**given, "name": "s3", "origin": "default"}]}))
+    assert "environment  night  argument" in told
+    assert "s3" not in told
 
 
 @pytest.mark.parametrize(

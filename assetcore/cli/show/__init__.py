@@ -18,6 +18,7 @@ from assetcore.cli.show.contents import assets, comparison, context, documents, 
 from assetcore.cli.show.graphs import dot, graph, lineage, mermaid, openlineage
 from assetcore.cli.show.parts import Column, Text, counted, duration, moment, plural, table, words
 from assetcore.cli.show.platform import (
+    checked,
     environment_diff,
     environments,
     initialised,
@@ -31,7 +32,7 @@ from assetcore.cli.show.stale import accepted, causes, plan, plan_sentence, why
 from assetcore.cli.show.trust import compared, forgotten, garbage, journal, journal_checked, rebuilt, verified
 
 __all__ = [
-    "Column", "Text", "accepted", "assets", "causes", "compared", "comparison", "conducted", "context", "counted",
+    "Column", "Text", "accepted", "assets", "causes", "checked", "compared", "comparison", "conducted", "context", "counted",
     "deployment", "documents", "dot", "duration", "environment_diff", "environments", "exported", "forgotten", "found", "garbage",
     "graph", "history", "initialised", "journal", "journal_checked", "kept", "lineage", "mermaid", "moment", "openlineage", "outcome",
     "plan", "plan_sentence", "plural", "promoted", "rebuilt", "run", "runs", "services", "settings", "table", "trace", "verified",

@@ -3,31 +3,32 @@
 from __future__ import annotations
 
 from rich.console import Group, RenderableType
+from rich.table import Table
 
 from assetcore.cli.show.parts import CHILDREN_SHOWN, Answer, Column, Text, count, counted, moment, plural, table, words
 from assetcore.selection import format_ref
 
 
 def services(answer: Answer) -> RenderableType:
-    """`up`, `check`: one line for each service, with what is wrong and how to mend it."""
-    rows = answer["services"]
-    width = max((len(row["name"]) for row in rows), default=0)
-    return Group(*(_service(row, width) for row in rows))
+    """`up`: how each service is, with what is wrong and how to mend it."""
+    drawn = Table.grid(padding=(0, 2, 0, 0))
+    for row in answer["services"]:
+        latency = f"{row['latency_ms']:g} ms" if row.get("latency_ms") is not None else ""
+        remedy = f"({row['remedy']})" if row.get("remedy") else ""
+        facts = filter(None, (row["version"], latency, row["address"], row.get("problem"), remedy))
+        well = Text("ok", style="green") if row["ok"] else Text("bad", style="red")
+        drawn.add_row(Text(row["name"]), well, Text("  ".join(facts), overflow="fold"))
+    return drawn
 
 
-def _service(row: Answer, width: int) -> Text:
-    # One line, however long: it is read by eyes and by grep.
-    line = Text(f"{row['name']:<{width}}  ", no_wrap=True, overflow="ignore")
-    line.append("ok " if row["ok"] else "bad", style="green" if row["ok"] else "red")
-    latency = f"{row['latency_ms']:g} ms" if row.get("latency_ms") is not None else ""
-    remedy = f"({row['remedy']})" if row.get("remedy") else ""
-    for fact in filter(None, (row["address"], row["version"], latency, row.get("problem"), remedy)):
-        line.append(f"  {fact}")
-    return line
+def checked(answer: Answer) -> RenderableType:
+    """`check`: the services, and the settings that somebody gave."""
+    given = [row for row in answer["settings"] if row["origin"] != "default"]
+    return Group(services(answer), Text(), settings({"settings": given})) if given else services(answer)
 
 
 def initialised(answer: Answer) -> RenderableType:
-    """`init`: what is where now."""
+    """`init`: what is where now, and what to do next."""
     lines = [
         Text(
             f"{answer['env']} {'is written' if answer['changed'] else 'is there'}; aipctl config show lists the settings."
@@ -37,7 +38,10 @@ def initialised(answer: Answer) -> RenderableType:
         lines.append(Text(f"Prefect's own commands: prefect --profile {answer['profile']} ..."))
     else:
         lines.append(Text("Now: docker compose --env-file .env -f stack/docker-compose.yml up --detach"))
-    return Group(*lines, *([services(answer)] if answer["services"] else []))
+    if answer["services"]:
+        project = answer["projects"][0] if answer["projects"] else None
+        lines += [Text(f"Now: aipctl {f'materialize -p {project}' if project else 'new project NAME'}")]
+    return Group(*([services(answer)] if answer["services"] else []), *lines)
 
 
 def kept(answer: Answer) -> RenderableType:
