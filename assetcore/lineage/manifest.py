@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from assetcore.lineage.commit import Batch, NewObject, stated
 from assetcore.staleness import Definition
+from assetcore.storage import arrow_array
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -125,7 +126,7 @@ def _columns(batch: Batch) -> list[pa.Array]:
         ("seen", [m.seen and m.seen._asdict() for m in made] + [None] * others),
     ]
     schema = _schema()
-    arrays = [pa.array(column, schema.field(index).type) for index, column in enumerate(plain)]
+    arrays = [arrow_array(column, schema.field(index).type) for index, column in enumerate(plain)]
     lists: list[tuple[str, list[Sequence[Any]], list[int]]] = [
         ("documents", [[d for m in made for d in m.documents]], [len(m.documents) for m in made]),
         ("new", documents, [len(m.new) for m in made]),
@@ -133,7 +134,7 @@ def _columns(batch: Batch) -> list[pa.Array]:
         ("collected", [[one[i] for one in collected] for i in range(3)], [len(m.collected) for m in made]),
     ]
     arrays += [_lists(schema.field(name).type, columns, lengths, others) for name, columns, lengths in lists]
-    return arrays + [pa.array(column, schema.field(name).type) for name, column in last]
+    return arrays + [arrow_array(column, schema.field(name).type) for name, column in last]
 
 
 def _lists(kind: pa.ListType, columns: Sequence[Sequence[Any]], lengths: Sequence[int], nulls: int) -> pa.Array:
@@ -142,12 +143,12 @@ def _lists(kind: pa.ListType, columns: Sequence[Sequence[Any]], lengths: Sequenc
 
     member = kind.value_type
     if pa.types.is_struct(member):
-        fields = [pa.array(column, member.field(i).type) for i, column in enumerate(columns)]
+        fields = [arrow_array(column, member.field(i).type) for i, column in enumerate(columns)]
         members = pa.StructArray.from_arrays(fields, fields=list(member))
     else:
-        members = pa.array(columns[0], member)
+        members = arrow_array(columns[0], member)
     ends = list(accumulate(lengths, initial=0))
-    filled = pa.ListArray.from_arrays(pa.array(ends, pa.int32()), members, type=kind)
+    filled = pa.ListArray.from_arrays(arrow_array(ends, pa.int32()), members, type=kind)
     return pa.concat_arrays([filled, pa.nulls(nulls, kind)])
 
 

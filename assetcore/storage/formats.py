@@ -184,17 +184,20 @@ def _moment() -> pa.DataType:
 def _polars() -> Mapping[pa.DataType, pl.DataType]:
     """The polars types of the simple Arrow types."""
     return {
-        pa.string(): pl.String(), pa.large_string(): pl.String(), pa.int64(): pl.Int64(), pa.float64(): pl.Float64(),
-        pa.bool_(): pl.Boolean(), pa.binary(): pl.Binary(), pa.large_binary(): pl.Binary(), pa.date32(): pl.Date(),
+        pa.string(): pl.String(), pa.large_string(): pl.String(), pa.binary(): pl.Binary(), pa.large_binary(): pl.Binary(),
+        pa.int16(): pl.Int16(), pa.int32(): pl.Int32(), pa.int64(): pl.Int64(), pa.float32(): pl.Float32(), pa.float64(): pl.Float64(),
+        pa.bool_(): pl.Boolean(), pa.date32(): pl.Date(),
     }  # fmt: skip
 
 
 def _as_polars(type: pa.DataType) -> pl.DataType:
     if pa.types.is_list(type):
         return pl.List(_as_polars(type.value_type))
+    if pa.types.is_struct(type):
+        return pl.Struct({field.name: _as_polars(field.type) for field in type})
     if pa.types.is_timestamp(type):
         return pl.Datetime("us", type.tz)
-    return _polars()[type]
+    return pl.Binary() if pa.types.is_fixed_size_binary(type) else _polars()[type]
 
 
 def _natural(annotation: Any) -> tuple[pa.DataType | None, Callable[[Any], Any] | None]:
