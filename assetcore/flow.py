@@ -82,7 +82,9 @@ async def execute(run: Run, steps: Steps, died: Sequence[str] = ()) -> str | Non
         if died:
             await display.show(_close(died))
         named = run_plan.with_options(name=run.project.name, flow_run_name=f"{run.project.name}-{run.id}")
-        vars(named)["serialize_parameters"] = dict  # a run's name is text already; Prefect would import FastAPI to find that out
+        vars(named)["serialize_parameters"] = (
+            dict  # a run's name is text already; Prefect would import FastAPI to find that out
+        )
         called: Any = named(run.id, return_state=True)  # typed as if it were not a coroutine
         shown: asyncio.Task[State[Any]] = asyncio.ensure_future(called)
     try:

@@ -95,7 +95,6 @@ def objects_of(header: Mapping[str, Any]) -> list[NewObject]:
 
 def _columns(batch: Batch) -> list[pa.Array]:
     """The columns of a manifest, each made at once: a dictionary a document would take ten times as long."""
-    import pyarrow as pa
 
     made, reused, removed, failed = batch.made, batch.reused, batch.removed, batch.failed
     others = len(reused) + len(removed) + len(failed)
