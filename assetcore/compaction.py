@@ -16,9 +16,11 @@ from datetime import UTC, datetime, timedelta
 from itertools import groupby
 
 from assetcore.lineage import commit as lineage
-from assetcore.lineage import records, retention
+from assetcore.lineage import journal, records, retention
 from assetcore.lineage.commit import NewObject
+from assetcore.lineage.journal import Entry
 from assetcore.lineage.retention import Member, Used
+from assetcore.lineage.schema import Connection
 from assetcore.project import Project
 from assetcore.storage import DamagedObjectError, Key, object_key, parse_key, run_timestamp
 from assetcore.storage.repack import Kept, repack
@@ -53,6 +55,8 @@ async def compact(project: Project, *, keep: timedelta | None, dry_run: bool, gr
             old = await retention.past_retention(connection, project.id, now - keep)
             await retention.give_up(connection, old, f"history is kept for {_days(keep)} (setting retention)")
             let_go = old.height
+            if let_go and not dry_run:
+                await _tell(connection, project, f"history is kept for {_days(keep)}", let_go=let_go)
         used = [one for one in await retention.used(connection, project.id) if one.needed * 2 < one.content]
         if dry_run:
             await transaction.rollback()
@@ -68,6 +72,8 @@ async def compact(project: Project, *, keep: timedelta | None, dry_run: bool, gr
             await _put_together(project, some)
         async with project.engine.begin() as connection:
             await retention.forget_objects(connection, retired)
+            if retired:
+                await _tell(connection, project, "replaced earlier", objects=len(retired))
         await project.bucket.delete([key for key, _ in retired.values()])
     return Compacted(let_go, len(packs), len(retired), freed + sum(size for _, size in retired.values()))
 
@@ -144,6 +150,14 @@ async def _commit(
         await retention.note_compaction(
             connection, number, project.id, project.environment_id, asset, GC, manifest, now
         )
+        entry = Entry(
+            "compact", project.environment, place.step, GC, number, facts={"packs": len(old), "documents": len(rows)}
+        )
+        await journal.append(connection, project.id, entry)
+
+
+async def _tell(connection: Connection, project: Project, why: str, **facts: int) -> None:
+    await journal.append(connection, project.id, Entry("gc", project.environment, why=why, facts=facts))
 
 
 def _days(keep: timedelta) -> str:

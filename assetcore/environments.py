@@ -16,6 +16,7 @@ from typing import Any
 import polars as pl
 
 from assetcore.errors import PromotionError, UsageError
+from assetcore.keep import record_run
 from assetcore.lineage import checks as checked
 from assetcore.lineage import commit as lineage
 from assetcore.lineage import environments, journal, read, runs
@@ -149,13 +150,12 @@ async def create(project: Project, name: str, source: str) -> dict[str, Any]:
     if not name.strip() or name != name.strip() or not name.isprintable():
         raise UsageError(f"{name!r} cannot be the name of an environment.", hint="Such as: pr-17, staging")
     async with project.engine.begin() as connection:
-        made = await environments.create(
-            connection, project.id, name, await environments.find(connection, project.id, source)
-        )
-        assets = len(made.base.assets) if made.base else 0
-        entry = Entry("env create", made.name, facts={"from": source, "assets": assets})
-        await journal.append(connection, project.id, entry)
-    return {"environment": made.name, "from": source, "assets": assets}
+        found = await environments.find(connection, project.id, source)
+        made, number = await environments.create(connection, project.id, name, found)
+        base = made.base or Base(found.id)
+        facts = {**await environments.stated(connection, base), "number": number}
+        await journal.append(connection, project.id, Entry("env create", made.name, why=f"from {source}", facts=facts))
+    return {"environment": made.name, "from": source, "assets": len(base.assets)}
 
 
 async def drop(project: Project, name: str) -> dict[str, Any]:
@@ -166,8 +166,9 @@ async def drop(project: Project, name: str) -> dict[str, Any]:
             hint="It is the setting `environment`; drop those that were created from it.",
         )
     async with project.engine.begin() as connection:
-        await environments.drop(connection, project.id, await environments.find(connection, project.id, name))
-        await journal.append(connection, project.id, Entry("env drop", name))
+        found = await environments.find(connection, project.id, name)
+        number = await environments.drop(connection, project.id, found)
+        await journal.append(connection, project.id, Entry("env drop", name, facts={"number": number}))
     return {"environment": name}
 
 
@@ -229,7 +230,11 @@ async def promote(project: Project, name: str, to: str) -> Promoted:
                     documents=mark.documents,
                     last=_last(now, asset),
                 )
-        await environments.keep_base(connection, one.id, Base(two.id, now))
+        if batches or Base(two.id, now) != one.base:
+            what = Entry("env promote", name, run=run if batches else None, why=f"to {to}")
+            await _keep_base(connection, project, one, Base(two.id, now), what)
+    if batches:
+        await record_run(project, two.name, run, run_timestamp(datetime.now(UTC)))
     done = tuple((m.name, len(m.reused), len(m.removed)) for m in moves)
     return Promoted(name, to, run if batches else None, done)
 
@@ -258,8 +263,13 @@ async def rebase(project: Project, name: str, onto: str) -> tuple[str, ...]:
     batches = await _batches(project, one, run, moves)
     async with project.engine.begin() as connection:
         await _commit(connection, project, one, run, f"rebase onto {onto}", batches)
-        await environments.borrow(connection, one.id, two.id, {a: pin for a, pin in theirs.items() if a not in own})
-        await environments.keep_base(connection, one.id, Base(two.id, theirs))
+        borrowed = {a: pin for a, pin in theirs.items() if a not in own}
+        number = await environments.borrow(connection, one.id, two.id, borrowed)
+        facts = {"number": number, "own": sorted(own)}
+        what = Entry("env rebase", name, run=run if batches else None, why=f"onto {onto}", facts=facts)
+        await _keep_base(connection, project, one, Base(two.id, theirs), what)
+    if batches:
+        await record_run(project, one.name, run, run_timestamp(datetime.now(UTC)))
     return tuple(known[a][0] for a in moved)
 
 
@@ -395,8 +405,14 @@ async def _commit(
     ]
     counts = [(one.asset, one.to_json(), one.seconds) for one in done]
     await runs.finish(connection, run, "done", counts)
-    entries = [entry for _, entry in batches]
-    await journal.append(connection, project.id, *entries, Entry("env promote", target.name, run=run, why=what))
+    await journal.append(connection, project.id, *(entry for _, entry in batches))
+
+
+async def _keep_base(connection: Any, project: Project, one: Environment, base: Base, entry: Entry) -> None:
+    """An environment starts from this point of another from now on; the journal says so, and from what it says it can be made again."""
+    await environments.keep_base(connection, one.id, base)
+    stated = await environments.stated(connection, base)
+    await journal.append(connection, project.id, replace(entry, facts={**stated, **entry.facts}))
 
 
 def _settled(

@@ -33,7 +33,7 @@ from assetcore.storage.formats import jsonable_fields
 from assetcore.storage.keys import artifact_name
 from assetcore.units import document_address
 
-__all__ = ["SUFFIXES", "Draft", "Keeper", "facts_of"]
+__all__ = ["SUFFIXES", "Draft", "Keeper", "facts_of", "record_run"]
 
 OWN_OBJECT_BYTES = 4 << 20
 """A larger document is an object of its own."""
@@ -188,11 +188,7 @@ class Keeper:
 
     async def record(self) -> None:
         """Keep in the bucket what Postgres says of the run, now that it has ended. A run that died has no record."""
-        project = self.project
-        async with project.engine.connect() as connection:
-            record = await records.of_run(connection, project.name, project.environment, self.run)
-        key = object_key(project.name, "main", self.stamp, "run", f"{records.NAME}-run-{self.run}.json.gz")
-        await project.bucket.write_own(key, await asyncio.to_thread(records.encode, record))
+        await record_run(self.project, self.project.environment, self.run, self.stamp)
 
     def key(self, asset: Asset[..., Any], artifact: str) -> Key:
         """The key of an artifact of this run."""
@@ -270,3 +266,11 @@ def _artifact_name(document: Document, address: bytes | None) -> str:
     stem = document.name.removesuffix(suffix) if suffix else document.name
     name = f"{stem}{suffix}" if address is None else f"{stem}-{address.hex()[:12]}{suffix}"
     return f"document-{name}" if artifact_name(name).startswith((MANIFEST, records.NAME)) else name
+
+
+async def record_run(project: Project, environment: str, run: str, stamp: str) -> None:
+    """Keep in the bucket what Postgres says of a run that has ended."""
+    async with project.engine.connect() as connection:
+        record = await records.of_run(connection, project.name, environment, run)
+    key = object_key(project.name, "main", stamp, "run", f"{records.NAME}-run-{run}.json.gz")
+    await project.bucket.write_own(key, await asyncio.to_thread(records.encode, record))

@@ -34,7 +34,7 @@ from assetcore.graph import Graph
 from assetcore.history import History, history
 from assetcore.journal import JournalCheck, Line
 from assetcore.lineage import commit as lineage
-from assetcore.lineage import costs, read, runs, spans
+from assetcore.lineage import costs, read, registry, runs, spans
 from assetcore.lineage.journal import Entry, append
 from assetcore.lineage.runs import RunInfo
 from assetcore.loading import find_root, package_of, project_names
@@ -197,6 +197,7 @@ class Session:
         if plan.lost and not verify and await look_again(project):
             choice, plan, found = await self._widened(chosen, upstream=upstream, rehash=False)
         self._check(plan, found, say)
+        await self._rename()
         if plan.up_to_date:
             return await self._nothing_to_do(plan, found, started)
         async with self._alone(say):
@@ -473,6 +474,21 @@ class Session:
         await self._note_settled(plan, found)
         results = tuple(AssetResult(a.asset, fresh=a.fresh) for a in plan.assets)
         return RunResult(None, None, "nothing to do", results, seconds=_since(started), checks=plan.checks)
+
+    async def _rename(self) -> None:
+        """Assets that the code renames go by their new names from the first time that it makes something."""
+        if not any(asset.options.renamed_from for asset in self.graph.assets.values()):
+            return
+        async with self.project.engine.begin() as connection:
+            renamed = await registry.rename(connection, self.project.asset_ids, self.graph)
+            entries = [
+                Entry("rename", self.environment, name, facts={"asset_id": i, "from": before})
+                for name, i, before in renamed
+            ]
+            if entries:
+                await append(connection, self.project.id, *entries)
+        if renamed:
+            await journal.flush(self.project)
 
     def _check(self, plan: Plan, found: Read, say: Say) -> None:
         """Refuse a plan that cannot be run, and say what was observed.

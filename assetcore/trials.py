@@ -148,9 +148,11 @@ async def accept(
     new = project.fingerprint(name).digest
     tried = {one.unit for one in trial.units} if trial is not None else set[str]()
     said: list[Acceptance] = []
+    sampled: dict[bytes, list[str]] = {}
     fresh = 0
     for old, units in stale.items():
         labels = tuple(label for _, label in units if label in tried)
+        sampled[old] = [unit.hex() for unit, label in units if label in tried]
         if (trial is not None and trial.agrees and labels) or why is not None:
             said.append(Acceptance(project.asset_ids[name], old, new, labels, why))
             fresh += len(units)
@@ -161,7 +163,10 @@ async def accept(
         entries = [
             Entry(
                 "accept", project.environment, name, why=one.why,
-                facts={"old": one.old.hex(), "new": one.new.hex(), "sampled": len(one.units)},
+                facts={
+                    "asset_id": one.asset, "old": one.old.hex(), "new": one.new.hex(), "sampled": len(one.units),
+                    "units": sampled[one.old],  # by address: no name of a document stands in the open
+                },
             )
             for one in kept
         ]  # fmt: skip

@@ -24,8 +24,9 @@ from typing import Any
 from assetcore.documents import Document
 from assetcore.embeddings import Embedding
 from assetcore.errors import NothingSelectedError, UsageError
-from assetcore.lineage import read
+from assetcore.lineage import journal, read
 from assetcore.lineage import vectors as index
+from assetcore.lineage.journal import Entry
 from assetcore.lineage.vectors import EXACT, Found, Generation, Row
 from assetcore.project import Project
 
@@ -196,6 +197,8 @@ async def activate(project: Project, asset: str, number: int) -> Generation:
                 f"{asset} has no complete generation {number}; there are: {known}.", hint="See: aipctl vectors ls"
             )
         await index.activate(connection, project.name, project.environment, found[number])
+        facts = {"generation": number, "model": found[number].model}
+        await journal.append(connection, project.id, Entry("vectors activate", project.environment, asset, facts=facts))
         after = await index.generations(connection, *names)
     return next(one for one in after if one.id == number)
 

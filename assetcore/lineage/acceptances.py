@@ -6,7 +6,6 @@ written down, with who said so, when, and by which units it was tried, or why it
 
 from __future__ import annotations
 
-import getpass
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -17,9 +16,13 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from assetcore.lineage import tables as t
+from assetcore.lineage.runs import actor
 from assetcore.staleness import Definition
 
-__all__ = ["Acceptance", "keep", "of_assets", "same_code", "with_accepted"]
+__all__ = ["FORGOTTEN", "Acceptance", "keep", "of_assets", "restore", "same_code", "with_accepted"]
+
+FORGOTTEN = "(forgotten)"
+"""What stands for a unit that was tried and whose name must not be known any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +46,13 @@ class Acceptance:
 
 async def keep(connection: AsyncConnection, acceptances: Sequence[Acceptance]) -> list[Acceptance]:
     """Write these down, with the one who says so and the time; what was accepted before stays as it was said then."""
-    try:
-        actor = getpass.getuser()
-    except (KeyError, OSError):
-        actor = "unknown"
-    now = datetime.now(UTC)
-    said = [replace(one, actor=actor, at=now) for one in acceptances]
+    said = [replace(one, actor=actor(), at=datetime.now(UTC)) for one in acceptances]
+    await restore(connection, said)
+    return said
+
+
+async def restore(connection: AsyncConnection, said: Sequence[Acceptance]) -> None:
+    """Write acceptances as they were once said."""
     rows = [
         {
             "asset_id": a.asset,
@@ -56,14 +60,13 @@ async def keep(connection: AsyncConnection, acceptances: Sequence[Acceptance]) -
             "new_code": a.new,
             "units": list(a.units),
             "why": a.why,
-            "actor": actor,
-            "at": now,
+            "actor": a.actor,
+            "at": a.at,
         }
         for a in said
     ]
     if rows:
         await connection.execute(insert(t.acceptance).values(rows).on_conflict_do_nothing())
-    return said
 
 
 async def of_assets(connection: AsyncConnection, assets: Collection[int]) -> dict[int, list[Acceptance]]:
@@ -75,8 +78,8 @@ async def of_assets(connection: AsyncConnection, assets: Collection[int]) -> dic
         .order_by(a.at)
     )
     found: dict[int, list[Acceptance]] = {}
-    for asset, old, new, units, why, actor, at in rows:
-        found.setdefault(asset, []).append(Acceptance(asset, old, new, tuple(units), why, actor, at))
+    for asset, old, new, units, why, who, at in rows:
+        found.setdefault(asset, []).append(Acceptance(asset, old, new, tuple(units), why, who, at))
     return found
 
 

@@ -24,7 +24,7 @@ from assetcore.lineage.read import columns, watermarks
 
 __all__ = [
     "Base", "Environment", "Pin", "borrow", "create", "drop", "every", "find", "hold", "keep_base", "last_runs", "made_with", "pins",
-    "registered", "take_standing", "units_at",
+    "registered", "stated", "take_standing", "units_at",
 ]  # fmt: skip
 
 DERIVED = (t.watermark, t.failure, t.check_standing)
@@ -119,8 +119,8 @@ async def pins(connection: AsyncConnection, environment: int) -> dict[int, Pin]:
     return {a: Pin(m.changed, *lent.get(a, Loan(environment, m.last))) for a, m in marks.items()}
 
 
-async def create(connection: AsyncConnection, project: int, name: str, source: Environment) -> Environment:
-    """A new environment in which everything is as it is in another. Raises UsageError where the name is taken."""
+async def create(connection: AsyncConnection, project: int, name: str, source: Environment) -> tuple[Environment, int]:
+    """A new environment in which everything is as it is in another, and the commit since which. Raises UsageError where there is one."""
     await hold(connection, project)
     e = t.environment
     if any(one.name == name for one in await every(connection, project)):
@@ -135,8 +135,8 @@ async def create(connection: AsyncConnection, project: int, name: str, source: E
         .returning(e.c.id, e.c.created_at)
     )  # fmt: skip
     identifier, created_at = row.one()
-    await borrow(connection, identifier, source.id, base.assets)
-    return Environment(identifier, name, base, created_at)
+    number = await borrow(connection, identifier, source.id, base.assets)
+    return Environment(identifier, name, base, created_at), number
 
 
 async def borrow(connection: AsyncConnection, environment: int, source: int, assets: Mapping[int, Pin]) -> int:
@@ -172,8 +172,8 @@ async def borrow(connection: AsyncConnection, environment: int, source: int, ass
     return number
 
 
-async def drop(connection: AsyncConnection, project: int, environment: Environment) -> None:
-    """Nothing is current in an environment any more; what it was stays known, and its bytes stay."""
+async def drop(connection: AsyncConnection, project: int, environment: Environment) -> int:
+    """Nothing is current in an environment any more; what it was stays known, and its bytes stay. Returns the commit since which."""
     await hold(connection, project)
     number = await allocate(connection) >> 20
     for table in (t.head, t.borrowed):
@@ -187,6 +187,7 @@ async def drop(connection: AsyncConnection, project: int, environment: Environme
     await connection.execute(
         sa.update(t.environment).where(t.environment.c.id == environment.id).values(base=sa.null(), created_at=None)
     )
+    return number
 
 
 async def keep_base(connection: AsyncConnection, environment: int, base: Base) -> None:
@@ -209,6 +210,15 @@ async def take_standing(connection: AsyncConnection, environment: int, source: i
             ),
         )
     )
+
+
+async def stated(connection: AsyncConnection, base: Base) -> dict[str, Any]:
+    """What an environment was created from, by names: so the journal keeps it, from which the database can be made again."""
+    e = t.environment.c
+    wanted = {base.environment, *(pin.lender for pin in base.assets.values())}
+    names = dict((await connection.execute(sa.select(e.id, e.name).where(e.id.in_(list(wanted))))).all())
+    pins = {str(asset): [pin.changed, names[pin.lender], pin.at] for asset, pin in base.assets.items()}
+    return {"from": names[base.environment], "pins": pins}
 
 
 async def registered(connection: AsyncConnection, project: int) -> dict[int, tuple[str, str]]:

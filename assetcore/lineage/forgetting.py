@@ -14,6 +14,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from assetcore.lineage import tables as t
+from assetcore.lineage.acceptances import FORGOTTEN
 from assetcore.lineage.read import among
 from assetcore.storage import Key
 
@@ -166,9 +167,7 @@ async def erase(
         f = t.failure.c
         await connection.execute(sa.delete(t.failure).where(f.asset_id == asset, among(f.unit, units, BYTEA)))
         tried, labels = t.acceptance.c.units, sa.cast(found.labels[asset], ARRAY(sa.Text))
-        without = tried.op("-", return_type=JSONB())(labels).op("||", return_type=JSONB())(
-            sa.cast(["(forgotten)"], JSONB)
-        )
+        without = tried.op("-", return_type=JSONB())(labels).op("||", return_type=JSONB())(sa.cast([FORGOTTEN], JSONB))
         named = sa.and_(t.acceptance.c.asset_id == asset, tried.has_any(labels))
         await connection.execute(sa.update(t.acceptance).where(named).values(units=without))
     o = t.observation.c

@@ -6,7 +6,7 @@ manifests name, so that what was written before the loss and what is written aft
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -16,9 +16,11 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from assetcore.lineage import journal
+from assetcore.lineage import acceptances, journal
 from assetcore.lineage import tables as t
+from assetcore.lineage.acceptances import FORGOTTEN, Acceptance
 from assetcore.lineage.commit import copy
+from assetcore.lineage.environments import Base, Pin
 from assetcore.lineage.journal import Entry, Row
 from assetcore.lineage.read import columns
 from assetcore.lineage.replay import SOURCE, Catalog, as_stated
@@ -26,7 +28,7 @@ from assetcore.lineage.replay import SOURCE, Catalog, as_stated
 __all__ = ["Difference", "commits", "compare", "is_empty", "known_runs", "rebuild"]
 
 REBUILT = (
-    t.journal, t.journal_batch, t.subject_key, t.borrowed,
+    t.journal, t.journal_batch, t.subject_key, t.borrowed, t.acceptance,
     t.damage, t.verified, t.repeat,
     t.check_standing, t.check_result, t.check_version, t.observation, t.watermark, t.failure, t.head, t.collected, t.edge, t.spent,
     t.excerpt, t.document, t.materialization, t.object_, t.commit, t.run_asset, t.run, t.part, t.definition, t.asset, t.environment,
@@ -94,6 +96,7 @@ async def rebuild(connection: AsyncConnection, told: Catalog) -> dict[str, int]:
         t.failure,
         t.watermark,
         t.observation,
+        t.borrowed,
     ):
         await copy(connection, table, frames[table.name].iter_rows())
     await _continue_numbers(connection, told)
@@ -109,13 +112,24 @@ async def _write_names(connection: AsyncConnection, told: Catalog) -> tuple[dict
     await _insert(connection, t.project, [{"id": number, "name": name} for name, number in projects.items()])
     await _insert(
         connection, t.environment,
-        [{"id": number, "project_id": projects[project], "name": name} for (project, name), number in environments.items()],
+        [{"id": number, "project_id": projects[project], "name": name, **_created(told, (project, name), environments)}
+         for (project, name), number in environments.items()],
     )  # fmt: skip
     await _insert(
         connection, t.asset,
-        [{"id": i, "project_id": projects[project], **facts} for i, (project, facts) in told.assets.items()],
+        [{"id": i, "project_id": projects[project], "former": [], **facts} for i, (project, facts) in told.assets.items()],
     )  # fmt: skip
     return projects, environments
+
+
+def _created(told: Catalog, place: tuple[str, str], environments: Mapping[tuple[str, str], int]) -> dict[str, Any]:
+    """When an environment was created, and from what."""
+    view = told.views.views.get(place)
+    if view is None:
+        return {"base": None, "created_at": None}
+    there = {name: number for (project, name), number in environments.items() if project == place[0]}
+    pins = {asset: Pin(changed, there[lender], at) for asset, (changed, lender, at) in view.pins.items()}
+    return {"base": Base(there[view.base], pins).to_json(), "created_at": view.created_at}
 
 
 async def _write_runs(
@@ -181,12 +195,16 @@ def _with_identifiers(
         "head": ("environment_id", "asset", "unit", "materialization", "since", "until"),
         "collected": ("materialization", "parameter", "asset", "environment_id", "commit"),
         "materialization": ("id", "asset", "definition_id", "unit", "label", "parent", "inputs", "documents", "run", "seconds", "at"),
+        "borrowed": ("environment_id", "asset", "lender_id", "at", "since", "until"),
         "failure": ("environment_id", "asset", "unit", "label", "definition_id", "inputs", "error", "traceback", "run", "at"),
         "watermark": ("environment_id", "asset", "changed", "last", "settled", "units", "documents", "at"),
     }  # fmt: skip
     for name, frame in told.tables.items():
         if "environment" in frame.columns:
             frame = frame.join(places, on=["project", "environment"], how="left")
+        if "lender" in frame.columns:
+            lenders = places.select("project", lender="environment", lender_id="environment_id")
+            frame = frame.join(lenders, on=["project", "lender"], how="left")
         if "definition" in frame.columns:
             frame = frame.join(made_with, on=["asset", "definition"], how="left").with_columns(
                 pl.col("definition_id").fill_null(0)
@@ -221,10 +239,25 @@ async def _continue_journals(connection: AsyncConnection, told: Catalog, project
     for project, identifier in projects.items():
         rows = [Row.from_json(row) for row in told.journal.get(project, ())]
         await journal.restore(connection, identifier, rows)
+        await acceptances.restore(connection, _accepted(told, project))
         known = {row.commit for row in rows}
         numbers = [n for n in commits.filter(pl.col("project") == project)["number"] if n not in known]
         facts = {"commits": len(commits), "missing": len(told.missing), "untold": numbers}
         await journal.append(connection, identifier, Entry("rebuild", facts=facts))
+
+
+def _accepted(told: Catalog, project: str) -> list[Acceptance]:
+    """What was accepted, as the journal tells it; the units that were tried by their labels, where they are not forgotten."""
+    rows = [row for row in told.journal.get(project, ()) if row["what"] == "accept" and "units" in row["facts"]]
+    made = told.tables["materialization"].filter(pl.col("asset").is_in([row["facts"]["asset_id"] for row in rows]))
+    labels = {(asset, unit): label for asset, unit, label in made.select("asset", "unit", "label").iter_rows()}
+    found: list[Acceptance] = []
+    for row in rows:
+        facts = row["facts"]
+        units = tuple(labels.get((facts["asset_id"], bytes.fromhex(unit)), FORGOTTEN) for unit in facts["units"])
+        old, new, at = bytes.fromhex(facts["old"]), bytes.fromhex(facts["new"]), datetime.fromisoformat(row["at"])
+        found.append(Acceptance(facts["asset_id"], old, new, units, row["why"], row["actor"], at))
+    return found
 
 
 async def _insert(connection: AsyncConnection, table: sa.Table, rows: list[dict[str, Any]]) -> None:
@@ -235,11 +268,8 @@ async def _insert(connection: AsyncConnection, table: sa.Table, rows: list[dict[
 async def compare(connection: AsyncConnection, told: Catalog) -> list[Difference]:
     """Each table of Postgres beside what the bucket tells. Not what may be lost: failures, looks at sources, what was found settled."""
     found: list[Difference] = []
-    borrowers = await _borrowers(connection)
     for name, statement in _statements().items():
         here = told.tables[name]
-        if name == "collected" and borrowers.height:  # which of two environments that say the same, no manifest tells
-            statement = statement.with_only_columns(*(c for c in statement.selected_columns if c.key != "environment"))
         shape = {column: here.schema[column] for column in map(str, statement.selected_columns.keys())}
         if name == "object":  # those that were replaced go when they are old enough
             here = here.filter(pl.col("retired").is_null())
@@ -247,21 +277,13 @@ async def compare(connection: AsyncConnection, told: Catalog) -> list[Difference
             here = here.with_columns(pl.col("documents").cast(pl.List(pl.String)).list.join(","))
             shape["documents"] = pl.String()
         there = await columns(connection, statement, shape)
-        if name == "head":
-            here, there = (rows.join(borrowers, on=borrowers.columns, how="anti") for rows in (here, there))
         found.append(_difference(name, here.select(list(shape)), there))
-    found.append(await _small_difference(connection, told))
-    return found
-
-
-async def _borrowers(connection: AsyncConnection) -> pl.DataFrame:
-    """The environments that were created from others: what they took over of those is told by no manifest, and can be taken again."""
-    rows = await connection.execute(
-        sa.select(t.project.c.name, t.environment.c.name)
-        .join_from(t.environment, t.project, t.project.c.id == t.environment.c.project_id)
-        .where(t.environment.c.id.in_(sa.select(t.borrowed.c.environment_id)))
-    )
-    return pl.DataFrame([tuple(row) for row in rows], {"project": pl.String, "environment": pl.String}, orient="row")
+    return [
+        *found,
+        await _definitions(connection, told),
+        await _environments(connection, told),
+        await _acceptances(connection, told),
+    ]
 
 
 def _difference(table: str, told: pl.DataFrame, found: pl.DataFrame) -> Difference:
@@ -292,6 +314,7 @@ def _statements() -> dict[str, sa.Select[*tuple[Any, ...]]]:
             t.commit,
         )
     )
+    b, lender = t.borrowed.c, t.environment.alias("lender")
     project, environment = t.project.c.name.label("project"), t.environment.c.name.label("environment")
 
     def placed(table: sa.Table) -> sa.Join:
@@ -325,19 +348,54 @@ def _statements() -> dict[str, sa.Select[*tuple[Any, ...]]]:
             project, environment, h.asset_id.label("asset"), h.unit, h.materialization_id.label("materialization"),
             h.since_commit.label("since"), h.until_commit.label("until"),
         ).select_from(placed(t.head)),
+        "borrowed": sa.select(
+            project, environment, b.asset_id.label("asset"), lender.c.name.label("lender"), b.at_commit.label("at"),
+            b.since_commit.label("since"), b.until_commit.label("until"),
+        ).select_from(placed(t.borrowed).join(lender, lender.c.id == b.lender_id)),
         "commit": sa.select(
             k.id.label("number"), project, environment, k.asset_id.label("asset"), k.run_id.label("run"), k.manifest,
         ).select_from(placed(t.commit)),
     }  # fmt: skip
 
 
-async def _small_difference(connection: AsyncConnection, told: Catalog) -> Difference:
+async def _definitions(connection: AsyncConnection, told: Catalog) -> Difference:
     """Definitions and the sources of code, by their digests."""
     parts = set((await connection.execute(sa.select(t.part.c.digest))).scalars())
     rows = await connection.execute(sa.select(t.definition.c.asset_id, t.definition.c.facts))
     found = {("definition", asset, as_stated(facts).digest) for asset, facts in rows} | {("part", 0, d) for d in parts}
     here = {("definition", asset, digest) for asset, digest in told.definitions} | {("part", 0, d) for d in told.parts}
+    return _small("definition", here, found)
+
+
+async def _environments(connection: AsyncConnection, told: Catalog) -> Difference:
+    """What environments were created from, by names."""
+    e = t.environment.c
+    rows = list(
+        await connection.execute(sa.select(e.id, t.project.c.name, e.name, e.base).join_from(t.environment, t.project))
+    )
+    names = {identifier: name for identifier, _, name, _ in rows}
+    found = {
+        (project, name, names[base.environment], asset, pin.changed, names[pin.lender], pin.at)
+        for _, project, name, facts in rows if facts for base in [Base.from_json(facts)] for asset, pin in base.assets.items()
+    }  # fmt: skip
+    views = told.views.views.items()
+    return _small(
+        "environment", {(*place, v.base, asset, *pin) for place, v in views for asset, pin in v.pins.items()}, found
+    )
+
+
+async def _acceptances(connection: AsyncConnection, told: Catalog) -> Difference:
+    """What was accepted, by whom and why."""
+    here = {(a.asset, a.old.hex(), a.new.hex(), a.actor, a.why) for p in told.journal for a in _accepted(told, p)}
+    a = t.acceptance.c
+    rows = await connection.execute(sa.select(a.asset_id, a.old_code, a.new_code, a.actor, a.why))
+    return _small(
+        "acceptance", here, {(asset, old.hex(), new.hex(), actor, why) for asset, old, new, actor, why in rows}
+    )
+
+
+def _small(table: str, here: Set[tuple[Any, ...]], found: Set[tuple[Any, ...]]) -> Difference:
     only_told, only_found = here - found, found - here
     example = next(iter([*only_told, *only_found]), None)
-    text = None if example is None else f"{example[0]} {example[2].hex()}"
-    return Difference("definition", len(here), len(only_told), len(only_found), text)
+    text = None if example is None else " ".join(str(v.hex() if isinstance(v, bytes) else v) for v in example)
+    return Difference(table, len(here), len(only_told), len(only_found), text)

@@ -1,6 +1,14 @@
-"""Registry: which identifiers do a project, an environment and its assets have?"""
+"""Registry: which identifiers do a project, an environment and its assets have?
+
+An asset keeps its identifier under every name that it had. Opening a project renames nothing: what is declared under a new name
+(`renamed_from`) is found under the old one, and the row takes the new name when that code makes something. From then on code that still
+has the old name, on another branch or in another environment, finds the asset by that.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
@@ -9,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from assetcore.graph import Graph
 from assetcore.lineage import tables as t
 
-__all__ = ["register"]
+__all__ = ["register", "rename"]
 
 
 async def register(engine: AsyncEngine, graph: Graph, environment: str) -> tuple[int, int, dict[str, int]]:
@@ -26,25 +34,64 @@ async def register(engine: AsyncEngine, graph: Graph, environment: str) -> tuple
         if environment_id is None:
             await connection.execute(insert(e).values(project_id=identifier, name=environment).on_conflict_do_nothing())
             environment_id = (await connection.execute(find)).scalar_one()
-        known = {
-            n: i for i, n in await connection.execute(sa.select(a.c.id, a.c.name).where(a.c.project_id == identifier))
-        }
-        new = []
-        for name, asset in graph.assets.items():
-            before = asset.options.renamed_from
-            if before in known and before not in graph.assets and await _is_unused(connection, known.get(name)):
-                if name in known:  # registered by a look at the project before `renamed_from` was written
-                    spare = f"{name}~{known[name]}"
-                    await connection.execute(sa.update(a).where(a.c.id == known[name]).values(name=spare))
-                await connection.execute(sa.update(a).where(a.c.id == known[before]).values(name=name))
-                known[name] = known.pop(before)
-            elif name not in known:
-                new.append({"project_id": identifier, "name": name, "kind": asset.kind, "flow": asset.group})
+        found = await _named(connection, identifier, graph)
+        new = [
+            {"project_id": identifier, "name": name, "kind": asset.kind, "flow": asset.group}
+            for name, asset in graph.assets.items()
+            if name not in found
+        ]
         if new:
             await connection.execute(insert(a).values(new).on_conflict_do_nothing())
-            rows = await connection.execute(sa.select(a.c.id, a.c.name).where(a.c.project_id == identifier))
-            known = {n: i for i, n in rows}
-    return int(identifier), int(environment_id), {n: known[n] for n in graph.assets}
+            rows = await connection.execute(
+                sa.select(a.c.name, a.c.id).where(a.c.project_id == identifier, a.c.name.in_([n["name"] for n in new]))
+            )
+            found |= dict(rows.all())
+    return int(identifier), int(environment_id), {n: found[n] for n in graph.assets}
+
+
+async def _named(connection: AsyncConnection, project: int, graph: Graph) -> dict[str, int]:
+    """The declared assets that are there: by their names, by the names that they are renamed from, and by names that they had."""
+    a = t.asset.c
+    known: dict[str, int] = {}
+    former: dict[str, tuple[int, str]] = {}
+    rows = await connection.execute(sa.select(a.id, a.name, a.former).where(a.project_id == project).order_by(a.id))
+    for identifier, name, names in rows:
+        known[name] = identifier
+        former |= dict.fromkeys(names, (identifier, name))
+    found: dict[str, int] = {}
+    for name, asset in graph.assets.items():
+        before = asset.options.renamed_from
+        origin = known.get(before) if before is not None and before not in graph.assets else None
+        if origin is not None and await _is_unused(connection, known.get(name)):
+            found[name] = origin
+        elif name in known:
+            found[name] = known[name]
+        elif name in former and former[name][1] not in graph.assets:
+            found[name] = former[name][0]
+    return found
+
+
+async def rename(connection: AsyncConnection, asset_ids: Mapping[str, int], graph: Graph) -> list[tuple[str, int, str]]:
+    """Have the assets that this code renames go by their new names from now on; returns new name, identifier and old name of each."""
+    a = t.asset
+    meant = {asset_ids[n]: n for n, asset in graph.assets.items() if asset.options.renamed_from is not None}
+    if not meant:
+        return []
+    rows = await connection.execute(
+        sa.select(a.c.id, a.c.project_id, a.c.name, a.c.former).where(a.c.id.in_(list(meant)))
+    )
+    done: list[tuple[str, int, str]] = []
+    for identifier, project, before, former in rows.all():
+        name = meant[identifier]
+        if before == name or graph.assets[name].options.renamed_from != before:
+            continue
+        # A row of that name is of a look at the project before `renamed_from` was written: nothing was ever made of it.
+        spare: Any = sa.func.concat(a.c.name, "~", a.c.id)
+        await connection.execute(sa.update(a).where(a.c.project_id == project, a.c.name == name).values(name=spare))
+        names = [one for one in former if one != name] + [before]
+        await connection.execute(sa.update(a).where(a.c.id == identifier).values(name=name, former=names))
+        done.append((name, identifier, before))
+    return done
 
 
 async def _is_unused(connection: AsyncConnection, asset: int | None) -> bool:

@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from assetcore.lineage import views
 from assetcore.lineage.manifest import objects_of
+from assetcore.lineage.views import Views
 from assetcore.staleness import Component, Definition
 from assetcore.storage import Key, parse_key
 from assetcore.storage.arrow import pa as arrow
@@ -43,6 +45,7 @@ TABLES = {
     "watermark": ("project", "environment", "asset", "changed", "last", "units", "documents", "at"),
     "damage": ("id", "asset", "cause", "detail", "at"),
     "observation": ("asset", "name", "size", "mtime_ns", "inode", "media_type", "sha256", "field_digests", "identity", "validator"),
+    "borrowed": ("project", "environment", "asset", "lender", "at", "since", "until"),
     "commit": ("number", "project", "environment", "asset", "run", "manifest", "at"),
 }  # fmt: skip
 """The columns of what is told of each table, besides the small ones; environments go by name, definitions by digest."""
@@ -90,6 +93,7 @@ class Catalog:
     missing: Sequence[int]
     undone: Sequence[int]
     left_out: int
+    views: Views
     journal: Mapping[str, Sequence[Mapping[str, Any]]]
     keys: Mapping[tuple[str, bytes], bytes]
 
@@ -112,7 +116,8 @@ def replay(
     identifiers = _identify(ordered)
     commits = _commits(ordered, identifiers)
     rows = _rows(ordered).join(commits, left_on="commit", right_on="number", how="left")
-    undone = _undone(rows, damaged)
+    journals, keys = _journal(records)
+    undone = _undone(rows, damaged, views.views(journals, commits).drops)
     rows, commits = rows.filter(~pl.col("commit").is_in(undone)), commits.filter(~pl.col("number").is_in(undone))
     done = [m for m in ordered if m.number not in undone]
 
@@ -122,13 +127,14 @@ def replay(
     lost = listed.explode("document").join(documents, left_on="document", right_on="id", how="anti")
     made = made.join(lost, on="materialization", how="anti")
     edges = _members(made, "edges", "materialization").unique(maintain_order=True)
+    told = views.views(journals, commits)
     collected = _members(made, "collected", "materialization", "project", "environment")
-    heads = _heads(rows)
+    collected = views.lender_of(collected, told.loans, pl.col("materialization") // (1 << 20))
+    heads = views.heads(rows, told)
     hanging = heads.join(made, on="materialization", how="anti")
     heads = heads.join(made, on="materialization", how="semi")
     named = pl.concat([lost["document"], edges["document"], hanging["materialization"], rows["was"].drop_nulls()])
     missing = {*(named // (1 << 20)).unique(), *collected["commit"].unique()} - {*commits["number"], *undone, 0}
-    records = list(records)
     compactions = sorted((r["compaction"] for r in records if "compaction" in r), key=lambda c: c["number"])
     about = {r["compaction"]["number"]: r for r in records if "compaction" in r}
     documents, objects = _moved(documents, compactions), _compacted(_objects(done, identifiers), compactions)
@@ -136,14 +142,17 @@ def replay(
     tables = {
         "damage": _let_go(documents, compactions), "object": objects, "document": documents,
         "materialization": made.rename({"materialization": "id"}),
-        "edge": edges, "collected": collected, "spent": _spent(done), "excerpt": _excerpts(done), "head": heads, "failure": _failures(rows),
-        "watermark": _watermarks(commits, heads, made), "observation": _observations(heads, made, documents), "commit": commits,
+        "edge": edges, "collected": collected, "spent": _spent(done), "excerpt": _excerpts(done), "head": heads,
+        "failure": _failures(views.without_dropped(rows, told.drops, "commit")),
+        "watermark": views.watermarks(commits, heads, made, told), "borrowed": told.loans,
+        "observation": _observations(heads, made, documents), "commit": commits,
     }  # fmt: skip
     definitions, parts, runs = _small(done, identifiers, records)
     return Catalog(
         {name: tables[name].select(columns) for name, columns in TABLES.items()},
-        tuple(dict.fromkeys((m.header["project"], m.header["environment"]) for m in done)), _names(done, identifiers), definitions, parts,
-        runs, sorted(missing), sorted(undone), lost["materialization"].n_unique() + hanging.height, *_journal(records),
+        tuple(dict.fromkeys([*((m.header["project"], m.header["environment"]) for m in done), *told.views])),
+        _renamed(_names(done, identifiers), journals), definitions, parts, runs, sorted(missing), sorted(undone),
+        lost["materialization"].n_unique() + hanging.height, told, journals, keys,
     )  # fmt: skip
 
 
@@ -178,6 +187,19 @@ def _names(manifests: Sequence[Manifest], identifiers: Mapping[int, int]) -> dic
     return found
 
 
+def _renamed(
+    assets: dict[int, tuple[str, dict[str, Any]]], journals: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> dict[int, tuple[str, dict[str, Any]]]:
+    """The assets, with the names that they had: the journal tells of each that was renamed."""
+    for row in (row for rows in journals.values() for row in rows if row["what"] == "rename"):
+        if (facts := assets.get(row["facts"]["asset_id"])) is not None:
+            facts[1]["name"] = row["asset"]
+            facts[1]["former"] = [name for name in facts[1].get("former", ()) if name != row["asset"]] + [
+                row["facts"]["from"]
+            ]
+    return assets
+
+
 def _commits(manifests: Sequence[Manifest], identifiers: Mapping[int, int]) -> pl.DataFrame:
     """A row a commit. `tells` says whether its manifest tells what it started from."""
     rows = [
@@ -199,19 +221,26 @@ def _rows(manifests: Sequence[Manifest]) -> pl.DataFrame:
     return pl.DataFrame(pl.from_arrow(arrow.concat_tables(tables)))
 
 
-def _undone(rows: pl.DataFrame, damaged: Collection[int]) -> set[int]:
+def _undone(rows: pl.DataFrame, damaged: Collection[int], drops: pl.DataFrame) -> set[int]:
     """The commits that never came about: what came after them on a unit started from what was there before them.
 
-    Where a manifest between the two cannot be read, that may have been its doing, and nothing is said.
+    An environment that was dropped starts from something else afterwards. Where a manifest between the two cannot be read, that may have
+    been its doing, and nothing is said.
     """
     became = pl.when(pl.col("event") != "removed").then("materialization").alias("became")
     events = rows.filter(pl.col("event").is_in(["made", "reused", "removed"])).select(
         *UNIT, "commit", "was", "tells", became
     )
-    events = events.sort(*UNIT, "commit")
+    times = events.select("project", "environment", "commit").unique().join(drops, on=["project", "environment"])
+    times = (
+        times.filter(pl.col("dropped") < pl.col("commit"))
+        .group_by("project", "environment", "commit")
+        .agg(times=pl.len())
+    )
+    events = events.join(times, on=["project", "environment", "commit"], how="left").sort(*UNIT, "commit")
     undone: set[int] = set()
     while True:
-        before = events.with_columns(pl.col("commit", "became").shift(1).over(UNIT).name.prefix("before_"))
+        before = events.with_columns(pl.col("commit", "became").shift(1).over(*UNIT, "times").name.prefix("before_"))
         older = pl.col("was").is_null() | (pl.col("was") // (1 << 20) < pl.col("before_commit"))
         differs = pl.col("was").ne_missing(pl.col("before_became"))
         suspect = before.filter(pl.col("tells") & pl.col("before_commit").is_not_null() & differs & older)
@@ -228,13 +257,6 @@ def _members(rows: pl.DataFrame, column: str, *beside: str) -> pl.DataFrame:
     return rows.select(*beside, column).filter(pl.col(column).list.len() > 0).explode(column).unnest(column)
 
 
-def _heads(rows: pl.DataFrame) -> pl.DataFrame:
-    """Which materialization each unit was, from one commit until another."""
-    events = rows.filter(pl.col("event").is_in(["made", "reused", "removed"])).sort(*UNIT, "commit")
-    events = events.with_columns(since="commit", until=pl.col("commit").shift(-1).over(UNIT))
-    return events.filter(pl.col("event") != "removed").select(*UNIT, "materialization", "since", "until")
-
-
 def _failures(rows: pl.DataFrame) -> pl.DataFrame:
     """The units whose last attempt failed: nothing became of them since."""
     failed = rows.filter(pl.col("event") == "failed").sort("commit").unique(UNIT, keep="last", maintain_order=True)
@@ -245,20 +267,6 @@ def _failures(rows: pl.DataFrame) -> pl.DataFrame:
     )
     failed = failed.join(later, on=UNIT, how="left")
     return failed.filter(pl.col("mended").is_null() | (pl.col("mended") < pl.col("commit")))
-
-
-def _watermarks(commits: pl.DataFrame, heads: pl.DataFrame, made: pl.DataFrame) -> pl.DataFrame:
-    """When each asset last changed, and how much there is of it."""
-    asset = UNIT[:3]
-    counts = made.select("materialization", documents=pl.col("documents").list.len())
-    current = heads.filter(pl.col("until").is_null()).join(counts, on="materialization")
-    units = current.group_by(asset).agg(units=pl.len(), documents=pl.col("documents").sum())
-    marks = commits.group_by(asset).agg(
-        changed=pl.col("number").filter(pl.col("changes")).max().fill_null(0),
-        last=pl.col("number").max(),
-        at=pl.col("at").max(),
-    )
-    return marks.join(units, on=asset, how="left").with_columns(pl.col("units", "documents").fill_null(0))
 
 
 def _observations(heads: pl.DataFrame, made: pl.DataFrame, documents: pl.DataFrame) -> pl.DataFrame:

@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from assetcore.catalog import rebuild_catalog, verify_catalog
-from assetcore.errors import UsageError
+from assetcore.errors import PromotionError, UsageError
 from assetcore.lineage import read, rebuild, schema
 from assetcore.lineage import tables as t
 from assetcore.lineage.replay import TABLES
@@ -184,3 +184,75 @@ async def test_a_manifest_whose_commit_never_came_about_is_passed_over(world: Wo
     after = await everything(world.settings)
     assert {n: after[n] for n in ("head", "edge", "document")} == {n: before[n] for n in ("head", "edge", "document")}
     await engine.dispose()
+
+
+async def borrowing(settings: Settings) -> dict[str, Any]:
+    """All rows that tell what environments are, of what they borrow, and what was accepted."""
+    engine = schema.connect(str(settings.database_url))
+    found: dict[str, Any] = {}
+    a, w = t.acceptance.c, t.watermark.c
+    async with engine.connect() as connection:
+        for name, statement in {
+            "borrowed": sa.select(t.borrowed),
+            "base": sa.select(t.environment.c.name, t.environment.c.base),
+            "accepted": sa.select(a.asset_id, a.old_code, a.new_code, a.units, a.why, a.actor),
+            "watermark": sa.select(w.environment_id, w.asset_id, w.changed_commit, w.last_commit),
+            "asset": sa.select(t.asset.c.id, t.asset.c.name, t.asset.c.former),
+        }.items():
+            found[name] = sorted(repr(tuple(row)) for row in await connection.execute(statement))
+    await engine.dispose()
+    return found
+
+
+async def test_environments_and_what_was_accepted_come_back(world: World) -> None:
+    """What was borrowed, taken over, dropped, rebased and promoted is what it was, now and then; what was accepted counts; all of it
+    is compared."""
+    at = {name: World(world.settings.using("test", environment=name)) for name in ("pr", "other")}
+    loud = CODE.replace("text=w,", "text=w.upper(),")
+    async with world.open() as session:
+        await session.create_environment("pr")
+    world.code(loud)
+    await at["pr"].materialize("chunks")  # its own chunks, prod's topics and report
+    async with at["pr"].open() as session:
+        await session.create_environment("other", "pr")
+    world.code(CODE)
+    world.document("d.txt", "mended")
+    await world.materialize()
+    world.code(loud)
+    async with world.open() as session:
+        with pytest.raises(PromotionError, match="stale by that"):
+            await session.promote("pr", "prod", rebase=True)
+    await at["pr"].materialize()
+    async with world.open() as session:
+        await session.promote("pr", "prod")
+        await session.drop_environment("pr")
+        await session.create_environment("pr", "other")
+    await at["pr"].materialize("chunks", force=True)
+    renamed = CODE.replace("text=w,", "text=str(w).upper(),").replace("async def report", "async def summary")
+    world.code(renamed.replace("@asset\nasync def summary", '@asset(renamed_from="report")\nasync def summary'))
+    async with world.open() as session:
+        assert (await session.accept("chunks", 2)).fresh == 3
+    await world.materialize()
+    compared = await verify_catalog(world.settings, say=quiet)
+    assert compared.same, compared.to_json()
+    before, lent = await everything(world.settings), await borrowing(world.settings)
+    plans = {name: await one.plan() for name, one in [("prod", world), *at.items()]}
+    async with at["pr"].open() as session:
+        listed = await session.environments()
+
+    await emptied(world.settings)
+    assert not (await verify_catalog(world.settings, say=quiet)).same
+    result = await rebuild_catalog(world.settings, replace=False, automatic_schema=False, say=quiet)
+    assert result.whole, result.to_json()
+    compared = await verify_catalog(world.settings, say=quiet)
+    assert compared.same, compared.to_json()
+    after = await everything(world.settings)
+    assert {k: v for k, v in after.items() if k != "failure"} == {k: v for k, v in before.items() if k != "failure"}
+    assert await borrowing(world.settings) == lent
+    assert {name: await one.plan() for name, one in [("prod", world), *at.items()]} == plans
+    async with at["pr"].open() as session:
+        again = await session.environments()
+    leave = ("created_at", "made_at", "units", "documents")
+    assert [{k: v for k, v in e.items() if k not in leave} for e in again] == [
+        {k: v for k, v in e.items() if k not in leave} for e in listed
+    ]

@@ -76,6 +76,9 @@ async def test_packs_that_are_mostly_superseded_are_put_together(world: World) -
     async with world.open() as session:
         assert not (await session.verify()).findings
         assert not (await gc(world)).objects
+        told = [(line.row.what, line.row.facts) for line in await session.journal()]
+        assert [facts["packs"] for what, facts in told if what == "compact"] == [1, 1, 1]
+        assert [next(iter(facts)) for what, facts in told if what == "gc"] == ["let_go", "objects"]
 
 
 async def test_what_was_let_go_is_made_anew_and_says_so_when_it_is_read(world: World) -> None:

@@ -7,7 +7,7 @@ import json
 import pytest
 import sqlalchemy as sa
 
-from assetcore.catalog import verify_catalog
+from assetcore.catalog import rebuild_catalog, verify_catalog
 from assetcore.errors import NothingSelectedError, PromotionError, UsageError
 from assetcore.lineage import schema
 from assetcore.lineage import tables as t
@@ -240,3 +240,39 @@ async def test_the_verbs_tell_it(world: World, variables: dict[str, str]) -> Non
     assert aipctl("runs").code == 0
     assert json.loads(aipctl("env", "drop", "pr", "--json").out) == {"environment": "pr"}
     assert aipctl("env", "diff", "pr", "prod").code == 4
+
+
+async def test_a_rename_on_a_branch_leaves_other_environments_what_they_have(world: World) -> None:
+    """Code with the new name and code with the old one mean the same asset, whichever runs, in whatever order; no unit is made for it."""
+    old = CODE.replace("{how}", "")
+    plain = old.replace("chunks(topic", "pieces(topic").replace("collect(chunks", "collect(pieces")
+    new = plain.replace("@asset\n    async def pieces", '@asset(renamed_from="chunks")\n    async def pieces')
+    async with world.open() as session:
+        await session.create_environment("pr")
+    pr = at(world, "pr")
+    world.code(new)
+    assert await pr.plan() == {}
+    async with pr.open() as session:
+        assert "rename" not in {line.row.what for line in await session.journal()}
+    world.code(old)
+    assert await world.plan() == {}
+    world.code(new)
+    assert await pr.made() == {}
+    async with pr.open() as session:
+        [line] = [line for line in await session.journal() if line.row.what == "rename"]
+        assert (line.row.environment, line.row.asset, line.row.facts["from"]) == ("pr", "pieces", "chunks")
+    world.code(plain)  # the rename was made, and need not be said any more
+    assert await pr.plan() == {}
+    world.code(old)
+    assert await world.plan() == {}
+    world.document("a.txt", "a changed")
+    assert await world.made() == {"chunks": {"made": 1}, "report": {"made": 1}}
+    world.code(new)
+    assert await pr.made() == {"pieces": {"reused": 1}, "report": {"reused": 1}}
+    async with pr.open() as session:
+        assert len((await session.lineage("topics[a.txt]", "down")).nodes) == 3
+    await rebuild_catalog(world.settings, replace=True, automatic_schema=False, say=lambda _: None)
+    world.code(plain)
+    assert await pr.plan() == {}
+    world.code(old)
+    assert await world.plan() == {}
