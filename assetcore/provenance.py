@@ -40,21 +40,36 @@ def run_event(
     """One event of OpenLineage: `START`, `COMPLETE` or `FAIL` of an asset in a run. Columns are not told: lineage is by document."""
     producer = f"urn:assetcore:{version('assetcore')}"
 
-    def facet(name: str, **facts: Any) -> dict[str, Any]:
-        return {"_producer": producer, "_schemaURL": f"{OPENLINEAGE}/facets/1-0-1/{name}.json", **facts}
+    def facet(name: str, version: str = "1-0-1", **facts: Any) -> dict[str, Any]:
+        return {
+            "_producer": producer,
+            "_schemaURL": f"{OPENLINEAGE}/facets/{version}/{name}.json#/$defs/{name}",
+            **facts,
+        }
+
+    def declared(one: AnyAsset, of: str) -> dict[str, Any]:
+        """What an asset says of itself, as facets of a `Dataset` or a `Job`. The standard has no facets for kinds and sensitivity: tags."""
+        facets: dict[str, Any] = {}
+        if one.options.description:
+            facets["documentation"] = facet(f"Documentation{of}Facet", description=one.options.description)
+        if one.options.owner:
+            facets["ownership"] = facet(f"Ownership{of}Facet", owners=[{"name": one.options.owner}])
+        told = [(tag, "true") for tag in one.options.tags] + [("kind", kind) for kind in one.options.kinds]
+        if sensitivity := project.graph.sensitivity[one.name]:
+            told.append(("sensitivity", sensitivity))
+        if told:
+            tags = [{"key": key, "value": value, "source": "ASSETCORE"} for key, value in told]
+            facets["tags"] = facet(f"Tags{of}Facet", "2-0-3", tags=tags)
+        return facets
 
     def dataset(one: AnyAsset) -> dict[str, Any]:
         fields = [
             {"name": n, "type": str(t)} for n, t in (("name", "string"), ("media_type", "string"), ("content", "bytes"))
         ]
-        facets = {"schema": facet("SchemaDatasetFacet", fields=fields)}
-        if one.options.description:
-            facets["documentation"] = facet("DocumentationDatasetFacet", description=one.options.description)
+        facets = {"schema": facet("SchemaDatasetFacet", fields=fields), **declared(one, "Dataset")}
         return {"namespace": project.name, "name": f"{project.environment}/{one.name}", "facets": facets}
 
-    job: dict[str, Any] = {}
-    if one := asset.options.description:
-        job["documentation"] = facet("DocumentationJobFacet", description=one)
+    job = declared(asset, "Job")
     if not isinstance(asset, Source):
         parts = project.fingerprint(asset.name).parts
         if parts:

@@ -14,7 +14,7 @@ from tests.integration.world import World
 pytestmark = pytest.mark.integration
 
 CODE = """
-@asset(description="The words of a topic")
+@asset(description="The words of a topic", owner="ada", tags=["report"], kinds=["text"], sensitivity="internal")
 async def chunks(topic: Topic = each(topics)) -> list[Chunk]:
     if "fail" in topic.text:
         raise ValueError("told to fail")
@@ -37,6 +37,13 @@ async def test_runs_are_told_and_an_export_takes_its_provenance_along(settings: 
     assert last["run"]["runId"] == events[-2]["run"]["runId"] != events[0]["run"]["runId"]
     assert last["inputs"][0]["name"] == "prod/topics"
     assert last["job"]["facets"]["documentation"]["description"] == "The words of a topic"
+    assert last["job"]["facets"]["ownership"]["owners"] == [{"name": "ada"}]
+    tags = last["outputs"][0]["facets"]["tags"]
+    assert [(tag["key"], tag["value"]) for tag in tags["tags"]] == [
+        ("report", "true"), ("kind", "text"), ("sensitivity", "internal")
+    ]  # fmt: skip
+    assert tags["_schemaURL"].endswith("/TagsDatasetFacet.json#/$defs/TagsDatasetFacet")
+    assert "tags" not in last["inputs"][0]["facets"]
     assert "topic.stem" in last["job"]["facets"]["sourceCode"]["sourceCode"]
     world.document("b.txt", "fail")
     assert (await world.materialize()).status == "failed"
