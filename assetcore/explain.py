@@ -12,7 +12,7 @@ from typing import Any
 
 from assetcore.documents import document_id
 from assetcore.errors import NothingSelectedError, SelectionError
-from assetcore.lineage import history, runs, trace
+from assetcore.lineage import environments, history, runs, trace
 from assetcore.lineage.schema import Connection
 from assetcore.lineage.trace import Found
 from assetcore.moments import RunMoment, moment
@@ -180,6 +180,13 @@ async def lineage(
             follow = trace.up if direction == "up" else trace.down
             step = await follow(connection, project.environment_id, frontier, commit)
             pairs = set(step.edges)
+            if (
+                direction == "down" and not steps and not pairs
+            ):  # an asset that was given another name has other documents
+                names_before = await trace.formerly(connection, project.id, frontier, list(names))
+                if names_before:
+                    step = await follow(connection, project.environment_id, set(names_before), commit)
+                    pairs = {(names_before[a], b) for a, b in step.edges}
             for asset, environment, commit, document in step.wholes:
                 members = await trace.of_asset(connection, environment, asset, commit=commit, limit=EXPANDED + 1)
                 if len(members) > EXPANDED:
@@ -196,6 +203,9 @@ async def lineage(
             edges |= {(_node_id(a), _node_id(b)) for a, b in pairs if a in found and b in found}
             frontier = beyond & set(found)
             steps += 1
+        if any(f.asset not in names for f in found.values()):
+            known = await environments.registered(connection, project.id)
+            names = {i: name for i, (name, _) in known.items()} | names
         excerpts = await trace.excerpts(connection, project.environment_id, set(found), commit) if spans else {}
     nodes = [
         LineageNode(_node_id(f.id), names.get(f.asset, "?"), f.unit, f.name, f.sha256.hex()) for f in found.values()

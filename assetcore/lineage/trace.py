@@ -31,6 +31,7 @@ __all__ = [
     "down",
     "excerpts",
     "first_makers",
+    "formerly",
     "given_to",
     "in_partition",
     "labelled",
@@ -346,6 +347,24 @@ async def _twins(connection: AsyncConnection, ids: Collection[int]) -> dict[int,
         other.c.address == _d.address,
         other.c.identity == _d.identity,
         other.c.id != _d.id,
+    )
+    rows = await connection.execute(
+        sa.select(other.c.id, _d.id).join_from(t.document, other, same).where(among(_d.id, ids, sa.BigInteger))
+    )
+    return dict(rows.all())
+
+
+async def formerly(
+    connection: AsyncConnection, project: int, ids: Collection[int], declared: Collection[int]
+) -> dict[int, int]:
+    """The same documents (name and content) in assets that are not declared any more, each with the one that was asked for."""
+    other, a = t.document.alias("other"), t.asset.c
+    gone = sa.select(a.id).where(a.project_id == project, a.id.not_in(list(declared)))
+    same = sa.and_(
+        other.c.sha256 == _d.sha256,
+        other.c.address == _d.address,
+        other.c.identity == _d.identity,
+        other.c.asset_id.in_(gone),
     )
     rows = await connection.execute(
         sa.select(other.c.id, _d.id).join_from(t.document, other, same).where(among(_d.id, ids, sa.BigInteger))

@@ -9,7 +9,7 @@ import pytest
 from assetcore.causes import CauseFound, Why
 from assetcore.errors import NothingSelectedError, UsageError
 from assetcore.settings import Settings
-from tests.integration.world import World
+from tests.integration.world import HEAD, World
 
 pytestmark = pytest.mark.integration
 
@@ -162,3 +162,17 @@ async def test_what_is_beside_the_change_is_fresh_at_once(settings: Settings) ->
     assert only(await why(world, "clean[new.txt]")).code == "missing"
     with pytest.raises(NothingSelectedError, match="no unit 'x'"):
         await why(world, "clean[x]")
+
+
+async def test_what_was_made_of_a_source_is_found_after_it_was_given_another_name(world: World) -> None:
+    """Without `renamed_from` a source is another one with the same documents: nothing is made for it, and what came of them is told."""
+    world.code(
+        DIAMOND.replace("each(topics)", "each(pages)"),
+        head=HEAD.replace('topics = source("topics"', 'pages = source("pages"'),
+    )
+    assert await world.made() == {}
+    async with world.open() as session:
+        came = {(n.asset, n.document) for n in (await session.lineage("pages[a.txt]", "down")).nodes}
+        assert {("clean", "a.txt"), ("chunks", "a-0"), ("both", "both")} <= came
+        [document] = [n.document for n in (await session.lineage("chunks[a.txt]/a-0")).nodes if n.asset == "topics"]
+        assert document == "a.txt"
