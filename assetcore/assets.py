@@ -699,10 +699,6 @@ def _related(declared: Asset[..., Any], dependency: Dependency, own: Partitions 
     upstream, name = dependency.upstream, dependency.parameter
     said = inspect.signature(declared.function).parameters[name].default.partitions
     asked = f"{dependency.kind}({upstream.name}, partitions={said!r})"
-    if dependency.by is not None and declared.options.partitions is not None:
-        raise declared.fail(
-            f"is partitioned, and groups {name!r} by {dependency.by!r}.", "Group in one asset, and partition another."
-        )
     if said is not None:
         for one, divided in ((upstream, upstream.partitions), (declared, own)):
             if divided is None:

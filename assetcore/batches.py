@@ -435,7 +435,7 @@ class Work:
         labelling = [d for d in asset.dependencies if d.cross or d == driver]
         named = bool(labelling) and all(d.fields is None or "name" in d.fields for d in labelling)
         if not labelling:  # a unit of a partition alone goes by it
-            named = asset.options.partitions is not None
+            named = project.graph.is_by_partition(asset.name)
         return [
             Call(
                 {**{parameter: values[i] for parameter, values in columns}, **config, **partition},

@@ -106,7 +106,7 @@ async def _find(
                 )
             return found
         units: list[tuple[bytes, str, str | None]] = []
-        if project.graph.assets[ref.asset].partitions is not None and project.graph.driver(ref.asset) is not None:
+        if project.graph.assets[ref.asset].partitions is not None and not project.graph.is_by_partition(ref.asset):
             units = await trace.in_partition(connection, environment, identifier, ref.unit, commit)
         units = units or await units_labelled(project, connection, ref.asset, ref.unit, commit)
         found = await trace.documents(connection, environment, identifier, [(u, n) for u, n, _ in units], commit)

@@ -138,6 +138,12 @@ class Graph:
         asset = self.assets[name]
         return self.driver(name) is None and asset.partitions is None and all(d.by is None for d in asset.dependencies)
 
+    def is_by_partition(self, name: str) -> bool:
+        """Whether each unit of the asset is a partition, rather than a document or a group in one."""
+        asset = self.assets[name]
+        grouped = any(d.by is not None for d in asset.dependencies)
+        return asset.partitions is not None and self.driver(name) is None and not grouped
+
     def chain(self, name: str) -> tuple[str, ...]:
         """`name`, the asset whose documents are its units, the one whose documents are that one's units, and so on."""
         chain = [name]

@@ -516,7 +516,7 @@ class Session:
             keys = [partition.key for partition in moment.partitions(partitions)]
             known = any(map(rule.matches, keys))
             # Units below a partition may be known only when what is above is made; others go by the partition alone.
-            alone = self.graph.driver(asset.asset) is None
+            alone = self.graph.is_by_partition(asset.asset)
             nothing = not known and (nothing or alone)
             hint = f"{partitions!r} has {' .. '.join(dict.fromkeys((keys[0], keys[-1]))) if keys else 'none yet'}."
         if nothing and not asset.removed:

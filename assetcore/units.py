@@ -112,7 +112,7 @@ def open_partitions(
     found = [again.select(partition_key(pl.coalesce("parent", "label")).alias("key"))["key"]]
     for dependency in asset.dependencies:
         view = views[dependency.upstream.name]
-        if dependency.kind == "each" and view.open:
+        if (dependency.kind == "each" or dependency.by is not None) and view.open:
             reached = reached_partitions(asset, dependency, view, there)
             if reached is None:
                 return None
@@ -151,14 +151,14 @@ def wanted_units(asset: Asset[..., Any], graph: Graph, views: Mapping[str, View]
         base = _base(asset, driver, views)
         if asset.partitions is not None:
             base = _in_partitions(asset, driver, base, there)
+    elif grouped is not None:
+        base = _groups(_grouped(asset, grouped, views, there), grouped)
     elif own is not None:
         keys = [partition.key for partition in there[own]]
         base = pl.DataFrame(
             {"unit": list(map(partition_unit, keys)), "label": keys, "parent": [None] * len(keys), "partition": keys},
             schema={"unit": pl.Binary, "label": pl.String, "parent": pl.String, "partition": pl.String},
         )
-    elif grouped is not None:
-        base = _groups(grouped, views)
     else:
         base = pl.DataFrame(
             {"unit": [whole_unit()], "label": [asset.name], "parent": [None]},
@@ -241,25 +241,42 @@ def _in_partitions(asset: Asset[..., Any], driver: Dependency, base: pl.DataFram
     ).rename({"of": "partition"})
 
 
-def _groups(dependency: Dependency, views: Mapping[str, View]) -> pl.DataFrame:
-    """A row a value of the field by which documents are grouped."""
+def _groups(documents: pl.DataFrame, dependency: Dependency) -> pl.DataFrame:
+    """A row a value of the field by which documents are grouped; of a partitioned asset, in each partition."""
     value = f"value:{dependency.by}"
-    groups = _with_groups(dependency, views).group_by("of", maintain_order=True).agg(pl.col(value).drop_nulls().first())
-    short = "#" + pl.col("of").bin.slice(0, 4).bin.encode("hex")
+    groups = documents.group_by("of", maintain_order=True).agg(
+        pl.col(value).drop_nulls().first(), pl.col("group", "partition").first()
+    )
+    short = "#" + pl.col("group").bin.slice(0, 4).bin.encode("hex")
     text = pl.coalesce(value, short)  # what has not been read yet is shown by its digest
     unfit = (text == "") | text.str.contains(CONTROL) | (text.str.len_chars() > LABEL_LIMIT)
     shown = text.str.replace_all(CONTROL, " ").str.slice(0, LABEL_LIMIT // 2) + short
     return groups.select(
         pl.col("of").alias("unit"),
         pl.when(unfit).then(shown).otherwise(text).alias("label"),
-        pl.lit(None, pl.String).alias("parent"),
+        pl.col("partition").alias("parent"),
+        "partition",
     )
 
 
-def _with_groups(dependency: Dependency, views: Mapping[str, View]) -> pl.DataFrame:
-    """The documents of the dependency with the address of their group (of)."""
+def _grouped(asset: Asset[..., Any], dependency: Dependency, views: Mapping[str, View], there: There) -> pl.DataFrame:
+    """The documents of the dependency with the address of their unit (of): their group, in a partition where the asset has those."""
     group = group_address(dependency.upstream.output, str(dependency.by))
-    return views[dependency.upstream.name].documents.with_columns(group.alias("of"))
+    documents = views[dependency.upstream.name].documents.with_columns(group.alias("group"))
+    own = asset.partitions
+    if own is None:
+        return documents.with_columns(pl.col("group").alias("of"), pl.lit(None, pl.String).alias("partition"))
+    if dependency.relation is None:
+        keys = pl.DataFrame({"of": [partition.key for partition in there[own]]}, schema={"of": pl.String})
+        documents = documents.join(keys, how="cross", maintain_order="left_right")
+    else:
+        documents = documents.with_columns(partition_key(pl.coalesce("path", "label")).alias("partition"))
+        pairs = partition_pairs(asset, dependency, there)
+        documents = documents.join(pairs, on="partition", how="inner", maintain_order="left").drop("partition")
+    units = documents.select(pl.col("of").alias("partition"), "group").unique(maintain_order=True)
+    addresses = [short_digest("partition", key, group) for key, group in units.iter_rows()]
+    units = units.with_columns(pl.Series("of", addresses, pl.Binary))
+    return documents.rename({"of": "partition"}).join(units, on=["partition", "group"], maintain_order="left")
 
 
 def _part(
@@ -270,10 +287,10 @@ def _part(
     if dependency.kind == "each":
         return _each_part(index, dependency, driver, base, graph, views)
     if dependency.by is not None:
-        documents = _with_groups(dependency, views)
-        return _members_part(
-            index, documents, base.select("unit", pl.col("unit").alias("of")), None if view.open else _NONE
-        )
+        reached = reached_partitions(asset, dependency, view, there) if view.open else pl.Series("key", [], pl.String)
+        units = base.select("unit", pl.col("unit").alias("of"), "partition")
+        open_of = None if reached is None else units.filter(pl.col("partition").is_in(reached.implode()))["of"]
+        return _members_part(index, _grouped(asset, dependency, views, there), units.drop("partition"), open_of)
     if dependency.per is not None and driver is not None:
         below = _ancestor(dependency.upstream.name, dependency.per.name, graph, views)
         documents = view.documents.join(below, on="address", how="inner", maintain_order="left")

@@ -277,3 +277,42 @@ async def test_what_is_asked_says_when_it_was_made_and_until_when_it_is_fresh(wo
     async with world.open() as session:
         (cause,) = (await session.why("quotes")).causes
         assert (cause.code, cause.detail) == ("expired", "quotes[quotes] was made 2d ago, and stays fresh for 1d")
+
+
+GROUPS = """
+@asset(partitions=days)
+async def ranks(day: Partition, orders: list[Order] = collect(checked, by="amount")) -> Total:
+    return Total(name="rank", text=f"{day.key}: {sorted(o.name for o in orders)}")
+
+@asset(partitions=days)
+async def everywhere(day: date, orders: list[Order] = collect(checked, by="amount", partitions="all")) -> Total:
+    return Total(name="all", text=f"{len(orders)}")
+"""
+
+
+async def test_groups_within_a_partition_are_units_of_their_own(world: World) -> None:
+    """`by=` in a partitioned asset: a unit for each value in each partition, given those documents; in every one, with all of them."""
+    world.code(DAYS + GROUPS, head="")
+    made = await world.made()
+    assert (made["ranks"], made["everywhere"]) == ({"made": 6}, {"made": 15})
+    assert await world.plan() == {}
+    contents = (await world.contents())["ranks"]
+    assert contents["4", "rank"] == b"2026-11-02: ['order-2']"
+    async with world.open() as session:
+        [one] = await session.show("ranks[2026-11-02/4]")
+        assert one.content == b"2026-11-02: ['order-2']"
+        assert len(await session.show("ranks[2026-11-02]")) == 2
+        above = {(n.asset, n.unit) for n in (await session.lineage("ranks[2026-11-02/4]")).nodes}
+        assert ("orders", "2026-11-02") in above
+        assert ("orders", "2026-11-01") not in above
+    assert world.now is not None
+    world.now += timedelta(days=1)
+    assert (await world.plan("ranks[2026-11-04]"))["ranks"]["pending"] == 0
+    made = await world.made("+ranks")
+    assert made["ranks"] == {"made": 2}
+    assert (await world.made())["everywhere"] == {"made": 4 * 6 - 15 + 3}
+    code = (DAYS + GROUPS).replace("amount=day.day * n", "amount=day.day * n if day.day > 1 else n + 6")
+    world.code(code, head="")
+    made = await world.made("+ranks")
+    assert made["ranks"] == {"made": 2, "removed": 2}
+    assert await world.plan("+ranks") == {}
