@@ -16,7 +16,6 @@ ALLOWED = {
     ("assetcore/loading.py", "dynamic-import"): "a user's project is imported by its name: that is what loading is",
     ("assetcore/loading.py", "global"): "which modules a project brought into this process, to import them anew",
     ("assetcore/fingerprint/names.py", "dynamic-import"): "what a user's import statement names is followed",
-    ("assetcore/fingerprint/encoding.py", "global"): "the fields of each kind of node, looked up once",
     ("assetcore/fingerprint/files.py", "global"): "parsed files by their stamp: parsing is most of a plan's time",
     ("assetcore/runners/clusters.py", "dynamic-import"): "dask and ray are extras",
     ("assetcore/runners/clusters.py", "logging"): "the log of dask's own workers, which come and go as they should",
