@@ -97,7 +97,7 @@ async def conduct(
             seen.append(str(context.flow_run.id))
         with recorder.span("flow", declared.name), conducted(_task):
             made.append(await declared.do((), given))
-        return Completed(message=f"{len(made[0])} documents")
+        return Completed(message=_counted(made[0]))
 
     status = "failed"
     api = session.project.settings.prefect_api_url
@@ -155,7 +155,7 @@ async def _task(declared: PipelineTask[Any], args: tuple[Any, ...], kwargs: Mapp
     )  # fmt: skip
     async def shown() -> State[Any]:
         made.append(await declared.do(args, kwargs))
-        return Completed(message=f"{len(made[-1])} documents")
+        return Completed(message=_counted(made[-1]))
 
     called: Any = shown()
     await called
@@ -243,3 +243,7 @@ async def _stored(
             {"name": one.name, "id": one.id, "sha256": one.sha256.hex(), "key": f"{settings.storage_url}/{key}"}
         )
     return told
+
+
+def _counted(documents: DocumentList) -> str:
+    return f"{len(documents)} document{'s' * (len(documents) != 1)}"

@@ -28,6 +28,7 @@ from assetcore.lineage.manifest import encode_manifest
 from assetcore.project import Project
 from assetcore.results import AssetResult
 from assetcore.storage import object_key, run_timestamp
+from assetcore.units import shown_unit
 
 __all__ = [
     "AssetDiff",
@@ -451,8 +452,11 @@ async def _differences(
     others = await read.current_documents(connection, two, list(differing), units=units)
     found: dict[int, tuple[tuple[tuple[str, str, str], ...], int]] = {}
     for asset, members in differing.items():
+        called = shown_unit(pl.concat([units.select("unit", "label") for units in (mine[asset], theirs[asset])]))
         a, b = (
-            frame.filter(pl.col("unit").is_in(members.implode())).select("address", "identity", "unit", "path", "name")
+            frame.filter(pl.col("unit").is_in(members.implode())).select(
+                "address", "identity", "unit", called.alias("path"), "name"
+            )
             for frame in (ours[asset], others[asset])
         )
         both = a.join(b, on="address", how="full", coalesce=True, suffix="_other")

@@ -13,11 +13,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 from typing import Any, Literal, TypeVar
 from uuid import UUID
 
@@ -44,6 +45,7 @@ __all__ = ["Steps", "execute", "run_plan", "run_project"]
 T = TypeVar("T")
 PROGRESS_SECONDS = 2.0
 API_SECONDS = 5.0
+SILENT_SECONDS = 15.0
 SHOWN_SECONDS = 10.0
 LOST = "Prefect's API does not answer any more: the run goes on, and is not shown there."
 
@@ -67,7 +69,7 @@ async def execute(run: Run, steps: Steps, died: Sequence[str] = ()) -> str | Non
     `died` names flow runs whose process died, which Prefect would show as running for ever. When the steps have ended all is stored,
     and only the display is left: an API that does not answer any more is not waited for.
     """
-    display = _Display(run)
+    display = _Display(run.say)
     context = FlowRunContext.get()
     if context is not None and context.flow is not None and context.flow.fn is run_project.fn:
         if died:
@@ -100,7 +102,7 @@ async def execute(run: Run, steps: Steps, died: Sequence[str] = ()) -> str | Non
         raise ServiceError(
             f"Prefect at {run.project.settings.prefect_api_url} did not run the flow.", hint="See: aipctl check"
         )
-    if not shown.done():
+    if not shown.done() or display.silent_since is not None:
         display.lose()
     return ended.result()
 
@@ -115,7 +117,7 @@ async def run_plan(run_id: str) -> State[Any]:
         )
 
         async with resumed(run_id, Path.cwd()) as (run, waits, plan):
-            return await _perform_all(run, Steps(waits, plan), _Display(run))
+            return await _perform_all(run, Steps(waits, plan), _Display(run.say))
     run, steps, display, ended = opened
     try:
         state = await _perform_all(run, steps, display)
@@ -168,26 +170,36 @@ async def run_project(
 class _Display:
     """What Prefect is told beside states; a run does not fail, nor wait for long, because that cannot be shown."""
 
-    run: Run
+    say: Callable[[Event], None]
+    patience: float = SILENT_SECONDS
     lost: bool = False
+    silent_since: float | None = None
 
     async def show(self, call: Coroutine[Any, Any, T]) -> T | None:
-        """The answer of Prefect's API, or None where it does not answer: it is not asked again then."""
+        """The answer of Prefect's API, or None where it does not answer in time.
+
+        A busy machine may take seconds for one answer: only an API that gives none for `patience` seconds is not asked again.
+        """
         if self.lost:
             call.close()
             return None
+        began = monotonic()
         try:
             async with asyncio.timeout(API_SECONDS):
-                return await call
+                answer = await call
         except Exception:
-            self.lose()
+            self.silent_since = began if self.silent_since is None else self.silent_since
+            if monotonic() - self.silent_since >= self.patience:
+                self.lose()
             return None
+        self.silent_since = None
+        return answer
 
     def lose(self) -> None:
         """Prefect does not answer any more: nothing is shown from now on, and the run goes on."""
         if not self.lost:
             self.lost = True
-            self.run.say(Event("message", text=LOST))
+            self.say(Event("message", text=LOST))
 
 
 async def _close(flow_runs: Sequence[str]) -> None:
@@ -204,11 +216,11 @@ async def _perform_all(run: Run, steps: Steps, display: _Display) -> State[Any]:
         async with run.project.engine.begin() as connection:
             await runs.note_flow_run(connection, run.id, run.flow_run)
     slug = re.sub(r"[^a-z0-9]+", "-", f"{run.project.name}-{run.project.environment}".lower())
-    planned = list(map(dict, steps.plan))
+    planned = _said(steps.plan)
     about = f"What run {run.id} is to make, and why"
     await display.show(acreate_table_artifact(planned, key=f"{slug}-plan", description=about))
     await walk(steps.waits, lambda name, states: _step(run, name, states, display))
-    rows = [_row(run.results[name], run) for name in steps.waits if name in run.results]
+    rows = _said([_row(run.results[name], run) for name in steps.waits if name in run.results])
     about = f"What run {run.id} made, with the keys of its objects"
     await display.show(acreate_table_artifact(rows, key=f"{slug}-result", description=about))
     failed = sum(r.failed for r in run.results.values())
@@ -323,7 +335,14 @@ def _row(result: AssetResult, run: Run) -> dict[str, Any]:
     keys = [f"{run.project.settings.storage_url}/{key}" for key in result.keys]
     shown = ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
     checks = "; ".join(f"{c.summary or f'{c.check} passed'}{_first(c)}" for c in result.checks)
-    return {**result.to_json(), "checks": checks, "seconds": round(result.seconds, 2), "keys": shown}
+    facts = {**result.to_json(), "checks": checks, "seconds": round(result.seconds, 2), "keys": shown}
+    return {"asset": facts.pop("asset"), "taken in": result.taken_in, **facts}
+
+
+def _said(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A table without the columns that say nothing: with all of them Prefect's page would show the first ones only."""
+    columns = dict.fromkeys(column for row in rows for column, value in row.items() if value)
+    return [{column: row.get(column, "") for column in columns} for row in rows]
 
 
 def _first(check: CheckReport) -> str:

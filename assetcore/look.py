@@ -35,6 +35,7 @@ from assetcore.selection import format_ref, parse_ref
 from assetcore.staleness import LOST
 from assetcore.storage.keys import artifact_name
 from assetcore.telemetry import get_pipeline_logger
+from assetcore.units import shown_unit
 
 __all__ = [
     "VARIES",
@@ -501,9 +502,8 @@ async def _compare_assets(project: Project, name: str, one: str, other: str, tim
             (await read.current_documents(connection, project.environment_id, [asset], commit))[asset]
             for commit in commits
         ]
-    before, after = (
-        frame.select("address", pl.col("path").alias("unit"), "name", "identity", "sha256") for frame in frames
-    )
+    called = shown_unit(pl.concat([frame.select("unit", "label") for frame in frames])).alias("unit")
+    before, after = (frame.select("address", called, "name", "identity", "sha256") for frame in frames)
     return _compared(name, one, other, before, after)
 
 
@@ -521,7 +521,7 @@ def _compared(name: str, one: str, other: str, before: pl.DataFrame, after: pl.D
     ).sort("unit", "name")
     changes = tuple(
         {
-            "document": format_ref(name, row["unit"], row["name"]),
+            "document": format_ref(name, row["unit"], row["name"] if row["name"] != row["unit"] else None),
             "change": "new" if row["sha256"] is None else "gone" if row["sha256_after"] is None else "changed",
             "before": None if row["sha256"] is None else document_id(row["sha256"]),
             "after": None if row["sha256_after"] is None else document_id(row["sha256_after"]),

@@ -822,12 +822,14 @@ def steps_of(plan: Plan, graph: Graph) -> dict[str, list[str]]:
 
 
 def _plan_rows(plan: Plan) -> list[dict[str, Any]]:
-    rows = []
-    for asset in plan.assets:
-        row = asset.to_json()
-        row["causes"] = ", ".join(f"{cause} {count}" for cause, count in asset.causes.items())
-        rows.append(row)
-    return rows
+    """What is to be done, as a table for people."""
+    return [
+        {
+            "asset": asset.asset, "units": asset.units, "fresh": asset.fresh, "stale": asset.stale, "pending": asset.pending,
+            "removed": asset.removed, "causes": ", ".join(f"{cause} {count}" for cause, count in asset.causes.items()),
+        }
+        for asset in plan.assets if not asset.idle or asset.asset in plan.to_check
+    ]  # fmt: skip
 
 
 def _since(started: datetime) -> float:

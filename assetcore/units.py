@@ -97,6 +97,12 @@ def group_address(output: Output, by: str) -> pl.Expr:
     return pl.col("field_digests").bin.slice(field_digest_at(output.document_type.field_names(), by), 16)
 
 
+def shown_unit(known: pl.DataFrame) -> pl.Expr:
+    """What a unit is called for people: its label, or its path where several of the `known` units have that label."""
+    twice = known.unique("unit").filter(pl.col("label").is_duplicated())["label"].unique()
+    return pl.when(pl.col("label").is_in(twice.implode())).then("path").otherwise("label")
+
+
 def sort_documents(documents: pl.DataFrame) -> pl.DataFrame:
     """The order in which documents are handed over: by the path of the unit, step by step, then as the unit returned them."""
     path = pl.coalesce("path", "label").str.replace_all("/", "\x01", literal=True)

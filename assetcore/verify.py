@@ -123,7 +123,10 @@ async def _verify_asset(
     wrong = len(found.findings) - before
     say(
         Event(
-            "asset-finished", name, text=f"{documents.height:,} documents" + (f", {wrong:,} damaged" if wrong else "")
+            "asset-finished",
+            name,
+            text=f"{documents.height:,} document{'s' * (documents.height != 1)}"
+            + (f", {wrong:,} damaged" if wrong else ""),
         )
     )
     return objects["object"].to_list()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -34,11 +35,11 @@ async def ls(call: Call) -> None:
     async with call.opened() as session:
         found = await room.generations(session.project)
     rows = [
-        {"asset": g.asset, "generation": g.id, "model": g.model, "dimensions": g.dimensions, "created": g.created.isoformat(),
-         "active": g.active, "complete": g.completed is not None, "indexed": g.indexed, **g.parameters}
+        {"asset": g.asset, "generation": g.id, "model": g.model, "active": g.active, "complete": g.completed is not None,
+         "created": g.created.isoformat(), "dimensions": g.dimensions, "indexed": g.indexed, **g.parameters}
         for g in found
     ]  # fmt: skip
-    call.answer({"generations": rows}, lambda answer: _table(answer["generations"], "There is no index yet."))
+    call.answer({"generations": rows}, lambda answer: _table(answer["generations"], "There is no index yet.", kept=6))
 
 
 @verb(group=vectors)
@@ -139,11 +140,17 @@ def _short(one: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _table(rows: list[dict[str, Any]], empty: str) -> Any:
+def _table(rows: list[dict[str, Any]], empty: str, kept: int | None = None) -> Any:
+    """A table of these rows, of which the first `kept` columns stay where a terminal is narrow."""
     from assetcore.cli import show
 
     if not rows:
         return empty
-    return show.table(
-        [show.words(key) for key in rows[0]], [{key: str(value) for key, value in row.items()} for row in rows]
-    )
+
+    def said(row: dict[str, Any], key: str) -> str:
+        value = row[key]
+        return show.moment(value) if key == "created" else ("", "yes")[value] if isinstance(value, bool) else str(value)
+
+    columns = [show.Column(key.replace("_", " "), partial(said, key=key)) for key in rows[0]]
+    spare = [column._replace(spare=True) for column in columns[kept:]] if kept else []
+    return show.table(columns[:kept] + spare, rows)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from rich.console import Group, RenderableType
+from rich.table import Table
 
 from assetcore.cli.show.graphs import part
 from assetcore.cli.show.parts import (
@@ -31,10 +32,14 @@ from assetcore.cli.show.parts import (
 def assets(answer: Answer) -> RenderableType:
     """`ls`: one line for each asset."""
     rows = answer["assets"]
+    dated = [
+        Column("made", lambda row: moment(row.get("made_at"))),
+        Column("fresh until", lambda row: moment(row.get("fresh_until"))),
+    ]
+    costs = any(row.get("cost") for row in rows)
     columns = [
         words("asset"),
-        words("kind"),
-        words("group"),
+        *([] if costs else [words("kind")]),
         count("units"),
         count("documents"),
         Column("partitions", partitions_done),
@@ -42,21 +47,21 @@ def assets(answer: Answer) -> RenderableType:
         count("failed"),
         Column("checks", _standing),
         Column("varies", _varies),
-        Column("made", lambda row: moment(row.get("made_at"))),
-        Column("fresh until", lambda row: moment(row.get("fresh_until"))),
+        *([] if costs else dated),
         Column("calls", lambda row: number((row.get("cost") or {}).get("calls")), numeric=True),
-        Column("time", lambda row: duration(row["cost"]["seconds"]) if row.get("cost") else "", numeric=True),
-        Column("tokens", lambda row: number((row.get("cost") or {}).get("tokens")), numeric=True),
+        Column("call time", lambda row: duration(row["cost"]["seconds"]) if row.get("cost") else "", numeric=True),
+        Column("tokens", lambda row: number((row.get("cost") or {}).get("tokens") or None), numeric=True),
         Column(
             "cost", lambda row: dollars(row["cost"]["usd"]) if (row.get("cost") or {}).get("usd") else "", numeric=True
         ),
-        Column("kinds", lambda row: ", ".join(row.get("kinds") or ())),
-        Column("tags", lambda row: ", ".join(row.get("tags") or ())),
-        words("owner"),
-        words("sensitivity"),
+        Column("tags", lambda row: ", ".join(row.get("tags") or ()), spare=True),
+        Column("kinds", lambda row: ", ".join(row.get("kinds") or ()), spare=True),
+        words("owner")._replace(spare=True),
+        words("sensitivity")._replace(spare=True),
+        *([column._replace(spare=True) for column in dated] if costs else []),
     ]
-    if all(row["group"] == "main" for row in rows):
-        columns = [column for column in columns if column.title != "group"]
+    if any(row["group"] != "main" for row in rows):
+        columns.append(words("group")._replace(spare=True))
     return table(columns, rows)
 
 
@@ -106,11 +111,13 @@ def context(answer: Answer) -> RenderableType:
     parts: list[RenderableType] = [Text(f"{answer['document']}: {part(answer)}{lines}", style="bold")]
     if found:
         number = found["first"] - len(found["before"])
+        numbered = Table.grid(padding=(0, 2, 0, 0))
         for key, mark in (("before", " "), ("lines", ">"), ("after", " ")):
             for line in found[key]:
                 shown = "".join(c if c.isprintable() or c == "\t" else f"\\x{ord(c):02x}" for c in line)
-                parts.append(Text(f"{mark} {number:>5}  {shown}", style="" if mark == ">" else "dim"))
+                numbered.add_row(f"{mark} {number:>5}", Text(shown), style="" if mark == ">" else "dim")
                 number += 1
+        parts.append(numbered)
     elif answer["kind"] == "pointer":
         value = json.dumps(answer["value"], ensure_ascii=False, indent=1)
         parts.append(indented(Text("".join(c if c.isprintable() or c == "\n" else "?" for c in value)), 2))

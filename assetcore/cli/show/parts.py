@@ -33,11 +33,15 @@ class Text(RichText):
 
 
 class Column(NamedTuple):
-    """A column of a table: its title and what it says of a row. Numbers stand to the right and are never broken."""
+    """A column of a table: its title and what it says of a row. Numbers stand to the right and are never broken.
+
+    One to `spare` is left out where there is no room for it.
+    """
 
     title: str
     text: Callable[[Answer], str]
     numeric: bool = False
+    spare: bool = False
 
 
 def words(key: str) -> Column:
@@ -67,22 +71,21 @@ class Rows:
         self.columns = columns
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        widths = [max(map(len, (column.title, *cells))) for column, cells in self.columns]
-        least = [
-            width if column.numeric else min(width, UNBROKEN)
-            for (column, _), width in zip(self.columns, widths, strict=True)
-        ]
-        if sum(least) + 2 * (len(least) - 1) > options.max_width:
+        columns, spared = list(self.columns), list[str]()
+        while _least(columns) > options.max_width and columns[-1][0].spare:
+            spared.insert(0, columns.pop()[0].title)
+        if _least(columns) > options.max_width:
             yield from self._paragraphs()
             return
         drawn = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
-        for (column, _), width in zip(self.columns, least, strict=True):
-            drawn.add_column(
-                column.title, justify="right" if column.numeric else "left", overflow="fold", min_width=width
-            )
-        for cells in zip(*(cells for _, cells in self.columns), strict=True):
+        for column, cells in columns:
+            justify = "right" if column.numeric else "left"
+            drawn.add_column(column.title, justify=justify, overflow="fold", min_width=_narrowest(column, cells))
+        for cells in zip(*(cells for _, cells in columns), strict=True):
             drawn.add_row(*map(Text, cells))
         yield drawn
+        if spared:
+            yield Text(f"A wider terminal also shows: {', '.join(spared)}.", style="dim")
 
     def _paragraphs(self) -> Iterator[Text]:
         (_, heads), *others = self.columns
@@ -100,6 +103,16 @@ def partitions_done(row: Answer) -> str:
     return f"{counts['all']:,}" if counts["done"] == counts["all"] else f"{counts['done']:,} of {counts['all']:,}"
 
 
+def _narrowest(column: Column, cells: Sequence[str]) -> int:
+    width = max(map(len, (column.title, *cells)))
+    return width if column.numeric else min(width, UNBROKEN)
+
+
+def _least(columns: Sequence[tuple[Column, list[str]]]) -> int:
+    """How wide a table of these columns is at least."""
+    return sum(_narrowest(column, cells) for column, cells in columns) + 2 * (len(columns) - 1)
+
+
 def diff_text(unified: str) -> RichText:
     """A unified diff, coloured as everywhere."""
     styles = {"+": "green", "-": "red", "@": "cyan"}
@@ -109,7 +122,8 @@ def diff_text(unified: str) -> RichText:
 
 def indented(text: RichText, columns: int) -> RichText:
     """The text with every line moved to the right."""
-    return Text("\n").join(Text(" " * columns).append_text(line) for line in text.split("\n"))
+    lines = (Text(" " * columns).append_text(line) for line in text.split("\n"))
+    return Text("\n", no_wrap=text.no_wrap, overflow=text.overflow).join(lines)
 
 
 def dollars(amount: float) -> str:

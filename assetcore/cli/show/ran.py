@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.tree import Tree
 
 from assetcore.cli.show.parts import (
+    CHILDREN_SHOWN,
     FAILURES_SHOWN,
     Answer,
     Column,
@@ -184,8 +185,12 @@ def trace(answer: Answer) -> RenderableType:
         if len(batches) > 1:
             seconds = sum(span["seconds"] for span in batches)
             branch.add(Text(f"{len(batches)} batches kept  {duration(seconds)}", overflow="fold"))
-        shown = [span for span in spans if span["kind"] != "batch" or len(batches) == 1]
+        units = sorted((s for s in spans if s["kind"] == "unit"), key=lambda s: (not s["error"], -s["seconds"]))
+        quicker = {span["id"] for span in units[CHILDREN_SHOWN:]}
+        shown = [s for s in spans if s["id"] not in quicker and (s["kind"] != "batch" or len(batches) == 1)]
         waiting.extend((branch.add(_span(span)), below.get(span["id"], [])) for span in shown)
+        if quicker:
+            branch.add(Text(f"and {plural(len(quicker), 'unit')} that took less (all of them: --json)", style="dim"))
     return Group(drawn, *([Text(f"{answer['dropped']:,} more spans were left out.")] if answer["dropped"] else []))
 
 
