@@ -18,7 +18,8 @@ from redis import asyncio as redis
 from assetcore.settings import Settings
 
 AIPCTL = str(Path(sys.executable).with_name("aipctl"))
-SECONDS = 90
+SECONDS = 240
+"""For a command that hangs; those of a machine that has other things to do may take a minute."""
 
 
 @dataclass(frozen=True)

@@ -464,7 +464,7 @@ def exits(topic: Topic = each(topics)) -> Report:
         raise SystemExit("enough")
     return Report("r", text="")
 
-@asset(timeout=0.2)
+@asset(timeout=1)
 async def hangs(topic: Topic = each(topics)) -> Report:
     import asyncio
     if topic.stem == "b":
@@ -495,7 +495,7 @@ def test_units_that_go_wrong_fail_alone_and_by_name(world: World, aipctl: Comman
     assert {f["unit"] for f in ended.json["failures"]} == {"b.txt"}
     expected = {
         "wrong": "returned Topic('t'", "loose": "'text'", "yields": "int 3", "twice": "two documents named 'r'", "nothing": "None",
-        "dies": "The process that ran it ended in the middle", "exits": "SystemExit: enough", "hangs": "timeout of 0.2 s",
+        "dies": "The process that ran it ended in the middle", "exits": "SystemExit: enough", "hangs": "timeout of 1 s",
         "cancels": "CancelledError", "recurses": "RecursionError",
     }  # fmt: skip
     assert set(said) == set(expected)

@@ -73,7 +73,8 @@ async def test_slots_are_given_in_the_order_in_which_they_were_asked_for(redis_u
         waiting = []
         for number in range(8):
             waiting.append(asyncio.create_task(calls.one(other if number in (2, 5) else one, str(number))))
-            await asyncio.sleep(0.03)
+            while int(await one.client.get("assetcore:pool:{llm}:last") or 0) <= number:  # until Redis has been asked
+                await asyncio.sleep(0.005)
         await asyncio.gather(*waiting)
     assert calls.order == [str(number) for number in range(8)]
 
