@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -147,7 +147,7 @@ def _table(rows: list[dict[str, Any]], empty: str, kept: int | None = None) -> A
     if not rows:
         return empty
 
-    def said(row: dict[str, Any], key: str) -> str:
+    def said(row: Mapping[str, Any], key: str) -> str:
         value = row[key]
         return show.moment(value) if key == "created" else ("", "yes")[value] if isinstance(value, bool) else str(value)
 
