@@ -141,6 +141,11 @@ class Dependency:
         return self.kind == "collect" and self.per is None and self.by is None and self.relation is None
 
     @property
+    def is_named(self) -> bool:
+        """Whether it matters to the units that are given them how its documents are called: for their labels, partitions, excerpts."""
+        return self.kind == "each" or self.relation is not None or self.is_whole
+
+    @property
     def shape(self) -> tuple[Any, ...]:
         """What of the dependency the function can see; part of the recipe. Not the upstream's name: only what it hands over."""
         return (

@@ -266,6 +266,8 @@ class Work:
                 heard = {"values": unit.call.values, "heard": outcome.heard}
                 telemetry.ended(unit.label, outcome.seconds, outcome.error, **heard, **_costs(outcome))
         outcomes = [self._declared(outcome) for outcome in outcomes]
+        for call in calls:
+            call.ended()
         made = {u.unit: o.documents for u, o in zip(units, outcomes, strict=True) if o.error is None}
         await self.guard.ask(made, asynchronous=True)
         return outcomes

@@ -43,10 +43,14 @@ CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 class Call:
     """One unit's call: the values of its parameters, which of them are restricted to some fields, and who is called."""
 
-    values: Mapping[str, Any]
+    values: dict[str, Any]
     default_name: str
     who: str
     restricted: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+    def ended(self) -> None:
+        """Let go of what was given: what the call gave may have to wait until it is kept."""
+        self.values.clear()
 
     def arguments(self) -> dict[str, Any]:
         """The arguments of one call: what a function does to them must not be seen by the next."""

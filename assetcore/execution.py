@@ -197,9 +197,10 @@ class Run:
             part = self.slices.get(name)
             units = part.units if part is not None else None
             observed = self._observed(name)
-            known = (await read.current_documents(connection, project.environment_id, [identifier], units=units))[
-                identifier
-            ]
+            documents = await read.current_documents(
+                connection, project.environment_id, [identifier], units=units, in_parts=()
+            )
+            known = documents[identifier]
             known = without_lost(known, await damage.current_damage(connection, project.environment_id, [identifier]))
             heads = (await read.made_units(connection, project.environment_id, [identifier], units=units))[identifier]
             _, fresh, gone = source_changes(name, observed, known)
@@ -307,12 +308,9 @@ class Run:
         project, identifier, part = self.project, self.project.asset_ids[source.name], self.slices.get(source.name)
         async with project.engine.begin() as connection:
             await self._know(connection, source.name, last)
-            documents = (
-                await read.current_documents(
-                    connection, project.environment_id, [identifier], units=part.units if part is not None else None
-                )
-            )[identifier]
-            if sorted(documents["identity"].to_list()) != sorted(self._observed(source.name)["identity"].to_list()):
+            units = part.units if part is not None else None
+            known = await read.current_identities(connection, project.environment_id, identifier, units=units)
+            if not known["identity"].sort().equals(self._observed(source.name)["identity"].sort()):
                 return  # something changed while it was read; the next plan sees it
             observed = self.found.observed[source.name]
             settled = {"observed": observed_digest(observed)}
@@ -358,14 +356,20 @@ class Run:
         result.fresh = chosen.filter(pl.col("status") == "fresh").height
         result.fresh += part.beside(state.made) if part is not None else 0
         result.skipped, result.removed = skipped.height, removed.height
+        gone = [(unit, was) for unit, was in removed.select("unit", "materialization").iter_rows() if was is not None]
         last = marks[project.asset_ids[name]].last if project.asset_ids[name] in marks else 0
+        # From here on only keys are held of what there is in all; documents come and go by the batch.
+        wholes = {d.upstream.name for d in asset.dependencies if d.is_whole}
+        judgement, state = judgement.lean(to_make), state.lean()
+        views = {n: view.lean(whole=n in wholes) for n, view in views.items()}
+        to_make = to_make.select("unit", "label", "parent", "inputs", "materialization")
+        del chosen, skipped, removed
         await guard.prepare(definition_id)
         work = Work(
             project, self.keeper, guard, self.runner, self.tell, asset, definition, definition_id, judgement, state, marks, views,
             result, self.failures, last, force, None if asset.options.pool is None else self.pools[asset.options.pool],
             budget=self.budget,
         )  # fmt: skip
-        gone = [(unit, was) for unit, was in removed.select("unit", "materialization").iter_rows() if was is not None]
         try:
             to_make = await work.take_back(to_make, await guard.fit(reuse), gone)
             firsts = to_make if force else to_make.unique("inputs", keep="first", maintain_order=True)
@@ -395,25 +399,26 @@ class Run:
         project, graph, name = self.project, self.project.graph, asset.name
         await connection.execution_options(isolation_level="REPEATABLE READ")
         needed = {n for up in graph.upstream(name) for n in graph.chain(up)}
+        named = {d.upstream.name for d in asset.dependencies if d.is_named}
         marks = await read.watermarks(
             connection, project.environment_id, [project.asset_ids[n] for n in {*needed, name}]
         )
         if not self._has_slice(name, needed, marks):
             self.slices.pop(name, None)
             states = await asset_states(
-                project, connection, {*needed, name}, {name: definition}, self.moment, judged={name}
+                project, connection, {*needed, name}, {name: definition}, self.moment, judged={name}, named=named
             )
             return marks, states[name], {n: self._view(n, states[n].documents) for n in needed}
         within = [n for n in needed if n in self.slices]
         units = pl.concat([self.slices[n].units for n in within]).unique()
-        states = await asset_states(project, connection, within, {}, self.moment, units=units, judged=())
+        states = await asset_states(project, connection, within, {}, self.moment, units=units, judged=(), named=named)
         states = {n: replace(found, documents=self.slices[n].of(found.documents)) for n, found in states.items()}
         part = self.slices[name] = self.slices[name].widened(states[graph.chain(name)[1]].documents["address"])
         states |= await asset_states(
-            project, connection, [n for n in needed if n not in self.slices], {}, self.moment, judged=()
+            project, connection, [n for n in needed if n not in self.slices], {}, self.moment, judged=(), named=named
         )
         states |= await asset_states(
-            project, connection, [name], {name: definition}, self.moment, units=part.units, judged={name}
+            project, connection, [name], {name: definition}, self.moment, units=part.units, judged={name}, named=()
         )
         return marks, states[name], {n: self._view(n, states[n].documents) for n in needed}
 

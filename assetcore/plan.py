@@ -74,6 +74,11 @@ class AssetState:
     oldest: datetime | None = None
     there: There = field(default_factory=dict)
 
+    def lean(self) -> AssetState:
+        """What making units looks at: which documents each has, and with what it was made."""
+        made = self.made.select("unit", "definition", "inputs", "materialization")
+        return replace(self, made=made, documents=self.documents.select("unit", "document", "identity", "position"))
+
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
@@ -131,6 +136,14 @@ class Judgement:
 
     judged: pl.DataFrame
     wanted: Wanted
+
+    def lean(self, units: pl.DataFrame) -> Judgement:
+        """What it takes to make these units, and to say afterwards which of those that are not fresh are left."""
+        given = self.wanted.given.select("unit", "parameter", "document")
+        if units.height < self.judged.height:
+            given = given.join(units.select("unit"), on="unit", how="semi", maintain_order="left")
+        judged = self.judged.filter(pl.col("status") != "fresh").select("unit", "label", "parent", "status")
+        return Judgement(judged, Wanted(self.wanted.units.clear(), given))
 
 
 @dataclass(frozen=True, slots=True)

@@ -315,17 +315,22 @@ async def asset_states(
     *,
     units: pl.Series | None = None,
     judged: Collection[str] | None = None,
+    named: Collection[str] | None = None,
 ) -> dict[str, AssetState]:
     """The state of these assets, in a number of statements that does not depend on the number of units; of some `units`, or of all.
 
-    With `judged`, only what it takes to judge the units of these assets is read: of the others, how they were made is not.
+    With `judged`, only what it takes to judge the units of these assets is read: of the others, how they were made is not. With
+    `named`, how documents are called is only read of these.
     """
     identifiers = {n: project.asset_ids[n] for n in names}
     assets = list(identifiers.values())
     if not assets:
         return {}
     in_parts = None if judged is None else [i for n, i in identifiers.items() if project.graph.is_taken_in_parts(n)]
-    documents = await read.current_documents(connection, project.environment_id, assets, units=units, in_parts=in_parts)
+    called = None if named is None else [i for n, i in identifiers.items() if n in named]
+    documents = await read.current_documents(
+        connection, project.environment_id, assets, units=units, in_parts=in_parts, named=called
+    )
     looked = assets if judged is None else [i for n, i in identifiers.items() if n in judged]
     made = await read.made_units(connection, project.environment_id, looked, units=units)
     known = await read.definitions(connection, assets)

@@ -16,7 +16,7 @@ The partition of a unit is the first step of its path: its label, or where it ha
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -43,6 +43,8 @@ WANTED = {"unit": pl.Binary, "label": pl.String, "parent": pl.String, "inputs": 
 _NONE = pl.Series("unit", [], pl.Binary)
 There = Mapping[Partitions, Sequence[Partition]]
 """The partitions that there are."""
+HASHED_ROWS = 1 << 12
+"""So many units have their inputs in Python at a time."""
 LABEL_LIMIT = 200
 CONTROL = r"[\x00-\x1f\x7f-\x9f]"
 GIVEN = {"unit": pl.Binary, "parameter": pl.Int64, "document": pl.Int64, "address": pl.Binary}
@@ -62,6 +64,11 @@ class View:
     open: bool = False
     open_units: pl.Series = field(default_factory=lambda: _NONE)
     open_partitions: pl.Series | None = None
+
+    def lean(self, *, whole: bool) -> View:
+        """What is still asked for when all units are judged: of an asset that is given as a `whole`, which documents these are."""
+        documents = self.documents.select("document", "name")
+        return replace(self, documents=documents if whole else documents.clear())
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,7 +306,8 @@ def _part(
         return _members_part(index, _grouped(asset, dependency, views, there), units.drop("partition"), open_of)
     if dependency.per is not None and driver is not None:
         below = _ancestor(dependency.upstream.name, dependency.per.name, graph, views)
-        documents = view.documents.join(below, on="address", how="inner", maintain_order="left")
+        members = view.documents.select("address", "document", "identity", "pending")
+        documents = members.join(below, on="address", how="inner", maintain_order="left")
         above = _ancestor(driver.upstream.name, dependency.per.name, graph, views)
         of = (
             base.select("unit", pl.col("driver").alias("address"))
@@ -366,7 +374,11 @@ def _members_part(index: int, documents: pl.DataFrame, of: pl.DataFrame, open_of
                 "unit",
                 pl.Series(
                     "inputs",
-                    [sequence_digest("inputs", members) for members in groups["identity"].to_list()],
+                    [
+                        sequence_digest("inputs", members)
+                        for some in groups.iter_slices(HASHED_ROWS)
+                        for members in some["identity"].to_list()
+                    ],
                     pl.Binary,
                 ),
                 "pending",

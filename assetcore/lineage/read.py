@@ -6,7 +6,7 @@ rows for those who fetch bytes. A current document is one that the current head 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -123,7 +123,16 @@ def intact(asset: int) -> sa.ColumnElement[bool]:
 async def columns(
     connection: AsyncConnection, statement: sa.Select[*tuple[Any, ...]], schema: Mapping[str, Any]
 ) -> pl.DataFrame:
-    """What a statement finds, as columns: Postgres gathers so many rows at a time, so that a million rows are never a million objects.
+    """What a statement finds, as columns."""
+    return pl.concat(
+        [pl.DataFrame(schema=dict(schema)), *[part async for part in gathered(connection, statement, schema)]]
+    )
+
+
+async def gathered(
+    connection: AsyncConnection, statement: sa.Select[*tuple[Any, ...]], schema: Mapping[str, Any]
+) -> AsyncIterator[pl.DataFrame]:
+    """What a statement finds, as columns, part by part: Postgres gathers so many rows, and a million rows are never a million objects.
 
     One statement, whose answers are streamed.
     """
@@ -132,15 +141,13 @@ async def columns(
         sa.select(*(sa.func.set_config(name, value, True) for name, value in GATHERING.items()))  # of this transaction
     )
     rows = statement.add_columns((sa.func.row_number().over() // GATHERED_ROWS).label("gathered")).subquery()
-    gathered = [sa.func.array_agg(column) for column in rows.c if column is not rows.c.gathered]
-    frames = [pl.DataFrame(schema=dict(schema))]
+    arrays = [sa.func.array_agg(column) for column in rows.c if column is not rows.c.gathered]
     async with connection.stream(
-        sa.select(*gathered).group_by(rows.c.gathered), execution_options={"yield_per": 1}
+        sa.select(*arrays).group_by(rows.c.gathered), execution_options={"yield_per": 1}
     ) as found:
         async for row in found:
             parts = zip(schema.items(), row, strict=True)
-            frames.append(pl.DataFrame([pl.Series(name, part, dtype, strict=False) for (name, dtype), part in parts]))
-    return pl.concat(frames)
+            yield pl.DataFrame([pl.Series(name, part, dtype, strict=False) for (name, dtype), part in parts])
 
 
 async def watermarks(
@@ -171,47 +178,66 @@ async def current_documents(
     commit: int | None = None,
     units: pl.Series | None = None,
     in_parts: Collection[int] | None = None,
+    named: Collection[int] | None = None,
 ) -> dict[int, pl.DataFrame]:
     """The documents of these assets (`units.DOCUMENTS`), now or as of a commit, each in the order of handing over.
 
     With `units`, only those of these units. With `in_parts`, what a document consists of (media type, digests) is told of these
-    assets alone: few are asked for it, and it is a third of what there is to read.
+    assets alone, and with `named`, how it and its unit are called: few are asked for it, and it is most of what there is to read.
     """
     head = await heads_of(connection, environment, commit)
     d, h, m = t.document.c, head.c, t.materialization.c
-    parts: list[sa.ColumnElement[Any]] = [d.media_type, d.sha256, d.field_digests]
-    if in_parts is not None:
-        told = h.asset_id.in_(list(in_parts)) if in_parts else sa.false()
-        parts = [sa.case((told, part), else_=None).label(part.key) for part in parts]
-    schema = {"asset": pl.Int64} | {name: kind for name, kind in DOCUMENTS.items() if name != "pending"}
-    found = await columns(
-        connection,
-        sa.select(
-            h.asset_id, d.id, d.address, h.unit, m.label, d.name, position, d.identity,
-            *parts, sa.func.coalesce(m.parent + "/" + m.label, m.label).label("path"),
-        )
+    path = sa.func.coalesce(m.parent + "/" + m.label, m.label).label("path")
+    always = [h.asset_id.label("asset"), d.id.label("document"), d.address, h.unit, position, d.identity, path]
+    some = [*_told_of(h, in_parts, d.media_type, d.sha256, d.field_digests), *_told_of(h, named, m.label, d.name)]
+    statement = (
+        sa.select(*always, *some)
         .select_from(current(head))
-        .where(h.environment_id == environment, h.asset_id.in_(list(assets)), as_of(h, commit), *_of_units(h, units)),
-        schema,
-    )  # fmt: skip
-    found = found.with_columns(pl.lit(value=False).alias("pending"))
-    empty = pl.DataFrame(schema=DOCUMENTS)
-    if len(assets) == 1:  # a copy less of what may be large
-        return {a: sort_documents(found.select(list(DOCUMENTS))) for a in assets}
-    by_asset = found.partition_by("asset", as_dict=True, include_key=False)
-    del found
-    return {a: sort_documents(by_asset.pop((a,), empty).select(list(DOCUMENTS))) for a in assets}
+        .where(h.environment_id == environment, h.asset_id.in_(list(assets)), as_of(h, commit), *_of_units(h, units))
+    )
+    schema = {"asset": pl.Int64} | DOCUMENTS
+    found: dict[int, list[pl.DataFrame]] = {asset: [] for asset in assets}
+    async for part in gathered(connection, statement, {c.name: schema[c.name] for c in (*always, *some)}):
+        for (asset,), rows in part.partition_by("asset", as_dict=True, include_key=False).items():
+            found[asset].append(rows.drop(_untold(asset, in_parts, named), strict=False))
+    return {asset: _documents(found.pop(asset), named=named is None or asset in named) for asset in assets}
 
 
-async def current_identities(connection: AsyncConnection, environment: int, asset: int) -> pl.DataFrame:
-    """The current documents of a source by name: unit and identity."""
+def _told_of(h: Any, assets: Collection[int] | None, *columns: sa.ColumnElement[Any]) -> list[sa.ColumnElement[Any]]:
+    """Columns that are read of these assets alone; of all, where none are named."""
+    if assets is None:
+        return list(columns)
+    told = h.asset_id.in_(list(assets))
+    return [sa.case((told, column), else_=None).label(column.key) for column in columns] if assets else []
+
+
+def _untold(asset: int, in_parts: Collection[int] | None, named: Collection[int] | None) -> list[str]:
+    """The columns in which there is nothing for an asset."""
+    parts = [] if in_parts is None or asset in in_parts else ["media_type", "sha256", "field_digests"]
+    return parts + ([] if named is None or asset in named else ["label", "name"])
+
+
+def _documents(found: Sequence[pl.DataFrame], *, named: bool) -> pl.DataFrame:
+    """Rows as `units.DOCUMENTS`, in order; what was not read is null."""
+    if not found:
+        return pl.DataFrame(schema=DOCUMENTS)
+    rows = pl.concat(found)
+    unread = [pl.lit(None, kind).alias(name) for name, kind in DOCUMENTS.items() if name not in rows.columns]
+    rows = sort_documents(rows.with_columns(unread)).with_columns(pl.lit(value=False).alias("pending"))
+    return (rows if named else rows.with_columns(pl.lit(None, pl.String).alias("path"))).select(list(DOCUMENTS))
+
+
+async def current_identities(
+    connection: AsyncConnection, environment: int, asset: int, units: pl.Series | None = None
+) -> pl.DataFrame:
+    """The current documents of a source by name: unit and identity. With `units`, of these."""
     head = await heads_of(connection, environment)
     d, h = t.document.c, head.c
     return await columns(
         connection,
         sa.select(d.name, h.unit, d.identity)
         .select_from(current(head))
-        .where(h.environment_id == environment, h.asset_id == asset, as_of(h, None)),
+        .where(h.environment_id == environment, h.asset_id == asset, as_of(h, None), *_of_units(h, units)),
         {"name": pl.String, "unit": pl.Binary, "identity": pl.Binary},
     )
 

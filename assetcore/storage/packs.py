@@ -142,7 +142,7 @@ class Reader:
     Up to `cache_bytes` of row groups stay decoded, so that batches that walk through a pack do not read it again.
     """
 
-    def __init__(self, bucket: Bucket, cache_bytes: int = 64 << 20) -> None:
+    def __init__(self, bucket: Bucket, cache_bytes: int = 16 << 20) -> None:
         self.bucket = bucket
         self._groups: _Cache[pa.Table] = _Cache(cache_bytes, _table_bytes)
         self._footers: _Cache[Footer] = _Cache(_FOOTERS, lambda _: 1)
