@@ -7,6 +7,7 @@ import itertools
 import os
 import secrets
 import tempfile
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -134,3 +135,20 @@ async def _execute(settings: Settings, statement: str) -> None:
 
 def _with_database(url: str, name: str) -> str:
     return f"{url.rpartition('/')[0]}/{name}"
+
+
+TALLY = pytest.StashKey[Counter[str]]()
+
+
+@pytest.fixture
+def tally(request: pytest.FixtureRequest) -> Counter[str]:
+    """What a test under fire counts; the session says at its end how much it was."""
+    return request.config.stash.setdefault(TALLY, Counter())
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say how much was done under fire."""
+    if counted := config.stash.get(TALLY, None):
+        terminalreporter.section("under fire")
+        for what, number in sorted(counted.items()):
+            terminalreporter.write_line(f"{number:>7,} {what}")

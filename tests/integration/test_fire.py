@@ -10,21 +10,28 @@ import os
 import random
 import time
 from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from assetcore.catalog import verify_catalog
 from assetcore.session import Session
 from assetcore.settings import Settings
-from tests.integration.command import Command, end, lease_runs_out
+from tests.integration.command import Ended, lease_runs_out
 from tests.integration.faults import Fault, proxy_of
+from tests.integration.forks import Forks, fork_server
+from tests.integration.test_forget import stored
 from tests.integration.world import World
 
 pytestmark = pytest.mark.integration
 
 SOAK = "SOAK" in os.environ
-KILLS = 200 if SOAK else 3
+KILLS = 200 if SOAK else 6
+LENGTHS = {"materialize": 100, "gc": 60, "promote": 40, "rebuild": 60, "forget": 100}
+"""About so much does each verb do to the outer world; corrected when one comes to its end."""
 AT_ONCE = 8
 ROUNDS = 30 if SOAK else 1
 
@@ -56,6 +63,12 @@ async def report(reports: list[Report] = collect(upper)) -> Report:
 """
 
 
+@pytest.fixture(scope="module")
+def forks() -> Iterator[Forks]:
+    with fork_server() as forks:
+        yield forks
+
+
 @pytest.fixture
 def world(settings: Settings) -> World:
     return _world(settings, 40)
@@ -77,37 +90,140 @@ def calls(world: World) -> Counter[str]:
     return found
 
 
-async def test_killed_at_any_moment(world: World, variables: dict[str, str]) -> None:
-    """After SIGKILL what lineage says is there, whatever was under way; the next run makes what is missing and nothing else."""
-    aipctl = Command(world.root, variables | {"ASSETCORE_BATCH_SECONDS": "0.05"})
-    chance = random.Random()
-    for kill in range(KILLS):
-        if kill % 4 == 3:
-            for number in range(20):
-                world.document(f"t{number:02}.txt", f"gamma{kill} delta{number}")
-        process = aipctl.start("materialize", "--local")
-        try:
-            await asyncio.sleep(chance.uniform(0.8, 3.0))
-            process.kill()
-        finally:
-            end(process)
-        await lease_runs_out(world.settings)
-        calls(world)
-        async with world.open() as session:
+@dataclass
+class Tour:
+    """A world in which the command is killed again and again; what was done, and how much each verb does when nobody kills it."""
+
+    world: World
+    forks: Forks
+    variables: Mapping[str, str]
+    tally: Counter[str]
+    chance: random.Random
+    length: dict[str, int] = field(default_factory=lambda: dict(LENGTHS))
+    topics: dict[str, str] = field(default_factory=dict)
+
+    def edit(self, name: str) -> None:
+        """Give a topic another text, which no topic ever had."""
+        self.tally["edits"] += 1
+        self.topics[name] = f"alpha{self.tally['edits']} beta{self.chance.random()}"
+        self.world.document(name, self.topics[name])
+
+    async def kill(self, verb: str, *arguments: str) -> None:
+        """Begin a verb and kill it before one of the things that it does; then its locks run out."""
+        dies_at = self.chance.randint(1, self.length[verb])
+        started = self.forks.start(self.world.root, self.variables, *arguments, dies_at=dies_at)
+        ended = await asyncio.to_thread(started.wait)
+        self.tally[f"kill points in {verb}" if ended.code == -9 else f"times {verb} had ended before"] += 1
+        if ended.code == -9:
+            await lease_runs_out(self.world.settings)
+        else:
+            assert ended.code == 0, (arguments, ended)
+            self.length[verb] = started.done
+
+    async def run(self, *arguments: str) -> Ended:
+        """Run a verb to its end."""
+        self.tally["runs"] += 1
+        return await asyncio.to_thread(self.forks.start(self.world.root, self.variables, *arguments).wait)
+
+    async def check(self) -> dict[str, int]:
+        """What holds whatever was killed: the bytes are there, the bucket and Postgres say the same; what is still to be made."""
+        self.tally["checks"] += 1
+        async with self.world.open() as session:
             assert not (await session.verify()).findings
             plan = await session.plan()
-        missing = {a.asset: a.stale + a.pending for a in plan.assets}
-        assert all(a.units == a.fresh + missing[a.asset] for a in plan.assets), plan
-    result = await world.materialize()
-    again = calls(world)
-    assert set(again.values()) <= {1}
-    assert {a.asset: a.made for a in result.assets} == {
-        asset: sum(1 for call in again if call.startswith(f"{asset} ")) for asset in ("chunks", "upper", "report")
-    }
-    contents = await world.contents()
-    assert (len(contents["chunks"]), len(contents["upper"])) == (80, 40)
-    assert contents["report"]["report", "report.txt"].count(b"\n") == 39
-    assert await world.plan() == {}
+        return {a.asset: a.stale + a.pending for a in plan.assets}
+
+    async def complete(self) -> None:
+        """The next run makes what is missing and nothing else, and nothing is current twice or wrong."""
+        missing = await self.check()
+        calls(self.world)
+        result = await self.world.materialize()
+        self.tally["runs"] += 1
+        again = calls(self.world)
+        made = Counter(call.partition(" ")[0] for call in again)
+        assert set(again.values()) <= {1}
+        assert {a.asset: a.made for a in result.assets if a.made} == made
+        assert all(made[asset] <= missing[asset] for asset in made), (made, missing)
+        contents = await self.world.contents()
+        words = [word for text in self.topics.values() for word in text.split()]
+        assert Counter(content.decode() for content in contents["chunks"].values()) == Counter(words)
+        assert {name: text.decode() for (_, name), text in contents["upper"].items()} == {
+            name: text.upper() for name, text in self.topics.items()
+        }
+        assert len(contents["report"]["report", "report.txt"].splitlines()) == len(self.topics)
+        assert await self.world.plan() == {}
+        same = await verify_catalog(self.world.settings, say=lambda _: None)
+        assert same.same, same.to_json()
+        self.tally["checks"] += 1
+
+    # -- a verb that is killed ---------------------------------------------------------------------------------------------------
+
+    async def materialize(self) -> None:
+        """In the middle of observing, a batch, a pack, a manifest, a commit."""
+        for name in self.chance.sample(sorted(self.topics), 5):
+            self.edit(name)
+        await self.kill("materialize", "materialize", "--local")
+
+    async def gc(self) -> None:
+        """With an object that nobody knows, packs to put together, and history to let go."""
+        stray = Path(self.world.settings.storage_url.removeprefix("file://")) / "demo/main/20200101T000000.000000Z/chunks/pack-x.parquet"
+        stray.parent.mkdir(parents=True, exist_ok=True)
+        stray.write_bytes(b"what a crash has left")
+        os.utime(stray, (0, 0))
+        await self.kill("gc", "gc", "--keep", "0h", "--yes")
+        assert (await self.run("gc", "--keep", "0h", "--yes")).code == 0
+        assert not stray.exists()
+
+    async def promote(self) -> None:
+        """Prod is what it was or what it becomes, and never in between."""
+        name = f"pr-{self.tally['edits']}"
+        assert (await self.run("env", "create", name, "--from", "prod")).code == 0
+        before = await self.world.contents()
+        for one in self.chance.sample(sorted(self.topics), 3):
+            self.edit(one)
+        assert (await self.run("materialize", "--local", "--env", name)).code == 0
+        await self.kill("promote", "env", "promote", name, "--to", "prod")
+        after = await self.world.contents()
+        ended = await self.run("env", "promote", name, "--to", "prod")
+        assert ended.code == 0, ended
+        now = await self.world.contents()
+        assert after in (before, now)
+        assert (await self.run("env", "drop", name)).code == 0
+
+    async def rebuild(self) -> None:
+        """Postgres holds what it held, or what the bucket tells."""
+        await self.kill("rebuild", "catalog", "rebuild", "--replace")
+        ended = await self.run("catalog", "rebuild", "--replace")
+        assert ended.code == 0, ended
+
+    async def forget(self) -> None:
+        """Begun again it completes; nothing of the document is left, and nothing else is lost."""
+        name = self.chance.choice(sorted(self.topics))
+        text = self.topics.pop(name)
+        self.world.remove(name)
+        await self.kill("forget", "forget", f"topics[{name}]", "--yes")
+        await self.check()
+        ended = await self.run("forget", f"topics[{name}]", "--yes")
+        assert ended.code == 0, ended
+        left = [word for word in text.split() if word in stored(self.world.settings)]
+        assert not left, left
+        self.edit(f"{name.partition('.')[0]}x.txt")
+
+
+async def test_killed_at_any_moment(
+    settings: Settings, variables: dict[str, str], forks: Forks, tally: Counter[str]
+) -> None:
+    """After SIGKILL what lineage says is there, whatever was under way; the next run makes what is missing and nothing else."""
+    seed = int(os.environ.get("SEED") or random.SystemRandom().randrange(10**6))
+    tour = Tour(_world(settings, 0), forks, variables | {"ASSETCORE_BATCH_SECONDS": "0.05"}, tally, random.Random(seed))
+    print(f"SEED={seed} repeats this")
+    for number in range(10):
+        tour.edit(f"t{number}.txt")
+    await tour.complete()
+    verbs = [tour.materialize, tour.materialize, tour.gc, tour.promote, tour.rebuild, tour.forget]
+    for kill in range(KILLS):
+        await verbs[kill % len(verbs)]()
+        await tour.complete()
 
 
 async def test_many_runs_over_each_other(world: World) -> None:
