@@ -8,19 +8,25 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import signal
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import psutil
 import pytest
+from redis import asyncio as redis
 
+from assetcore import stack as services
 from assetcore.catalog import verify_catalog
 from assetcore.session import Session
-from assetcore.settings import Settings
-from tests.integration.command import Ended, lease_runs_out
+from assetcore.settings import PoolLimits, Settings
+from assetcore.stack.home import Home
+from tests.integration.command import Ended, lease_runs_out, until
 from tests.integration.faults import Fault, proxy_of
 from tests.integration.forks import Forks, fork_server
 from tests.integration.test_forget import stored
@@ -32,7 +38,7 @@ SOAK = "SOAK" in os.environ
 KILLS = 200 if SOAK else 6
 LENGTHS = {"materialize": 100, "gc": 60, "promote": 40, "rebuild": 60, "forget": 100}
 """About so much does each verb do to the outer world; corrected when one comes to its end."""
-AT_ONCE = 8
+SECONDS_AT_ONCE = 60
 ROUNDS = 30 if SOAK else 1
 
 BODY = """
@@ -74,9 +80,9 @@ def world(settings: Settings) -> World:
     return _world(settings, 40)
 
 
-def _world(settings: Settings, topics: int) -> World:
+def _world(settings: Settings, topics: int, code: str = BODY) -> World:
     world = World(settings.using("test", batch_seconds=0.05))
-    world.code(BODY)
+    world.code(code)
     for number in range(topics):
         world.document(f"t{number:02}.txt", f"alpha{number} beta{number}")
     return world
@@ -226,19 +232,117 @@ async def test_killed_at_any_moment(
         await tour.complete()
 
 
-async def test_many_runs_over_each_other(world: World) -> None:
-    """Eight runs of overlapping selections at once: each unit is made once, and what there is then is what one run would give."""
-    selections = ["chunks[t0*]", "chunks[t1*]", "chunks", "+upper", "+report", "chunks or upper", None, "+upper"]
-    for round in range(ROUNDS):
-        for number in range(40):
-            world.document(f"t{number:02}.txt", f"alpha{number} beta{round}")
-        await asyncio.gather(*(world.materialize(select, upstream=True) for select in selections[:AT_ONCE]))
-        assert set(calls(world).values()) == {1}
-        assert (await world.materialize()).status == "nothing to do"
+SELECTIONS = ("chunks[t0*]", "+report", "chunks[t1*]", "chunks", "+upper", "chunks or upper", "*", "+upper")
+
+
+async def test_many_runs_over_each_other(
+    world: World, variables: dict[str, str], forks: Forks, tally: Counter[str]
+) -> None:
+    """Two, then eight processes with overlapping selections: each unit is made once, and what there is then is what one run gives."""
+    for processes in (2, 8):
+        give_up = time.monotonic() + (SECONDS_AT_ONCE if SOAK else 0)
+        while True:
+            tally[f"times {processes} processes at once"] += 1
+            for number in range(40):
+                world.document(f"t{number:02}.txt", f"alpha{number} beta{tally.total()}")
+            started = [
+                forks.start(world.root, variables, "materialize", select, "--upstream", "--local")
+                for select in SELECTIONS[:processes]
+            ]
+            ended = [await asyncio.to_thread(one.wait) for one in started]
+            assert {one.code for one in ended} == {0}, ended
+            assert set(calls(world).values()) == {1}
+            assert (await world.materialize()).status == "nothing to do"
+            if time.monotonic() > give_up:
+                break
     async with Session.open(world.settings, "demo", environment="alone") as alone:
         await alone.materialize(local=True, force=True)
         other = {(d.unit, d.name): d.content for d in await alone.show("report")}
     assert (await world.contents())["report"] == other
+
+
+GATE = """
+import asyncio
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent.parent
+
+@asset(pool="few", concurrency=8)
+async def slow(topic: Topic = each(topics)) -> Report:
+    with open(ROOT / "calls.log", "a") as log:
+        log.write(f"slow {topic.name}\\n")
+    while (ROOT / "gate").exists():
+        await asyncio.sleep(0.02)
+    return Report(name=topic.name, text=topic.text.upper())
+
+@asset
+async def report(reports: list[Report] = collect(slow)) -> Report:
+    return Report(name="report.txt", text="\\n".join(r.text for r in reports))
+"""
+
+
+async def test_services_that_go_away_in_the_middle(
+    settings: Settings, stack: Settings, variables: dict[str, str], forks: Forks, tally: Counter[str]
+) -> None:
+    """Postgres restarted or killed, Redis emptied, stopped, or gone for good: the run gets over it or says who is away, soon;
+    the next one makes what is missing."""
+    world = _world(settings.using("test", pools={"few": PoolLimits(concurrency=2)}), 6, GATE)
+    environment = variables | {"ASSETCORE_POOLS": '{"few": {"concurrency": 2}}', "ASSETCORE_BATCH_SECONDS": "0.05"}
+    passwords = {str(urlsplit(str(url)).password) for url in (settings.database_url, settings.redis_url)}
+    log, gate = world.root / "calls.log", world.root / "gate"
+    embedded = Settings.load(stack.root, home=stack.home)
+
+    async def emptied() -> None:
+        client = redis.Redis.from_url(str(settings.redis_url))
+        await client.flushdb()
+        await client.aclose()
+
+    async def restarted(name: str, number: signal.Signals) -> None:
+        _stop(stack, name, number)
+        await services.up(embedded, {name})
+
+    strikes: dict[str, tuple[Callable[[], Awaitable[None]], str, bool]] = {
+        "Postgres restarted": (lambda: restarted("postgres", signal.SIGINT), "Postgres", False),
+        "Postgres killed": (lambda: restarted("postgres", signal.SIGKILL), "Postgres", False),
+        "Redis emptied": (emptied, "", False),
+        "Redis killed and started": (lambda: restarted("redis", signal.SIGKILL), "", False),
+        "Redis stopped": (lambda: asyncio.to_thread(_stop, stack, "redis", signal.SIGTERM), "Redis", True),
+    }
+    for round, (what, (strike, blamed, stays_away)) in enumerate(list(strikes.items()) * (20 if SOAK else 1)):
+        tally[what] += 1
+        for number in range(6):
+            world.document(f"t{number:02}.txt", f"round {round} of {number}")
+        calls(world)
+        gate.touch()
+        started = forks.start(world.root, environment, "materialize", "--local")
+        until(lambda: len(log.read_text().splitlines()) == 2)
+        begun = time.monotonic()
+        await strike()
+        gate.unlink()
+        ended = await asyncio.to_thread(started.wait)
+        assert time.monotonic() - begun < 60, (what, "waited too long")
+        assert ended.code in ((0, 69) if blamed else (0,)), (what, ended)
+        assert ended.code == 0 or blamed in ended.err, (what, ended)
+        assert not any(word in ended.err for word in ("Traceback", "bug in assetcore", *passwords)), (what, ended)
+        if stays_away:
+            await services.up(embedded, {"redis"})
+        await lease_runs_out(settings)
+        async with world.open() as session:
+            assert not (await session.verify()).findings
+            missing = {a.asset: a.stale + a.pending for a in (await session.plan()).assets}
+        calls(world)
+        await world.materialize()
+        assert sum(calls(world).values()) <= missing["slow"], what
+        text = (await world.contents())["report"]["report", "report.txt"].decode()
+        assert text.splitlines() == [f"ROUND {round} OF {number}" for number in range(6)]
+        assert await world.plan() == {}
+
+
+def _stop(stack: Settings, name: str, number: signal.Signals) -> None:
+    """End a service of the session's, and wait until it is gone."""
+    process = psutil.Process(Home(stack.home).services()[name].pid)
+    process.send_signal(number)
+    process.wait(20)
 
 
 FAULTS: dict[str, tuple[Fault, ...]] = {
