@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -300,18 +301,55 @@ async def test_an_api_that_goes_away_stops_nothing(world: World, aipctl: Command
     assert (await world.materialize()).status == "nothing to do"
 
 
+AWAY_SECONDS = 30 if "SOAK" in os.environ else 3
+
+
+async def test_an_api_that_is_away_for_a_while(world: World, aipctl: Command, prefect_api: str) -> None:
+    """When Prefect's API is away in the middle of a run and comes back, all is made, the run ends soon, and so does the next one."""
+    world.code(BODY + WAITING)
+    (world.root / "gate").touch()
+    parts = urlsplit(prefect_api)
+    with Relay(str(parts.hostname), int(parts.port or 0)) as relay:
+        variables = {"PREFECT_API_URL": f"http://127.0.0.1:{relay.port}/api"}
+        process = aipctl.start("materialize", "--json", variables=variables)
+        try:
+            until((world.root / "begun").exists)
+            relay.close()
+            (world.root / "gate").unlink()
+            await asyncio.sleep(AWAY_SECONDS)
+            relay.open()
+            out, err = process.communicate(timeout=80)
+        finally:
+            end(process)
+        assert process.returncode == 0, err
+        assert "Traceback" not in err
+        assert json.loads(out)["status"] == "done"
+        world.document("a.txt", "another")
+        again = aipctl("materialize", "--json", variables=variables)
+    assert (again.code, again.json["status"]) == (0, "done")
+    async with PrefectClient(prefect_api) as client:
+        state = (await client.read_flow_run(_id(again.json["flow_run"]))).state
+    assert state is not None
+    assert state.is_final(), state
+    assert await world.plan() == {}
+
+
 class Relay:
-    """A way to a server that can be cut."""
+    """A way to a server that can be cut, and mended."""
 
     def __init__(self, host: str, port: int) -> None:
         self._to = (host, port)
-        self._listening = socket.create_server(("127.0.0.1", 0))
         self._open: list[socket.socket] = []
-        self.port: int = self._listening.getsockname()[1]
+        self.port = 0
 
     def __enter__(self) -> Self:
-        threading.Thread(target=self._accept, daemon=True).start()
+        self.open()
         return self
+
+    def open(self) -> None:
+        self._listening = socket.create_server(("127.0.0.1", self.port))
+        self.port = self._listening.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
 
     def __exit__(self, *_: object) -> None:
         self.close()
