@@ -149,8 +149,8 @@ def _open(settings: Settings) -> tuple[schema.Engine, Bucket]:
 
 async def _read(bucket: Bucket, say: Say) -> _Told:
     """Every manifest and record of the bucket."""
-    manifests: list[Manifest] = []
-    others: list[Mapping[str, Any]] = []
+    manifests: dict[Key, Manifest] = {}
+    others: dict[Key, Mapping[str, Any]] = {}
     damaged: dict[Key, str] = {}
     slots = asyncio.Semaphore(AT_ONCE)
 
@@ -159,9 +159,9 @@ async def _read(bucket: Bucket, say: Say) -> _Told:
             try:
                 data = await bucket.read(key)
                 if records.is_record(key):
-                    others.append(await asyncio.to_thread(records.decode, data))
+                    others[key] = await asyncio.to_thread(records.decode, data)
                 else:
-                    manifests.append(Manifest(key, *await asyncio.to_thread(read_manifest, data)))
+                    manifests[key] = Manifest(key, *await asyncio.to_thread(read_manifest, data))
             except Exception as error:  # whatever a damaged object makes its readers say
                 if not isinstance(error, (StorageError, ValueError, OSError, EOFError, KeyError)):
                     raise
@@ -171,4 +171,23 @@ async def _read(bucket: Bucket, say: Say) -> _Told:
     keys = [key for key in listed if records.is_record(key) or key.rpartition("/")[2].startswith(MANIFEST)]
     say(f"Reading {len(keys):,} manifests and records of {bucket.url}")
     await asyncio.gather(*map(one, keys))
-    return _Told(manifests, others, dict(sorted(damaged.items())), list(filter(answers.is_answer, listed)))
+    passed_over = _replaced(manifests, others)
+    return _Told(
+        [one for key, one in manifests.items() if key not in passed_over],
+        [one for key, one in others.items() if key not in passed_over],
+        dict(sorted(damaged.items())),
+        list(filter(answers.is_answer, listed)),
+    )
+
+
+def _replaced(manifests: Mapping[Key, Manifest], others: Mapping[Key, Mapping[str, Any]]) -> set[Key]:
+    """What is to be passed over: what `forget` has replaced and could not delete, or has written and did not come to tell of."""
+    facts = [row["facts"] for record in others.values() for row in record.get("journal", ())]
+    replaced = {Key(key) for fact in facts for key in fact.get("replaced", ())}
+    numbers = {key: one.number for key, one in manifests.items()}
+    numbers |= {key: one["compaction"]["number"] for key, one in others.items() if "compaction" in one}
+    first: dict[int, Key] = {}
+    for key in sorted(numbers.keys() - replaced):  # by the time at which they were written
+        if first.setdefault(numbers[key], key) != key:
+            replaced.add(key)
+    return replaced

@@ -21,7 +21,7 @@ from assetcore import sources
 from assetcore.assets import Source
 from assetcore.documents import document_id
 from assetcore.errors import AssetcoreError, NothingSelectedError, SelectionError, UsageError
-from assetcore.explain import find, units_labelled
+from assetcore.explain import check_forgotten, find, units_labelled
 from assetcore.lineage import damage, read, trace
 from assetcore.lineage.schema import Connection
 from assetcore.partitions import shown_duration
@@ -138,8 +138,12 @@ async def why(project: Project, text: str, plan: Plan, snapshot: Snapshot) -> Wh
         async with project.engine.connect() as connection:
             (unit, _, _), *_ = await units_labelled(project, connection, name, label or name)
             return await _with_times(project, connection, found, name, unit)
-    row = _row(judgement.judged, name, label)
     async with project.engine.connect() as connection:
+        try:
+            row = _row(judgement.judged, name, label)
+        except NothingSelectedError:
+            await check_forgotten(project, connection, name, label or name)
+            raise
         causes = [cause async for cause in _Asking(project, connection, plan, snapshot).of_unit(name, row)]
         found = Why(_reference(judgement.judged, name, row), row["status"], _few(causes))
         return await _with_times(project, connection, found, name, row["unit"])
@@ -532,10 +536,15 @@ async def _why_source(project: Project, name: str, label: str | None, snapshot: 
     state = snapshot.states.get(name)
     unit = format_ref(name, label)
     if state is None:
+        if label is not None:
+            async with project.engine.connect() as connection:
+                await units_labelled(project, connection, name, label)  # it says so where there is none
         return Why(unit, "fresh", ())
     observed = dict(snapshot.observed[name].select("name", "identity").iter_rows())
     known = dict(state.documents.select("name", "identity").iter_rows())
     if label is not None and label not in observed and label not in known:
+        async with project.engine.connect() as connection:
+            await check_forgotten(project, connection, name, label)
         raise NothingSelectedError(f"{name} has no document {label!r}.", hint=suggestion(label, {*observed, *known}))
     names = sorted({*observed, *known}) if label is None else [label]
     changed = [n for n in names if observed.get(n) != known.get(n)]

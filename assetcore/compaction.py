@@ -70,11 +70,11 @@ async def compact(project: Project, *, keep: timedelta | None, dry_run: bool, gr
             await _commit(project, asset, None, [], list(some))
         for some in _portions(packs):
             await _put_together(project, some)
+        await project.bucket.delete([key for key, _ in retired.values()])
         async with project.engine.begin() as connection:
             await retention.forget_objects(connection, retired)
             if retired:
                 await _tell(connection, project, "replaced earlier", objects=len(retired))
-        await project.bucket.delete([key for key, _ in retired.values()])
     return Compacted(let_go, len(packs), len(retired), freed + sum(size for _, size in retired.values()))
 
 

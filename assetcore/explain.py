@@ -12,14 +12,14 @@ from typing import Any
 
 from assetcore.documents import document_id
 from assetcore.errors import NothingSelectedError, SelectionError
-from assetcore.lineage import environments, history, runs, trace
+from assetcore.lineage import environments, forgetting, history, runs, trace
 from assetcore.lineage.schema import Connection
 from assetcore.lineage.trace import Found
 from assetcore.moments import RunMoment, moment
 from assetcore.project import Project
 from assetcore.selection import Ref, format_ref, parse_ref, suggestion
 
-__all__ = ["Lineage", "LineageNode", "check_one", "commit_at", "find", "lineage", "units_labelled"]
+__all__ = ["Lineage", "LineageNode", "check_forgotten", "check_one", "commit_at", "find", "lineage", "units_labelled"]
 
 EXPANDED = 200
 """A whole asset that was given is shown document by document up to so many; beyond, as the asset."""
@@ -96,6 +96,8 @@ async def _find(
         identifier = project.asset_ids[ref.asset]
         if ref.unit is None:
             found = await trace.of_asset(connection, environment, identifier, commit=commit, limit=limit)
+            if not found:
+                await check_forgotten(project, connection, ref.asset, ref.asset)
             if not found and commit is not None:
                 raise NothingSelectedError(
                     f"{ref.asset} had no documents then.", hint=f"See: aipctl history {ref.asset}"
@@ -143,6 +145,7 @@ async def units_labelled(
     identifier = project.asset_ids[asset]
     units = await trace.by_unit(connection, project.environment_id, identifier, label, commit)
     if not units:
+        await check_forgotten(project, connection, asset, label)
         documents = await trace.of_asset(connection, project.environment_id, identifier, commit=commit, limit=5000)
         says = "has" if commit is None else "had then"
         raise NothingSelectedError(
@@ -150,6 +153,17 @@ async def units_labelled(
         )
     check_one(asset, label, units)
     return units
+
+
+async def check_forgotten(project: Project, connection: Connection, asset: str, label: str) -> None:
+    """Raise NothingSelectedError where a unit of this label was forgotten."""
+    labels = [label, *(label[i + 1 :] for i, character in enumerate(label) if character == "/")]
+    found = await forgetting.tombstone(connection, project.id, project.asset_ids[asset], labels)
+    if found is not None:
+        raise NothingSelectedError(
+            f"{format_ref(asset, label)} {found}.",
+            hint="The report is in the folder reports of the home of whoever did it.",
+        )
 
 
 def check_one(asset: str, label: str, units: Sequence[tuple[bytes, str, str | None]]) -> None:

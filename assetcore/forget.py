@@ -1,9 +1,14 @@
 """Forget: what came of a document of a source, and how does all of it go?
 
-Found by lineage, in every environment and in history: a pack is written anew without the rows, a manifest without what it says of them,
-and only then do the old ones go, and what Postgres knew. What is current of it leaves as a commit like any other, so that what was made
-of it together with others is stale. The key of the subject is destroyed: what the journal says of it can be read by nobody, and its chain
-still holds. A report says what was erased, and is signed.
+Found by lineage, in every environment and in history: a pack is written anew without the rows, a manifest and a record without what they
+say of them. What is current of it leaves as a commit like any other, so that what was made of it together with others is stale. Then one
+transaction takes the rows out of Postgres, points to what was written anew, and leaves a tombstone: a row of the journal that says when,
+on whose behalf and by which report, and knows the units that are gone by a digest of their labels. The key of the subject is destroyed:
+what the journal says of it can be read by nobody, and its chain still holds. What was replaced in the bucket is retired by the same
+transaction, and deleted when the journal is in the bucket: by `delete_retired`, by who forgets again, or by `gc`.
+
+Whenever it is interrupted the document is either still known, and forgetting it again does all of it, or it has its tombstone, and
+forgetting it again deletes what is left. A report says what was erased, and is signed.
 """
 
 from __future__ import annotations
@@ -12,29 +17,31 @@ import asyncio
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from assetcore import vault
 from assetcore.assets import Source
 from assetcore.documents import Document
-from assetcore.errors import SelectionError, StorageError
+from assetcore.errors import SelectionError, ServiceError, StorageError
 from assetcore.lineage import answers, environments, forgetting, journal, read, records, retention, vectors
 from assetcore.lineage import commit as lineage
 from assetcore.lineage.commit import Batch
-from assetcore.lineage.forgetting import Descent, Held, Moved
+from assetcore.lineage.forgetting import Descent, Held, Moved, Tombstone
 from assetcore.lineage.journal import Entry
 from assetcore.lineage.manifest import NAME as MANIFEST
 from assetcore.lineage.manifest import encode_manifest, rewritten
+from assetcore.lineage.replay import number_of
 from assetcore.lineage.runs import actor
 from assetcore.project import Project
-from assetcore.selection import parse_ref
+from assetcore.selection import format_ref, parse_ref
 from assetcore.snapshot import source_unit
 from assetcore.storage import Key, MissingObjectError, object_key, parse_key, run_timestamp
 from assetcore.storage.repack import Kept, repack
 
-__all__ = ["Forgotten", "forget", "verify_report"]
+__all__ = ["Forgotten", "delete_retired", "forget", "verify_report"]
 
 FORGET = "forget"
 """What stands for a run in the manifests that this room writes."""
@@ -45,33 +52,39 @@ NEEDLE, SHORTEST = 200, 16
 
 @dataclass(frozen=True, slots=True)
 class Forgotten:
-    """What is (or was) erased: units and documents by asset, objects, manifests; and the signed report when it was done."""
+    """What is (or was) erased: units and documents by asset, objects, manifests; and the signed report when it was done.
+
+    `tombstone` says when and by whom it had been forgotten before: then there is nothing but what that had left behind.
+    """
 
     ref: str
     dry_run: bool
-    assets: tuple[tuple[str, int, tuple[str, ...]], ...]
-    documents: int
-    objects: int
-    bytes: int
+    assets: tuple[tuple[str, int, tuple[str, ...]], ...] = ()
+    documents: int = 0
+    objects: int = 0
+    bytes: int = 0
     report: Mapping[str, Any] | None = None
     file: str | None = None
+    tombstone: Tombstone | None = None
 
     def to_json(self) -> dict[str, Any]:
         assets = [{"asset": name, "units": units, "examples": list(labels)} for name, units, labels in self.assets]
         return {
             "ref": self.ref, "dry_run": self.dry_run, "assets": assets, "documents": self.documents, "objects": self.objects,
-            "bytes": self.bytes, "report": self.report, "file": self.file,
+            "bytes": self.bytes, "report": self.report, "file": self.file, "tombstone": self.tombstone and self.tombstone.to_json(),
         }  # fmt: skip
 
 
 async def forget(project: Project, text: str, *, dry_run: bool) -> Forgotten:
     """Find what came of a document of a source, and erase it unless `dry_run`. No run is at work meanwhile. Raises SelectionError."""
     source, name = _subject(project, text)
+    ref = format_ref(source, name)
     identifier, unit = project.asset_ids[source], source_unit(name)
     async with project.engine.connect() as connection:
         await connection.execution_options(isolation_level="REPEATABLE READ")
         roots = await forgetting.materializations_of(connection, identifier, unit)
-        if not roots:
+        before = await forgetting.tombstone(connection, project.id, identifier, [name])
+        if not roots and before is None:
             raise SelectionError(
                 f"{source} never had a document {name!r}.",
                 hint=f"See: aipctl show {source}, or: aipctl journal {source}",
@@ -79,44 +92,88 @@ async def forget(project: Project, text: str, *, dry_run: bool) -> Forgotten:
         found = await forgetting.descent(connection, roots)
         objects = await forgetting.held(connection, found.documents)
         names = {i: n for i, (n, _) in (await environments.registered(connection, project.id)).items()}
+    if not roots:
+        if not dry_run:
+            await _forget_shown(project, {name})
+        return Forgotten(ref, dry_run, tombstone=before)
     order = {n: i for i, n in enumerate(project.graph.assets)}
     assets = sorted(
         ((names[a], len(u), tuple(found.labels[a][:3])) for a, u in found.units.items()),
         key=lambda x: order.get(x[0], 0),
     )
     size = sum(one.size for one in objects)
+    told = Forgotten(ref, dry_run, tuple(assets), len(found.documents), len(objects), size)
     if dry_run:
-        return Forgotten(f"{source}[{name}]", True, tuple(assets), len(found.documents), len(objects), size)
-    needles = await _needles(project, found, name)
+        return told
+    await _delete_strays(project, found)
+    await _delete_answers(project, await _needles(project, found, name))
     await _retire(project, found, names)
     moved, rows = await _rewrite_packs(project, objects)
     manifests, old = await _rewrite_manifests(project, found, moved, rows)
-    told = {
-        "project": project.name, "subject": unit.hex(), "at": datetime.now(UTC).isoformat(), "actor": actor(),
+    records_, old_records = await _rewrite_records(project, found, unit, name, moved, rows)
+    now = datetime.now(UTC)
+    report = _signed(project, {
+        "project": project.name, "subject": unit.hex(), "at": now.isoformat(), "actor": actor(),
         "assets": {asset: units for asset, units, _ in assets}, "documents": len(found.documents),
         "materializations": len(found.materializations), "objects": {one.key: one.size for one in objects}, "manifests": old,
-    }  # fmt: skip
-    report = _signed(project, told)
+        "prefect": await _forget_shown(project, {name, *_labels(found, name), *(one.key for one in objects)}),
+    })  # fmt: skip
+    file = project.settings.home / "reports" / f"forget-{run_timestamp(now)}.json"
+    await asyncio.to_thread(_write_private, file, json.dumps(report, indent=1, sort_keys=True).encode())
     facts = {
-        "subject": unit.hex(), "units": sum(units for _, units, _ in assets), "documents": len(found.documents), "replaced": old,
+        "subject": unit.hex(), "units": sum(units for _, units, _ in assets), "documents": len(found.documents),
+        "replaced": [*old, *old_records], "gone": forgetting.tombstones(found), "file": file.name,
         "report": hashlib.sha256(json.dumps(report, sort_keys=True).encode()).hexdigest(),
     }  # fmt: skip
     async with project.engine.begin() as connection:
-        await forgetting.erase(connection, project.id, found, moved, rows, manifests, identifier, name)
+        await forgetting.erase(connection, project.id, found, moved, rows, manifests | records_, identifier, name)
         await vectors.forget(connection, project.name, found.documents)
-        retired = await retention.retired(
-            connection, project.id, datetime.now(UTC)
-        )  # what was compacted may still hold it
-        await retention.forget_objects(connection, retired)
+        kept = {one.key for one in objects if moved[one.id] is not None}
+        await forgetting.retire(connection, identifier, [*kept, *map(Key, (*old, *old_records))])
         await journal.append(connection, project.id, Entry(FORGET, asset=source, facts=facts))
-    await project.bucket.delete([*(one.key for one in objects), *(key for key, _ in retired.values()), *map(Key, old)])
-    await _rewrite_records(project, found, unit, name, moved, rows)
-    await _delete_answers(project, needles)
-    file = project.settings.home / "reports" / f"forget-{run_timestamp(datetime.now(UTC))}.json"
-    await asyncio.to_thread(_write_private, file, json.dumps(report, indent=1, sort_keys=True).encode())
-    return Forgotten(
-        f"{source}[{name}]", False, tuple(assets), len(found.documents), len(objects), size, report, str(file)
-    )
+    return replace(told, report=report, file=str(file))
+
+
+async def _delete_strays(project: Project, found: Descent) -> None:
+    """Delete what one that was interrupted has written: manifests, and records of compactions, that are not those of their commits."""
+    async with project.engine.connect() as connection:
+        known = dict(await forgetting.commits(connection, project.id, found.units))
+    strays = [key async for key in _told(project) if known.get(number_of(key), key) != key]
+    await project.bucket.delete(strays)
+
+
+async def _told(project: Project) -> AsyncIterator[Key]:
+    """The manifests and the records of compactions in the bucket."""
+    async for info in project.bucket.list(f"{project.name}/"):
+        artifact = parse_key(info.key).artifact_name
+        if artifact.startswith(MANIFEST) or (records.is_record(info.key) and records.kind_of(artifact) == "gc"):
+            yield info.key
+
+
+async def delete_retired(project: Project) -> None:
+    """Delete what was replaced, here and by compactions, which may still hold it."""
+    async with project.engine.connect() as connection:
+        retired = await retention.retired(connection, project.id, datetime.now(UTC) + timedelta(hours=2))
+    await project.bucket.delete([key for key, _ in retired.values()])
+    async with project.engine.begin() as connection:
+        await retention.forget_objects(connection, retired)
+
+
+def _labels(found: Descent, name: str) -> set[str]:
+    """The labels of units that tell the name: not those of what was made of it together with others."""
+    stem = name.rpartition("/")[2].partition(".")[0]
+    return {label for labels in found.labels.values() for label in labels if len(stem) > 2 and stem in label}
+
+
+async def _forget_shown(project: Project, names: Collection[str]) -> dict[str, Any]:
+    """Remove the tables in Prefect that name it; what became of that, for the report."""
+    api = project.settings.prefect_api_url
+    if api is None:
+        return {"artifacts": 0, "not removed": "Prefect does not run here, and no address of it is known"}
+    try:
+        return {"artifacts": await asyncio.to_thread(vault.forget_shown, api, names)}
+    except ServiceError as error:
+        return {"artifacts": 0, "not removed": error.message}
 
 
 def _subject(project: Project, text: str) -> tuple[str, str]:
@@ -185,8 +242,8 @@ async def _rewrite_manifests(
     units = {unit for some in found.units.values() for unit in some}
     objects = {i: None if m is None else [m.key, m.size, m.rows, m.sha256.hex()] for i, m in moved.items()}
     for number, key in commits:
-        if MANIFEST not in key:
-            continue  # a record
+        if records.is_record(key):
+            continue  # of a compaction
         try:
             data = await project.bucket.read(key)
         except StorageError:
@@ -201,9 +258,14 @@ async def _rewrite_manifests(
 
 async def _rewrite_records(
     project: Project, found: Descent, unit: bytes, name: str, moved: Mapping[int, Moved | None], rows: Mapping[int, int]
-) -> None:
-    """Records that hold something of it: runs that name it, what checks said of it, the key of the subject."""
+) -> tuple[dict[int, Key], list[str]]:
+    """Records without what they hold of it, under new keys: runs that name it, what checks said of it, compactions, the subject's key.
+
+    Returns the new keys of compactions by commit, and all old keys.
+    """
     stamp = run_timestamp(datetime.now(UTC))
+    new: dict[int, Key] = {}
+    old: list[str] = []
     listed = [info.key async for info in project.bucket.list(f"{project.name}/") if records.is_record(info.key)]
     for key in listed:
         try:
@@ -220,9 +282,14 @@ async def _rewrite_records(
             record["standing"] = []
         if "compaction" in record:
             _rewrite_compaction(record["compaction"], found, moved, rows)
-        if json.dumps(record, sort_keys=True) != before:
-            await project.bucket.write(_again(project, key, stamp), records.encode(record))
-            await project.bucket.delete([key])
+        if json.dumps(record, sort_keys=True) == before:
+            continue
+        again = _again(project, key, stamp)
+        if "compaction" in record:
+            record["compaction"]["manifest"] = new[record["compaction"]["number"]] = again
+        await project.bucket.write(again, records.encode(record))
+        old.append(key)
+    return new, old
 
 
 def _rewrite_compaction(

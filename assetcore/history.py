@@ -13,7 +13,7 @@ from typing import Any
 
 from assetcore.documents import document_id
 from assetcore.errors import NothingSelectedError
-from assetcore.explain import check_one, find
+from assetcore.explain import check_forgotten, check_one, find
 from assetcore.lineage import history as lineage
 from assetcore.lineage import read, trace
 from assetcore.lineage.history import Version
@@ -88,6 +88,7 @@ async def _of_unit(
     await trace.by_index(connection)
     units = await lineage.units_ever(connection, asset, label)
     if not units:
+        await check_forgotten(project, connection, name, label)
         known = await trace.of_asset(connection, project.environment_id, asset, limit=5000)
         raise NothingSelectedError(
             f"{name} never had a unit {label!r}.", hint=suggestion(label, {f.unit for f in known})

@@ -29,7 +29,7 @@ from assetcore.environments import EnvironmentDiff, Promoted
 from assetcore.errors import NothingSelectedError, PromotionError, SelectionError, SettingsError, UsageError
 from assetcore.execution import Run, walk
 from assetcore.explain import Lineage
-from assetcore.forget import Forgotten, forget
+from assetcore.forget import Forgotten, delete_retired, forget
 from assetcore.graph import Graph
 from assetcore.history import History, history
 from assetcore.journal import JournalCheck, Line
@@ -369,7 +369,9 @@ class Session:
             for one in sorted(found["environment"] for found in await environments.list_all(self.project)):
                 await locks.enter_async_context(self._alone(lambda _: None, one))
             forgotten = await forget(self.project, ref, dry_run=dry_run)
-            await journal.flush(self.project)
+            if not dry_run:
+                await journal.flush(self.project)  # the bucket, too, must know what took the place of what
+                await delete_retired(self.project)
             return forgotten
 
     async def journal(

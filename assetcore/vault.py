@@ -1,4 +1,4 @@
-"""Vault: which values and secrets does Prefect keep for this installation?
+"""Vault: which values, secrets and tables does Prefect keep for this installation?
 
 Read over Prefect's HTTP API with the standard library: its own client takes a second to import, and the settings are read by every
 command. Nothing is asked unless an address of Prefect was given. Writing them is the affair of `blocks`.
@@ -9,14 +9,15 @@ from __future__ import annotations
 import base64
 import json
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 from assetcore.errors import ServiceError, SettingsError
 from assetcore.telemetry import get_pipeline_logger
 
-__all__ = ["secret", "variables"]
+__all__ = ["forget_shown", "secret", "variables"]
 
 logger = get_pipeline_logger(__name__)
 
@@ -58,14 +59,37 @@ def secret(api: str | None, block: str, asked_by: str) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
+def forget_shown(api: str, names: Collection[str]) -> int:
+    """Remove the tables that name one of these, and say how many. Raises ServiceError where Prefect does not answer."""
+    removed = offset = 0
+    spelled = {name for one in names for name in (one, json.dumps(one)[1:-1])}  # a table is kept as the text of JSON
+    naming = re.compile(rf"(?<!\w)({'|'.join(map(re.escape, sorted(spelled)))})(?!\w)")
+    try:
+        while True:
+            wanted = {"artifacts": {"type": {"any_": ["table"]}}, "limit": PAGE, "offset": offset, "sort": "ID_DESC"}
+            page = _ask(f"{api}/artifacts/filter", wanted)
+            for artifact in page:
+                data = artifact["data"]
+                if naming.search(data if isinstance(data, str) else json.dumps(data, ensure_ascii=False)):
+                    _ask(f"{api}/artifacts/{artifact['id']}", None, "DELETE")
+                    removed, offset = removed + 1, offset - 1
+            offset += len(page)
+            if len(page) < PAGE:
+                return removed
+    except (OSError, ValueError, KeyError) as error:
+        raise ServiceError(
+            f"Prefect at {api} does not answer: {_reason(error)}.", hint="When it does, forget it again."
+        ) from error
+
+
 def _unreachable(api: str, asked_by: str, error: Exception) -> ServiceError:
     return ServiceError(
         f"{asked_by} lies in Prefect at {api}, which does not give it: {_reason(error)}.", hint="See: aipctl check"
     )
 
 
-def _ask(address: str, body: Mapping[str, Any] | None) -> Any:
-    """The JSON that an address answers with. Raises OSError or ValueError."""
+def _ask(address: str, body: Mapping[str, Any] | None, method: str | None = None) -> Any:
+    """The JSON that an address answers with, or None. Raises OSError or ValueError."""
     import urllib.request  # with it come http and ssl: 25 ms, where an address of Prefect is given
 
     headers = {"Content-Type": "application/json"}
@@ -73,10 +97,11 @@ def _ask(address: str, body: Mapping[str, Any] | None) -> Any:
         headers["Authorization"] = f"Bearer {key}"
     elif account := os.environ.get("PREFECT_API_AUTH_STRING"):
         headers["Authorization"] = f"Basic {base64.b64encode(account.encode()).decode()}"
-    request = urllib.request.Request(address, None if body is None else json.dumps(body).encode(), headers)  # noqa: S310 - the settings allow http and https only
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(address, data, headers, method=method)  # noqa: S310 - the settings allow http and https only
     direct = [urllib.request.ProxyHandler({})] if urlsplit(address).hostname in LOCAL else []
     with urllib.request.build_opener(*direct).open(request, timeout=SECONDS) as answer:
-        return json.load(answer)
+        return json.loads(answer.read() or "null")
 
 
 def _reason(error: Exception) -> str:

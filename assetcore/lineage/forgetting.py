@@ -8,17 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from assetcore.digest import digest
 from assetcore.lineage import tables as t
 from assetcore.lineage.acceptances import FORGOTTEN
+from assetcore.lineage.commit import allocate
 from assetcore.lineage.read import among
 from assetcore.storage import Key
 
-__all__ = ["Descent", "Held", "Moved", "commits", "current_heads", "descent", "erase", "held", "materializations_of"]
+__all__ = [
+    "Descent", "Held", "Moved", "Tombstone", "commits", "current_heads", "descent", "erase", "held", "materializations_of", "retire",
+    "tombstone", "tombstones",
+]  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -51,6 +57,46 @@ class Moved:
     size: int
     rows: int
     sha256: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Tombstone:
+    """What is left of a unit that was forgotten: when, on whose behalf, and which report tells of it, by its file's name and its hash."""
+
+    at: datetime
+    actor: str
+    file: str
+    report: str
+
+    def __str__(self) -> str:
+        return f"was forgotten on {self.at.astimezone():%Y-%m-%d %H:%M} by {self.actor}: see the report {self.file}"
+
+    def to_json(self) -> dict[str, str]:
+        return {"at": self.at.isoformat(), "actor": self.actor, "file": self.file, "report": self.report}
+
+
+def _grave(asset: int, label: str) -> str:
+    """What stands for a unit that was forgotten: nobody reads its label out of it, but who knows the label finds it."""
+    return digest("forgotten", asset, label).hex()[:32]
+
+
+def tombstones(found: Descent) -> list[str]:
+    """What stands for all that is to be forgotten, in the facts of the journal's row."""
+    return sorted({_grave(asset, label) for asset, labels in found.labels.items() for label in labels})
+
+
+async def tombstone(connection: AsyncConnection, project: int, asset: int, labels: Collection[str]) -> Tombstone | None:
+    """The last time that a unit of an asset with one of these labels was forgotten."""
+    j = t.journal.c
+    gone = sa.or_(*(j.facts.contains({"gone": [_grave(asset, label)]}) for label in labels))
+    rows = await connection.execute(
+        sa.select(j.at, j.actor, j.facts["file"].astext, j.facts["report"].astext)
+        .where(j.project_id == project, j.what == "forget", gone)
+        .order_by(j.number.desc())
+        .limit(1)
+    )
+    row = rows.first()
+    return None if row is None else Tombstone(*row)
 
 
 async def materializations_of(connection: AsyncConnection, asset: int, unit: bytes) -> set[int]:
@@ -187,11 +233,10 @@ async def erase(
         sa.update(t.run).where(t.run.c.project_id == project, named).values(plan={}, selection="(forgotten)")
     )
     for identifier, now in moved.items():
-        if now is None:
-            await connection.execute(sa.delete(t.object_).where(t.object_.c.id == identifier))
-        else:
-            values = {"key": now.key, "size": now.size, "rows": now.rows, "sha256": now.sha256}
-            await connection.execute(sa.update(t.object_).where(t.object_.c.id == identifier).values(values))
+        values = {"retired_at": sa.func.clock_timestamp()} if now is None else {
+            "key": now.key, "size": now.size, "rows": now.rows, "sha256": now.sha256
+        }  # fmt: skip
+        await connection.execute(sa.update(t.object_).where(t.object_.c.id == identifier).values(values))
     if rows:
         place = sa.select(
             sa.func.unnest(sa.cast(list(rows), ARRAY(sa.BigInteger))).label("document"),
@@ -207,3 +252,11 @@ async def erase(
     k = t.subject_key.c
     subjects = found.units[source]
     await connection.execute(sa.delete(t.subject_key).where(k.project_id == project, among(k.subject, subjects, BYTEA)))
+
+
+async def retire(connection: AsyncConnection, asset: int, keys: Sequence[Key]) -> None:
+    """Note objects that something has taken the place of: they are to be deleted. The caller's transaction is the caller's."""
+    base = await allocate(connection)
+    rows = [{"id": base + i, "asset_id": asset, "key": key, "size": 0} for i, key in enumerate(keys)]
+    if rows:
+        await connection.execute(sa.insert(t.object_).values(retired_at=sa.func.clock_timestamp()), rows)

@@ -257,5 +257,5 @@ async def retired(connection: AsyncConnection, project: int, before: datetime) -
 
 
 async def forget_objects(connection: AsyncConnection, objects: Collection[int]) -> None:
-    """These objects are not known any more; their bytes go next, and if that is interrupted, by the next sweep."""
+    """These objects, whose bytes are gone, are not known any more."""
     await connection.execute(sa.delete(t.object_).where(among(t.object_.c.id, objects, sa.BigInteger)))

@@ -66,13 +66,17 @@ class Forks:
     folder: Path
     numbers: Iterator[int]
 
-    def start(
-        self, root: Path, variables: Mapping[str, str], *arguments: str, dies_at: int | None = None
-    ) -> Started:
+    def start(self, root: Path, variables: Mapping[str, str], *arguments: str, dies_at: int | None = None) -> Started:
         """Run the command; it dies before the `dies_at`-th thing that it does to the outer world."""
         started = Started(self.folder / str(next(self.numbers)))
         started.folder.mkdir()
-        asked = {"root": str(root), "variables": dict(variables), "arguments": arguments, "dies_at": dies_at, "folder": str(started.folder)}
+        asked = {
+            "root": str(root),
+            "variables": dict(variables),
+            "arguments": arguments,
+            "dies_at": dies_at,
+            "folder": str(started.folder),
+        }
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps(asked) + "\n")
         self.process.stdin.flush()

@@ -32,9 +32,9 @@ from tests.integration.forks import Forks, fork_server
 from tests.integration.test_forget import stored
 from tests.integration.world import World
 
-pytestmark = pytest.mark.integration
-
 SOAK = "SOAK" in os.environ
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(4 * 3600 if SOAK else 300)]
+
 KILLS = 200 if SOAK else 6
 LENGTHS = {"materialize": 100, "gc": 60, "promote": 40, "rebuild": 60, "forget": 100}
 """About so much does each verb do to the outer world; corrected when one comes to its end."""
@@ -172,7 +172,10 @@ class Tour:
 
     async def gc(self) -> None:
         """With an object that nobody knows, packs to put together, and history to let go."""
-        stray = Path(self.world.settings.storage_url.removeprefix("file://")) / "demo/main/20200101T000000.000000Z/chunks/pack-x.parquet"
+        stray = (
+            Path(self.world.settings.storage_url.removeprefix("file://"))
+            / "demo/main/20200101T000000.000000Z/chunks/pack-x.parquet"
+        )
         stray.parent.mkdir(parents=True, exist_ok=True)
         stray.write_bytes(b"what a crash has left")
         os.utime(stray, (0, 0))

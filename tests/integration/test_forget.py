@@ -6,12 +6,13 @@ import gzip
 import json
 from pathlib import Path
 
+import httpx
 import pyarrow.parquet as pq
 import pytest
 import sqlalchemy as sa
 
 from assetcore.catalog import rebuild_catalog, verify_catalog
-from assetcore.errors import SelectionError
+from assetcore.errors import NothingSelectedError, SelectionError
 from assetcore.forget import verify_report
 from assetcore.lineage import schema
 from assetcore.lineage import tables as t
@@ -126,6 +127,41 @@ async def test_what_was_forgotten_does_not_come_back_from_the_bucket(world: Worl
     assert [word for word in SUBJECT if word in await known(world.settings)] == []
     async with world.open() as session:
         with pytest.raises(SelectionError, match="never had"):
-            await session.forget("topics[alice.txt]")
+            await session.forget("topics[dave.txt]")
         with pytest.raises(SelectionError, match="does not name a document of a source"):
             await session.forget("chunks[alice.txt]")
+
+
+async def test_a_tombstone_is_left(world: World, prefect_api: str) -> None:
+    """Who asks for what was forgotten hears when, by whom and by which report, also in a database that was rebuilt; and Prefect's tables
+    that named it are gone, or the report says that they are not."""
+    world.settings = world.settings.using("test", prefect_api_url="http://127.0.0.1:9/api")
+    async with world.open() as session:
+        away = await session.forget("topics[alice.txt]", dry_run=False)
+        assert away.report is not None
+        assert "127.0.0.1:9" in away.report["report"]["prefect"]["not removed"]
+    world.settings = world.settings.using("test", prefect_api_url=prefect_api)
+    async with httpx.AsyncClient(base_url=prefect_api) as client:
+        for name in ("alice.txt", "malice.txt"):
+            table = {"key": "demo-prod-result", "type": "table", "data": json.dumps([{"keys": f"topics/{name}"}])}
+            (await client.post("/artifacts/", json=table)).raise_for_status()
+        async with world.open() as session:
+            again = await session.forget("topics[alice.txt]", dry_run=False)
+        left = (await client.post("/artifacts/filter", json={})).json()
+    assert [json.loads(one["data"])[0]["keys"] for one in left if "demo-prod" in one["key"]] == ["topics/malice.txt"]
+    assert again.tombstone is not None
+    assert again.tombstone.file == Path(str(away.file)).name
+    await rebuild_catalog(world.settings, replace=True, automatic_schema=False, say=lambda _: None)
+    said = rf"was forgotten on \d{{4}}-.* by .*: see the report {again.tombstone.file}"
+    async with world.open() as session:
+        for ref in ("topics[alice.txt]", "chunks[alice.txt]/alice-1", "upper[alice-0]", "topics[alice.txt]@2020-01-01"):
+            with pytest.raises(NothingSelectedError, match=said):
+                await session.lineage(ref)
+        for ask in (session.show, session.why, session.history):
+            for ref in ("topics[alice.txt]", "chunks[alice.txt]"):
+                with pytest.raises(NothingSelectedError, match=said):
+                    await ask(ref)
+        assert [line.row.facts["file"] for line in await session.journal() if line.row.what == "forget"] == [
+            again.tombstone.file
+        ]
+    assert [word for word in SUBJECT if word in await known(world.settings)] == []

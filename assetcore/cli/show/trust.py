@@ -186,6 +186,9 @@ def journal_checked(answer: Answer) -> RenderableType:
 
 def forgotten(answer: Answer) -> RenderableType:
     """`forget`: how much of each asset goes, or went, and where the report is."""
+    if told := answer["tombstone"]:
+        at, who, file = moment(told["at"]), told["actor"], told["file"]
+        return Text(f"{answer['ref']} was forgotten on {at} by {who}: see the report {file}.")
     columns = [words("asset"), count("units"), Column("such as", lambda row: ", ".join(row["examples"]))]
     if not answer["dry_run"]:
         columns = columns[:2]
@@ -196,4 +199,6 @@ def forgotten(answer: Answer) -> RenderableType:
     lines: list[RenderableType] = [table(columns, answer["assets"]), Text(end)]
     if answer["file"]:
         lines.append(Text(f"The signed report: {answer['file']}"))
+        if left := answer["report"]["report"]["prefect"].get("not removed"):
+            lines.append(Text(f"Tables in Prefect that may name it were not removed: {left}"))
     return Group(*lines)
