@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 STALE = 2
 PLAN_FORMATS = click.Choice(["table", "markdown"])
-FORMATS = click.Choice(["tree", "dot", "mermaid", "json"])
-TRACES = click.Choice(["tree", "dot", "mermaid", "json", "openlineage"])
+FORMATS = click.Choice(["tree", "dot", "mermaid", "graphml", "json"])
+TRACES = click.Choice(["tree", "dot", "mermaid", "graphml", "json", "openlineage"])
 TABULAR = "application/vnd.apache.parquet"
 
 
@@ -329,7 +329,7 @@ def _draw(call: Call, answer: dict[str, Any], form: str, tree: Any) -> None:
     elif form == "tree":
         call.answer(answer, tree)
     else:
-        call.text(show.dot(answer) if form == "dot" else show.mermaid(answer))
+        call.text({"dot": show.dot, "mermaid": show.mermaid, "graphml": show.graphml}[form](answer))
 
 
 def _content(content: bytes, media_type: str) -> dict[str, str]:

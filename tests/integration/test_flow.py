@@ -147,12 +147,12 @@ async def test_nothing_stale_is_no_flow_run(world: World, prefect_api: str, aipc
 
 
 async def test_a_run_loads_no_library_that_nothing_asks_for(world: World, aipctl: Command) -> None:
-    """pandas and FastAPI, half a second together, are only loaded where a function asks for a frame of pandas, or a server is run."""
+    """pandas, FastAPI and networkx, half a second together, are loaded where a frame of pandas, a server or GraphML is asked for."""
     ended = aipctl("materialize", variables={"PYTHONPROFILEIMPORTTIME": "1"})
     assert ended.code == 0, ended.err
     loaded = {line.rpartition("|")[2].strip() for line in ended.err.splitlines() if line.startswith("import time:")}
     assert {"prefect.flows", "pyarrow.parquet.core"} <= loaded
-    assert not {"pandas", "fastapi"} & loaded
+    assert not {"pandas", "fastapi", "networkx"} & loaded
 
 
 async def test_a_failed_unit_fails_its_task_and_the_flow_at_the_end(

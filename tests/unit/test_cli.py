@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import networkx as nx
 import pytest
 from click.testing import CliRunner, Result
 from rich.console import Console, RenderableType
@@ -249,7 +250,7 @@ def test_debug_shows_the_traceback() -> None:
 
 
 def test_graph(root: Path) -> None:
-    """`graph` draws the declarations in four forms; what the project prints is kept away from the answer."""
+    """`graph` draws the declarations in five forms; what the project prints is kept away from the answer."""
     result = aipctl("graph", "--root", str(root))
     assert result.exit_code == 0, result.stderr
     assert result.stdout.split("\n")[0].startswith("pages  source")
@@ -261,6 +262,8 @@ def test_graph(root: Path) -> None:
     assert json.loads(aipctl("graph", "--root", str(root), "--format", "json").stdout) == answer
     assert "n0 -> n1" in aipctl("graph", "--root", str(root), "--format", "dot").stdout
     assert "n0 --> n1" in aipctl("graph", "--root", str(root), "--format", "mermaid").stdout
+    read = nx.parse_graphml(aipctl("graph", "--root", str(root), "--format", "graphml").stdout)
+    assert (list(read.edges), read.nodes["words"]["group"]) == ([("pages", "words"), ("words", "index")], "parts")
 
 
 def test_graph_of_a_selection(root: Path) -> None:
@@ -520,6 +523,9 @@ def test_lineage_for_people() -> None:
     assert "  n1 -> n3;" in show.dot(up)
     assert "  n3 -> n1;" in show.dot(up | {"direction": "down"})
     assert 'n2["chunks[u]/c&quot;&lt;x&gt;"]' in show.mermaid(up)
+    read = nx.parse_graphml(show.graphml(up))
+    assert (list(read.predecessors("d")), list(read.successors("a"))) == (["b", "c"], ["b", "c"])
+    assert [read.nodes[n]["label"] for n in "cd"] == ['chunks[u]/c"<x>', "chunks[u]/d"]
 
 
 def test_long_lineage_is_drawn_without_recursion() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import networkx as nx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -312,3 +313,18 @@ def test_order_and_ancestry_agree_with_the_edges(drawn: tuple[Graph, dict[str, l
         assert graph.ancestors([name]) == above[name]
         assert graph.descendants([name]) == {n for n, a in above.items() if name in a}
         assert all(order.index(up) < order.index(name) for up in ups)
+
+
+@given(graphs(), st.data())
+def test_the_nearest_are_the_transitive_reduction(
+    drawn: tuple[Graph, dict[str, list[str]]], data: st.DataObject
+) -> None:
+    """For any part of any graph: who waits for whom is what networkx says, the reduction of that part of the closure."""
+    graph, edges = drawn
+    names = data.draw(st.sets(st.sampled_from(sorted(edges))))
+    whole = nx.DiGraph((up, name) for name, above in edges.items() for up in above)
+    whole.add_nodes_from(edges)
+    reduced = nx.transitive_reduction(nx.transitive_closure_dag(whole).subgraph(names))
+    assert graph.nearest(names) == {
+        name: list(graph.ordered(reduced.predecessors(name))) for name in graph.ordered(names)
+    }

@@ -15,7 +15,7 @@ Tables fit 80 columns: names fold rather than being cut, columns of nothing but 
 from __future__ import annotations
 
 from assetcore.cli.show.contents import assets, comparison, context, documents, exported, found
-from assetcore.cli.show.graphs import dot, graph, lineage, mermaid, openlineage
+from assetcore.cli.show.graphs import dot, graph, graphml, lineage, mermaid, openlineage
 from assetcore.cli.show.parts import Column, Text, counted, duration, moment, plural, table, words
 from assetcore.cli.show.platform import (
     checked,
@@ -34,7 +34,7 @@ from assetcore.cli.show.trust import compared, forgotten, garbage, journal, jour
 __all__ = [
     "Column", "Text", "accepted", "assets", "causes", "checked", "compared", "comparison", "conducted", "context", "counted",
     "deployment", "documents", "dot", "duration", "environment_diff", "environments", "exported", "forgotten", "found", "garbage",
-    "graph", "history", "initialised", "journal", "journal_checked", "kept", "lineage", "mermaid", "moment", "openlineage", "outcome",
-    "plan", "plan_sentence", "plural", "promoted", "rebuilt", "run", "runs", "services", "settings", "table", "trace", "verified",
+    "graph", "graphml", "history", "initialised", "journal", "journal_checked", "kept", "lineage", "mermaid", "moment", "openlineage",
+    "outcome", "plan", "plan_sentence", "plural", "promoted", "rebuilt", "run", "runs", "services", "settings", "table", "trace", "verified",
     "why", "words",
 ]  # fmt: skip

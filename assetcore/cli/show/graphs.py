@@ -123,6 +123,17 @@ def mermaid(answer: Answer) -> str:
     return "\n".join([*lines, ""])
 
 
+def graphml(answer: Answer) -> str:
+    """A graph or a lineage for programs that lay out and measure graphs (yEd, Gephi, networkx)."""
+    import networkx as nx  # 0.13 s: only who asks for this waits for it
+
+    drawn: nx.DiGraph[str] = nx.DiGraph(_downward(answer))
+    for node in answer["nodes"]:
+        facts = {name: plain(value) for name, value in node.items() if isinstance(value, str)}
+        drawn.add_node(node.get("id", node["asset"]), **facts, label=plain(label_of(node)))
+    return "\n".join([*nx.generate_graphml(drawn), ""])
+
+
 def openlineage(answer: Answer, namespace: str, at: datetime) -> list[dict[str, Any]]:
     """A lineage in OpenLineage's words: a job event for each unit that made something, whose datasets are documents with their hashes."""
     nodes = {node["id"]: node for node in answer["nodes"]}
