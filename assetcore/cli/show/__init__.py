@@ -35,6 +35,6 @@ __all__ = [
     "Column", "Text", "accepted", "assets", "causes", "checked", "compared", "comparison", "conducted", "context", "counted",
     "deployment", "documents", "dot", "duration", "environment_diff", "environments", "exported", "forgotten", "found", "garbage",
     "graph", "graphml", "history", "initialised", "journal", "journal_checked", "kept", "lineage", "mermaid", "moment", "openlineage",
-    "outcome", "plan", "plan_sentence", "plural", "promoted", "rebuilt", "run", "runs", "services", "settings", "table", "trace", "verified",
-    "why", "words",
+    "outcome", "plan", "plan_sentence", "plural", "promoted", "rebuilt", "run", "runs", "services", "settings", "table", "trace",
+    "verified", "why", "words",
 ]  # fmt: skip
