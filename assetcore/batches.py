@@ -21,7 +21,7 @@ from assetcore import telemetry
 from assetcore.assets import Asset, Dependency
 from assetcore.budget import Budget
 from assetcore.calls import Call, Outcome, Slot, call_async
-from assetcore.documents import excerpt_of
+from assetcore.documents import document_id, excerpt_of
 from assetcore.excerpts import Excerpt
 from assetcore.fingerprint import HAZARDS
 from assetcore.guard import Guard
@@ -397,6 +397,7 @@ class Work:
         telemetry.enrich(
             documents=sum(len(m.new) for m in made),
             keys=[o.key for o in objects][:TRACED_KEYS] or None,
+            ids=[document_id(n.sha256) for m in made for n in m.new[:TRACED_KEYS]][:TRACED_KEYS] or None,
             commit_ms=round((time.perf_counter() - committing) * 1000, 1),
         )
         self.result.keys.extend(o.key for o in objects)

@@ -22,6 +22,7 @@ from prefect.states import Completed
 
 from assetcore import notify
 from assetcore.assets import Dependency
+from assetcore.collectors import collector_for
 from assetcore.documents import Document
 from assetcore.errors import AssetcoreError, MakeError, StorageError, UsageError
 from assetcore.lineage import read, spans
@@ -72,7 +73,8 @@ async def conduct(
         await spans.forget_flows_before(connection, session.project.settings.trace_days)
     started = datetime.now(UTC)
     run = new_run_id()
-    recorder = Recorder(session.name, run, [_keeping(session, run)])
+    collector = collector_for(session.project.settings, session.name, run)
+    recorder = Recorder(session.name, run, [_keeping(session, run), *([collector] if collector is not None else [])])
     made: list[DocumentList] = []
     seen: list[str] = []
 

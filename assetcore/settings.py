@@ -427,6 +427,10 @@ def _from_dotenv(cls: type[Settings], file: Path) -> Layer:
         raise SettingsError(
             f"{file} cannot be read: {error}.", hint="Make it readable UTF-8 text, or remove it."
         ) from error
+    for name, value in variables.items():  # what is no setting, too: a provider's key, a password in a source's address
+        ours = name in CONVENTIONAL or name.upper().startswith(PREFIX)
+        if value and not ours and (SECRETIVE.search(name) or _has_password(value)):
+            _check_mode(file, name)
     return _variables(cls, source, variables, f"{{}} in {file}", file)
 
 
@@ -479,6 +483,8 @@ def _from_toml(file: Path, table: tuple[str, ...]) -> Layer:
 # --- secrets --------------------------------------------------------------------------------------------------------------
 
 REFERENCES = ("block:", "file:")
+SECRETIVE = re.compile(r"(_API_KEY|_MASTER_KEY|_PASSWORD|_SECRET|_TOKEN)$")
+"""How variables are called that hold secrets, whoever reads them."""
 _ADDRESSES = ("database_url", "redis_url")
 """Settings that are no secret themselves, but may hold a password."""
 
@@ -492,6 +498,10 @@ def _is_secret(cls: type[Settings], name: str, value: object) -> bool:
         return False
     if "SecretStr" in str(cls.model_fields[name].annotation):
         return True
+    return _has_password(value)
+
+
+def _has_password(value: str) -> bool:
     try:
         return urlsplit(value).password is not None
     except ValueError:

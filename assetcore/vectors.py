@@ -37,6 +37,8 @@ __all__ = [
 ]  # fmt: skip
 
 DEFAULTS = {"m": 16, "ef_construction": 80, "ef_search": 100}
+CHANGES = 5
+"""How often an index may be exchanged for another between being found and being asked."""
 KEPT = 2
 """Generations of an asset that stay: the one that answers, and the one before, to go back to."""
 PART = 2000
@@ -98,8 +100,20 @@ async def similarity_search(
     `filter_fields` gives for each field the value, or a list of values, that a row must have. Raises UsageError for a field that the
     asset's documents do not have, or a vector of another length than theirs.
     """
-    one = await active(project, asset)
     filters = dict(filter_fields or {})
+    for _ in range(CHANGES):
+        try:
+            return await _nearest(project, asset, query_vector, filters, max(k, 1), exact)
+        except Exception as error:
+            if not index.is_gone(error):
+                raise
+    return await _nearest(project, asset, query_vector, filters, max(k, 1), exact)
+
+
+async def _nearest(
+    project: Project, asset: str, query_vector: Sequence[float], filters: Mapping[str, Any], k: int, exact: bool | None
+) -> list[Found]:
+    one = await active(project, asset)
     fields = _fields(project, asset)
     if unknown := sorted(filters.keys() - set(fields)):
         raise UsageError(
@@ -111,7 +125,7 @@ async def similarity_search(
             hint="Ask with a vector of the same model.",
         )
     async with project.engine.begin() as connection:
-        return await index.nearest(connection, one, query_vector, max(k, 1), filters, exact=exact)
+        return await index.nearest(connection, one, query_vector, k, filters, exact=exact)
 
 
 async def ask(

@@ -121,12 +121,17 @@ async def deploy(
     Example: aipctl deploy --pool docker --image ghcr.io/OWNER/assetcore:v1.2.3 --network assetcore
     """
     from assetcore import loading, stack
+    from assetcore.lineage import schema
 
     if networks and image is None:
         raise UsageError("--network is of containers, and there are none without --image.", hint="Give both, or none.")
     settings = call.settings()
     project = call.project(settings.root)
     graph = loading.load(settings.root, project, settings.require)  # what cannot be loaded is not deployed
+    if (
+        settings.database_url is not None
+    ):  # nor is what would find another schema; the embedded one is seen to by each run
+        await schema.current(settings.database_url)
     addresses = await stack.up(settings, ("prefect",), call.say)
     from assetcore.cli import show
     from assetcore.deploy import IMAGE_FOLDER, Container, register, triggers_of  # Prefect takes a second to import

@@ -129,6 +129,15 @@ async def ensure(engine: AsyncEngine, *, automatic: bool) -> None:
     await _migrate(engine)
 
 
+async def current(database_url: str) -> None:
+    """Raise SchemaError unless the database has the schema of this version, ServiceError where it cannot be asked."""
+    engine = connect(database_url)
+    try:
+        await ensure(engine, automatic=False)
+    finally:
+        await engine.dispose()
+
+
 async def upgrade(database_url: str) -> tuple[str | None, str]:
     """Bring the database to `HEAD`; returns the revision before and after. Raises SchemaError for a newer database."""
     engine = connect(database_url)

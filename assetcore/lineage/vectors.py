@@ -28,7 +28,7 @@ from assetcore.lineage.tables import vector_trial as x
 
 __all__ = [
     "EXACT", "Found", "Generation", "Row", "activate", "alone", "build_index", "count", "create", "documents", "drop", "forget",
-    "forget_index", "generations", "journal", "known", "nearest", "note", "remove", "sample", "size", "trials", "upsert",
+    "forget_index", "generations", "is_gone", "journal", "known", "nearest", "note", "remove", "sample", "size", "trials", "upsert",
 ]  # fmt: skip
 
 EXACT = 5_000
@@ -245,6 +245,11 @@ async def nearest(
         if len(rows) < k:
             return await nearest(connection, one, vector, k, filters, exact=True)
     return [Found(name, fields, round(1 - (found or 0.0), 6)) for name, fields, found in rows]
+
+
+def is_gone(error: Exception) -> bool:
+    """Whether the table of a generation was dropped since somebody learned of it: another answers by now."""
+    return isinstance(error, sa.exc.ProgrammingError) and getattr(error.orig, "sqlstate", None) == "42P01"
 
 
 async def documents(connection: Connection, one: Generation, filters: Mapping[str, Any]) -> set[tuple[str, str]]:

@@ -186,6 +186,9 @@ async def test_what_cannot_be_deployed_is_told(aipctl: Command, world: World, pr
         await register(prefect_api, **wanted)
     with pytest.raises(ServiceError, match=r"http://127\.0\.0\.1:1/api cannot be reached"):
         await register("http://127.0.0.1:1/api", **wanted)
+    nothing = world.settings.database_url.rpartition("/")[0] + "/postgres" if world.settings.database_url else ""
+    told = aipctl("deploy", variables={"DATABASE_URL": nothing})
+    assert (told.code, "aipctl db upgrade" in told.err) == (69, True), told.err
     world.code("\n1/0\n")
     assert aipctl("deploy").code == 1
 

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from pydantic import BaseModel
 
 from assetcore import llm
+from assetcore.cache import get_async_client
 from assetcore.catalog import rebuild_catalog
 from assetcore.errors import AnswerError, GatewayError, ServiceError, SettingsError, UsageError
 from assetcore.lineage import schema
@@ -224,6 +225,35 @@ async def test_without_redis_every_text_is_asked_for(connected: Settings, gatewa
     with llm.calling(client):
         assert len(await llm.embed(["text"])) == 1
     await client.close()
+
+
+async def test_no_other_host_is_asked(client: Client, gateway: FakeGateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a proxy of the environment nor where a gateway would send us: the key goes to OPENAI_BASE_URL alone."""
+    async with fake_gateway() as other:
+        for variable in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy"):
+            monkeypatch.setenv(variable, other.url.removesuffix("/v1"))
+        gateway.replies = [Reply(307, "{}", {"location": f"{other.url}/chat/completions"})]
+        with pytest.raises(GatewayError, match=r"refuses the question \(307\)"):
+            await llm.generate("Hello")
+        assert (await llm.generate("Hello")).text == "said: Hello"
+        assert other.asked == []
+
+
+async def test_a_vector_that_redis_has_forgotten_is_asked_for_again(
+    client: Client, gateway: FakeGateway, settings: Settings
+) -> None:
+    """Every key of the cache has its time; when that is over, or Redis was emptied, there is a question more and the same vector."""
+    first = await llm.embed(["text"])
+    redis = get_async_client(str(settings.redis_url))
+    keys = await redis.keys("*")
+    assert keys
+    assert all([await redis.pttl(key) > 0 for key in keys])
+    for key in keys:
+        await redis.pexpire(key, 1)
+    await asyncio.sleep(0.05)
+    assert await llm.embed(["text"]) == first
+    assert len(gateway.questions("/v1/embeddings")) == 2
+    await redis.aclose()
 
 
 # -- in a run ----------------------------------------------------------------------------------------------------------------------

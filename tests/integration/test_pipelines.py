@@ -13,6 +13,7 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 
 from assetcore.settings import Settings
 from tests.integration.command import Command, end
+from tests.integration.test_trace import Collector
 from tests.integration.world import World
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(200)]
@@ -98,8 +99,12 @@ async def test_a_flow_runs_here_and_on_a_worker_with_the_same_result(
     assert [one["sha256"] for one in there.json["documents"]] == [one["sha256"] for one in documents]
     assert there.json["run"] != here.json["run"]
 
-    later = Command(aipctl.root, {**aipctl.variables, "ASSETCORE_TRACE_DAYS": "0"})
+    collector = Collector()
+    more = {"ASSETCORE_TRACE_DAYS": "0", "ASSETCORE_OTLP_ENDPOINT": collector.url}
+    later = Command(aipctl.root, {**aipctl.variables, **more})
     assert later(*command).code == 0
+    collector.server.shutdown()
+    assert any(b"publish" in content for _, _, content in collector.received)
     assert aipctl("trace", here.json["run"]).code == 64  # it was older than the days in the settings
     assert aipctl("trace", aipctl("runs", "--json").json["runs"][0]["run"]).code == 0  # a run's goes with the next run
 

@@ -111,7 +111,7 @@ async def test_a_run_leaves_a_tree_with_times_and_costs(world: World, variables:
     assert asset["attributes"]["keys"][0].startswith("demo/main/")
     batches = [one for one in spans if one["kind"] == "batch"]
     assert sum(one["attributes"]["units"] for one in batches) == 22
-    assert all(one["attributes"]["commit_ms"] > 0 for one in batches)
+    assert all(one["attributes"]["commit_ms"] > 0 and one["attributes"]["ids"] for one in batches)
     assert (trace["run"], trace["tokens"], trace["usd"], trace["dropped"]) == (result.run, 12, 0.25, 0)
     assert len(spans) == 4 + len(batches) + 4
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import random
 from collections.abc import AsyncIterator, Sequence
@@ -153,6 +154,32 @@ async def test_another_model_is_another_generation(world: World, gateway: FakeGa
         with pytest.raises(UsageError, match="no earlier generation"):
             await vectors.rollback(session.project, "vectors")
         assert (await vectors.activate(session.project, "vectors", newer.id)).active
+
+
+async def test_an_index_changes_hands_while_it_is_asked(world: World, gateway: FakeGateway) -> None:
+    """Another model, going back, and making all of it again: whoever asks meanwhile has an answer, and all of it."""
+    await world.materialize()
+    answers: list[list[str]] = []
+
+    async def ask(session: Session, asked: asyncio.Event) -> None:
+        while not asked.is_set():
+            found = await vectors.similarity_search(
+                session.project, "vectors", gateway.vector("all about the bee"), k=4
+            )
+            answers.append(sorted(one.name for one in found))
+
+    async with world.open() as session, world.open() as other:
+        over = asyncio.Event()
+        asking = [asyncio.create_task(ask(session, over)) for _ in range(3)]
+        gateway.models["embedder"] = "test/other-letters"
+        await world.materialize()
+        await vectors.rollback(other.project, "vectors")
+        for _ in range(3):
+            await vectors.rebuild(other.project, "vectors")
+        over.set()
+        await asyncio.gather(*asking)
+    assert len(answers) > 10
+    assert {tuple(one) for one in answers} == {NAMES}
 
 
 async def test_search_asks_for_words_and_for_meaning(opened: Session, gateway: FakeGateway) -> None:

@@ -239,6 +239,8 @@ def written(file: Path, text: str, mode: int = 0o600) -> Path:
     [
         (".env", "DATABASE_URL=postgresql://u:hush@h/d", "database_url"),
         (".env", "ASSETCORE_STORAGE_SECRET=hush", "storage_secret"),
+        (".env", "ANTHROPIC_API_KEY=hush", "ANTHROPIC_API_KEY"),
+        (".env", "SHOP_DATABASE_URL=postgresql://u:hush@h/d", "SHOP_DATABASE_URL"),
         ("assetcore.toml", "storage_key = 'hush'", "storage_key"),
         ("assetcore.toml", "[buckets.'s3://b']\nkey = 'hush'\nsecret = 'hush'", "buckets"),
         ("pyproject.toml", "[tool.assetcore]\nredis_url = 'redis://:hush@h/0'", "redis_url"),
