@@ -19,6 +19,7 @@ from typing import Any
 import sqlalchemy as sa
 from pgvector.sqlalchemy import HALFVEC
 from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSONB, REAL, REGCLASS, insert
+from sqlalchemy.exc import ProgrammingError
 
 from assetcore.lineage.commit import copy
 from assetcore.lineage.read import among
@@ -249,7 +250,7 @@ async def nearest(
 
 def is_gone(error: Exception) -> bool:
     """Whether the table of a generation was dropped since somebody learned of it: another answers by now."""
-    return isinstance(error, sa.exc.ProgrammingError) and getattr(error.orig, "sqlstate", None) == "42P01"
+    return isinstance(error, ProgrammingError) and getattr(error.orig, "sqlstate", None) == "42P01"
 
 
 async def documents(connection: Connection, one: Generation, filters: Mapping[str, Any]) -> set[tuple[str, str]]:
