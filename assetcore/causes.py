@@ -21,7 +21,7 @@ from assetcore import sources
 from assetcore.assets import Source
 from assetcore.documents import document_id
 from assetcore.errors import AssetcoreError, NothingSelectedError, SelectionError, UsageError
-from assetcore.explain import check_forgotten, find, units_labelled
+from assetcore.explain import check_forgotten, check_one, find, units_labelled
 from assetcore.lineage import damage, read, trace
 from assetcore.lineage.schema import Connection
 from assetcore.partitions import shown_duration
@@ -29,9 +29,12 @@ from assetcore.plan import Plan, Snapshot
 from assetcore.project import Project
 from assetcore.roots import GIVEN_TO, above, differences, waiting
 from assetcore.selection import format_ref, parse_ref, suggestion
+from assetcore.slices import Slicing, descent
 from assetcore.staleness import CAUSES, COMPONENTS, LOST, Component, Definition
 
-__all__ = ["CauseFound", "CauseGroup", "Why", "component_differences", "diff_of", "is_beside", "roots_of", "why"]
+__all__ = [
+    "CauseFound", "CauseGroup", "Subject", "Why", "component_differences", "deciding", "diff_of", "is_beside", "roots_of", "subject", "why",
+]  # fmt: skip
 
 SHOWN = 20
 """So many roots are told; the rest is counted."""
@@ -65,6 +68,14 @@ class CauseFound:
             "path": list(self.path), "units": self.units,
         }  # fmt: skip
         return found | ({"diff": self.diff} if self.diff else {})
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What is asked about: a unit of an asset, by its label; without one, the only unit that there is."""
+
+    asset: str
+    label: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,22 +127,50 @@ class CauseGroup:
         }
 
 
-async def why(project: Project, text: str, plan: Plan, snapshot: Snapshot) -> Why:
-    """Why the unit that a REF names is stale, given a plan of its asset in which no unit was left out."""
+async def subject(project: Project, text: str) -> Subject:
+    """What a REF asks about. Raises SelectionError, UsageError."""
     ref = parse_ref(text)
     if ref.time is not None:
         raise UsageError(
             "why is about what is stale now.", hint=f"What it was, and why it changed: aipctl history '{ref}'"
         )
-    name, label = ref.asset, ref.unit
-    if name is None or name not in project.graph.assets:
-        async with project.engine.connect() as connection:
-            document = (await find(project, connection, text))[0]
-        name, label = {i: n for n, i in project.asset_ids.items()}[document.asset], document.unit
+    if ref.asset is not None and ref.asset in project.graph.assets:
+        return Subject(ref.asset, ref.unit)
+    async with project.engine.connect() as connection:
+        document = (await find(project, connection, text))[0]
+    return Subject({i: n for n, i in project.asset_ids.items()}[document.asset], document.unit)
+
+
+async def deciding(project: Project, about: Subject) -> tuple[Slicing, str] | None:
+    """The document of a source that alone decides whether a unit is fresh, and what descends from it; None where more does.
+
+    More does of an aggregate, and of what is made of one. A unit that was never made is not known to descend from anything.
+    """
+    graph, name, label = project.graph, about.asset, about.label
+    how = descent(graph, name)
+    if how is None or label is None:
+        return None
+    drivers = [(one, graph.driver(one)) for one in graph.chain(name)[:-1]]
+    parameters = [graph.assets[one].dependencies.index(driver) for one, driver in drivers if driver is not None]
+    async with project.engine.connect() as connection:
+        await trace.by_index(connection)
+        units = await trace.by_unit(connection, project.environment_id, project.asset_ids[name], label)
+        if not units:
+            return None
+        check_one(name, label, units)
+        unit, known, _ = units[0]
+        if parameters:
+            known = await trace.root_name(connection, project.environment_id, project.asset_ids[name], unit, parameters)
+    return None if known is None else (how, known)
+
+
+async def why(project: Project, about: Subject, plan: Plan, snapshot: Snapshot) -> Why:
+    """Why a unit is stale, given a plan of its asset in which nothing was left out that it is made of."""
+    name, label = about.asset, about.label
     if isinstance(project.graph.assets[name], Source):
         return await _why_source(project, name, label, snapshot)
     judgement = plan.judgements.get(name)
-    if judgement is None or await is_beside(project, text, snapshot):
+    if judgement is None or await is_beside(project, about, snapshot):
         found = Why(format_ref(name, label), "fresh", ())
         if label is None and not project.graph.is_whole(name):
             return found
@@ -144,8 +183,9 @@ async def why(project: Project, text: str, plan: Plan, snapshot: Snapshot) -> Wh
         except NothingSelectedError:
             await check_forgotten(project, connection, name, label or name)
             raise
-        causes = [cause async for cause in _Asking(project, connection, plan, snapshot).of_unit(name, row)]
-        found = Why(_reference(judgement.judged, name, row), row["status"], _few(causes))
+        asking = _Asking(project, connection, plan, snapshot, await _repeated(project, connection, plan, snapshot))
+        causes = [cause async for cause in asking.of_unit(name, row)]
+        found = Why(asking.named(name, row["label"], row["parent"]), row["status"], _few(causes))
         return await _with_times(project, connection, found, name, row["unit"])
 
 
@@ -156,25 +196,22 @@ async def _with_times(project: Project, connection: Connection, why: Why, name: 
     return replace(why, made_at=made_at, fresh_until=made_at + freshness if made_at and freshness else None)
 
 
-async def is_beside(project: Project, text: str, snapshot: Snapshot) -> bool:
-    """Whether a snapshot alone tells that what a REF names is fresh: nothing above its asset changed, or it is not in its slice."""
-    ref = parse_ref(text)
-    name, part = ref.asset or "", snapshot.slices.get(ref.asset or "")
+async def is_beside(project: Project, about: Subject, snapshot: Snapshot) -> bool:
+    """Whether a snapshot alone tells that a unit is fresh: nothing above its asset changed, or it is not in its slice."""
+    name, part = about.asset, snapshot.slices.get(about.asset)
     if name not in snapshot.states:
         return True
     if (
         part is None
-        or ref.unit is None
+        or about.label is None
         or isinstance(project.graph.assets[name], Source)
         or not snapshot.how.partial(name)
     ):
         return False
     async with project.engine.connect() as connection:
-        try:
-            ((unit, _, _),) = await units_labelled(project, connection, name, ref.unit)
-        except NothingSelectedError:  # it was never made
-            return False
-    return unit not in part.units.to_list()
+        units = await trace.by_unit(connection, project.environment_id, project.asset_ids[name], about.label)
+    check_one(name, about.label, units)
+    return bool(units) and units[0][0] not in part.units.to_list()
 
 
 async def roots_of(project: Project, plan: Plan, snapshot: Snapshot) -> tuple[CauseGroup, ...]:
@@ -262,10 +299,18 @@ def _merged(causes: Sequence[CauseFound]) -> list[CauseFound]:
     return sorted(merged.values(), key=lambda cause: -cause.units)
 
 
-def _reference(judged: pl.DataFrame, name: str, row: Mapping[str, Any]) -> str:
-    """The shortest REF of a unit: with its parent where its label repeats."""
-    repeated = row["parent"] is not None and (judged["label"] == row["label"]).sum() > 1
-    return format_ref(name, f"{row['parent']}/{row['label']}" if repeated else row["label"])
+async def _repeated(
+    project: Project, connection: Connection, plan: Plan, snapshot: Snapshot
+) -> frozenset[tuple[str, str]]:
+    """Assets and labels by which they have several units: of what was read in slices, asked of lineage."""
+    names = {project.asset_ids[name]: name for name in plan.judgements if snapshot.how.partial(name)}
+    labels = {
+        (number, label)
+        for number, name in names.items()
+        for label in plan.judgements[name].judged.filter(pl.col("parent").is_not_null())["label"]
+    }
+    twice = await trace.repeated(connection, project.environment_id, labels)
+    return frozenset((names[number], label) for number, label in twice)
 
 
 def _row(judged: pl.DataFrame, name: str, label: str | None) -> dict[str, Any]:
@@ -308,6 +353,7 @@ class _Asking:
     connection: Connection
     plan: Plan
     snapshot: Snapshot
+    repeated: frozenset[tuple[str, str]] = frozenset()
 
     async def of_unit(self, name: str, row: Mapping[str, Any]) -> AsyncIterator[CauseFound]:
         """The roots of one unit: its own, or those of what it waits for."""
@@ -322,15 +368,15 @@ class _Asking:
                 yield replace(cause, path=way)
 
     def _path(self, way: Sequence[tuple[str, str | None, str]]) -> tuple[str, ...]:
-        return tuple(self._named(name, label, parent) for name, parent, label in way)
+        return tuple(self.named(name, label, parent) for name, parent, label in way)
 
-    def _named(self, name: str, label: str, parent: str | None) -> str:
+    def named(self, name: str, label: str, parent: str | None) -> str:
+        """The shortest REF of a unit: with its parent where its label repeats."""
         judgement = self.plan.judgements.get(name)
-        return (
-            format_ref(name, label)
-            if judgement is None
-            else _reference(judgement.judged, name, {"label": label, "parent": parent})
-        )
+        if judgement is None or parent is None:
+            return format_ref(name, label)
+        twice = (name, label) in self.repeated or (judgement.judged["label"] == label).sum() > 1
+        return format_ref(name, f"{parent}/{label}" if twice else label)
 
     async def of_units(self, name: str, rows: pl.DataFrame) -> AsyncIterator[CauseFound]:
         """The causes of stale units of one asset, each once."""
@@ -361,7 +407,7 @@ class _Asking:
             yield CauseFound(code, f"{rows.height:,} units of {name} were {says}", subject=name, units=rows.height)
             return
         for row in rows.head(SHOWN).iter_rows(named=True):
-            ref = self._named(name, row["label"], row["parent"])
+            ref = self.named(name, row["label"], row["parent"])
             detail = f"{ref} is {says}" if code == "forced" else f"{ref} was {says}"
             if code == "failed":
                 failure = await read.last_failure(

@@ -39,14 +39,14 @@ from assetcore.lineage.journal import Entry, append
 from assetcore.lineage.runs import RunInfo
 from assetcore.loading import find_root, package_of, project_names
 from assetcore.look import AssetInfo, Context, Diff, Exported, StoredDocument
-from assetcore.plan import AssetPlan, Choice, Plan, make_plan, with_above
+from assetcore.plan import AssetPlan, Choice, Plan, Snapshot, make_plan, with_above
 from assetcore.project import Project
 from assetcore.provenance import telling, write_statement
 from assetcore.rehearse import Rehearsed, rehearse, sample
 from assetcore.results import AssetResult, Event, RunResult, Say
 from assetcore.search import Hit
 from assetcore.settings import Settings
-from assetcore.snapshot import Read, settled_with, take
+from assetcore.snapshot import Read, settled_with, take, take_descent
 from assetcore.suppose import parse_suppositions
 from assetcore.sweep import Swept, sweep
 from assetcore.telemetry import LOGS, Trace
@@ -246,18 +246,22 @@ class Session:
 
     async def why(self, ref: str) -> Why:
         """Why a unit is stale: the document, config value, model or lines of code that changed."""
-        name = selection.parse_ref(ref).asset
-        known = name is not None and name in self.graph.assets
-        choice = Choice(frozenset([name] if known and name else self.graph.assets))
-        plan, found = await self._plan(choice, rehash=False, entire=not known, details=False)
-        if known and not await causes.is_beside(
-            self.project, ref, found.snapshot
-        ):  # its roots are among all units above it
-            plan, found = await self._plan(choice, rehash=False, entire=True)
-        why = await causes.why(self.project, ref, plan, found.snapshot)
+        about = await causes.subject(self.project, ref)
+        choice = Choice(frozenset([about.asset]))
+        decides = await causes.deciding(self.project, about)
+        if decides is not None:
+            snapshot = await take_descent(self.project, about.asset, *decides)
+            plan = await self._judged(snapshot, choice)
+        else:
+            plan, found = await self._plan(choice, rehash=False, details=False)
+            if not await causes.is_beside(
+                self.project, about, found.snapshot
+            ):  # its roots are among all units above it
+                plan, found = await self._plan(choice, rehash=False, entire=True)
+            snapshot = found.snapshot
+        why = await causes.why(self.project, about, plan, snapshot)
         accepted = await trials.about(self.project, why.unit)
-        name = selection.parse_ref(why.unit).asset
-        notes = await look.notes(self.project, [] if name is None else [name])
+        notes = await look.notes(self.project, [about.asset])
         checks = await look.checks_of(self.project, why.unit)
         return replace(why, checks=checks, notes=notes, accepted=accepted)
 
@@ -440,16 +444,7 @@ class Session:
     ) -> tuple[Plan, Read]:
         supposed = parse_suppositions(self.graph, supposing)
         found = await take(self.project, choice, rehash=rehash, entire=entire, supposed=supposed)
-        plan = make_plan(self.graph, self.environment, found.snapshot, choice, details=details)
-        if plan.changed_aggregates:
-            states = dict(found.snapshot.states)
-            async with self.project.engine.connect() as connection:
-                former = await read.former_members(
-                    connection, [m for ms in plan.changed_aggregates.values() for m in ms]
-                )
-            states |= {name: replace(states[name], former=former) for name in plan.changed_aggregates}
-            snapshot = replace(found.snapshot, states=states)
-            plan = make_plan(self.graph, self.environment, snapshot, choice, details=details)
+        plan = await self._judged(found.snapshot, choice, details=details)
         notes = (
             *await look.notes(self.project, [a.asset for a in plan.assets]),
             *await look.varying(self.project, plan),
@@ -457,6 +452,19 @@ class Session:
         orphans = await look.orphans(self.project, found.marks)
         checks = await look.checks(self.project, plan)
         return replace(plan, notes=notes, checks=checks, orphans=orphans), found
+
+    async def _judged(self, snapshot: Snapshot, choice: Choice, *, details: bool = False) -> Plan:
+        """The plan of a snapshot; where members of units changed, it is looked up whether some are gone."""
+        plan = make_plan(self.graph, self.environment, snapshot, choice, details=details)
+        if plan.changed_aggregates:
+            states = dict(snapshot.states)
+            async with self.project.engine.connect() as connection:
+                former = await read.former_members(
+                    connection, [m for ms in plan.changed_aggregates.values() for m in ms]
+                )
+            states |= {name: replace(states[name], former=former) for name in plan.changed_aggregates}
+            plan = make_plan(self.graph, self.environment, replace(snapshot, states=states), choice, details=details)
+        return plan
 
     async def _widened(self, choice: Choice, *, upstream: bool, rehash: bool) -> tuple[Choice, Plan, Read]:
         """The plan of a choice; with `upstream` the choice includes what is stale above it: of partitions, those that it is made of."""

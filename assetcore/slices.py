@@ -17,7 +17,7 @@ from assetcore.assets import Dependency, Source
 from assetcore.graph import Graph
 from assetcore.units import View
 
-__all__ = ["Slice", "Slicing", "slicing"]
+__all__ = ["Slice", "Slicing", "descent", "slicing"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +105,24 @@ def slicing(
         elif name not in roots:
             whole |= {step for up in graph.upstream(name) for step in graph.chain(up)}
     return Slicing(roots, frozenset(aggregates), frozenset(whole))
+
+
+def descent(graph: Graph, name: str) -> Slicing | None:
+    """Everything in slices of one document of the source from which a unit of the asset descends with all that it is made of.
+
+    None where a unit is made of more than what comes of one document.
+    """
+    root = graph.chain(name)[-1]
+    scope = {name, *graph.ancestors([name])}
+    alone = all(
+        one == root
+        if isinstance(graph.assets[one], Source)
+        else root in graph.chain(one)
+        and graph.assets[one].partitions is None
+        and all(_descends(d, root, graph) for d in graph.assets[one].dependencies)
+        for one in scope
+    )
+    return Slicing(dict.fromkeys(scope, root)) if alone and isinstance(graph.assets[root], Source) else None
 
 
 def _descends(dependency: Dependency, root: str, graph: Graph) -> bool:

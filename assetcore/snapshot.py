@@ -25,10 +25,11 @@ from assetcore.lineage import commit as lineage
 from assetcore.lineage.acceptances import with_accepted
 from assetcore.lineage.costs import unit_costs
 from assetcore.lineage.schema import Connection
+from assetcore.lineage.trace import by_index, descending
 from assetcore.partitions import Dynamic, Moment, Partitions, checked_keys, shown_duration
 from assetcore.plan import AssetState, Choice, Snapshot, unsettled, without_lost
 from assetcore.project import Project
-from assetcore.slices import Slice, slicing
+from assetcore.slices import Slice, Slicing, slicing
 from assetcore.staleness import MADE, Definition
 from assetcore.suppose import Supposition, supposed_definitions, supposed_observation
 from assetcore.units import document_address, group_address, sort_documents
@@ -44,6 +45,7 @@ __all__ = [
     "settled_with",
     "source_unit",
     "take",
+    "take_descent",
 ]
 
 FEW = 4
@@ -141,6 +143,32 @@ async def take(
         {n: took[i] for n in look if (i := project.asset_ids[n]) in took},
     )
     return Read(snapshot, raw, marks)
+
+
+async def take_descent(project: Project, name: str, how: Slicing, document: str) -> Snapshot:
+    """Observe one document of a source, and read what lineage knows of the units of `name`, and of those above, that descend from it.
+
+    The rest is taken for what it is known to be. For assets `how` says that nothing else decides (`slices.descent`).
+    """
+    graph = project.graph
+    if any(graph.assets[n].options.models for n in how.roots):
+        await project.llm.learn()
+    definitions = project.definitions(how.roots)
+    moment = Moment(project.clock(), {})
+    root = how.roots[name]
+    raw = await _observe_one(project, root, document)
+    top = pl.Series("unit", [source_unit(document)], pl.Binary)
+    async with project.engine.connect() as connection:
+        await connection.execution_options(isolation_level="REPEATABLE READ")
+        await by_index(connection)
+        units = await descending(connection, project.environment_id, [project.asset_ids[n] for n in how.roots], top)
+        states = await asset_states(project, connection, how.roots, definitions, moment, units=units)
+    slices = {root: Slice(top, 1, pl.Series("name", [document]))}
+    for one in graph.ordered(how.roots.keys() - {root}):
+        upstream = graph.chain(one)[1]
+        slices[one] = Slice(_addresses(slices[upstream], states[upstream].documents), 0)
+    observed = {root: as_documents(graph.assets[root], raw, states[root].documents)}
+    return Snapshot(definitions, states, {}, observed, slices=slices, how=how, moment=moment)
 
 
 async def _differing(
@@ -267,6 +295,20 @@ async def _observe(project: Project, name: str, known: pl.DataFrame, rehash: boo
         async with project.engine.begin() as connection:
             await lineage.keep_observation(connection, identifier, known, observed)
     return observed
+
+
+async def _observe_one(project: Project, name: str, document: str) -> pl.DataFrame:
+    """Look at one document of a source, where it can be asked for one. Nothing is remembered: it is no look at the source."""
+    source = project.graph.assets[name]
+    assert isinstance(source, Source)
+    if not sources.looks_at_one(source):
+        [observed] = await observe(project, [name])
+        return observed.filter(pl.col("name") == document)
+    identifier = project.asset_ids[name]
+    async with project.engine.connect() as connection:
+        known = (await read.observations(connection, [identifier], [document]))[identifier]
+    observed = await sources.observe(source, project.root, known.rename({"field_digests": "fields"}), only=[document])
+    return observed.rename({"fields": "field_digests"}).select(known.columns)
 
 
 def changed_commits(project: Project, name: str, marks: Mapping[int, read.Watermark]) -> dict[str, int]:

@@ -449,14 +449,16 @@ async def stored(connection: AsyncConnection, documents: Iterable[int]) -> dict[
     return {row[0]: Stored(Location(Key(row[1]), row[2]), row[3], row[4], row[5], row[6], row[7]) for row in rows}
 
 
-async def observations(connection: AsyncConnection, assets: Collection[int]) -> dict[int, pl.DataFrame]:
-    """The last look at each of these sources. One statement."""
+async def observations(
+    connection: AsyncConnection, assets: Collection[int], names: Collection[str] | None = None
+) -> dict[int, pl.DataFrame]:
+    """The last look at each of these sources, or at these of their documents. One statement."""
     o = t.observation.c
     shown = (o.name, o.size, o.mtime_ns, o.inode, o.media_type, o.sha256, o.field_digests, o.identity, o.validator)
-    wanted = among(o.asset_id, assets, sa.Integer)
+    wanted = [among(o.asset_id, assets, sa.Integer), *([] if names is None else [among(o.name, names, sa.Text)])]
     if len(assets) == 1:  # a column less of what may be large
-        return {a: (await columns(connection, sa.select(*shown).where(wanted), OBSERVED)).sort("name") for a in assets}
-    found = await columns(connection, sa.select(o.asset_id, *shown).where(wanted), {"asset": pl.Int64} | OBSERVED)
+        return {a: (await columns(connection, sa.select(*shown).where(*wanted), OBSERVED)).sort("name") for a in assets}
+    found = await columns(connection, sa.select(o.asset_id, *shown).where(*wanted), {"asset": pl.Int64} | OBSERVED)
     by_asset = found.sort("name").partition_by("asset", as_dict=True, include_key=False, maintain_order=True)
     empty = pl.DataFrame(schema=OBSERVED)
     return {a: by_asset.get((a,), empty) for a in assets}

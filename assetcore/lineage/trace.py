@@ -27,6 +27,7 @@ __all__ = [
     "Step",
     "by_index",
     "by_unit",
+    "descending",
     "documents",
     "down",
     "excerpts",
@@ -38,6 +39,8 @@ __all__ = [
     "look_up",
     "of_asset",
     "qualified",
+    "repeated",
+    "root_name",
     "spellings",
     "up",
     "wholes_of",
@@ -242,23 +245,50 @@ async def qualified(
     connection: AsyncConnection, environment: int, found: Sequence[Found], commit: int | None = None
 ) -> list[Found]:
     """The same documents; where an asset has several units of one label, units are named `parent/label`."""
-    below = [f for f in found if f.parent is not None]
-    if not below:
-        return list(found)
+    twice = await repeated(connection, environment, {(f.asset, f.unit) for f in found if f.parent is not None}, commit)
+    return [replace(f, unit=f"{f.parent}/{f.unit}") if f.parent and (f.asset, f.unit) in twice else f for f in found]
+
+
+async def repeated(
+    connection: AsyncConnection, environment: int, units: Collection[tuple[int, str]], commit: int | None = None
+) -> set[tuple[int, str]]:
+    """Of these assets and labels, those by which an asset has several units."""
+    if not units:
+        return set()
     head = await heads_of(connection, environment, commit)
     h = head.c
-    labels = {f.unit for f in below}
     rows = await connection.execute(
         sa.select(h.asset_id, _m.label)
-        .select_from(labelled(head, labels))
-        .where(
-            h.environment_id == environment, as_of(h, commit), h.asset_id.in_({f.asset for f in below}),
-        )
+        .select_from(labelled(head, {label for _, label in units}))
+        .where(h.environment_id == environment, as_of(h, commit), h.asset_id.in_({asset for asset, _ in units}))
         .group_by(h.asset_id, _m.label)
         .having(sa.func.count() > 1)
-    )  # fmt: skip
-    repeated = {(asset, label) for asset, label in rows}
-    return [replace(f, unit=f"{f.parent}/{f.unit}") if f.parent and (f.asset, f.unit) in repeated else f for f in found]
+    )
+    return {(asset, label) for asset, label in rows}
+
+
+async def root_name(
+    connection: AsyncConnection, environment: int, asset: int, unit: bytes, parameters: Sequence[int]
+) -> str | None:
+    """The name of the document at the top from which a current unit descends: up through one of these parameters after the other.
+
+    None where what it was given is not known any more.
+    """
+    head = await heads_of(connection, environment)
+    h = head.c
+    ways, maker, name = head, h.materialization_id, None
+    for parameter in parameters:
+        given, above = t.edge.alias(), t.document.alias()
+        led = sa.and_(given.c.materialization_id == maker, given.c.parameter == parameter)
+        ways = ways.join(given, led).join(above, above.c.id == given.c.document_id)
+        # Whichever materialization made the document first, it is one of the same unit.
+        maker, name = above.c.materialization_id, above.c.name
+    rows = await connection.execute(
+        sa.select(name)
+        .select_from(ways)
+        .where(h.environment_id == environment, h.asset_id == asset, h.unit == unit, h.until_commit.is_(None))
+    )
+    return rows.scalars().first()
 
 
 async def up(connection: AsyncConnection, environment: int, ids: Collection[int], commit: int | None = None) -> Step:
@@ -370,6 +400,27 @@ async def formerly(
         sa.select(other.c.id, _d.id).join_from(t.document, other, same).where(among(_d.id, ids, sa.BigInteger))
     )
     return dict(rows.all())
+
+
+async def descending(
+    connection: AsyncConnection, environment: int, assets: Collection[int], units: pl.Series
+) -> pl.Series:
+    """These units, and all that these assets now have for documents of them: the unit of a document has its address."""
+    head = await heads_of(connection, environment)
+    h = head.c
+    first = sa.select(sa.func.unnest(sa.cast(units.to_list(), ARRAY(BYTEA))).label("unit"))
+    below = first.cte("below", recursive=True)
+    here = sa.and_(
+        h.environment_id == environment,
+        h.asset_id.in_(list(assets)),
+        h.unit == below.c.unit,
+        h.until_commit.is_(None),
+    )
+    further = sa.select(_d.address).select_from(
+        with_documents(below.join(head, here).join(t.materialization, _m.id == h.materialization_id))
+    )
+    rows = await connection.execute(sa.select(below.union(further).c.unit))
+    return pl.Series("unit", rows.scalars().all(), pl.Binary)
 
 
 async def excerpts(

@@ -34,6 +34,7 @@ __all__ = [
     "bucket",
     "documents",
     "folder",
+    "looks_at_one",
     "observe",
     "table",
     "urls",
@@ -41,16 +42,31 @@ __all__ = [
 
 
 async def observe(
-    source: Source, root: Path, known: pl.DataFrame | None, *, rehash: bool = False, settings: Settings | None = None
+    source: Source,
+    root: Path,
+    known: pl.DataFrame | None,
+    *,
+    rehash: bool = False,
+    only: Collection[str] | None = None,
+    settings: Settings | None = None,
 ) -> pl.DataFrame:
     """The documents of a source as they are now: one row each, sorted by name, with the columns of `OBSERVED`.
 
     `known` is what was observed last time: a file with the same size, modification time and inode is not read again, unless
     `rehash`. `root` is the project's root, to which relative folders are relative. `settings` say how buckets are reached.
+    With `only`, nothing but documents of these names is looked at; that a source must be able to (`looks_at_one`).
 
     Raises SourceError, naming the source and the file or the line of the user's generator.
     """
-    return await _where(source, settings).observe(source, root, known, rehash=rehash)
+    where = _where(source, settings)
+    if only is not None and isinstance(where, Folder):
+        return await where.observe(source, root, known, rehash=rehash, only=only)
+    return await where.observe(source, root, known, rehash=rehash)
+
+
+def looks_at_one(source: Source) -> bool:
+    """Whether a single document of a source can be looked at; others are looked at as a whole."""
+    return isinstance(source.where, Folder)
 
 
 async def documents(

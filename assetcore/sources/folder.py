@@ -67,10 +67,16 @@ class Folder(Files):
     """Where a source's documents come from; made by `folder`."""
 
     async def observe(
-        self, source: Source, root: Path, known: pl.DataFrame | None, *, rehash: bool = False
+        self,
+        source: Source,
+        root: Path,
+        known: pl.DataFrame | None,
+        *,
+        rehash: bool = False,
+        only: Collection[str] | None = None,
     ) -> pl.DataFrame:
-        """What lies in the folder now; see `sources.observe`."""
-        return await asyncio.to_thread(self._observe, source, root, known, rehash)
+        """What lies in the folder now, or what of these names does; see `sources.observe`."""
+        return await asyncio.to_thread(self._observe, source, root, known, rehash, only)
 
     async def documents(self, source: Source, root: Path, names: Collection[str]) -> AsyncIterator[Document]:
         """Read these files; see `sources.documents`."""
@@ -83,10 +89,12 @@ class Folder(Files):
         if unread:
             raise self.unread(source, unread, len(wanted))
 
-    def _observe(self, source: Source, root: Path, known: pl.DataFrame | None, rehash: bool) -> pl.DataFrame:
+    def _observe(
+        self, source: Source, root: Path, known: pl.DataFrame | None, rehash: bool, only: Collection[str] | None
+    ) -> pl.DataFrame:
         top = self._top(root)
         now = time.time_ns()
-        files = sorted(self._scan(source, top))
+        files = sorted(self._scan(source, top, only))
         known_hashes = {} if rehash or known is None or self.encoding else _hashes(known, files)
         unknown = [index for index, file in enumerate(files) if index not in known_hashes]
         hashes = known_hashes | self._hash(source, top, files, unknown)
@@ -109,8 +117,8 @@ class Folder(Files):
     def _top(self, root: Path) -> str:
         return str(root / Path(self.path).expanduser())
 
-    def _scan(self, source: Source, top: str) -> Iterator[tuple[str, int, int, int]]:
-        """Name, size, modification time and inode of each file that the pattern names."""
+    def _scan(self, source: Source, top: str, only: Collection[str] | None) -> Iterator[tuple[str, int, int, int]]:
+        """Name, size, modification time and inode of each file that the pattern names, or of `only` these."""
         try:
             facts = os.stat(top)
         except OSError as error:
@@ -125,15 +133,26 @@ class Folder(Files):
                 f"{source.name} reads the folder {self.path}, which is a file.", hint="Name the folder that it lies in."
             )
         states = [matcher.start for matcher in self._matchers]
-        yield from self._scan_folder(source, top, "", states, ((facts.st_dev, facts.st_ino),))
+        yield from self._scan_folder(source, top, "", states, ((facts.st_dev, facts.st_ino),), only)
 
     def _scan_folder(
-        self, source: Source, path: str, above: str, states: Sequence[States], ancestors: tuple[tuple[int, int], ...]
+        self,
+        source: Source,
+        path: str,
+        above: str,
+        states: Sequence[States],
+        ancestors: tuple[tuple[int, int], ...],
+        only: Collection[str] | None,
     ) -> Iterator[tuple[str, int, int, int]]:
         wanted, files_out, folders_out = self._matchers
+        found: Sequence[os.DirEntry[str] | Path]
         try:
-            with os.scandir(path) as entries:
-                found = list(entries)
+            if only is None:
+                with os.scandir(path) as entries:
+                    found = list(entries)
+            else:
+                here = {name.removeprefix(above).partition("/")[0] for name in only if name.startswith(above)}
+                found = [Path(path, name) for name in here]
         except OSError as error:
             if error.errno in _GONE and above:
                 return  # gone since the folder above was listed
@@ -146,9 +165,9 @@ class Folder(Files):
                 ]
                 if not below[0] or folders_out.names(states[2], entry.name):
                     continue
-                here = _place_of(entry)
-                if here is not None and here not in ancestors:
-                    yield from self._scan_folder(source, entry.path, name + "/", below, (*ancestors, here))
+                place = _place_of(entry)
+                if place is not None and place not in ancestors:
+                    yield from self._scan_folder(source, os.fspath(entry), name + "/", below, (*ancestors, place), only)
             elif wanted.names(states[0], entry.name) and not files_out.names(states[1], entry.name):
                 try:
                     facts = entry.stat()
@@ -239,14 +258,14 @@ def _hashes(known: pl.DataFrame, files: Sequence[tuple[str, int, int, int]]) -> 
     return dict(found.select("index", "sha256").iter_rows())
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
+def _is_folder(entry: os.DirEntry[str] | Path) -> bool:
     try:
         return entry.is_dir()
     except OSError:
         return False  # a link to itself
 
 
-def _place_of(entry: os.DirEntry[str]) -> tuple[int, int] | None:
+def _place_of(entry: os.DirEntry[str] | Path) -> tuple[int, int] | None:
     try:
         facts = entry.stat()
     except OSError:

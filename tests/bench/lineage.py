@@ -1,7 +1,8 @@
 """Lineage: what do plans and questions cost over many rows? They are written by the code that commits runs; no bytes are stored.
 
 A source of so many documents, and five assets below it, each once for each document: six times as many units, documents and heads.
-What is measured runs in a process of its own, `python -m tests.bench.lineage N`, in a place with services.
+What is measured runs in processes of their own, `python -m tests.bench.lineage N write`, then `ask` and `environments`, in a place with
+services.
 """
 
 from __future__ import annotations
@@ -15,22 +16,25 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+import sqlalchemy as sa
 
-from assetcore import snapshot, stack
+from assetcore import environments, snapshot, stack
 from assetcore.documents import document_id, field_digests, identity
 from assetcore.lineage import commit as lineage
-from assetcore.lineage.commit import Batch, Made, NewDocument
+from assetcore.lineage.commit import Batch, Made, NewDocument, NewObject
+from assetcore.lineage.manifest import encode_manifest
 from assetcore.plan import Choice, make_plan
 from assetcore.session import Session
 from assetcore.settings import Settings
 from assetcore.snapshot import changed_commits, observed_digest, source_unit
 from assetcore.sources import OBSERVED
-from assetcore.storage import Key
+from assetcore.storage import Key, object_key
 from assetcore.units import document_address
 from tests.bench.meter import measure
 from tests.bench.place import new_place
@@ -38,6 +42,10 @@ from tests.bench.report import Report, against
 
 DEPTH = 5
 BATCH = 10_000
+PROMOTED = 100_000
+REBUILT = 3_000_000
+"""Up to so many rows Postgres is also rebuilt: all that the manifests tell is in memory then."""
+STAMP = "20261120T000000.000000Z"
 ASKED = 200
 EDITED = 100
 """One in so many documents."""
@@ -53,25 +61,44 @@ def bench(report: Report, documents: int) -> None:
         with new_place(package) as place:
             (place.root / "data").mkdir()
             environment = place.env | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
-            cost = measure(
-                [sys.executable, "-m", "tests.bench.lineage", str(documents)], cwd=place.root, env=environment
-            )
-    found: dict[str, Any] = json.loads(cost.out)
+
+            def staged(stage: str) -> dict[str, Any]:
+                report.step(stage)
+                words = [sys.executable, "-m", "tests.bench.lineage", str(documents), stage]
+                return json.loads(measure(words, cwd=place.root, env=environment).out)
+
+            found = staged("write")
+            cases: list[tuple[str, float, float, int]] = [*staged("ask")["cases"], *staged("environments")["cases"]]
+            if found["rows"] <= REBUILT:
+                rebuilt = place.call("catalog", "rebuild", "--replace", "--json")
+                cases.append(("catalog rebuild", rebuilt.wall, rebuilt.peak / 1e6, 0))
+    moved = min(documents, PROMOTED)
     goals = {
         "plan, nothing stale": 3.0,
         "plan, every unit compared": 3.0 * documents * (DEPTH + 1) / 1e6,
         "plan, 1 % edited": 2.0 * documents / 1e5,
         "lineage up, p95": 0.02,
         "lineage down, p95": 0.02,
+        "why, fresh, p95": 0.05,
+        "why, edited, p95": 0.05,
+        "env create": 0.1,
+        f"env promote of {moved:,} units": 5.0 * moved / 1e5,
+        "catalog rebuild": 60 * found["rows"] / 1e6,
     }
     rows = [
-        [name, f"{seconds:.3f}", f"{peak:.0f}", against(seconds, goals[name]) if name in goals else ""]
-        for name, seconds, peak in found["cases"]
+        [
+            name,
+            f"{seconds:.3f}",
+            f"{peak:.0f}",
+            str(count or ""),
+            against(seconds, goals[name]) if name in goals else "",
+        ]
+        for name, seconds, peak, count in cases
     ]
     report.table(
         f"Lineage of {documents:,} documents, {found['units']:,} units, {found['rows']:,} rows (sources excluded; "
         f"{found['bytes'] / found['units']:.0f} bytes of Postgres a unit; written in {found['written']:.0f} s)",
-        ["case", "wall s", "peak MB so far", "goal"],
+        ["case", "wall s", "peak MB so far", "statements", "goal"],
         rows,
     )
 
@@ -92,45 +119,107 @@ def declarations() -> str:
     return "\n".join(lines) + "\n"
 
 
-async def main(documents: int) -> dict[str, Any]:
+@dataclass(slots=True)
+class Stage:
+    """One process: the session, and what its cases took."""
+
+    session: Session
+    documents: int
+    cases: list[tuple[str, float, float, int]] = field(default_factory=list)
+
+    async def case(self, name: str, work: Callable[[], Awaitable[Any]]) -> Any:
+        before, asked = time.perf_counter(), self._counted()
+        found = await work()
+        self._note(name, time.perf_counter() - before, asked())
+        return found
+
+    async def many(self, name: str, numbers: Iterable[int], work: Callable[[int], Awaitable[Any]]) -> None:
+        """The median and the 95th percentile of so many calls."""
+        times = []
+        asked = self._counted()
+        for number in numbers:
+            before = time.perf_counter()
+            await work(number)
+            times.append(time.perf_counter() - before)
+        count = asked() // len(times)
+        self._note(f"{name}, median", statistics.median(times), count)
+        self._note(f"{name}, p95", statistics.quantiles(times, n=20)[-1], count)
+
+    def _note(self, name: str, seconds: float, count: int) -> None:
+        self.cases.append((name, seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3, count))
+
+    def _counted(self) -> Callable[[], int]:
+        """From now on statements are counted, until it is called."""
+        engine, found = self.session.project.engine.sync_engine, 0
+
+        def count(*_: Any) -> None:
+            nonlocal found
+            found += 1
+
+        def stop() -> int:
+            sa.event.remove(engine, "before_cursor_execute", count)
+            return found
+
+        sa.event.listen(engine, "before_cursor_execute", count)
+        return stop
+
+
+async def main(documents: int, stage: str) -> dict[str, Any]:
     settings = Settings.load(Path.cwd())
     addresses = await stack.up(settings, {"postgres", "redis", "store"})
     async with Session.open(addresses.applied_to(settings), "chain", automatic_schema=True) as session:
-        started = time.perf_counter()
-        identities = await write(session, documents)
-        written = time.perf_counter() - started
-        cases: list[tuple[str, float, float]] = []
-        await settle(session, identities)
+        if stage == "write":
+            started = time.perf_counter()
+            await settle(session, await write(session, documents))
+            written = time.perf_counter() - started
+            rows, size = await volume(session)
+            return {"written": written, "units": documents * (DEPTH + 1), "rows": rows, "bytes": size}
+        found = Stage(session, documents)
+        await (ask(found) if stage == "ask" else change(found))
+    return {"cases": found.cases}
 
-        async def case(name: str, work: Callable[[], Awaitable[Any]]) -> Any:
-            before = time.perf_counter()
-            found = await work()
-            cases.append((name, time.perf_counter() - before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3))
-            return found
 
-        observe_as(session, observation(identities))
-        assert (await case("plan, nothing stale", lambda: planned(session))) == 0
-        numbers = list(range(0, documents, EDITED))
-        observe_as(session, observation(identities, edited=numbers))
-        assert (await case("plan, 1 % edited", lambda: planned(session))) == len(numbers)
-        observe_as(session, observation(identities))
-        for direction in ("up", "down"):
-            chance = random.Random(7)
-            depth = DEPTH if direction == "up" else 0
-            times = []
-            for _ in range(ASKED):
-                before = time.perf_counter()
-                found = await session.lineage(document_id(content(depth, chance.randrange(documents)), 20), direction)
-                assert len(found.nodes) == DEPTH + 1
-                times.append(time.perf_counter() - before)
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
-            cases += [
-                (f"lineage {direction}, median", statistics.median(times), peak),
-                (f"lineage {direction}, p95", statistics.quantiles(times, n=20)[-1], peak),
-            ]
-        assert (await case("plan, every unit compared", lambda: planned(session, entire=True))) == 0
-        rows, size = await volume(session)
-    return {"written": written, "cases": cases, "units": documents * (DEPTH + 1), "rows": rows, "bytes": size}
+async def ask(stage: Stage) -> None:
+    """Plans and questions."""
+    session, documents = stage.session, stage.documents
+    chance = random.Random(7)
+    asked = [chance.randrange(documents) for _ in range(ASKED)]
+
+    async def lineage_of(number: int, direction: str, depth: int) -> None:
+        found = await session.lineage(document_id(content(depth, number), 20), direction)
+        assert len(found.nodes) == DEPTH + 1
+
+    async def why_fresh(number: int) -> None:
+        write_file(number)
+        assert (await session.why(f"a{DEPTH}[{name(number)}]")).fresh
+
+    async def why_edited(number: int) -> None:
+        write_file(number, edited=True)
+        found = await session.why(f"a{DEPTH}[{name(number)}]")
+        assert [cause.subject for cause in found.causes] == [f"a0[{name(number)}]/{name(number)}"]
+
+    await stage.many("lineage up", asked, lambda number: lineage_of(number, "up", DEPTH))
+    await stage.many("lineage down", asked, lambda number: lineage_of(number, "down", 0))
+    await stage.many("why, fresh", asked, why_fresh)
+    await stage.many("why, edited", asked, why_edited)
+    identities = [facts(0, number) for number in range(documents)]
+    observe_as(session, observation(identities))
+    assert (await stage.case("plan, nothing stale", lambda: planned(session))) == 0
+    numbers = list(range(0, documents, EDITED))
+    observe_as(session, observation(identities, edited=numbers))
+    assert (await stage.case("plan, 1 % edited", lambda: planned(session))) == len(numbers)
+    observe_as(session, observation(identities))
+    assert (await stage.case("plan, every unit compared", lambda: planned(session, entire=True))) == 0
+
+
+async def change(stage: Stage) -> None:
+    """An environment is made, in it units of one asset are made anew, and it takes the other's place."""
+    session, moved = stage.session, min(stage.documents, PROMOTED)
+    await stage.case("env create", lambda: session.create_environment("next"))
+    there = Session(await environments.within(session.project, "next"))
+    await stage.case(f"{moved:,} units made anew in it", lambda: remake(there, moved))
+    promoted = await stage.case(f"env promote of {moved:,} units", lambda: session.promote("next", "prod"))
+    assert promoted.assets == ((f"a{DEPTH}", moved, 0),)
 
 
 def name(number: int) -> str:
@@ -140,6 +229,13 @@ def name(number: int) -> str:
 def content(depth: int, number: int, edited: bool = False) -> bytes:
     """What stands for the hash of a document's bytes."""
     return hashlib.sha256(f"{depth} {number} {edited}".encode()).digest()
+
+
+def write_file(number: int, edited: bool = False) -> None:
+    """What a look at this document finds."""
+    path = Path("data", name(number))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"0 {number} {edited}")
 
 
 def facts(depth: int, number: int, edited: bool = False) -> bytes:
@@ -165,28 +261,88 @@ async def write(session: Session, documents: int) -> list[bytes]:
         for start in range(0, documents, BATCH):
             async with project.engine.begin() as connection:
                 base = await lineage.allocate(connection)
+                pack = NewObject(base, Key(f"chain/main/none/{asset}/pack-{base >> 20}.parquet"), 1, BATCH)
                 made = []
                 for place, number in enumerate(range(start, min(start + BATCH, documents))):
                     unit = above[number][0] if depth else source_unit(name(number))
                     new = NewDocument(
-                        base + 2 * place, document_address(unit, name(number)), name(number), "Page", "text/plain", 2000,
-                        content(depth, number), b"", identities[number], base, place, None,
+                        base + 2 * place + 1, document_address(unit, name(number)), name(number), "Page", "text/plain", 2000,
+                        content(depth, number), b"", identities[number], pack.id, place, None,
                     )  # fmt: skip
                     edges = ((0, above[number][1]),) if depth else ()
                     made.append(
-                        Made(base + 2 * place + 1, unit, name(number), None, given[number], (new.id,), (new,), edges, (), 0.001,
+                        Made(base + 2 * place + 2, unit, name(number), None, given[number], (new.id,), (new,), edges, (), 0.001,
                              None, changed=True)
                     )  # fmt: skip
                     below.append((new.address, new.id))
                 batch = Batch(
                     base >> 20, project.id, project.environment_id, project.asset_ids[asset], definition, "bench",
-                    Key(f"chain/main/none/{asset}/_manifest-{base >> 20}.parquet"), tuple(made),
+                    manifest_key(asset, base >> 20), tuple(made), objects=(pack,),
                 )  # fmt: skip
+                await keep_manifest(session, batch, asset)
                 await lineage.commit(connection, batch)
         above, given = below, identities
     async with project.engine.begin() as connection:
         await lineage.analyze(connection)
     return observed
+
+
+async def remake(session: Session, count: int) -> None:
+    """Units of the last asset give another result, in an environment of its own."""
+    project, asset = session.project, f"a{DEPTH}"
+    async with project.engine.connect() as connection:
+        known = (await snapshot.read.made_units(connection, project.environment_id, [project.asset_ids[asset]]))[
+            project.asset_ids[asset]
+        ].head(count)
+    for start in range(0, count, BATCH):
+        async with project.engine.begin() as connection:
+            base = await lineage.allocate(connection)
+            pack = NewObject(base, Key(f"chain/main/none/{asset}/pack-{base >> 20}.parquet"), 1, BATCH)
+            made = []
+            rows = known.slice(start, BATCH).select("unit", "label", "inputs", "materialization").rows()
+            for place, (unit, label, inputs, was) in enumerate(rows):
+                sha256 = hashlib.sha256(f"anew {label}".encode()).digest()
+                new = NewDocument(
+                    base + 2 * place + 1, document_address(unit, label), label, "Page", "text/plain", 2000, sha256, b"",
+                    identity("Page", label, "text/plain", sha256, field_digests({})), pack.id, place, None,
+                )  # fmt: skip
+                made.append(
+                    Made(
+                        base + 2 * place + 2,
+                        unit,
+                        label,
+                        None,
+                        inputs,
+                        (new.id,),
+                        (new,),
+                        (),
+                        (),
+                        0.001,
+                        was,
+                        changed=True,
+                    )
+                )
+            batch = Batch(
+                base >> 20, project.id, project.environment_id, project.asset_ids[asset], known["definition"][0], "anew",
+                manifest_key(asset, base >> 20), tuple(made), objects=(pack,),
+            )  # fmt: skip
+            await keep_manifest(session, batch, asset)
+            await lineage.commit(connection, batch)
+
+
+def manifest_key(asset: str, number: int) -> Key:
+    return object_key("chain", "main", STAMP, asset, f"_manifest-{number:08d}.parquet")
+
+
+async def keep_manifest(session: Session, batch: Batch, asset: str) -> None:
+    project = session.project
+    definition = project.definition(asset) if batch.definition else None
+    kind = "asset" if definition else "source"
+    data = encode_manifest(
+        batch, project=project.name, environment=project.environment, asset=asset, assets={}, definition=definition,
+        kind=kind, group="main",
+    )  # fmt: skip
+    await project.bucket.write(batch.manifest, data)
 
 
 async def settle(session: Session, identities: list[bytes]) -> None:
@@ -251,8 +407,6 @@ async def planned(session: Session, *, entire: bool = False) -> int:
 
 async def volume(session: Session) -> tuple[int, int]:
     """How many rows the large tables have, and how many bytes they take with their indexes."""
-    import sqlalchemy as sa
-
     from assetcore.lineage import tables as t
 
     rows = size = 0
@@ -264,4 +418,4 @@ async def volume(session: Session) -> tuple[int, int]:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(asyncio.run(main(int(sys.argv[1])))))
+    sys.stdout.write(json.dumps(asyncio.run(main(int(sys.argv[1]), sys.argv[2]))))

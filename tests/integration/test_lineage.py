@@ -363,7 +363,7 @@ async def large(history: History) -> dict[int, list[int]]:
 
 async def test_reading_stays_on_indexes(history: History, large: dict[int, list[int]]) -> None:
     """With many units around, what is read of a small asset, or of a few documents, scans no large table from end to end."""
-    few, page = large[FEW][:3], large[PAGES][:1]
+    few, page, one = large[FEW][:3], large[PAGES][:1], pl.Series("unit", [unit("00007")], pl.Binary)
     async with history.engine.connect() as connection:
         made = (await read.made_units(connection, PROD, [FEW]))[FEW]["materialization"].to_list()[:3]
         commit = (await read.watermarks(connection, PROD))[FEW].last
@@ -385,6 +385,10 @@ async def test_reading_stays_on_indexes(history: History, large: dict[int, list[
         "by label": lambda c: trace.by_unit(c, PROD, FEW, "00007"),
         "repeated labels": lambda c: trace.qualified(c, PROD, below),
         "look up": lambda c: trace.look_up(c, few),
+        "the document at the top": lambda c: trace.root_name(c, PROD, FEW, unit("00007"), [0, 0]),
+        "what descends": lambda c: trace.descending(c, PROD, [PAGES, CHUNKS, FEW], one),
+        "documents of a unit": lambda c: read.current_documents(c, PROD, [PAGES, CHUNKS], units=one),
+        "made units of few": lambda c: read.made_units(c, PROD, [PAGES, CHUNKS], units=one),
         "up, as of a commit": lambda c: trace.up(c, PROD, few, commit),
         "down, as of a commit": lambda c: trace.down(c, PROD, page, commit),
         "a unit as of a commit": lambda c: trace.documents(c, PROD, FEW, [(unit("00007"), "00007")], commit),
@@ -408,6 +412,7 @@ async def test_tracing_finds_the_few_among_many(history: History, large: dict[in
     async with history.engine.connect() as connection:
         assert (await trace.up(connection, PROD, [few])).edges == {(few, chunk)}
         assert (await trace.up(connection, PROD, [chunk])).edges == {(chunk, page)}
+        assert await trace.root_name(connection, PROD, FEW, unit("00007"), [0, 0]) == "00007"
         assert (await trace.down(connection, PROD, [page])).edges == {(page, chunk)}
         assert (await trace.down(connection, PROD, [few])).edges == {(few, large[REPORT][0])}
         assert {(w[0], w[-1]) for w in (await trace.up(connection, PROD, large[REPORT])).wholes} == {

@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from assetcore.causes import CauseFound, Why
+from assetcore import causes
+from assetcore.causes import CauseFound, Subject, Why
 from assetcore.errors import NothingSelectedError, UsageError
+from assetcore.plan import Choice
 from assetcore.settings import Settings
+from assetcore.snapshot import take_descent
 from tests.integration.world import HEAD, World
 
 pytestmark = pytest.mark.integration
@@ -176,3 +179,34 @@ async def test_what_was_made_of_a_source_is_found_after_it_was_given_another_nam
         assert {("clean", "a.txt"), ("chunks", "a-0"), ("both", "both")} <= came
         [document] = [n.document for n in (await session.lineage("chunks[a.txt]/a-0")).nodes if n.asset == "topics"]
         assert document == "a.txt"
+
+
+async def test_a_unit_is_judged_alone_as_among_all(world: World) -> None:
+    """What descends from one document is looked at alone; that says of each unit what a look at all of them says."""
+    counted: dict[str, int] = {}
+    for number in range(4):
+        world.document(f"{number}.txt", f"{number} alpha gamma")
+    await world.materialize()
+    world.document("a.txt", "a alpha other")
+    world.document("0.txt", "0 more")
+    for gone in ("b.txt", "1.txt"):
+        (world.root / "data" / gone).unlink()
+    edit(world.root / "projects" / "demo" / "assets.py", '"-" + chunk.text', '"+" + chunk.text')
+    world.document("new.txt", "new")
+    async with world.open() as session:
+        assert await causes.deciding(session.project, Subject("both", "both")) is None, "it is made of all"
+        assert await causes.deciding(session.project, Subject("clean", "new.txt")) is None, "it was never made"
+        for name in ("topics", "clean", "chunks", "marked"):
+            choice = Choice(frozenset([name]))
+            plan, found = await session._plan(choice, rehash=False, entire=True)
+            state = found.snapshot.states[name].documents
+            for label in sorted(set(state["path"])):
+                about = Subject(name, label)
+                decided = await causes.deciding(session.project, about)
+                assert decided is not None
+                whole = await causes.why(session.project, about, plan, found.snapshot)
+                part = await take_descent(session.project, name, *decided)
+                alone = await causes.why(session.project, about, await session._judged(part, choice), part)
+                assert alone == whole
+                counted[whole.status] = counted.get(whole.status, 0) + 1
+    assert counted.keys() == {"fresh", "stale", "pending", "removed"}, counted
