@@ -68,10 +68,12 @@ def bench(report: Report, documents: int) -> None:
                 return json.loads(measure(words, cwd=place.root, env=environment).out)
 
             found = staged("write")
-            cases: list[tuple[str, float, float, int]] = [*staged("ask")["cases"], *staged("environments")["cases"]]
+            cases = [Case(**one) for stage in ("ask", "environments") for one in staged(stage)["cases"]]
             if found["rows"] <= REBUILT:
                 rebuilt = place.call("catalog", "rebuild", "--replace", "--json")
-                cases.append(("catalog rebuild", rebuilt.wall, rebuilt.peak / 1e6, 0))
+                cases.append(
+                    Case("catalog rebuild", rebuilt.wall, rebuilt.cpu, rebuilt.service_cpu, rebuilt.peak / 1e6)
+                )
     moved = min(documents, PROMOTED)
     goals = {
         "plan, nothing stale": 3.0,
@@ -119,49 +121,56 @@ def declarations() -> str:
     return "\n".join(lines) + "\n"
 
 
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What was asked; seconds by the clock, of this process and of Postgres; resident memory so far; statements."""
+
+    name: str
+    wall: float
+    cpu: float
+    postgres: float
+    peak: float
+    statements: int = 0
+
+
 @dataclass(slots=True)
 class Stage:
     """One process: the session, and what its cases took."""
 
     session: Session
     documents: int
-    cases: list[tuple[str, float, float, int]] = field(default_factory=list)
+    cases: list[Case] = field(default_factory=list)
 
     async def case(self, name: str, work: Callable[[], Awaitable[Any]]) -> Any:
-        before, asked = time.perf_counter(), self._counted()
-        found = await work()
-        self._note(name, time.perf_counter() - before, asked())
+        [found] = await self._measured([name], [0], lambda _: work())
         return found
 
-    async def many(self, name: str, numbers: Iterable[int], work: Callable[[int], Awaitable[Any]]) -> None:
-        """The median and the 95th percentile of so many calls."""
-        times = []
-        asked = self._counted()
-        for number in numbers:
-            before = time.perf_counter()
-            await work(number)
-            times.append(time.perf_counter() - before)
-        count = asked() // len(times)
-        self._note(f"{name}, median", statistics.median(times), count)
-        self._note(f"{name}, p95", statistics.quantiles(times, n=20)[-1], count)
+    async def many(self, name: str, numbers: Sequence[int], work: Callable[[int], Awaitable[Any]]) -> None:
+        """The median and the 95th percentile of so many calls; CPU and statements are those of one, on average."""
+        await self._measured([f"{name}, median", f"{name}, p95"], numbers, work)
 
-    def _note(self, name: str, seconds: float, count: int) -> None:
-        self.cases.append((name, seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3, count))
-
-    def _counted(self) -> Callable[[], int]:
-        """From now on statements are counted, until it is called."""
-        engine, found = self.session.project.engine.sync_engine, 0
+    async def _measured(
+        self, names: Sequence[str], numbers: Sequence[int], work: Callable[[int], Awaitable[Any]]
+    ) -> list[Any]:
+        engine, services, statements = self.session.project.engine.sync_engine, Services(Path("home")), 0
 
         def count(*_: Any) -> None:
-            nonlocal found
-            found += 1
-
-        def stop() -> int:
-            sa.event.remove(engine, "before_cursor_execute", count)
-            return found
+            nonlocal statements
+            statements += 1
 
         sa.event.listen(engine, "before_cursor_execute", count)
-        return stop
+        cpu, postgres, found, times = time.process_time(), services.cpu()["postgres"], [], []
+        for number in numbers:
+            before = time.perf_counter()
+            found.append(await work(number))
+            times.append(time.perf_counter() - before)
+        each = len(times)
+        cpu, postgres = (time.process_time() - cpu) / each, (services.cpu()["postgres"] - postgres) / each
+        sa.event.remove(engine, "before_cursor_execute", count)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+        walls = times if each == 1 else [statistics.median(times), statistics.quantiles(times, n=20)[-1]]
+        self.cases += [Case(*told, cpu, postgres, peak, statements // each) for told in zip(names, walls, strict=True)]
+        return found
 
 
 async def main(documents: int, stage: str) -> dict[str, Any]:
