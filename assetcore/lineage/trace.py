@@ -276,7 +276,9 @@ async def root_name(
     """
     head = await heads_of(connection, environment)
     h = head.c
-    ways, maker, name = head, h.materialization_id, None
+    ways: sa.FromClause = head
+    maker: sa.ColumnElement[Any] = h.materialization_id
+    name: sa.ColumnElement[Any] = sa.null()
     for parameter in parameters:
         given, above = t.edge.alias(), t.document.alias()
         led = sa.and_(given.c.materialization_id == maker, given.c.parameter == parameter)

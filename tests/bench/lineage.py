@@ -16,8 +16,8 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ from assetcore.snapshot import changed_commits, observed_digest, source_unit
 from assetcore.sources import OBSERVED
 from assetcore.storage import Key, object_key
 from assetcore.units import document_address
-from tests.bench.meter import measure
+from tests.bench.meter import Services, measure
 from tests.bench.place import new_place
 from tests.bench.report import Report, against
 
@@ -89,18 +89,15 @@ def bench(report: Report, documents: int) -> None:
     }
     rows = [
         [
-            name,
-            f"{seconds:.3f}",
-            f"{peak:.0f}",
-            str(count or ""),
-            against(seconds, goals[name]) if name in goals else "",
+            one.name, f"{one.wall:.3f}", f"{one.cpu:.3f}", f"{one.postgres:.3f}", f"{one.peak:.0f}", str(one.statements or ""),
+            against(one.wall, goals[one.name]) if one.name in goals else "",
         ]
-        for name, seconds, peak, count in cases
-    ]
+        for one in cases
+    ]  # fmt: skip
     report.table(
         f"Lineage of {documents:,} documents, {found['units']:,} units, {found['rows']:,} rows (sources excluded; "
         f"{found['bytes'] / found['units']:.0f} bytes of Postgres a unit; written in {found['written']:.0f} s)",
-        ["case", "wall s", "peak MB so far", "statements", "goal"],
+        ["case", "wall s", "CPU s", "Postgres s", "peak MB so far", "statements", "goal"],
         rows,
     )
 
@@ -185,7 +182,7 @@ async def main(documents: int, stage: str) -> dict[str, Any]:
             return {"written": written, "units": documents * (DEPTH + 1), "rows": rows, "bytes": size}
         found = Stage(session, documents)
         await (ask(found) if stage == "ask" else change(found))
-    return {"cases": found.cases}
+    return {"cases": [asdict(one) for one in found.cases]}
 
 
 async def ask(stage: Stage) -> None:
