@@ -77,7 +77,7 @@ async def test_what_was_is_shown_as_it_was(world: World) -> None:
         diff = await session.diff(f"chunks@{first}")
         assert diff.counts == {"new": 0, "changed": 1, "gone": 1}
         assert [(d["document"], d["change"]) for d in diff.documents] == [
-            ("chunks[a.txt/a.txt]/a-1", "changed"), ("chunks[b.txt/b.txt]/b-0", "gone"),
+            ("chunks[a.txt]/a-1", "changed"), ("chunks[b.txt]/b-0", "gone"),
         ]  # fmt: skip
         diff = await session.diff(f"chunks[a.txt]/a-1@{first}", "chunks[a.txt]/a-1@now")
         assert "-two\n+four" in str(diff.diff)
