@@ -584,6 +584,19 @@ def _declare(function: Any, given: Mapping[str, Any], frame: types.FrameType) ->
             f"{_place(function)}: a lambda cannot be an asset: it has no name and no annotations.",
             hint="Use def or async def.",
         )
+    inside = function.__qualname__.rpartition(".")[0]
+    if inside and not inside.endswith("<locals>"):
+        raise DeclarationError(
+            f"{_place(function)}: {function.__name__} is declared in the class {inside}, where no project finds it.",
+            hint="Declare it at the top of the module.",
+        )
+    hidden, place = function.__globals__.get(function.__name__) if not inside else None, _place(function)
+    beside = isinstance(hidden, Asset) and hidden.place.file == place.file and hidden.place != place
+    if beside and _is_imported_first(function):
+        raise DeclarationError(
+            f"{place}: {function.__name__} is declared twice; the other is at {hidden.place}.",
+            hint="Rename one of them: the second function takes the name of the first.",
+        )
     options = _options(_place(function), f"@asset of {function.__name__}", given)
     strings = any(isinstance(a, str) for a in function.__annotations__.values())
     names = dict(frame.f_locals) if strings and frame.f_code.co_name != "<module>" else None
@@ -610,6 +623,14 @@ def _declare(function: Any, given: Mapping[str, Any], frame: types.FrameType) ->
             "Make it async def; work for the CPU goes into an asset of its own, with def.",
         )
     return declared
+
+
+def _is_imported_first(function: Callable[..., Any]) -> bool:
+    """Whether its module is being imported, so that the names in it are of this import: not a notebook's, nor those of a reload."""
+    module = sys.modules.get(function.__module__)
+    return bool(
+        getattr(getattr(module, "__spec__", None), "_initializing", False)
+    )  # importlib's, who says it nowhere else
 
 
 def _is_async(function: Callable[..., Any]) -> bool:
@@ -818,7 +839,8 @@ def _upstream(declared: Asset[..., Any], name: str, verb: str, found: Any) -> As
     hint = f"Declare it first, with @asset or source(...), and pass it by its name: {verb}(name)."
     if isinstance(found, str):
         hint = f"Pass the asset itself, not its name: {verb}({found})."
-    raise declared.fail(f"asks {verb}({found!r}) for {name!r}, which is not an asset or source.", hint)
+    shown = getattr(found, "__name__", None) or repr(found)
+    raise declared.fail(f"asks {verb}({shown}) for {name!r}, which is not an asset or source.", hint)
 
 
 def _single_form(annotation: Any) -> tuple[Form, Any]:

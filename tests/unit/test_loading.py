@@ -270,6 +270,25 @@ def test_a_mistake_in_a_declaration_is_told_as_such(write: Write) -> None:
     assert mistake(root).message.startswith(f"{root}/projects/demo/assets.py:11: x returns str.")
 
 
+def test_an_asset_that_no_project_would_find_is_told(write: Write) -> None:
+    """One that a second function hides by its name, and one in a class: both are found where they are declared."""
+    root = write(
+        {
+            "demo/assets.py": CLEAN
+            + "@asset(name='tidy')\nasync def clean(page: Page = each(pages)) -> Page: return page\n"
+        }
+    )
+    file = f"{root}/projects/demo/assets.py"
+    assert mistake(root).message == f"{file}:13: clean is declared twice; the other is at {file}:11."
+    write(
+        {
+            "demo/assets.py": HEAD
+            + "\nclass Books:\n    @asset\n    async def x(page: Page = each(pages)) -> Page: return page\n"
+        }
+    )
+    assert mistake(root).message == f"{file}:12: x is declared in the class Books, where no project finds it."
+
+
 def test_a_project_without_assets_is_told(write: Write) -> None:
     """A package in which nothing is declared says so, and how to declare."""
     error = mistake(write({"demo/assets.py": "x = 1\n"}))
