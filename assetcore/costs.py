@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 from assetcore.errors import UsageError
 
-__all__ = ["Estimate", "Limit", "Spread", "UnitCosts", "estimated", "parse_limit", "total"]
+__all__ = ["Estimate", "Limit", "Spread", "UnitCosts", "estimated", "parse_limit", "priced", "total"]
 
 Currency = Literal["usd", "tokens", "seconds"]
 _LIMIT = re.compile(
@@ -75,6 +75,19 @@ def amounts(estimate: Estimate, currency: Currency) -> dict[str, float]:
         "median": _round(estimate.of(currency)), "p90": _round(estimate.of(currency, p90=True)),
         "pending": _round(estimate.of(currency, units=estimate.pending)),
     }  # fmt: skip
+
+
+def priced(estimate: Estimate, given: float, answered: float) -> Estimate:
+    """An estimate where another model follows the one that it is known from: its tokens at the prices of the new one.
+
+    How many go in and how many come out is not known: the median is at the price of what goes in, and what stands beside it at that
+    of what comes out, where that is higher.
+    """
+    known = estimate.per_unit
+    if known is None:
+        return estimate
+    usd = Spread(known.tokens.median * given, known.tokens.p90 * max(given, answered))
+    return replace(estimate, per_unit=replace(known, usd=usd))
 
 
 def estimated(planned: Iterable[tuple[str, int, int]], known: Mapping[str, UnitCosts]) -> tuple[Estimate, ...]:

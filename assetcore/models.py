@@ -11,16 +11,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from assetcore.errors import SettingsError
 
-__all__ = ["Models", "config_file", "configured", "described"]
+__all__ = ["Models", "Price", "config_file", "configured", "described", "listed_price", "price_of"]
 
 SHAPING = ("dimensions", "max_tokens", "reasoning_effort", "seed", "stop", "temperature", "top_p")
 """What of a model's parameters shapes its answers; keys, addresses and limits do not."""
+
+
+class Price(NamedTuple):
+    """Dollars for a token that goes in, and for one that comes out."""
+
+    given: float
+    answered: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +37,8 @@ class Models:
     names: Mapping[str, str]
     behind: Mapping[str, str]
     place: str
+    prices: Mapping[str, Price] = field(default_factory=dict)
+    """What the gateway itself says of prices, by the name at the gateway."""
 
     def called(self, alias: str) -> str:
         """What an alias is called at the gateway."""
@@ -47,6 +56,25 @@ class Models:
             f"{who} asks for the model {alias!r}, which {self.place} does not have; it has: {known}.",
             hint=f"Add it there: - {{model_name: {alias}, litellm_params: {{model: openai/gpt-5-mini}}}}",
         )
+
+
+def price_of(entry: Mapping[str, Any]) -> Price | None:
+    """What LiteLLM says of a model's price, in its list of prices or in `model_info`; None where it says nothing."""
+    given, answered = entry.get("input_cost_per_token"), entry.get("output_cost_per_token")
+    if not isinstance(given, int | float):
+        return None
+    return Price(float(given), float(answered) if isinstance(answered, int | float) else 0.0)
+
+
+def listed_price(file: Path, model: str) -> Price | None:
+    """The price of a model (`openai/gpt-5-mini`) in LiteLLM's list of prices; None where it is not in it."""
+    try:
+        listed = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    bare = model.partition(" ")[0]
+    entry = listed.get(bare) or listed.get(bare.partition("/")[2])
+    return price_of(entry) if isinstance(entry, dict) else None
 
 
 def config_file(root: Path) -> Path:

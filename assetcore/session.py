@@ -24,7 +24,7 @@ import polars as pl
 from assetcore import causes, environments, explain, journal, look, notify, selection, stack, trials
 from assetcore.budget import Budget
 from assetcore.causes import CauseGroup, Why
-from assetcore.costs import parse_limit
+from assetcore.costs import Estimate, parse_limit, priced
 from assetcore.environments import EnvironmentDiff, Promoted
 from assetcore.errors import NothingSelectedError, PromotionError, SelectionError, SettingsError, UsageError
 from assetcore.execution import Run, walk
@@ -451,7 +451,17 @@ class Session:
         )
         orphans = await look.orphans(self.project, found.marks)
         checks = await look.checks(self.project, plan)
-        return replace(plan, notes=notes, checks=checks, orphans=orphans), found
+        return replace(plan, notes=notes, checks=checks, orphans=orphans, estimates=self._priced(plan)), found
+
+    def _priced(self, plan: Plan) -> tuple[Estimate, ...]:
+        """The plan's estimates; where another model than before will be asked, at its prices, if they are known."""
+        changed = {one.asset for one in plan.assets if "model-changed" in one.causes}
+        found: list[Estimate] = []
+        for one in plan.estimates:
+            aliases = self.graph.assets[one.asset].options.models if one.asset in changed else ()
+            prices = [price for alias in aliases if (price := self.project.llm.price(alias)) is not None]
+            found.append(priced(one, min(p.given for p in prices), max(p.answered for p in prices)) if prices else one)
+        return tuple(found)
 
     async def _judged(self, snapshot: Snapshot, choice: Choice, *, details: bool = False) -> Plan:
         """The plan of a snapshot; where members of units changed, it is looked up whether some are gone."""

@@ -18,10 +18,13 @@ from assetcore.errors import AnswerError, GatewayError, UsageError
 from assetcore.llm.answers import Answers
 from assetcore.llm.embedding import Embedded, Embedder, VectorCache
 from assetcore.llm.gateway import Gateway, Response
-from assetcore.models import Models, configured, described
+from assetcore.models import Models, Price, configured, described, listed_price, price_of
 from assetcore.settings import Settings
 
 __all__ = ["Answer", "Client"]
+
+PRICES = "gateway/venv/lib/python*/site-packages/litellm/model_prices_and_context_window_backup.json"
+"""Below the home: LiteLLM's list of prices, which is there where the embedded gateway was ever started."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +75,23 @@ class Client:
         """The model behind an alias, as it is written down with what it made."""
         return self.models.resolve(alias) or self.models.called(alias)
 
+    def price(self, alias: str) -> Price | None:
+        """What a token costs of the model behind an alias: as the gateway says, or LiteLLM's list, which comes with the embedded one."""
+        known = self.models.prices.get(self.models.called(alias))
+        model = self.models.resolve(alias)
+        if known is not None or model is None:
+            return known
+        lists = self.settings.home.glob(PRICES)
+        return next((found for file in lists if (found := listed_price(file, model)) is not None), None)
+
     async def _asked_for_models(self, gateway: Gateway) -> Models:
         place = f"the gateway at {gateway.url}"
+        prices: dict[str, Price] = {}
         try:
             found = (await gateway.get("/model/info")).content["data"]
             behind = described([(one["model_name"], one["litellm_params"]) for one in found])
+            told = {str(one["model_name"]): price_of(one.get("model_info") or {}) for one in found}
+            prices = {name: price for name, price in told.items() if price is not None}
         except GatewayError as error:
             if error.status not in (400, 404, 405):
                 raise
@@ -86,7 +101,7 @@ class Client:
         if not behind:  # it is no LiteLLM: a name is all there is
             listed = (await gateway.get("/models")).content.get("data", [])
             behind = {str(one["id"]): str(one["id"]) for one in listed}
-        return Models(self.settings.models, behind, place)
+        return Models(self.settings.models, behind, place, prices)
 
     # -- questions -----------------------------------------------------------------------------------------------------------------
 

@@ -48,8 +48,8 @@ def drawn(count: int, seed: int) -> np.ndarray:
 
 @asset
 async def vectors() -> list[ChunkVector]:
-    found = enumerate(drawn(CHUNKS, 1).tolist())
-    return [ChunkVector.of(f"chunk-{{i}}", Vector(one, "random"), group=i % {groups}) for i, one in found]
+    numbers = drawn(CHUNKS, 1)
+    return [ChunkVector.of(f"chunk-{{i}}", Vector(numbers[i], "random"), group=i % {groups}) for i in range(CHUNKS)]
 '''
 
 

@@ -65,7 +65,10 @@ class FakeGateway:
         if headers.get("authorization") != f"Bearer {KEY}":
             return Reply(401, json.dumps({"error": {"message": "Authentication Error"}}))
         if method == "GET":
-            known = [{"model_name": n, "litellm_params": {"model": m}} for n, m in self.models.items()]
+            priced = {"input_cost_per_token": 0.5, "output_cost_per_token": 1.5}
+            known = [
+                {"model_name": n, "litellm_params": {"model": m}, "model_info": priced} for n, m in self.models.items()
+            ]
             return Reply(
                 body=json.dumps({"data": known if path.endswith("info") else [{"id": n} for n in self.models]})
             )

@@ -273,10 +273,14 @@ async def test_a_prompt_is_a_document(world: World, gateway: FakeGateway) -> Non
 
 
 async def test_another_model_behind_the_alias(world: World, gateway: FakeGateway) -> None:
-    """The gateway says which model answers to the alias: another one makes stale what the first one made."""
+    """The gateway says which model answers to the alias: another one makes stale what the first one made, at its own price."""
     await world.made()
     gateway.models["generator"] = "test/better"
     assert (await world.plan())["summaries"]["causes"] == {"model-changed": 3}
+    async with world.open() as session:
+        plan = (await session.plan()).to_json()
+    assert plan["estimate"]["usd"] == 3 * 10 * 0.5
+    assert plan["estimates"][0]["usd"]["p90"] == 3 * 10 * 1.5
     await world.made()
     assert len(gateway.asked) == 6
     assert await world.plan() == {}

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from assetcore.budget import Budget
-from assetcore.costs import Limit, Spread, UnitCosts, estimated, parse_limit, total
+from assetcore.costs import Estimate, Limit, Spread, UnitCosts, estimated, parse_limit, priced, total
 from assetcore.errors import UsageError
 from assetcore.spending import Spent
 
@@ -111,3 +111,11 @@ async def test_time_is_a_limit_too() -> None:
     """A unit that is not expected to end in time does not begin."""
     assert await Budget(Limit(1.5, "seconds", ""), KNOWN).admit("a") is None
     assert await Budget(Limit(2.5, "seconds", ""), KNOWN).admit("a") == 2.0
+
+
+def test_another_model_is_reckoned_at_its_prices() -> None:
+    """The tokens that are known, at the price of what goes in, and beside it of what comes out; an asset nothing is known of stays so."""
+    known = Estimate("a", 10, 5, UnitCosts(3, tokens=Spread(100, 300)))
+    assert priced(known, 0.01, 0.05).to_json()["usd"] == {"median": 10.0, "p90": 150.0, "pending": 5.0}
+    assert priced(known, 0.01, 0.0).to_json()["usd"]["p90"] == 30.0
+    assert priced(Estimate("a", 10, 5, None), 1, 1).per_unit is None

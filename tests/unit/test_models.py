@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from assetcore.errors import SettingsError
 from assetcore.llm.embedding import _parts, _shares
-from assetcore.models import Models, config_file, configured, described
+from assetcore.models import Models, Price, config_file, configured, described, listed_price
 from assetcore.search import fused
 
 
@@ -54,3 +55,17 @@ def test_what_two_rankings_agree_on_comes_first() -> None:
     """Reciprocal rank fusion: second in both is better than first in one."""
     a, b, c = ("x", "a"), ("x", "b"), ("x", "c")
     assert [key for key, _ in fused([[a, b], [c, b]], 3)] == [b, a, c]
+
+
+def test_a_price_is_found_by_the_name_of_the_model(tmp_path: Path) -> None:
+    """In LiteLLM's list, with or without the provider before it; what is not in the list has none, and no list is no error."""
+    file = tmp_path / "prices.json"
+    listed = {
+        "text-embedding-3-large": {"input_cost_per_token": 1.3e-07},
+        "x/y": {"input_cost_per_token": 1, "output_cost_per_token": 2},
+    }
+    file.write_text(json.dumps(listed))
+    assert listed_price(file, 'openai/text-embedding-3-large {"dimensions": 256}') == Price(1.3e-07, 0.0)
+    assert listed_price(file, "x/y") == Price(1, 2)
+    assert listed_price(file, "local/minilm-static") is None
+    assert listed_price(tmp_path / "none.json", "x/y") is None
