@@ -128,6 +128,8 @@ def indented(text: RichText, columns: int) -> RichText:
 
 def dollars(amount: float) -> str:
     """`12.50 USD`; of less than a dollar two digits that say something."""
+    if 0 < amount < 0.0001:
+        return "< 0.0001 USD"
     return f"{amount:,.2f} USD" if amount >= 1 or not amount else f"{amount:.2g} USD"
 
 
