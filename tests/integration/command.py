@@ -73,7 +73,7 @@ def end(process: subprocess.Popen[str]) -> None:
     process.communicate(timeout=10)
 
 
-def until(holds: Callable[[], Any], seconds: float = 30) -> Any:
+def until(holds: Callable[[], Any], seconds: float = 120) -> Any:
     """Wait until something holds; what it then is."""
     give_up = time.monotonic() + seconds
     while not (found := holds()):

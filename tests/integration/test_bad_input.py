@@ -21,7 +21,7 @@ from assetcore.errors import SourceError
 from assetcore.results import Event
 from assetcore.selection import format_ref
 from assetcore.settings import Settings
-from tests.integration.command import AIPCTL, Command, Ended, end, lease_runs_out, until
+from tests.integration.command import AIPCTL, SECONDS, Command, Ended, end, lease_runs_out, until
 from tests.integration.world import HEAD, World
 
 pytestmark = pytest.mark.integration
@@ -661,7 +661,7 @@ async def test_a_database_that_goes_away_in_the_middle(
         await connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
         await connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name)
         (world.root / "gate").unlink()
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=SECONDS)
         await connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
         await connection.close()
     finally:
@@ -916,7 +916,7 @@ async def test_two_commands_at_once(world: World, aipctl: Command) -> None:
         impatient.send_signal(signal.SIGINT)
         assert impatient.wait(timeout=10) == 130
         (world.root / "gate").unlink()
-        outs = [process.communicate(timeout=60)[0] for process in (first, second)]
+        outs = [process.communicate(timeout=SECONDS)[0] for process in (first, second)]
     finally:
         end(first)
         if second is not None:
@@ -939,7 +939,7 @@ async def test_a_lock_that_was_lost(world: World, aipctl: Command) -> None:
         second = aipctl.start("materialize", "--local", "--json")
         until((world.root / "begun").exists)
         (world.root / "gate").unlink()
-        outs = [process.communicate(timeout=60) for process in (first, second)]
+        outs = [process.communicate(timeout=SECONDS) for process in (first, second)]
     finally:
         end(first)
         if second is not None:

@@ -27,7 +27,7 @@ from prefect.client.schemas.filters import (
 from assetcore.results import RunResult
 from assetcore.session import Session
 from assetcore.settings import Settings
-from tests.integration.command import Command, end, lease_runs_out, until
+from tests.integration.command import SECONDS, Command, end, lease_runs_out, until
 from tests.integration.world import HEAD, World
 
 pytestmark = pytest.mark.integration
@@ -262,7 +262,7 @@ async def test_a_run_that_ended_early_is_not_shown_as_running(
     try:
         until((world.root / "begun").exists)
         process.send_signal(number)
-        process.communicate(timeout=30)
+        process.communicate(timeout=SECONDS)
     finally:
         end(process)
     assert process.returncode == code
@@ -292,7 +292,7 @@ async def test_an_api_that_goes_away_stops_nothing(world: World, aipctl: Command
             until((world.root / "begun").exists)
             relay.close()
             (world.root / "gate").unlink()
-            out, err = process.communicate(timeout=80)
+            out, err = process.communicate(timeout=SECONDS)
         finally:
             end(process)
     assert process.returncode == 0, err
@@ -318,7 +318,7 @@ async def test_an_api_that_is_away_for_a_while(world: World, aipctl: Command, pr
             (world.root / "gate").unlink()
             await asyncio.sleep(AWAY_SECONDS)
             relay.open()
-            out, err = process.communicate(timeout=80)
+            out, err = process.communicate(timeout=SECONDS)
         finally:
             end(process)
         assert process.returncode == 0, err

@@ -18,7 +18,7 @@ from assetcore.cache import get_async_client
 from assetcore.errors import ServiceError, SettingsError
 from assetcore.pools import Pool
 from assetcore.settings import PoolLimits, Settings
-from tests.integration.command import Command, end
+from tests.integration.command import SECONDS, Command, end
 from tests.integration.world import World
 
 pytestmark = pytest.mark.integration
@@ -206,7 +206,7 @@ async def test_a_limit_holds_across_assets_runs_and_processes(
     running = [command.start("materialize", "--local", "--env", environment) for environment in ("one", "two")]
     try:
         for process in running:
-            _, err = process.communicate(timeout=90)
+            _, err = process.communicate(timeout=SECONDS)
             assert process.returncode == 0, err
     finally:
         for process in running:

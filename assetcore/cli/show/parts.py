@@ -120,6 +120,11 @@ def diff_text(unified: str) -> RichText:
     return Text("\n", no_wrap=True, overflow="ignore").join(lines)
 
 
+def as_written(text: str, style: str = "") -> RichText:
+    """Lines that are not broken, so that they can be copied."""
+    return Text(text.rstrip(), style=style, no_wrap=True, overflow="ignore")
+
+
 def indented(text: RichText, columns: int) -> RichText:
     """The text with every line moved to the right."""
     lines = (Text(" " * columns).append_text(line) for line in text.split("\n"))

@@ -15,6 +15,7 @@ from assetcore.cli.show.parts import (
     Answer,
     Column,
     Text,
+    as_written,
     count,
     counted,
     duration,
@@ -52,7 +53,7 @@ def outcome(answer: Answer) -> RenderableType:
     for failure in failures[:FAILURES_SHOWN]:
         parts.append(Text(f"{format_ref(failure['asset'], failure['unit'])} failed: {failure['error']}"))
         if failure["traceback"]:
-            parts.append(indented(Text(failure["traceback"].rstrip(), style="dim"), 2))
+            parts.append(indented(as_written(failure["traceback"], style="dim"), 2))
     if len(failures) > FAILURES_SHOWN:
         parts.append(Text(f"and {len(failures) - FAILURES_SHOWN:,} more failures (all of them: --json)"))
     warnings = [check for check in answer.get("checks", ()) if not check["blocking"]]  # a blocking one's are failures

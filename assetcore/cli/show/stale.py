@@ -12,6 +12,7 @@ from assetcore.cli.show.parts import (
     Answer,
     Column,
     Text,
+    as_written,
     count,
     counted,
     diff_text,
@@ -142,7 +143,10 @@ def _notes(answer: Answer) -> list[RenderableType]:
 def _root(cause: Answer, head: str = "") -> list[RenderableType]:
     """One root: what it is, the way to it, and what was and is."""
     many = f" ({plural(cause['units'], 'unit')})" if cause.get("units", 1) > 1 and "," not in cause["detail"] else ""
-    parts: list[RenderableType] = [Text(f"  {head}{cause['detail']}{many}")]
+    said, _, traceback = cause["detail"].partition("\n")
+    parts: list[RenderableType] = [Text(f"  {head}{said}{many}")]
+    if traceback:
+        parts.append(indented(as_written(traceback, style="dim"), 4))
     if way := cause.get("path"):
         parts.append(Text(f"    through {' > '.join(way)}", style="dim"))
     before, after = cause["before"], cause["after"]
