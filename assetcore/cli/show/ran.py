@@ -128,9 +128,10 @@ def runs(answer: Answer) -> RenderableType:
         words("run"),
         Column("started", lambda row: moment(row["started_at"])),
         words("status"),
-        *map(count, TOUCHED),
         Column("time", took, numeric=True),
-        words("selection"),
+        *(count(key) for key in ("made", "failed")),
+        *(count(key)._replace(spare=True) for key in TOUCHED if key not in ("made", "failed")),
+        words("selection")._replace(spare=True),
     ]
     return table(columns, [{**row, **_totals(row)} for row in answer["runs"]], keep=("made",))
 
