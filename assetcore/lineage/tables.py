@@ -62,7 +62,7 @@ asset = sa.Table(
     "asset", metadata,
     sa.Column("id", sa.Integer, sa.Identity(), primary_key=True),
     sa.Column("project_id", sa.ForeignKey("project.id"), nullable=False),
-    sa.Column("name", sa.Text, nullable=False, comment="its name now"),
+    sa.Column("name", sa.Text, nullable=False, comment="its name now; earlier ones are in the journal of commits"),
     sa.Column("former", ARRAY(sa.Text), nullable=False, server_default="{}",
               comment="its earlier names: code that still uses one of them means this asset"),
     sa.Column("kind", sa.Text, nullable=False),
