@@ -154,9 +154,10 @@ async def test_a_lock_is_never_released_by_another(client: Redis, key: str) -> N
 async def test_every_key_has_a_time_to_live(client: Redis, key: str) -> None:
     """Nothing stays behind for ever, not even what a dead process left."""
     await idempotency_key(client, f"{key}:once", 60)
+    await rate_limit(client, key, 1, 60)
     async with async_lock(client, key, 60):
         keys = await client.keys("*")
-        assert len(keys) == 3
+        assert len(keys) == 4
         for one in keys:
             assert await client.pttl(one) > 0
 

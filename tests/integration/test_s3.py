@@ -140,6 +140,18 @@ async def test_a_wrong_key_is_told(s3_server: Settings) -> None:
         await read(wrong, A)
 
 
+async def test_a_wrong_bucket_is_told(s3_server: Settings) -> None:
+    """`check` says that it is not there and which setting names it; writing to it says so, too, with the key."""
+    wrong = s3_server.using("test", storage_url="s3://no-such-bucket/prefix")
+    (status,) = [status for status in await stack.check(wrong) if status.name == "store"]
+    assert (status.ok, status.problem) == (False, "it does not exist")
+    assert "storage_url" in status.remedy
+    bucket = Bucket.open(wrong.storage_url, wrong.storage_options())
+    with pytest.raises(StorageError, match=r"p/f/r/s/a cannot be written: the bucket s3://no-such-bucket/prefix"):
+        await bucket.write(A, b"x")
+    await bucket.close()
+
+
 async def test_a_store_with_documents_is_not_left_behind(own: Settings) -> None:
     """Neither a folder nor a server that holds documents is exchanged for the other: lineage points to what is in it."""
     kept = own.home / "store" / "p" / "document"
