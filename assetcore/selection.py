@@ -571,7 +571,18 @@ class Except:
         return f"not ({self.of})"
 
 
-UnitRule: TypeAlias = Label | Span | Either | Both | Except
+@dataclass(frozen=True, slots=True)
+class Needed:
+    """Of an asset above some units: the partitions that those are given. Which these are a plan knows; until then, all."""
+
+    def matches(self, label: str) -> bool:
+        return True
+
+    def __str__(self) -> str:
+        return "what is below needs"
+
+
+UnitRule: TypeAlias = Label | Span | Either | Both | Except | Needed
 """Which units of one asset: `rule.matches(label)`; `str(rule)` is for messages."""
 
 
@@ -632,11 +643,9 @@ def _evaluate(selection: Selection, catalogue: Catalogue) -> _Found:
         case Around(of, up, down):
             found = _evaluate(of, catalogue)
             start = set(found)
-            return (
-                found
-                | dict.fromkeys(_reach(start, catalogue.upstream, up))
-                | dict.fromkeys(_reach(start, catalogue.downstream, down))
-            )
+            partial = Needed() if any(rule is not None for rule in found.values()) else None
+            above = dict.fromkeys(_reach(start, catalogue.upstream, up), partial)
+            return found | above | dict.fromkeys(_reach(start, catalogue.downstream, down))
         case Ends(end, of):
             found = _evaluate(of, catalogue)
             beyond = catalogue.upstream if end == "roots" else catalogue.downstream
@@ -752,7 +761,7 @@ def _complement(found: _Found, catalogue: Catalogue) -> _Found:
     for asset in catalogue.assets:
         if asset not in found:
             result[asset] = None
-        elif (rule := found[asset]) is not None:
+        elif (rule := found[asset]) is not None and rule != Needed():
             result[asset] = rule.of if isinstance(rule, Except) else Except(rule)
     return result
 

@@ -46,7 +46,7 @@ from assetcore.rehearse import Rehearsed, rehearse, sample
 from assetcore.results import AssetResult, Event, RunResult, Say
 from assetcore.search import Hit
 from assetcore.settings import Settings
-from assetcore.snapshot import Read, settled_with, take, take_descent
+from assetcore.snapshot import Read, now, settled_with, take, take_descent
 from assetcore.suppose import parse_suppositions
 from assetcore.sweep import Swept, sweep
 from assetcore.telemetry import LOGS, Trace
@@ -130,7 +130,10 @@ class Session:
             known = {r: await environments.changed_since(self.project, r) for r in selection.references(parsed)}
             facts["changed"] = lambda r: self._changed(r) if known[r] is None else known[r]
         selected = selection.select(parsed, selection.catalogue(self.graph, **facts))
-        return Choice(frozenset(selected.assets), dict(selected.units), force)
+        needed = {name for name, rule in selected.units.items() if rule == selection.Needed()}
+        units = {name: rule for name, rule in selected.units.items() if name not in needed}
+        choice = Choice(frozenset(selected.assets) - needed, units, force)
+        return with_above(choice, needed, self.graph, await now(self.project, selected.assets)) if needed else choice
 
     async def plan(
         self, select: str | None = None, *, force: bool = False, rehash: bool = False, supposing: Sequence[str] = ()

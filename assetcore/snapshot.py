@@ -40,6 +40,7 @@ __all__ = [
     "asset_states",
     "changed_commits",
     "is_settled",
+    "now",
     "observe",
     "observed_digest",
     "settled_with",
@@ -84,7 +85,7 @@ async def take(
         await project.llm.learn()
     # Before anything that takes time: the code is what was just imported.
     definitions = supposed_definitions(supposed, project.definitions(scope))
-    moment = Moment(project.clock(), await _listed(project, scope))
+    moment = await now(project, scope)
     looked = await observe(project, names, rehash=rehash)
     raw = {n: supposed_observation(supposed, n, seen) for n, seen in zip(names, looked, strict=True)}
     async with project.engine.connect() as connection:
@@ -194,6 +195,11 @@ def _addresses(above: Slice, documents: pl.DataFrame) -> pl.Series:
         return known
     pairs = zip(above.units, above.names, strict=True)
     return pl.concat([known, pl.Series("unit", [document_address(u, n) for u, n in pairs], pl.Binary)]).unique()
+
+
+async def now(project: Project, names: Iterable[str]) -> Moment:
+    """What time it is, and which partitions these assets have by that."""
+    return Moment(project.clock(), await _listed(project, names))
 
 
 async def _listed(project: Project, names: Iterable[str]) -> dict[Dynamic, tuple[str, ...]]:

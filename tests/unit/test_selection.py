@@ -99,6 +99,7 @@ LABELS = ("x", "xx", "x]", '"x"', "x..x", "2026-11-05", "10", "9", "*")
         ("not (tag:text and kind:asset)", "topics modules vectors coverage"),
         ("not not chunks", "chunks"),
         ("not +chunks", "modules vectors coverage"),
+        ("not +chunks[x]", "modules chunks vectors coverage"),
         ("vectors or tag:text and owner:*", "chunks vectors"),
         ("(vectors or tag:text) and owner:*", "chunks"),
         ("topics OR modules", "topics modules"),
