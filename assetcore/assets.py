@@ -450,12 +450,13 @@ def asset(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
 
 def source(name: str, type: type[Document], where: Any, *, tags: Sequence[str] = (), kinds: Sequence[str] = (), group: str = "main",
            owner: str | None = None, description: str | None = None, sensitivity: Sensitivity | None = None,
-           renamed_from: str | None = None) -> Source:  # fmt: skip
+           renamed_from: str | None = None, freshness: str | timedelta | None = None) -> Source:  # fmt: skip
     """Declare documents that are observed, not made.
 
     `where` says where they come from: `folder("data/topics", pattern="*.txt")`, `bucket("s3://name/prefix")`, `urls([...])`, or an
     async generator function without parameters that yields documents of `type`. Their bytes are kept when they are materialized, so
-    that what was made of them stays explainable after they have changed. The options are those of `asset`.
+    that what was made of them stays explainable after they have changed. The options are those of `asset`. With `freshness="1d"` a plan
+    warns when nothing new has come for so long; nothing is made for it, because a source is looked at in every plan.
     """
     place = _caller(sys._getframe(1))
     if not (isinstance(type, type_) and issubclass(type, Document)):
@@ -486,7 +487,7 @@ def source(name: str, type: type[Document], where: Any, *, tags: Sequence[str] =
         )
     given = {
         "name": name, "tags": tags, "kinds": kinds, "group": group, "owner": owner, "description": description,
-        "sensitivity": sensitivity, "renamed_from": renamed_from,
+        "sensitivity": sensitivity, "renamed_from": renamed_from, "freshness": freshness,
     }  # fmt: skip
     options = _options(place, f"source {name!r}", given)
     _check_name(name, place)

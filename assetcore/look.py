@@ -38,6 +38,7 @@ from assetcore.telemetry import get_pipeline_logger
 from assetcore.units import shown_unit
 
 __all__ = [
+    "EXPIRED",
     "VARIES",
     "AssetInfo",
     "Context",
@@ -53,6 +54,7 @@ __all__ = [
     "list_assets",
     "list_assets_at",
     "orphans",
+    "overdue",
     "scan",
     "search_project",
     "show",
@@ -66,6 +68,8 @@ SOURCES = 10
 """So many documents of sources are named."""
 ORPHAN = "orphan"
 """The kind of an asset that is not declared any more."""
+EXPIRED = "EXPIRED"
+"""The code of a plan's note about a source to which nothing new has come for longer than its freshness."""
 VARIES = "VARIES"
 """The code of a plan's note about what does not come out the same every time."""
 DEPTH = 50
@@ -204,12 +208,14 @@ async def list_assets(project: Project, choice: Choice, plan: Plan) -> list[Asse
         asset = project.graph.assets[name]
         identifier = project.asset_ids[name]
         units, documents, made_at = counts.get(identifier, (0, 0, None))
+        freshness = asset.options.freshness
         found.append(
             AssetInfo(
                 name, asset.kind, asset.group, asset.tags, asset.options.owner, asset.description, units, documents,
                 stale.get(name), failures.get(identifier, 0), made_at, tuple(c for c in plan.checks if c.asset == name),
-                planned[name].partitions if name in planned else None, planned[name].fresh_until if name in planned else None,
-                repeats.get(identifier, (0, 0)), asset.kinds, project.graph.sensitivity[name], asset.options.freshness,
+                planned[name].partitions if name in planned else None,
+                planned[name].fresh_until if name in planned else made_at and freshness and made_at + freshness,
+                repeats.get(identifier, (0, 0)), asset.kinds, project.graph.sensitivity[name], freshness,
             )
         )  # fmt: skip
     if choice.assets == frozenset(project.graph.assets):
@@ -340,6 +346,23 @@ async def varying(project: Project, plan: Plan) -> list[Mapping[str, str]]:
             where = f"{different:,} of {units:,} did before, without a cause"
             settle = "What is made of them may change with them."
             found.append({"code": VARIES, "asset": name, "what": what, "where": where, "settle": settle})
+    return found
+
+
+def overdue(
+    project: Project, plan: Plan, marks: Mapping[int, read.Watermark], now: datetime
+) -> list[Mapping[str, str]]:
+    """The sources of a plan to which nothing new has come for longer than their freshness, and in which there is nothing new now."""
+    found: list[Mapping[str, str]] = []
+    for one in plan.sources:
+        source, mark = project.graph.assets[one.source], marks.get(project.asset_ids[one.source])
+        freshness = source.options.freshness
+        if freshness is None or mark is None or mark.made_at is None or now - mark.made_at < freshness or not one.idle:
+            continue
+        what = f"nothing new has come for {shown_duration(now - mark.made_at, units=2)}"
+        where = f"its freshness is {shown_duration(freshness)}"
+        settle = "Look at what delivers it."
+        found.append({"code": EXPIRED, "asset": one.source, "what": what, "where": where, "settle": settle})
     return found
 
 

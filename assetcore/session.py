@@ -451,6 +451,7 @@ class Session:
         notes = (
             *await look.notes(self.project, [a.asset for a in plan.assets]),
             *await look.varying(self.project, plan),
+            *look.overdue(self.project, plan, found.marks, self.project.clock()),
         )
         orphans = await look.orphans(self.project, found.marks)
         checks = await look.checks(self.project, plan)
@@ -522,7 +523,7 @@ class Session:
         self._check_pools(plan)
         self._check_models(plan)
         for note in plan.notes:
-            if note["code"] == look.VARIES:
+            if note["code"] in (look.VARIES, look.EXPIRED):
                 say(Event("message", text=f"{note['asset']}: {note['what']} ({note['where']}). {note['settle']}"))
         for source in plan.sources:
             seen = f"{source.new} new, {source.changed} changed, {source.removed} gone"

@@ -138,14 +138,13 @@ def replay(
     compactions = sorted((r["compaction"] for r in records if "compaction" in r), key=lambda c: c["number"])
     about = {r["compaction"]["number"]: r for r in records if "compaction" in r}
     documents, objects = _moved(documents, compactions), _compacted(_objects(done, identifiers), compactions)
-    commits = pl.concat([commits, _compaction_commits(about, commits)])
     tables = {
         "damage": _let_go(documents, compactions), "object": objects, "document": documents,
         "materialization": made.rename({"materialization": "id"}),
         "edge": edges, "collected": collected, "spent": _spent(done), "excerpt": _excerpts(done), "head": heads,
         "failure": _failures(views.without_dropped(rows, told.drops, "commit")),
         "watermark": views.watermarks(commits, heads, made, told), "borrowed": told.loans,
-        "observation": _observations(heads, made, documents), "commit": commits,
+        "observation": _observations(heads, made, documents), "commit": pl.concat([commits, _compaction_commits(about, commits)]),
     }  # fmt: skip
     definitions, parts, runs = _small(done, identifiers, records)
     return Catalog(

@@ -8,7 +8,7 @@ import pytest
 
 from assetcore.errors import NothingSelectedError, SourceError, StaleInputError
 from assetcore.settings import Settings
-from tests.integration.world import World
+from tests.integration.world import HEAD, World
 
 pytestmark = pytest.mark.integration
 
@@ -317,3 +317,29 @@ async def test_groups_within_a_partition_are_units_of_their_own(world: World) ->
     made = await world.made("+ranks")
     assert made["ranks"] == {"made": 2, "removed": 2}
     assert await world.plan("+ranks") == {}
+
+
+async def test_a_source_to_which_nothing_new_comes_is_told(settings: Settings) -> None:
+    """`freshness=` of a source: a warning in plans and runs, nothing is made for it, and it ends with the next document."""
+    world = World(settings, now=datetime(2026, 11, 4, 6, tzinfo=UTC))
+    head = HEAD.replace('pattern="*.txt")', 'pattern="*.txt"), freshness="1d"')
+    world.code("", head=head)
+    world.document("a.txt", "one")
+    await world.materialize()
+
+    async def notes() -> list[str]:
+        async with world.open() as session:
+            return [note["what"] for note in (await session.plan()).notes if note["code"] == "EXPIRED"]
+
+    assert await notes() == []
+    world.now = datetime(2026, 11, 7, 8, tzinfo=UTC)
+    assert await notes() == ["nothing new has come for 3d2h"]
+    async with world.open() as session:
+        [topics] = await session.ls("topics")
+        assert (topics.stale, topics.fresh_until) == (0, datetime(2026, 11, 5, 6, tzinfo=UTC))
+    assert (await world.materialize()).status == "nothing to do"
+    assert "nothing new" in world.events[-2].text
+    world.document("b.txt", "two")
+    assert await notes() == []
+    await world.materialize()
+    assert await notes() == []
