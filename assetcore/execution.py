@@ -133,6 +133,8 @@ class Run:
         self.tell(Event("asset-started", name))
         started = time.perf_counter()
         result = self.results[name] = AssetResult(name)
+        for _, error in self.found.unread.get(name, ()):
+            self._fail(name, error)
         for attempt in range(ATTEMPTS):
             try:
                 await (self._take_in(asset, result) if isinstance(asset, Source) else self._make(asset, result))

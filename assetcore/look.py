@@ -32,6 +32,7 @@ from assetcore.plan import Choice, Plan
 from assetcore.project import Project
 from assetcore.search import Hit, SearchIndex, fused, search, shown
 from assetcore.selection import format_ref, parse_ref
+from assetcore.sources import Unread
 from assetcore.staleness import LOST
 from assetcore.storage.keys import artifact_name
 from assetcore.telemetry import get_pipeline_logger
@@ -39,6 +40,7 @@ from assetcore.units import shown_unit
 
 __all__ = [
     "EXPIRED",
+    "UNREAD",
     "VARIES",
     "AssetInfo",
     "Context",
@@ -58,6 +60,7 @@ __all__ = [
     "scan",
     "search_project",
     "show",
+    "unread",
     "varying",
 ]
 
@@ -70,6 +73,8 @@ ORPHAN = "orphan"
 """The kind of an asset that is not declared any more."""
 EXPIRED = "EXPIRED"
 """The code of a plan's note about a source to which nothing new has come for longer than its freshness."""
+UNREAD = "UNREAD"
+"""The code of a plan's note about a document that is there and cannot be read."""
 VARIES = "VARIES"
 """The code of a plan's note about what does not come out the same every time."""
 DEPTH = 50
@@ -347,6 +352,18 @@ async def varying(project: Project, plan: Plan) -> list[Mapping[str, str]]:
             settle = "What is made of them may change with them."
             found.append({"code": VARIES, "asset": name, "what": what, "where": where, "settle": settle})
     return found
+
+
+def unread(project: Project, found: Mapping[str, Unread]) -> list[Mapping[str, str]]:
+    """The documents of sources that cannot be read: each stays what it was."""
+    return [
+        {
+            "code": UNREAD, "asset": source, "what": error.message.rstrip("."), "where": str(project.graph.assets[source].place),
+            "settle": error.hint or "",
+        }
+        for source, problems in found.items()
+        for _, error in problems[:SOURCES]
+    ]  # fmt: skip
 
 
 def overdue(

@@ -195,7 +195,10 @@ class AssetPlan:
 
 @dataclass(frozen=True, slots=True)
 class SourcePlan:
-    """What was observed of a source, against what lineage has of it; `lost` are those whose kept bytes are (P10): they are read again."""
+    """What was observed of a source, against what lineage has of it; `lost` are those whose kept bytes are (P10): they are read again.
+
+    `unread` are there and cannot be read: they stay what they were, and each is a failure.
+    """
 
     source: str
     documents: int
@@ -204,10 +207,11 @@ class SourcePlan:
     removed: int = 0
     lost: int = 0
     forced: bool = False
+    unread: int = 0
 
     @property
     def idle(self) -> bool:
-        return not (self.new or self.changed or self.removed or self.lost or self.forced)
+        return not (self.new or self.changed or self.removed or self.lost or self.forced or self.unread)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -217,6 +221,7 @@ class SourcePlan:
             "changed": self.changed,
             "removed": self.removed,
             "lost": self.lost,
+            "unread": self.unread,
         }
 
 

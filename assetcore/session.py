@@ -453,6 +453,10 @@ class Session:
             *await look.varying(self.project, plan),
             *look.overdue(self.project, plan, found.marks, self.project.clock()),
         )
+        if found.unread:
+            counts = {name: len(unread) for name, unread in found.unread.items()}
+            plan = replace(plan, sources=tuple(replace(s, unread=counts.get(s.source, 0)) for s in plan.sources))
+            notes = (*notes, *look.unread(self.project, found.unread))
         orphans = await look.orphans(self.project, found.marks)
         checks = await look.checks(self.project, plan)
         return replace(plan, notes=notes, checks=checks, orphans=orphans, estimates=self._priced(plan)), found

@@ -60,6 +60,8 @@ class Read:
     snapshot: Snapshot
     observed: Mapping[str, pl.DataFrame]
     marks: Mapping[int, read.Watermark]
+    unread: Mapping[str, sources.Unread]
+    """Of sources, the documents that could not be read: they are what they were."""
 
     def lean(self) -> Read:
         """What a run goes on with: the sources as observed, the slices and the watermarks, without the state of every unit."""
@@ -86,7 +88,8 @@ async def take(
     # Before anything that takes time: the code is what was just imported.
     definitions = supposed_definitions(supposed, project.definitions(scope))
     moment = await now(project, scope)
-    looked = await observe(project, names, rehash=rehash)
+    unread: dict[str, sources.Unread] = {name: [] for name in names}
+    looked = await observe(project, names, rehash=rehash, unread=unread)
     raw = {n: supposed_observation(supposed, n, seen) for n, seen in zip(names, looked, strict=True)}
     async with project.engine.connect() as connection:
         await connection.execution_options(isolation_level="REPEATABLE READ")
@@ -143,7 +146,7 @@ async def take(
         oldest,
         {n: took[i] for n in look if (i := project.asset_ids[n]) in took},
     )
-    return Read(snapshot, raw, marks)
+    return Read(snapshot, raw, marks, {name: found for name, found in unread.items() if found})
 
 
 async def take_descent(project: Project, name: str, how: Slicing, document: str) -> Snapshot:
@@ -279,22 +282,39 @@ def _is_taken_in(project: Project, name: str, observed: pl.DataFrame, marks: Map
     return mark is not None and mark.settled is not None and mark.settled.get("observed") == observed_digest(observed)
 
 
-async def observe(project: Project, names: Sequence[str], *, rehash: bool = False) -> list[pl.DataFrame]:
-    """Look at sources: of each a row a document. What was found is remembered, so that only what differs is read next time."""
+async def observe(
+    project: Project, names: Sequence[str], *, rehash: bool = False, unread: Mapping[str, sources.Unread] | None = None
+) -> list[pl.DataFrame]:
+    """Look at sources: of each a row a document. What was found is remembered, so that only what differs is read next time.
+
+    With `unread`, documents that cannot be read are put there.
+    """
     if not names:
         return []
     async with project.engine.connect() as connection:
         known = await read.observations(connection, [project.asset_ids[n] for n in names])
-    return await asyncio.gather(*(_observe(project, n, known.pop(project.asset_ids[n]), rehash) for n in names))
+    return await asyncio.gather(
+        *(
+            _observe(project, n, known.pop(project.asset_ids[n]), rehash, None if unread is None else unread[n])
+            for n in names
+        )
+    )
 
 
-async def _observe(project: Project, name: str, known: pl.DataFrame, rehash: bool) -> pl.DataFrame:
+async def _observe(
+    project: Project, name: str, known: pl.DataFrame, rehash: bool, unread: sources.Unread | None
+) -> pl.DataFrame:
     source = project.graph.assets[name]
     if not isinstance(source, Source):
         raise AssetcoreError(f"{name} is not a source.")
     identifier = project.asset_ids[name]
     observed = await sources.observe(
-        source, project.root, known.rename({"field_digests": "fields"}), rehash=rehash, settings=project.settings
+        source,
+        project.root,
+        known.rename({"field_digests": "fields"}),
+        rehash=rehash,
+        settings=project.settings,
+        unread=unread,
     )
     observed = observed.rename({"fields": "field_digests"}).select(known.columns)
     if not observed.equals(known):
@@ -308,12 +328,14 @@ async def _observe_one(project: Project, name: str, document: str) -> pl.DataFra
     source = project.graph.assets[name]
     assert isinstance(source, Source)
     if not sources.looks_at_one(source):
-        [observed] = await observe(project, [name])
+        [observed] = await observe(project, [name], unread={name: []})
         return observed.filter(pl.col("name") == document)
     identifier = project.asset_ids[name]
     async with project.engine.connect() as connection:
         known = (await read.observations(connection, [identifier], [document]))[identifier]
-    observed = await sources.observe(source, project.root, known.rename({"field_digests": "fields"}), only=[document])
+    observed = await sources.observe(
+        source, project.root, known.rename({"field_digests": "fields"}), only=[document], unread=[]
+    )
     return observed.rename({"fields": "field_digests"}).select(known.columns)
 
 

@@ -18,7 +18,7 @@ from assetcore.documents import Document
 from assetcore.sources.bucket import BucketFiles, bucket
 from assetcore.sources.folder import Folder, folder
 from assetcore.sources.generator import Generator
-from assetcore.sources.observed import OBSERVED
+from assetcore.sources.observed import OBSERVED, Unread
 from assetcore.sources.table import DatabaseTable, table
 from assetcore.sources.urls import Urls, urls
 
@@ -30,6 +30,7 @@ __all__ = [
     "BucketFiles",
     "DatabaseTable",
     "Folder",
+    "Unread",
     "Urls",
     "bucket",
     "documents",
@@ -49,6 +50,7 @@ async def observe(
     rehash: bool = False,
     only: Collection[str] | None = None,
     settings: Settings | None = None,
+    unread: Unread | None = None,
 ) -> pl.DataFrame:
     """The documents of a source as they are now: one row each, sorted by name, with the columns of `OBSERVED`.
 
@@ -56,11 +58,14 @@ async def observe(
     `rehash`. `root` is the project's root, to which relative folders are relative. `settings` say how buckets are reached.
     With `only`, nothing but documents of these names is looked at; that a source must be able to (`looks_at_one`).
 
-    Raises SourceError, naming the source and the file or the line of the user's generator.
+    Raises SourceError, naming the source and the file or the line of the user's generator. With `unread` a file that cannot be read, or
+    cannot be a document, is put there with its error, stays what is `known` of it, and the others go on.
     """
     where = _where(source, settings)
-    if only is not None and isinstance(where, Folder):
-        return await where.observe(source, root, known, rehash=rehash, only=only)
+    if isinstance(where, Folder):
+        return await where.observe(source, root, known, rehash=rehash, only=only, unread=unread)
+    if isinstance(where, BucketFiles):
+        return await where.observe(source, root, known, rehash=rehash, unread=unread)
     return await where.observe(source, root, known, rehash=rehash)
 
 

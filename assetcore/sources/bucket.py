@@ -27,7 +27,7 @@ from assetcore.assets import Source
 from assetcore.documents import Document
 from assetcore.errors import DeclarationError, SettingsError, SourceError
 from assetcore.sources.files import CLOCK_GRAIN_NS, Files, declared
-from assetcore.sources.observed import Rows
+from assetcore.sources.observed import Rows, Unread, as_known, leave
 from assetcore.sources.patterns import Chosen, head
 
 if TYPE_CHECKING:
@@ -95,23 +95,29 @@ class BucketFiles(Files):
         return replace(self, options=settings.bucket_options(self.path), at_once=settings.concurrency)
 
     async def observe(
-        self, source: Source, root: Path, known: pl.DataFrame | None, *, rehash: bool = False
+        self,
+        source: Source,
+        root: Path,
+        known: pl.DataFrame | None,
+        *,
+        rehash: bool = False,
+        unread: Unread | None = None,
     ) -> pl.DataFrame:
         """What lies in the bucket now; see `sources.observe`."""
         now = time.time_ns()
         async with self._opened(source) as files:
-            listed = self._versioned(await self._listed(source, files)).sort("name")
+            listed = self._versioned(await self._listed(source, files, unread)).sort("name")
             listed = listed.join(
                 _hashes(known, rehash), on=listed.columns, how="left", nulls_equal=True, maintain_order="left"
             )
             unknown = listed.filter(pl.col("sha256").is_null()).select("name", "size").rows()
             hashes: list[tuple[bytes, int] | None] = []
             async with aclosing(
-                _ahead(unknown, lambda one: self._hash(source, files, *one), lambda: self.at_once)
+                _ahead(unknown, lambda one: self._hash(source, files, *one, unread), lambda: self.at_once)
             ) as found:
                 async for one in found:
                     hashes.append(one)  # noqa: PERF401 - an async generator that must be closed
-        return self._observed(source, known, listed, iter(hashes), now)
+        return as_known(self._observed(source, known, listed, iter(hashes), now), known, unread)
 
     async def documents(self, source: Source, root: Path, names: Collection[str]) -> AsyncIterator[Document]:
         """Read these objects; see `sources.documents`."""
@@ -135,7 +141,7 @@ class BucketFiles(Files):
         if unread:
             raise self.unread(source, unread, len(wanted))
 
-    async def _listed(self, source: Source, files: Filesystem) -> pl.DataFrame:
+    async def _listed(self, source: Source, files: Filesystem, unread: Unread | None) -> pl.DataFrame:
         """What the pattern names of what the listing shows."""
         folder, flat = head(self.pattern)
         chosen = Chosen(self.pattern, self.exclude)
@@ -145,7 +151,7 @@ class BucketFiles(Files):
             try:
                 async for page in files.pages(folder, flat=flat, enters=chosen.enters):
                     seen = seen or bool(page)
-                    pages.append(self._page(source, [entry for entry in page if chosen.chooses(entry.path)]))
+                    pages.append(self._page(source, [entry for entry in page if chosen.chooses(entry.path)], unread))
             except FileNotFoundError:
                 seen = False
             if not seen and not await files.is_there():
@@ -156,9 +162,13 @@ class BucketFiles(Files):
             raise self._refused(source, files, "", error) from error
         return pl.concat(pages)
 
-    def _page(self, source: Source, entries: Sequence[Entry]) -> pl.DataFrame:
-        for entry in entries:
-            self.check(source, entry.path, entry.size or 0)
+    def _page(self, source: Source, listed: Sequence[Entry], unread: Unread | None) -> pl.DataFrame:
+        entries: list[Entry] = []
+        for entry in listed:
+            if (problem := self.problem(source, entry.path, entry.size or 0)) is not None:
+                leave(unread, entry.path, problem)
+            else:
+                entries.append(entry)
         columns = {
             "name": [entry.path for entry in entries],
             "size": [entry.size for entry in entries],
@@ -194,19 +204,25 @@ class BucketFiles(Files):
             rows.validator.append(validator)
         return rows.frame(source, known)
 
-    async def _hash(self, source: Source, files: Filesystem, name: str, size: int | None) -> tuple[bytes, int] | None:
-        """The hash and size of what an object holds; None if it is gone."""
+    async def _hash(
+        self, source: Source, files: Filesystem, name: str, size: int | None, unread: Unread | None
+    ) -> tuple[bytes, int] | None:
+        """The hash and size of what an object holds; None if it is gone, or left."""
         try:
             if self.encoding is None and (size or 0) > _WHOLE_BYTES:
                 return await self._hash_large(files, name)
             content = self.decoded(source, name, await files.read(name))
         except FileNotFoundError:
             return None
-        except SourceError:
-            raise
+        except SourceError as error:
+            leave(unread, name, error)
+            return None
         except Exception as error:
-            raise self._refused(source, files, name, error) from error
-        self.check(source, name, len(content))
+            leave(unread, name, self._refused(source, files, name, error))
+            return None
+        if (problem := self.problem(source, name, len(content))) is not None:
+            leave(unread, name, problem)
+            return None
         return hashlib.sha256(content).digest(), len(content)
 
     async def _hash_large(self, files: Filesystem, name: str) -> tuple[bytes, int]:

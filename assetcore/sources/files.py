@@ -108,22 +108,23 @@ class Files:
         """The digests of the typed fields, which have their defaults in every document."""
         return field_digests(source.type(name="defaults", content=b"").field_values())
 
-    def check(self, source: Source, name: str, size: int) -> None:
-        """Raise SourceError for what cannot be a document: by its name, or by its size."""
+    def problem(self, source: Source, name: str, size: int) -> SourceError | None:
+        """Why something cannot be a document: by its name, or by its size."""
         try:
             check_name(name, source.type.__name__)
         except AssetcoreError:
             shown = os.fsencode(name)
-            raise SourceError(
+            return SourceError(
                 f"{source.name} found the file {shown!r} in {self.path}, whose name cannot be a document's: it is not printable "
                 "UTF-8 of at most 1024 bytes.",
                 hint="Rename the file, or leave it out with exclude=[...].",
-            ) from None
+            )
         if self.max_bytes is not None and size > self.max_bytes:
-            raise SourceError(
+            return SourceError(
                 f"{source.name} found the file {name} in {self.path} with {size:,} bytes; max_bytes is {self.max_bytes:,}.",
                 hint="Raise max_bytes=, or leave the file out with exclude=[...].",
             )
+        return None
 
     def decoded(self, source: Source, name: str, content: bytes) -> bytes:
         """The content as it is handed over: text in another encoding as UTF-8. Raises SourceError."""

@@ -26,7 +26,7 @@ from assetcore.assets import Source
 from assetcore.documents import Document
 from assetcore.errors import SourceError
 from assetcore.sources.files import CLOCK_GRAIN_NS, MEDIA_TYPES, UNKNOWN_MEDIA_TYPE, Files, declared
-from assetcore.sources.observed import Rows
+from assetcore.sources.observed import Rows, Unread, as_known, leave
 from assetcore.sources.patterns import Matcher, States, left_out
 
 __all__ = ["MEDIA_TYPES", "UNKNOWN_MEDIA_TYPE", "Folder", "folder"]
@@ -74,9 +74,10 @@ class Folder(Files):
         *,
         rehash: bool = False,
         only: Collection[str] | None = None,
+        unread: Unread | None = None,
     ) -> pl.DataFrame:
         """What lies in the folder now, or what of these names does; see `sources.observe`."""
-        return await asyncio.to_thread(self._observe, source, root, known, rehash, only)
+        return await asyncio.to_thread(self._observe, source, root, known, rehash, only, unread)
 
     async def documents(self, source: Source, root: Path, names: Collection[str]) -> AsyncIterator[Document]:
         """Read these files; see `sources.documents`."""
@@ -90,20 +91,26 @@ class Folder(Files):
             raise self.unread(source, unread, len(wanted))
 
     def _observe(
-        self, source: Source, root: Path, known: pl.DataFrame | None, rehash: bool, only: Collection[str] | None
+        self,
+        source: Source,
+        root: Path,
+        known: pl.DataFrame | None,
+        rehash: bool,
+        only: Collection[str] | None,
+        unread: Unread | None,
     ) -> pl.DataFrame:
         top = self._top(root)
         now = time.time_ns()
-        files = sorted(self._scan(source, top, only))
+        files = sorted(self._scan(source, top, only, unread))
         known_hashes = {} if rehash or known is None or self.encoding else _hashes(known, files)
         unknown = [index for index, file in enumerate(files) if index not in known_hashes]
-        hashes = known_hashes | self._hash(source, top, files, unknown)
+        hashes = known_hashes | self._hash(source, top, files, unknown, unread)
         rows = Rows()
         fields = self.digests_of_fields(source)
         for index, (name, size, mtime_ns, inode) in enumerate(files):
             sha256 = hashes[index]
             if sha256 is None:
-                continue  # gone since the folder was listed
+                continue  # gone since the folder was listed, or not to be read
             rows.name.append(name)
             rows.size.append(size)
             # An encoding is no part of what is recorded, so a hash that depends on it is never used again.
@@ -112,12 +119,14 @@ class Folder(Files):
             rows.media_type.append(self.media_type_of(source, name))
             rows.sha256.append(sha256)
             rows.fields.append(fields)
-        return rows.frame(source, known)
+        return as_known(rows.frame(source, known), known, unread)
 
     def _top(self, root: Path) -> str:
         return str(root / Path(self.path).expanduser())
 
-    def _scan(self, source: Source, top: str, only: Collection[str] | None) -> Iterator[tuple[str, int, int, int]]:
+    def _scan(
+        self, source: Source, top: str, only: Collection[str] | None, unread: Unread | None
+    ) -> Iterator[tuple[str, int, int, int]]:
         """Name, size, modification time and inode of each file that the pattern names, or of `only` these."""
         try:
             facts = os.stat(top)
@@ -133,7 +142,7 @@ class Folder(Files):
                 f"{source.name} reads the folder {self.path}, which is a file.", hint="Name the folder that it lies in."
             )
         states = [matcher.start for matcher in self._matchers]
-        yield from self._scan_folder(source, top, "", states, ((facts.st_dev, facts.st_ino),), only)
+        yield from self._scan_folder(source, top, "", states, ((facts.st_dev, facts.st_ino),), only, unread)
 
     def _scan_folder(
         self,
@@ -143,6 +152,7 @@ class Folder(Files):
         states: Sequence[States],
         ancestors: tuple[tuple[int, int], ...],
         only: Collection[str] | None,
+        unread: Unread | None,
     ) -> Iterator[tuple[str, int, int, int]]:
         wanted, files_out, folders_out = self._matchers
         found: Sequence[os.DirEntry[str] | Path]
@@ -167,22 +177,31 @@ class Folder(Files):
                     continue
                 place = _place_of(entry)
                 if place is not None and place not in ancestors:
-                    yield from self._scan_folder(source, os.fspath(entry), name + "/", below, (*ancestors, place), only)
+                    yield from self._scan_folder(
+                        source, os.fspath(entry), name + "/", below, (*ancestors, place), only, unread
+                    )
             elif wanted.names(states[0], entry.name) and not files_out.names(states[1], entry.name):
                 try:
                     facts = entry.stat()
                 except OSError as error:
                     if entry.is_symlink():
-                        raise self._unreadable(source, name, error, "it is a link that leads nowhere") from None
+                        leave(unread, name, self._unreadable(source, name, error, "it is a link that leads nowhere"))
                     continue  # gone since the folder was listed
                 if stat.S_ISREG(facts.st_mode):
-                    self.check(source, name, facts.st_size)
+                    if (problem := self.problem(source, name, facts.st_size)) is not None:
+                        leave(unread, name, problem)
+                        continue
                     yield name, facts.st_size, facts.st_mtime_ns, facts.st_ino
 
     def _hash(
-        self, source: Source, top: str, files: Sequence[tuple[str, int, int, int]], indices: Sequence[int]
+        self,
+        source: Source,
+        top: str,
+        files: Sequence[tuple[str, int, int, int]],
+        indices: Sequence[int],
+        unread: Unread | None,
     ) -> dict[int, bytes | None]:
-        """SHA-256 of the contents; None for a file that is gone. Hashing releases the interpreter, so several run at once."""
+        """SHA-256 of the contents; None for a file that is gone, or left. Hashing releases the interpreter, so several run at once."""
 
         def hash_one(index: int) -> bytes | None:
             name = files[index][0]
@@ -194,9 +213,11 @@ class Folder(Files):
                         return hashlib.sha256(file.read()).digest()
                     return hashlib.file_digest(file, "sha256").digest()
             except OSError as error:
-                if error.errno in _GONE:
-                    return None
-                raise self._unreadable(source, name, error) from None
+                if error.errno not in _GONE:
+                    leave(unread, name, self._unreadable(source, name, error))
+            except SourceError as error:
+                leave(unread, name, error)
+            return None
 
         if sum(files[index][1] for index in indices) < _READ_BYTES:
             return {index: hash_one(index) for index in indices}

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import polars as pl
 
 from assetcore.assets import Source
 from assetcore.documents import identity
+from assetcore.errors import SourceError
 
-__all__ = ["OBSERVED", "Rows"]
+__all__ = ["OBSERVED", "Rows", "Unread", "as_known", "leave"]
+
+Unread: TypeAlias = list[tuple[str, SourceError]]
+"""Documents that are there and cannot be read, each with what is to be said of it."""
 
 OBSERVED = pl.Schema(
     {
@@ -76,6 +81,22 @@ class Rows:
             ]
             rows = rows.with_columns(identity=_scatter(rows["identity"], missing, made))
         return rows.select(OBSERVED.names())
+
+
+def leave(unread: Unread | None, name: str, error: SourceError) -> None:
+    """Note that a document cannot be read and go on with the others, where somebody asks for that; otherwise raise the error."""
+    if unread is None:
+        raise error
+    unread.append((name, error))
+
+
+def as_known(observed: pl.DataFrame, known: pl.DataFrame | None, unread: Unread | None) -> pl.DataFrame:
+    """What was observed, and of documents that could not be read what is known of them: they stay what they were."""
+    if not unread or known is None:
+        return observed
+    names = pl.Series("name", [name for name, _ in unread if name.isprintable()], pl.String())
+    kept = known.join(names.to_frame(), on="name", how="semi").join(observed, on="name", how="anti")
+    return pl.concat([observed, kept.select(observed.columns)]).sort("name")
 
 
 def _same_type(source: Source, known: pl.DataFrame) -> bool:

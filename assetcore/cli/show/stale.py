@@ -35,7 +35,7 @@ def plan(answer: Answer, *, units: bool = False) -> RenderableType:
     parts += [
         Text(f"{source['source']}: {plural(source['documents'], 'document')}, {changes}")
         for source in answer.get("sources", ())
-        if (changes := counted(source, ("new", "changed", "removed", "lost")))
+        if (changes := counted(source, ("new", "changed", "removed", "lost", "unread")))
     ]
     idle = [row for row in answer["assets"] if not _touched(row)]
     busy = [row for row in answer["assets"] if _touched(row)]
