@@ -214,12 +214,15 @@ async def list_assets(project: Project, choice: Choice, plan: Plan) -> list[Asse
         identifier = project.asset_ids[name]
         units, documents, made_at = counts.get(identifier, (0, 0, None))
         freshness = asset.options.freshness
+        until = (
+            made_at + freshness if made_at and freshness else None
+        )  # of a source: until something new should have come
         found.append(
             AssetInfo(
                 name, asset.kind, asset.group, asset.tags, asset.options.owner, asset.description, units, documents,
                 stale.get(name), failures.get(identifier, 0), made_at, tuple(c for c in plan.checks if c.asset == name),
                 planned[name].partitions if name in planned else None,
-                planned[name].fresh_until if name in planned else made_at and freshness and made_at + freshness,
+                planned[name].fresh_until if name in planned else until,
                 repeats.get(identifier, (0, 0)), asset.kinds, project.graph.sensitivity[name], freshness,
             )
         )  # fmt: skip
