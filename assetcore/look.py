@@ -214,9 +214,8 @@ async def list_assets(project: Project, choice: Choice, plan: Plan) -> list[Asse
         identifier = project.asset_ids[name]
         units, documents, made_at = counts.get(identifier, (0, 0, None))
         freshness = asset.options.freshness
-        until = (
-            made_at + freshness if made_at and freshness else None
-        )  # of a source: until something new should have come
+        # Of a source: until something new should have come.
+        until = made_at + freshness if made_at is not None and freshness is not None else None
         found.append(
             AssetInfo(
                 name, asset.kind, asset.group, asset.tags, asset.options.owner, asset.description, units, documents,

@@ -113,7 +113,7 @@ class BucketFiles(Files):
             unknown = listed.filter(pl.col("sha256").is_null()).select("name", "size").rows()
             hashes: list[tuple[bytes, int] | None] = []
             async with aclosing(
-                _ahead(unknown, lambda one: self._hash(source, files, *one, unread), lambda: self.at_once)
+                _ahead(unknown, lambda one: self._hash(source, files, one[0], one[1], unread), lambda: self.at_once)
             ) as found:
                 async for one in found:
                     hashes.append(one)  # noqa: PERF401 - an async generator that must be closed
