@@ -61,7 +61,8 @@ OBSERVED = {
 }  # fmt: skip
 
 
-GATHERED_ROWS = 1 << 14
+GATHERED_ROWS = 1 << 10
+"""SQLAlchemy has asyncpg fetch 50 gatherings at a time, whatever it is told: so many rows are Python objects fifty times over."""
 GATHERING = {"jit": "off", "max_parallel_workers_per_gather": "0"}
 
 

@@ -214,6 +214,27 @@ async def test_what_an_asset_was_can_be_read_as_of_any_commit(history: History) 
         assert {f.name: f.sha256 for f in found} == documents
 
 
+async def test_what_is_read_does_not_depend_on_how_much_is_gathered(
+    history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows come in as many gatherings as it takes, of several assets at once; what was not asked for is null, and the order stays."""
+    await history.made(PAGES, {name: name for name in "edcba"})
+    await history.made(CHUNKS, {name: name for name in "cab"})
+    async with history.engine.connect() as connection:
+        whole = await read.current_documents(connection, PROD, [PAGES, CHUNKS])
+        monkeypatch.setattr(read, "GATHERED_ROWS", 2)
+        some = await read.current_documents(connection, PROD, [PAGES, CHUNKS])
+        told = await read.current_documents(connection, PROD, [PAGES, CHUNKS, REPORT], in_parts=(), named=[PAGES])
+    for asset in (PAGES, CHUNKS):
+        assert some[asset].equals(whole[asset], null_equal=True)
+    unread = {"media_type", "sha256", "field_digests"}
+    assert told[PAGES].drop(unread).equals(whole[PAGES].drop(unread), null_equal=True)
+    unread |= {"name", "label", "path"}
+    assert told[CHUNKS].drop(unread).equals(whole[CHUNKS].drop(unread), null_equal=True)
+    assert all(told[CHUNKS][name].is_null().all() for name in unread)
+    assert told[REPORT].schema == whole[PAGES].schema
+
+
 async def test_a_failure_is_noted_until_its_unit_is_made_or_gone(history: History) -> None:
     """The last failure of a unit is kept with the recipe that failed, and forgotten when the unit is made, taken back or removed."""
     _, first = await history.made(CHUNKS, {"a": "one", "b": "one"})
