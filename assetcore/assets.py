@@ -591,9 +591,9 @@ def _declare(function: Any, given: Mapping[str, Any], frame: types.FrameType) ->
             f"{_place(function)}: {function.__name__} is declared in the class {inside}, where no project finds it.",
             hint="Declare it at the top of the module.",
         )
-    hidden, place = function.__globals__.get(function.__name__) if not inside else None, _place(function)
-    beside = isinstance(hidden, Asset) and hidden.place.file == place.file and hidden.place != place
-    if beside and _is_imported_first(function):
+    place = _place(function)
+    hidden = function.__globals__.get(function.__name__) if not inside and _is_imported_first(function) else None
+    if isinstance(hidden, Asset) and hidden.place.file == place.file and hidden.place != place:
         raise DeclarationError(
             f"{place}: {function.__name__} is declared twice; the other is at {hidden.place}.",
             hint="Rename one of them: the second function takes the name of the first.",
