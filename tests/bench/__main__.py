@@ -2,9 +2,10 @@
 
     make bench                          the command, the handbook, workload W of 1,000 and 10,000 documents, lineage, layers of assets, ...
     make bench ARGS='command'           one of them: command, handbook, workload, lineage, layers, telemetry, imports, models, vectors,
-                                        limits
+                                        limits, peers
     make bench ARGS='workload --documents 1000 --repeat 5'
     make bench ARGS='lineage --documents 1000000'     half an hour, and 6 GB of disk
+    BENCH_VENVS=FOLDER make bench ARGS=peers          also CocoIndex and DVC, from FOLDER/cocoindex and FOLDER/dvc
 
 CPU time and ratios are the figures to look at where other work is done on the machine. Services run before the clock starts, and
 their CPU is counted until they are at rest again. Memory is the resident memory of all processes of the command together.
@@ -17,7 +18,7 @@ import os
 import platform
 import sys
 
-from tests.bench import command, handbook, imports, layers, limits, lineage, models, telemetry, vectors
+from tests.bench import command, handbook, imports, layers, limits, lineage, models, peers, telemetry, vectors
 from tests.bench.report import Report
 from tests.bench.workload import scenarios
 
@@ -32,6 +33,7 @@ SECTIONS = (
     "models",
     "vectors",
     "limits",
+    "peers",
 )
 
 
@@ -75,6 +77,9 @@ def main() -> None:
         vectors.bench(report, given.chunks)
     if "limits" in sections:
         limits.bench(report)
+    if "peers" in sections:
+        for documents in map(int, given.documents.split(",")):
+            peers.bench(report, documents)
 
 
 if __name__ == "__main__":

@@ -49,12 +49,12 @@ def _told(report: Report, documents: int) -> Iterator[tuple[str, Cost, Cost]]:
         for name, edit in STORY.items():
             edit(place.root, documents)
             cost = place.call("materialize", "--json")
-            plain = _plain(place, data)
-            _compare(report, place, name)
-            yield name, cost, plain
+            beside = plain(place, data)
+            compare(report, place, name)
+            yield name, cost, beside
 
 
-def _plain(place: Place, data: Path) -> Cost:
+def plain(place: Place, data: Path) -> Cost:
     output = place.root / "plain"
     shutil.rmtree(output, ignore_errors=True)
     return measure(
@@ -64,7 +64,7 @@ def _plain(place: Place, data: Path) -> Cost:
     )
 
 
-def _compare(report: Report, place: Place, name: str) -> None:
+def compare(report: Report, place: Place, name: str) -> None:
     target = place.root / "exported"
     place.call("export", "report", str(target), services=False)
     (made,) = [json.loads(path.read_bytes()) for path in target.rglob("*") if path.is_file()]
