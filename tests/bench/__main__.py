@@ -2,7 +2,7 @@
 
     make bench                          the command, the handbook, workload W of 1,000 and 10,000 documents, lineage, layers of assets, ...
     make bench ARGS='command'           one of them: command, handbook, workload, lineage, layers, telemetry, imports, models, vectors,
-                                        limits, peers
+                                        limits, observe, store, peers
     make bench ARGS='workload --documents 1000 --repeat 5'
     make bench ARGS='lineage --documents 1000000'     half an hour, and 6 GB of disk
     BENCH_VENVS=FOLDER make bench ARGS=peers          also CocoIndex and DVC, from FOLDER/cocoindex and FOLDER/dvc
@@ -18,7 +18,20 @@ import os
 import platform
 import sys
 
-from tests.bench import command, handbook, imports, layers, limits, lineage, models, peers, telemetry, vectors
+from tests.bench import (
+    command,
+    handbook,
+    imports,
+    layers,
+    limits,
+    lineage,
+    models,
+    observe,
+    peers,
+    store,
+    telemetry,
+    vectors,
+)
 from tests.bench.report import Report
 from tests.bench.workload import scenarios
 
@@ -33,6 +46,8 @@ SECTIONS = (
     "models",
     "vectors",
     "limits",
+    "observe",
+    "store",
     "peers",
 )
 
@@ -77,6 +92,10 @@ def main() -> None:
         vectors.bench(report, given.chunks)
     if "limits" in sections:
         limits.bench(report)
+    if "observe" in sections:
+        observe.bench(report, int(given.documents.rpartition(",")[2]))
+    if "store" in sections:
+        store.bench(report, int(given.documents.rpartition(",")[2]))
     if "peers" in sections:
         for documents in map(int, given.documents.split(",")):
             peers.bench(report, documents)

@@ -82,10 +82,10 @@ def bench(report: Report, documents: int) -> None:
         for name, cost in costs.items():
             rows.append(
                 [scene if name == names[0] else "", name, f"{cost.wall:.2f}", f"{cost.all_cpu:.2f}", f"{cost.peak / 1e6:.0f}",
-                 f"{documents / cost.wall:,.0f}", ratio(cost.wall, own.wall), ratio(cost.all_cpu, own.all_cpu)]
+                 f"{documents / cost.wall:,.0f}", ratio(own.wall, cost.wall), ratio(own.all_cpu, cost.all_cpu)]
             )  # fmt: skip
     report.table(
-        f"Workload W beside others, {documents:,} documents (CPU with that of services; ratios to assetcore: more is slower)",
+        f"Workload W beside others, {documents:,} documents (CPU with that of services; the last two: assetcore to it)",
         ["case", "who", "wall s", "CPU s", "peak MB", "documents/s", "wall", "CPU"], rows,
     )  # fmt: skip
 

@@ -5,6 +5,9 @@ python with_cocoindex.py DATA_FOLDER
 The report is made anew every time, because CocoIndex does not see that a function in another module was edited.
 """
 
+# CocoIndex is installed in an environment of its own, beside the one in which types are checked.
+# pyright: reportMissingImports=false
+
 from __future__ import annotations
 
 import asyncio
