@@ -510,7 +510,7 @@ class Session:
         async with self.project.engine.begin() as connection:
             renamed = await registry.rename(connection, self.project.asset_ids, self.graph)
             entries = [
-                Entry("rename", self.environment, name, facts={"asset_id": i, "from": before})
+                Entry("rename", self.environment, name, why=f"from {before}", facts={"asset_id": i, "from": before})
                 for name, i, before in renamed
             ]
             if entries:

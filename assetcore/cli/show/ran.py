@@ -101,7 +101,10 @@ def _outcome_sentence(answer: Answer) -> str:
         case "failed":
             totals = _totals(answer)
             ended, then = "failed", " A blocking check refuses what is current."
-            if totals["failed"] or totals["skipped"]:
+            elsewhere = {one["asset"] for one in answer.get("failures", ())} - {
+                row["asset"] for row in answer["assets"]
+            }
+            if totals["failed"] or totals["skipped"] or elsewhere:  # elsewhere: in a source
                 then = " The next run makes what failed and what is missing."
         case "stopped":
             left = ", ".join(f"{asset} {units:,}" for asset, units in answer["left"].items())

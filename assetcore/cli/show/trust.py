@@ -26,6 +26,8 @@ from assetcore.cli.show.parts import (
 from assetcore.selection import format_ref
 
 ROW_NAMES = 3
+UNTOLD = ("manifest", "sha256", "number", "asset_id", "from")
+"""What of a row's facts is for programs; people read it in `why`."""
 
 
 def verified(answer: Answer) -> RenderableType:
@@ -163,7 +165,7 @@ def journal(answer: Answer) -> RenderableType:
 
 def _done(row: Answer) -> str:
     """What a row of the journal says, in a few words."""
-    facts = {k: v for k, v in row["facts"].items() if isinstance(v, int | str) and k not in ("manifest", "sha256")}
+    facts = {k: v for k, v in row["facts"].items() if isinstance(v, int | str) and k not in UNTOLD}
     parts = [f"{value:,} {name}" if isinstance(value, int) else str(value) for name, value in facts.items()]
     named = row["names"][:ROW_NAMES]
     more = len(row["names"]) - len(named)
