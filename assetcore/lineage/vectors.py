@@ -240,8 +240,8 @@ async def nearest(
             "hnsw.max_scan_tuples": 2**31 - 1,
             "enable_seqscan": "off",
         }
-        for name, value in settings.items():
-            await connection.execute(sa.select(sa.func.set_config(name, str(value), True)))
+        chosen = [sa.func.set_config(name, str(value), True) for name, value in settings.items()]
+        await connection.execute(sa.select(*chosen))
         rows = (await connection.execute(query.order_by(distance))).all()
         if len(rows) < k:
             return await nearest(connection, one, vector, k, filters, exact=True)
