@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -222,8 +222,7 @@ class Work:
         by_unit: dict[bytes, dict[int, list[int]]] = {unit: {} for unit in units["unit"]}
         for unit, parameter, document in given.select("unit", "parameter", "document").iter_rows():
             by_unit[unit].setdefault(parameter, []).append(document)
-        async with self.project.engine.connect() as connection:
-            stored = await read.stored(connection, given["document"].unique().to_list())
+        stored = await self._stored(given["document"].unique().to_list())
         calls = await self._calls(units, by_unit, stored)
         rows = units.select("unit", "label", "parent", "inputs", "materialization").iter_rows()
         ready: list[Ready] = []
@@ -428,9 +427,10 @@ class Work:
         project, asset = self.project, self.asset
         columns: list[tuple[str, list[Any]]] = []
         restricted: dict[str, frozenset[str]] = {}
+        wholes = await self._wholes()
         for index, dependency in enumerate(asset.dependencies):
             wanted = [[stored[d] for d in by_unit[u].get(index, ())] for u in units["unit"]]
-            columns.append((dependency.parameter, await self._values(dependency, wanted)))
+            columns.append((dependency.parameter, await self._values(dependency, wanted, wholes)))
             if dependency.fields is not None:
                 restricted[dependency.parameter] = dependency.fields
         config = dict(project.config.get(asset.name, {}))
@@ -455,26 +455,41 @@ class Work:
         keys = units.select(partition_key(pl.coalesce("parent", "label")).alias("key"))["key"]
         return [{taker.parameter: taker.value(own[key])} for key in keys]
 
-    async def _values(self, dependency: Dependency, wanted: Sequence[Sequence[Stored]]) -> list[Any]:
+    async def _values(
+        self, dependency: Dependency, wanted: Sequence[Sequence[Stored]], wholes: Mapping[str, Sequence[Stored]]
+    ) -> list[Any]:
         """A parameter's value for each unit of a batch."""
         reader = self.project.reader
         if not dependency.is_whole:
             return await decode_many(replace(dependency, fields=None), reader, wanted)  # restricted where it is called
         if dependency.form == "iterator":
-            everything = await self._everything(dependency)
+            everything = wholes[dependency.parameter]
             return [await decode(dependency, reader, everything) for _ in wanted]
         if dependency.parameter not in self._shared:
-            self._shared[dependency.parameter] = await decode(dependency, reader, await self._everything(dependency))
+            self._shared[dependency.parameter] = await decode(dependency, reader, wholes[dependency.parameter])
         return [self._shared[dependency.parameter]] * len(wanted)
 
-    async def _everything(self, dependency: Dependency) -> list[Stored]:
-        documents = self.views[dependency.upstream.name].documents["document"].to_list()
+    async def _wholes(self) -> dict[str, list[Stored]]:
+        """By parameter, all the documents of the whole assets that units are given; not of those that were handed over before."""
+        documents = {
+            d.parameter: self.views[d.upstream.name].documents["document"].to_list()
+            for d in self.asset.dependencies
+            if d.is_whole and d.parameter not in self._shared
+        }
+        stored = await self._stored({one for every in documents.values() for one in every})
+        return {parameter: [stored[one] for one in every] for parameter, every in documents.items()}
+
+    async def _stored(self, documents: Collection[int]) -> dict[int, Stored]:
+        """Where the bytes of these documents are."""
+        if not documents:
+            return {}
         async with self.project.engine.connect() as connection:
-            stored = await read.stored(connection, documents)
-        return [stored[d] for d in documents]
+            return await read.stored(connection, documents)
 
     def _before(self, units: pl.DataFrame) -> dict[bytes, tuple[tuple[int, bytes], ...]]:
         """What these units currently are: the identifiers and identities of their documents in order."""
+        if self.state.documents.is_empty():
+            return {}
         own = self.state.documents.join(units.select("unit"), on="unit", how="semi").sort("unit", "position")
         grouped = own.group_by("unit", maintain_order=True).agg("document", "identity")
         return {

@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import polars as pl
 
@@ -24,10 +24,11 @@ from assetcore.collectors import collector_for
 from assetcore.documents import Document
 from assetcore.errors import AssetcoreError, SourceError, StorageError
 from assetcore.guard import Guard
-from assetcore.keep import Draft, Keeper, facts_of
+from assetcore.keep import Defined, Draft, Keeper, facts_of
 from assetcore.lineage import commit as lineage
 from assetcore.lineage import damage, read, spans, undeclared
 from assetcore.lineage.commit import Committed, Overtaken, Reused
+from assetcore.lineage.heads import at_one_moment
 from assetcore.lineage.schema import Connection
 from assetcore.partitions import Moment
 from assetcore.plan import AssetState, Choice, judge_chosen, source_changes, without_lost
@@ -48,6 +49,10 @@ __all__ = ["Run", "walk"]
 BATCH_BYTES = 16 << 20
 """Bytes of a source that are taken in by one commit."""
 ATTEMPTS = 5
+NEVER = read.Watermark(settled={})
+"""Of an asset that nothing was ever committed to."""
+SMALL = 1024
+"""Assets of so many documents are read together with others: neither is any statement long, nor memory."""
 T = TypeVar("T")
 
 
@@ -74,6 +79,51 @@ def _traced(result: AssetResult) -> dict[str, Any]:
     """What a trace says of a step: what is not zero, and where the first objects lie."""
     counts = {key: value for key, value in result.to_json().items() if key != "asset" and value}
     return {**counts, "taken_in": result.taken_in or None, "keys": result.keys[:TRACED_KEYS] or None}
+
+
+class Seen(NamedTuple):
+    """What is known of an asset when a run comes to it: its definition, watermarks, its own state, what it is made of."""
+
+    defined: Defined
+    marks: dict[int, read.Watermark]
+    state: AssetState
+    views: dict[str, View]
+
+
+class Together:
+    """Questions that are asked at the same moment are answered at once: many small assets cost as many statements as one."""
+
+    def __init__(self, answer: Callable[[Collection[str]], Awaitable[Mapping[str, Seen]]]) -> None:
+        self._answer = answer
+        self._asked: dict[str, asyncio.Future[Seen]] = {}
+        self._answering: asyncio.Task[None] | None = None
+
+    async def ask(self, name: str) -> Seen:
+        """What is known of this asset; others who ask until the last answer is there are answered with it."""
+        answer = self._asked[name] = asyncio.get_running_loop().create_future()
+        if self._answering is None or self._answering.done():
+            self._answering = asyncio.create_task(self._answer_all())
+        return await answer
+
+    async def _answer_all(self) -> None:
+        while self._asked:
+            asked, self._asked = self._asked, {}
+            try:
+                found = await self._answer(asked)
+            except Exception as error:  # whatever it is, each who asked is told
+                for answer in asked.values():
+                    if not answer.done():
+                        answer.set_exception(error)
+                continue
+            for name, answer in asked.items():
+                if not answer.done():
+                    answer.set_result(found[name])
+
+    async def close(self) -> None:
+        """Answer nobody any more: all who asked have gone."""
+        if self._answering is not None:
+            self._answering.cancel()
+            await asyncio.wait([self._answering])
 
 
 @dataclass(slots=True)
@@ -103,8 +153,13 @@ class Run:
     runner: Runner = field(init=False)
     pools: Pools = field(init=False)
     recorder: Recorder = field(init=False)
+    _sizes: dict[str, int] = field(init=False)
+    _together: Together = field(init=False)
 
     def __post_init__(self) -> None:
+        identifiers, marks = self.project.asset_ids, self.found.marks
+        self._sizes = {n: m.documents for n, i in identifiers.items() if (m := marks.get(i, NEVER)).settled is not None}
+        self._together = Together(self._see)
         self.keeper = Keeper(self.project, self.id, run_timestamp(self.started))
         self.slices = dict(self.found.snapshot.slices)
         self._changed = {identifier: mark.changed for identifier, mark in self.found.marks.items()}
@@ -164,6 +219,7 @@ class Run:
 
     async def close(self) -> None:
         """End what was started."""
+        await self._together.close()
         await self.runner.close()
         await self.pools.close()
 
@@ -308,6 +364,7 @@ class Run:
     async def _settle_source(self, source: Source, last: int) -> None:
         """A source is settled when lineage holds exactly what was observed."""
         project, identifier, part = self.project, self.project.asset_ids[source.name], self.slices.get(source.name)
+        self._sizes.pop(source.name, None)
         async with project.engine.begin() as connection:
             await self._know(connection, source.name, last)
             units = part.units if part is not None else None
@@ -316,7 +373,7 @@ class Run:
                 return  # something changed while it was read; the next plan sees it
             observed = self.found.observed[source.name]
             settled = {"observed": observed_digest(observed)}
-            count = observed.height
+            count = self._sizes[source.name] = observed.height
             await lineage.settle(
                 connection, project.environment_id, identifier, settled, units=count, documents=count, last=last
             )
@@ -340,21 +397,22 @@ class Run:
             result.fresh = untouched
             await guard.finish()
             return
-        definition_id = await self.keeper.define(asset, definition, project.fingerprint(name).parts)
-        async with project.engine.connect() as connection:
-            marks, state, views = await self._read(connection, asset, definition)
-            force = self.choice.force and name in self.choice.assets
-            part = self.slices.get(name)
-            judgement = judge_chosen(asset, project.graph, views, definition, state, self.choice)
-            chosen = self.choice.narrow(asset, judgement.judged)
-            to_make = chosen.filter((pl.col("status") == "stale") & ~pl.col("blocked"))
-            skipped = chosen.filter(pl.col("blocked") & (pl.col("status") != "removed"))
-            removed = chosen.filter(pl.col("status") == "removed")
-            freshness = asset.options.freshness
-            since = self.moment.now - freshness if freshness is not None else None  # older ones would have expired
-            reuse = {} if force else await read.reusable(
-                connection, project.asset_ids[name], definition_id, to_make["inputs"].to_list(), since
-            )  # fmt: skip
+        (definition_id, new), marks, state, views = await self._seen(asset, definition)
+        force = self.choice.force and name in self.choice.assets
+        part = self.slices.get(name)
+        judgement = judge_chosen(asset, project.graph, views, definition, state, self.choice)
+        chosen = self.choice.narrow(asset, judgement.judged)
+        to_make = chosen.filter((pl.col("status") == "stale") & ~pl.col("blocked"))
+        skipped = chosen.filter(pl.col("blocked") & (pl.col("status") != "removed"))
+        removed = chosen.filter(pl.col("status") == "removed")
+        freshness = asset.options.freshness
+        since = self.moment.now - freshness if freshness is not None else None  # older ones would have expired
+        reuse: Mapping[bytes, list[tuple[bytes, int]]] = {}
+        if not (force or new):
+            async with project.engine.connect() as connection:
+                reuse = await read.reusable(
+                    connection, project.asset_ids[name], definition_id, to_make["inputs"].to_list(), since
+                )
         result.fresh = chosen.filter(pl.col("status") == "fresh").height
         result.fresh += part.beside(state.made) if part is not None else 0
         result.skipped, result.removed = skipped.height, removed.height
@@ -394,13 +452,43 @@ class Run:
         await self._finish(asset, definition, work)
         await guard.finish()
 
+    async def _seen(self, asset: Asset[..., Any], definition: Definition) -> Seen:
+        """An asset as it is before it is judged; of small ones, those that ask at the same moment are read together."""
+        name = asset.name
+        sizes = [self._sizes.get(n) for n in (name, *self._needed(name))]
+        if name not in self.slices and all(size is not None and size <= SMALL for size in sizes):
+            return await self._together.ask(name)
+        defined = (await self.keeper.define([asset]))[name]
+        async with self.project.engine.connect() as connection:
+            await at_one_moment(connection)
+            return Seen(defined, *(await self._read(connection, asset, definition)))
+
+    async def _see(self, names: Collection[str]) -> dict[str, Seen]:
+        """Small assets as they are, as of one moment, in as many statements as for one."""
+        project, graph = self.project, self.project.graph
+        needed = {name: self._needed(name) for name in names}
+        definitions = {name: project.definition(name) for name in names}
+        named = {d.upstream.name for name in names for d in graph.assets[name].dependencies if d.is_named}
+        defined = await self.keeper.define([graph.assets[name] for name in names])
+        every = set(names).union(*needed.values())
+        async with project.engine.connect() as connection:
+            await at_one_moment(connection)
+            marks = await read.watermarks(connection, project.environment_id, [project.asset_ids[n] for n in every])
+            states = await asset_states(project, connection, every, definitions, self.moment, judged=names, named=named)
+        views = {n: self._view(n, states[n].documents) for n in set().union(*needed.values())}
+        return {name: Seen(defined[name], marks, states[name], {n: views[n] for n in needed[name]}) for name in names}
+
+    def _needed(self, name: str) -> set[str]:
+        """The assets whose documents say which units an asset has, and what each is given."""
+        graph = self.project.graph
+        return {n for up in graph.upstream(name) for n in graph.chain(up)}
+
     async def _read(
         self, connection: Connection, asset: Asset[..., Any], definition: Definition
     ) -> tuple[dict[int, read.Watermark], AssetState, dict[str, View]]:
         """Watermarks, the asset's own state, and the views of what it is made of, as of one moment."""
         project, graph, name = self.project, self.project.graph, asset.name
-        await connection.execution_options(isolation_level="REPEATABLE READ")
-        needed = {n for up in graph.upstream(name) for n in graph.chain(up)}
+        needed = self._needed(name)
         named = {d.upstream.name for d in asset.dependencies if d.is_named}
         marks = await read.watermarks(
             connection, project.environment_id, [project.asset_ids[n] for n in {*needed, name}]
@@ -468,7 +556,7 @@ class Run:
 
     async def _finish(self, asset: Asset[..., Any], definition: Definition, work: Work) -> None:
         """Hand down what is unfinished; note the asset as settled when nothing is."""
-        project, identifier = self.project, self.project.asset_ids[asset.name]
+        project = self.project
         stale = work.judgement.judged.filter(pl.col("status") != "fresh")["unit"]
         done = set() if work.guard.withholds else set(work.finished)
         unfinished = [u for u in stale if u not in done]
@@ -478,29 +566,28 @@ class Run:
                 await self._know(connection, asset.name, work.last)
             else:
                 self.slices.pop(asset.name, None)
-        if unfinished or work.result.failed or above or not work.alone:
-            units = self.unfinished[asset.name] = pl.Series("unit", unfinished, pl.Binary)
-            again = work.judgement.judged.filter(pl.col("unit").is_in(units.implode()))
-            found = open_partitions(asset, again, work.views, work.state.there) if work.alone else None
-            self.unfinished_partitions[asset.name] = found
-            return
-        async with project.engine.begin() as connection:
-            part = self.slices.get(asset.name)
-            units, documents = await read.counts(
-                connection, project.environment_id, identifier, part.units if part is not None else None
-            )
-            if part is not None:
-                units += part.beside(work.state.made)
-                documents += work.marks[identifier].documents - work.state.documents.height
-            timed = [identifier] if asset.options.freshness is not None else []
-            oldest = (await read.oldest(connection, project.environment_id, timed)).get(identifier) if timed else None
-            settled = settled_with(project, asset.name, definition, work.marks, self.moment, oldest)
-            await lineage.settle(
-                connection,
-                project.environment_id,
-                identifier,
-                settled,
-                units=units,
-                documents=documents,
-                last=work.last,
-            )
+            if not (unfinished or work.result.failed or above) and work.alone:
+                await self._settle(connection, asset, definition, work)
+                return
+        self._sizes.pop(asset.name, None)
+        units = self.unfinished[asset.name] = pl.Series("unit", unfinished, pl.Binary)
+        again = work.judgement.judged.filter(pl.col("unit").is_in(units.implode()))
+        found = open_partitions(asset, again, work.views, work.state.there) if work.alone else None
+        self.unfinished_partitions[asset.name] = found
+
+    async def _settle(self, connection: Connection, asset: Asset[..., Any], definition: Definition, work: Work) -> None:
+        """Note that every unit of an asset is fresh, and how many there are."""
+        project, identifier, part = self.project, self.project.asset_ids[asset.name], self.slices.get(asset.name)
+        units, documents = await read.counts(
+            connection, project.environment_id, identifier, part.units if part is not None else None
+        )
+        if part is not None:
+            units += part.beside(work.state.made)
+            documents += work.marks[identifier].documents - work.state.documents.height
+        self._sizes[asset.name] = documents
+        timed = [identifier] if asset.options.freshness is not None else []
+        oldest = (await read.oldest(connection, project.environment_id, timed)).get(identifier) if timed else None
+        settled = settled_with(project, asset.name, definition, work.marks, self.moment, oldest)
+        await lineage.settle(
+            connection, project.environment_id, identifier, settled, units=units, documents=documents, last=work.last
+        )

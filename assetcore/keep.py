@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from assetcore.assets import Asset, Source
 from assetcore.documents import Document, field_digests, identity
@@ -33,7 +33,7 @@ from assetcore.storage.formats import jsonable_fields
 from assetcore.storage.keys import artifact_name
 from assetcore.units import document_address
 
-__all__ = ["SUFFIXES", "Draft", "Keeper", "facts_of", "record_run"]
+__all__ = ["SUFFIXES", "Defined", "Draft", "Keeper", "facts_of", "record_run"]
 
 OWN_OBJECT_BYTES = 4 << 20
 """A larger document is an object of its own."""
@@ -68,6 +68,13 @@ class Draft:
     excerpts: Mapping[str, tuple[int, Excerpt]] = field(default_factory=dict)
 
 
+class Defined(NamedTuple):
+    """The identifier of a definition, and whether it is new: then nothing was ever made with it."""
+
+    id: int
+    new: bool
+
+
 @dataclass(frozen=True, slots=True)
 class Keeper:
     """Stores and commits for one run."""
@@ -81,19 +88,34 @@ class Keeper:
         async with self.project.engine.connect() as connection:
             return await lineage.allocate(connection)
 
-    async def define(self, asset: Asset[..., Any], definition: Definition, parts: Collection[Part]) -> int:
-        """The identifier of an asset's definition; a new one is kept in the bucket, and then in Postgres."""
-        project, identifier = self.project, self.project.asset_ids[asset.name]
+    async def define(self, assets: Collection[Asset[..., Any]]) -> dict[str, Defined]:
+        """The definitions of these assets as Postgres knows them; new ones are kept in the bucket, and then in Postgres."""
+        project = self.project
+        wanted = {project.asset_ids[a.name]: project.definition(a.name) for a in assets}
         async with project.engine.connect() as connection:
-            found = await lineage.find_definition(connection, identifier, definition)
-        if found is not None:
-            return found
-        record = records.of_definition(project.name, asset.name, identifier, definition, parts)
+            found = await lineage.find_definitions(connection, wanted)
+        new = [a for a in assets if project.asset_ids[a.name] not in found]
+        if new:
+            parts = {a.name: project.fingerprint(a.name).parts for a in new}
+            await asyncio.gather(
+                *(self._record_definition(a, wanted[project.asset_ids[a.name]], parts[a.name]) for a in new)
+            )
+            async with project.engine.begin() as connection:
+                found |= await lineage.keep_definitions(
+                    connection,
+                    {project.asset_ids[a.name]: wanted[project.asset_ids[a.name]] for a in new},
+                    [part for every in parts.values() for part in every],
+                )
+        fresh = {a.name for a in new}
+        return {a.name: Defined(found[project.asset_ids[a.name]], a.name in fresh) for a in assets}
+
+    async def _record_definition(self, asset: Asset[..., Any], definition: Definition, parts: Collection[Part]) -> None:
+        record = records.of_definition(
+            self.project.name, asset.name, self.project.asset_ids[asset.name], definition, parts
+        )
         key = self.key(asset, f"{records.NAME}-definition-{definition.digest.hex()[:32]}.json.gz")
         with suppress(ObjectExistsError):  # this run has written it, and did not come to tell Postgres
-            await project.bucket.write(key, await asyncio.to_thread(records.encode, record))
-        async with project.engine.begin() as connection:
-            return await lineage.keep_definition(connection, identifier, definition, parts)
+            await self.project.bucket.write(key, await asyncio.to_thread(records.encode, record))
 
     async def broken(self, stored: Mapping[int, Stored]) -> set[int]:
         """The documents among these whose bytes are gone, or are not what lineage says."""

@@ -458,10 +458,14 @@ def view_below(judged: pl.DataFrame, documents: pl.DataFrame, part: Slice | None
     With `part` only that slice was judged, and all beside it is fresh.
     """
     status = judged.select("unit", pl.col("status").is_in(["stale", "pending"]).alias("again"), "status")
-    marked = documents.join(status, on="unit", how="left", maintain_order="left").filter(
-        pl.col("status").ne_missing("removed")
+    marked = (
+        documents.lazy()
+        .join(status.lazy(), on="unit", how="left", maintain_order="left")
+        .filter(pl.col("status").ne_missing("removed"))
+        .with_columns(pl.col("again").fill_null(value=part is None).alias("pending"))
+        .drop("again", "status")
+        .collect()
     )
-    marked = marked.with_columns(pl.col("again").fill_null(value=part is None).alias("pending")).drop("again", "status")
     again = status.filter("again")["unit"]
     return View(marked, open=len(again) > 0, open_units=again)
 
@@ -523,13 +527,13 @@ def make_plan(graph: Graph, environment: str, snapshot: Snapshot, choice: Choice
         if state.former is None and (aggregates := changed_aggregates(asset, judgement)):
             changed[name] = aggregates
         below = view_below(judged, snapshot.states[name].documents, part)
-        again = judged.filter(pl.col("status").is_in(["stale", "pending"]))
+        again = judged.filter(judged["status"].is_in(["stale", "pending"]))
         views[name] = replace(
             below,
             open=below.open or any(views[up].open for up in graph.upstream(name)),
             open_partitions=open_partitions(asset, again, views, state.there),
         )
-        is_open = judged.filter(pl.col("status") != "fresh").height > 0
+        is_open = bool((judged["status"] != "fresh").any())
         if is_open:
             changing.add(name)
         chosen = choice.narrow(asset, judged)
@@ -545,7 +549,8 @@ def make_plan(graph: Graph, environment: str, snapshot: Snapshot, choice: Choice
                 blocking |= above - choice.assets
             if above & partial and left.reach(asset, chosen, state.there):
                 blocking |= above & partial
-            if judged.join(chosen.select("unit"), on="unit", how="anti").filter(pl.col("status") != "fresh").height:
+            others = judged.clear() if chosen is judged else judged.join(chosen.select("unit"), on="unit", how="anti")
+            if (others["status"] != "fresh").any():
                 partial.add(name)  # units outside the selection stay stale
         if choice.units:
             left.note(asset, judged.join(chosen.select("unit"), on="unit", how="anti"), state.there)
@@ -653,11 +658,12 @@ def _with_going(asset: Asset[..., Any], snapshot: Snapshot, views: Mapping[str, 
 
 def _asset_plan(name: str, judged: pl.DataFrame, *, details: bool) -> AssetPlan:
     statuses = Counter(judged["status"].to_list())
-    stale = judged.filter(pl.col("status") == "stale")
-    first = Counter(stale["causes"].list.first().to_list())
+    first: Counter[str] = Counter()
+    if statuses["stale"]:
+        first.update(judged.filter(pl.col("status") == "stale")["causes"].list.first().to_list())
     causes: dict[str, int] = {cause: first[cause] for cause in CAUSES if first[cause]}
     units: tuple[UnitPlan, ...] = ()
-    if details:
+    if details and statuses["fresh"] < judged.height:
         repeated = judged["label"].is_duplicated()
         rows = judged.with_columns(repeated.alias("repeated")).filter(pl.col("status") != "fresh")
         units = tuple(

@@ -24,6 +24,7 @@ from assetcore.lineage import acceptances, damage, read
 from assetcore.lineage import commit as lineage
 from assetcore.lineage.acceptances import with_accepted
 from assetcore.lineage.costs import unit_costs
+from assetcore.lineage.heads import at_one_moment
 from assetcore.lineage.schema import Connection
 from assetcore.lineage.trace import by_index, descending
 from assetcore.partitions import Dynamic, Moment, Partitions, checked_keys, shown_duration
@@ -92,7 +93,7 @@ async def take(
     looked = await observe(project, names, rehash=rehash, unread=unread)
     raw = {n: supposed_observation(supposed, n, seen) for n, seen in zip(names, looked, strict=True)}
     async with project.engine.connect() as connection:
-        await connection.execution_options(isolation_level="REPEATABLE READ")
+        await at_one_moment(connection)
         marks = await read.watermarks(connection, project.environment_id)
         lost = await damage.damaged_assets(connection, project.environment_id)
         settled = {
@@ -418,7 +419,7 @@ async def asset_states(
     oldest = await read.oldest(connection, project.environment_id, timed) if timed else {}
     states: dict[str, AssetState] = {}
     for name, identifier in identifiers.items():
-        damaged = lost.filter(pl.col("asset") == identifier)
+        damaged = lost if lost.is_empty() else lost.filter(pl.col("asset") == identifier)
         frame = documents.pop(identifier)
         if damaged.height and isinstance(project.graph.assets[name], Source):
             frame = without_lost(frame, damaged)

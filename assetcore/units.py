@@ -160,6 +160,8 @@ def wanted_units(asset: Asset[..., Any], graph: Graph, views: Mapping[str, View]
     driver = graph.driver(asset.name)
     grouped = next((d for d in asset.dependencies if d.by is not None), None)
     own = asset.options.partitions
+    if graph.is_whole(asset.name) and all(d.is_whole for d in asset.dependencies):
+        return _whole(asset, views)
     if driver is not None:
         base = _base(asset, driver, views)
         if asset.partitions is not None:
@@ -193,6 +195,21 @@ def wanted_units(asset: Asset[..., Any], graph: Graph, views: Mapping[str, View]
         )
         units = units.join(digests, on="partition", how="left", maintain_order="left")
     return Wanted(_combine(units, len(parts)), pl.concat([p.given for p in parts] or [pl.DataFrame(schema=GIVEN)]))
+
+
+def _whole(asset: Asset[..., Any], views: Mapping[str, View]) -> Wanted:
+    """The only unit of an asset that is made once, over everything: no frame is joined for a single row."""
+    above = [views[d.upstream.name] for d in asset.dependencies]
+    given = [sequence_digest("inputs", view.documents["identity"]) for view in above]
+    row = {
+        "unit": whole_unit(),
+        "label": asset.name,
+        "parent": None,
+        "inputs": given[0] if len(given) == 1 else sequence_digest("inputs", given),
+        "pending": any(view.open or view.documents["pending"].any() for view in above),
+    }
+    schema = {"unit": pl.Binary, "label": pl.String, "parent": pl.String, "inputs": pl.Binary, "pending": pl.Boolean}
+    return Wanted(pl.DataFrame([row], schema=schema), pl.DataFrame(schema=GIVEN))
 
 
 @dataclass(frozen=True, slots=True)

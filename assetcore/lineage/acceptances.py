@@ -16,6 +16,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from assetcore.lineage import tables as t
+from assetcore.lineage.read import one_of
 from assetcore.lineage.runs import actor
 from assetcore.staleness import Definition
 
@@ -74,7 +75,7 @@ async def of_assets(connection: AsyncConnection, assets: Collection[int]) -> dic
     a = t.acceptance.c
     rows = await connection.execute(
         sa.select(a.asset_id, a.old_code, a.new_code, a.units, a.why, a.actor, a.at)
-        .where(a.asset_id.in_(list(assets)))
+        .where(one_of(a.asset_id, assets))
         .order_by(a.at)
     )
     found: dict[int, list[Acceptance]] = {}

@@ -8,7 +8,7 @@ it is written and `Overtaken` is raised; the caller judges again.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -23,14 +23,14 @@ from sqlalchemy.schema import ExecutableDDLElement
 from assetcore.fingerprint import Part
 from assetcore.lineage import schema
 from assetcore.lineage import tables as t
-from assetcore.lineage.heads import loans, take_over
+from assetcore.lineage.heads import Loan, take_over
 from assetcore.lineage.read import among, intact
 from assetcore.staleness import Definition
 from assetcore.storage import Key
 
 __all__ = [
     "Batch", "Checked", "Committed", "Failed", "Made", "NewDocument", "NewObject", "Overtaken", "Reused", "Seen", "allocate", "analyze",
-    "commit", "copy", "find_definition", "keep_checked", "keep_definition", "keep_observation", "settle", "stated",
+    "commit", "copy", "find_definitions", "keep_checked", "keep_definitions", "keep_observation", "settle", "stated",
 ]  # fmt: skip
 
 
@@ -197,27 +197,28 @@ def stated(definition: Definition) -> dict[str, Any]:
     return {n: {"digest": c.digest.hex(), "detail": c.detail} for n, c in definition.components.items()}
 
 
-async def find_definition(connection: AsyncConnection, asset: int, definition: Definition) -> int | None:
-    """The identifier of a definition, or None where it is new."""
+async def find_definitions(connection: AsyncConnection, wanted: Mapping[int, Definition]) -> dict[int, int]:
+    """The identifiers of these definitions, by asset; none where it is new."""
     d = t.definition.c
-    found = await connection.execute(sa.select(d.id).where(d.asset_id == asset, d.digest == definition.digest))
-    return found.scalar_one_or_none()
+    digests = {asset: definition.digest for asset, definition in wanted.items()}
+    rows = await connection.execute(
+        sa.select(d.asset_id, d.digest, d.id).where(
+            among(d.asset_id, digests, sa.Integer), among(d.digest, set(digests.values()), BYTEA)
+        )
+    )
+    return {asset: identifier for asset, digest, identifier in rows if digests[asset] == digest}
 
 
-async def keep_definition(
-    connection: AsyncConnection, asset: int, definition: Definition, parts: Collection[Part]
-) -> int:
-    """The identifier of a definition, which is written when it is new, with the sources of its parts."""
-    found = await find_definition(connection, asset, definition)
-    if found is None:
-        values = {"asset_id": asset, "digest": definition.digest, "facts": stated(definition)}
-        await connection.execute(insert(t.definition).values(values).on_conflict_do_nothing())
-        if parts:
-            rows = [{"digest": p.digest, "source": p.source} for p in {p.digest: p for p in parts}.values()]
-            await connection.execute(insert(t.part).values(rows).on_conflict_do_nothing())
-        found = await find_definition(connection, asset, definition)
-    assert found is not None
-    return found
+async def keep_definitions(
+    connection: AsyncConnection, new: Mapping[int, Definition], parts: Iterable[Part]
+) -> dict[int, int]:
+    """The identifiers of these definitions, by asset, which are written where they are new, with the sources of their parts."""
+    values = [{"asset_id": a, "digest": d.digest, "facts": stated(d)} for a, d in sorted(new.items())]
+    await connection.execute(insert(t.definition).on_conflict_do_nothing(), values)
+    rows = [{"digest": digest, "source": part.source} for digest, part in sorted({p.digest: p for p in parts}.items())]
+    if rows:  # in one order for all, so that none waits for another that waits for it
+        await connection.execute(insert(t.part).on_conflict_do_nothing(), rows)
+    return await find_definitions(connection, new)
 
 
 async def commit(connection: AsyncConnection, batch: Batch) -> Committed:
@@ -226,7 +227,7 @@ async def commit(connection: AsyncConnection, batch: Batch) -> Committed:
         sa.select(t.project.c.id).where(t.project.c.id == batch.project).with_for_update(key_share=True)
     )
     number = batch.number
-    await take_over(connection, batch.environment, batch.asset, number)
+    lent = await take_over(connection, batch.environment, batch.asset, number)
     await _compare(connection, batch)
     await _still_there(connection, batch)
     await connection.execute(
@@ -254,7 +255,7 @@ async def commit(connection: AsyncConnection, batch: Batch) -> Committed:
         t.edge,
         [(m.id, parameter, document) for m in batch.made for parameter, document in dict.fromkeys(m.edges)],
     )
-    await _copy(connection, t.collected, await _collected(connection, batch))
+    await _copy(connection, t.collected, _collected(batch, lent))
     await _copy(connection, t.spent, batch.spent)
     await _copy(connection, t.excerpt, batch.excerpts)
     heads = [(m.unit, m.id) for m in batch.become] + [(r.unit, r.materialization) for r in batch.reused]
@@ -344,10 +345,9 @@ async def keep_observation(
     await _copy(connection, o, [(asset, *row) for row in changed.select(known.columns).iter_rows()])
 
 
-async def _collected(connection: AsyncConnection, batch: Batch) -> list[tuple[int, int, int, int, int]]:
+def _collected(batch: Batch, lent: Mapping[int, Loan]) -> list[tuple[int, int, int, int, int]]:
     """The whole assets that units were given, each in the environment that held it: the lender, where it was borrowed."""
     collected = [(m.id, *one) for m in batch.made for one in m.collected]
-    lent = await loans(connection, batch.environment) if collected else {}
     return [
         (m, parameter, asset, lent[asset].lender if asset in lent else batch.environment, at)
         for m, parameter, asset, at in collected

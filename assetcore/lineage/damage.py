@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from assetcore.lineage import tables as t
 from assetcore.lineage.heads import heads_of
-from assetcore.lineage.read import among, columns, current
+from assetcore.lineage.read import among, columns, current, one_of
 
 __all__ = [
     "DAMAGED", "EXPECTED", "LET_GO", "OBJECTS", "Damaged", "among_keys", "clear", "current_damage", "damaged_assets", "details", "expected",
@@ -71,7 +71,7 @@ async def current_damage(connection: AsyncConnection, environment: int, assets: 
     head = await heads_of(connection, environment)
     h, x = head.c, t.damage.c
     statement = _current(head, environment, [h.asset_id, h.unit, x.document_id, x.cause]).where(
-        h.asset_id.in_(list(assets))
+        one_of(h.asset_id, assets)
     )
     rows = (await connection.execute(statement)).all()
     return pl.DataFrame([tuple(row) for row in rows], schema=DAMAGED, orient="row")

@@ -15,7 +15,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from assetcore.lineage import tables as t
 
-__all__ = ["Loan", "as_of", "heads_of", "lent_heads", "loans", "take_over"]
+__all__ = ["Loan", "as_of", "at_one_moment", "heads_of", "lent_heads", "loans", "once", "take_over"]
+
+_ONCE = "assetcore_once"
 
 
 class Loan(NamedTuple):
@@ -25,8 +27,27 @@ class Loan(NamedTuple):
     at: int
 
 
+async def at_one_moment(connection: AsyncConnection) -> None:
+    """What is read over this connection is as of one moment: what all questions ask first is then asked once."""
+    await connection.execution_options(isolation_level="REPEATABLE READ", **{_ONCE: {}})
+
+
+def once(connection: AsyncConnection) -> dict[str, Any] | None:
+    """What was asked before over a connection that reads as of one moment."""
+    return connection.sync_connection.get_execution_options().get(_ONCE) if connection.sync_connection else None
+
+
 async def loans(connection: AsyncConnection, environment: int, commit: int | None = None) -> dict[int, Loan]:
     """What an environment borrows now, or borrowed at one of its commits, by asset."""
+    known, key = once(connection), f"loans of {environment} at {commit}"
+    if known is None:
+        return await _loans(connection, environment, commit)
+    if key not in known:
+        known[key] = await _loans(connection, environment, commit)
+    return known[key]
+
+
+async def _loans(connection: AsyncConnection, environment: int, commit: int | None) -> dict[int, Loan]:
     b = t.borrowed.c
     rows = await connection.execute(
         sa.select(b.asset_id, b.lender_id, b.at_commit).where(b.environment_id == environment, _standing(b, commit))
@@ -71,14 +92,16 @@ def lent_heads(environment: int, borrowed: Mapping[int, Loan]) -> list[sa.Select
     return parts
 
 
-async def take_over(connection: AsyncConnection, environment: int, asset: int, commit: int) -> None:
+async def take_over(connection: AsyncConnection, environment: int, asset: int, commit: int) -> dict[int, Loan]:
     """Before an environment's first commit to an asset that it borrows: the heads become its own, in one statement.
 
     They keep the commit since which they are what they are, so that a unit that was given the asset as of that commit still finds it.
+    Returns what the environment still borrows.
     """
-    loan = (await loans(connection, environment)).get(asset)
+    lent = dict(await loans(connection, environment))
+    loan = lent.pop(asset, None)
     if loan is None:
-        return
+        return lent
     b = t.borrowed
     for rows in lent_heads(environment, {asset: loan}):
         await connection.execute(sa.insert(t.head).from_select([c.name for c in t.head.c], rows))
@@ -87,6 +110,7 @@ async def take_over(connection: AsyncConnection, environment: int, asset: int, c
         .where(b.c.environment_id == environment, b.c.asset_id == asset, b.c.until_commit.is_(None))
         .values(until_commit=commit)
     )
+    return lent
 
 
 def _standing(columns: Any, commit: int | None) -> sa.ColumnElement[bool]:

@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from assetcore.errors import StorageError
 from assetcore.lineage import tables as t
-from assetcore.lineage.heads import as_of, heads_of
+from assetcore.lineage.heads import as_of, heads_of, once
 from assetcore.staleness import MADE, Component, Definition
 from assetcore.storage import Key, Location, Stored
 from assetcore.units import DOCUMENTS, sort_documents
@@ -44,6 +44,7 @@ __all__ = [
     "made_units",
     "observations",
     "oldest",
+    "one_of",
     "orphans",
     "reusable",
     "seconds_per_unit",
@@ -113,6 +114,11 @@ def among(column: sa.ColumnElement[Any], values: Iterable[Any], kind: Any) -> sa
     return column == sa.any_(sa.cast(list(values), ARRAY(kind)))
 
 
+def one_of(column: sa.ColumnElement[Any], assets: Collection[int]) -> sa.ColumnElement[bool]:
+    """`column` is one of these assets. Of a single one Postgres knows how much there is of it, which is worth a text of its own."""
+    return column == next(iter(assets)) if len(assets) == 1 else among(column, assets, sa.Integer)
+
+
 def intact(asset: int) -> sa.ColumnElement[bool]:
     """Of a materialization of an asset: none of its documents is damaged. Nothing is looked up where none of the asset's is."""
     x = t.damage.c
@@ -138,9 +144,12 @@ async def gathered(
     One statement, whose answers are streamed.
     """
     # Compiling the statement takes longer than it saves, and gathering in several processes means copying between them.
-    await connection.execute(
-        sa.select(*(sa.func.set_config(name, value, True) for name, value in GATHERING.items()))  # of this transaction
-    )
+    known = once(connection)
+    if known is None or "gathering" not in known:
+        settings = [sa.func.set_config(name, value, True) for name, value in GATHERING.items()]  # of this transaction
+        await connection.execute(sa.select(*settings))
+    if known is not None:
+        known["gathering"] = True
     rows = statement.add_columns((sa.func.row_number().over() // GATHERED_ROWS).label("gathered")).subquery()
     arrays = [sa.func.array_agg(column) for column in rows.c if column is not rows.c.gathered]
     async with connection.stream(
@@ -158,7 +167,7 @@ async def watermarks(
     w = t.watermark.c
     wanted = [w.environment_id == environment]
     if assets is not None:
-        wanted.append(among(w.asset_id, assets, sa.Integer))
+        wanted.append(one_of(w.asset_id, assets))
     rows = await connection.execute(
         sa.select(w.asset_id, w.changed_commit, w.last_commit, w.settled, w.units, w.documents, w.made_at).where(
             *wanted
@@ -194,7 +203,7 @@ async def current_documents(
     statement = (
         sa.select(*always, *some)
         .select_from(current(head))
-        .where(h.environment_id == environment, h.asset_id.in_(list(assets)), as_of(h, commit), *_of_units(h, units))
+        .where(h.environment_id == environment, one_of(h.asset_id, assets), as_of(h, commit), *_of_units(h, units))
     )
     schema = {"asset": pl.Int64} | DOCUMENTS
     found: dict[int, list[pl.DataFrame]] = {asset: [] for asset in assets}
@@ -208,7 +217,7 @@ def _told_of(h: Any, assets: Collection[int] | None, *columns: sa.ColumnElement[
     """Columns that are read of these assets alone; of all, where none are named."""
     if assets is None:
         return list(columns)
-    told = h.asset_id.in_(list(assets))
+    told = one_of(h.asset_id, assets)
     return [sa.case((told, column), else_=None).label(column.key) for column in columns] if assets else []
 
 
@@ -265,7 +274,7 @@ async def made_units(
         .select_from(head.join(t.materialization, m.id == h.materialization_id))
         .where(
             h.environment_id == environment,
-            h.asset_id.in_(list(assets)),
+            one_of(h.asset_id, assets),
             h.until_commit.is_(None),
             *_of_units(h, units),
         ),
@@ -273,7 +282,7 @@ async def made_units(
     )
     failed = await connection.execute(
         sa.select(f.asset_id, f.unit, f.label, f.definition_id, f.inputs).where(
-            f.environment_id == environment, f.asset_id.in_(list(assets))
+            f.environment_id == environment, one_of(f.asset_id, assets)
         )
     )
     failures = frame(
@@ -317,7 +326,7 @@ async def oldest(connection: AsyncConnection, environment: int, assets: Collecti
     rows = await connection.execute(
         sa.select(h.asset_id, sa.func.min(m.made_at))
         .select_from(head.join(t.materialization, m.id == h.materialization_id))
-        .where(h.environment_id == environment, h.asset_id.in_(list(assets)), h.until_commit.is_(None))
+        .where(h.environment_id == environment, one_of(h.asset_id, assets), h.until_commit.is_(None))
         .group_by(h.asset_id)
     )
     return dict(rows.all())
@@ -339,7 +348,7 @@ async def made_at(connection: AsyncConnection, environment: int, asset: int, uni
 async def definitions(connection: AsyncConnection, assets: Collection[int]) -> dict[int, dict[int, Definition]]:
     """Every definition that these assets were ever made with, by asset and identifier."""
     c = t.definition.c
-    rows = await connection.execute(sa.select(c.asset_id, c.id, c.facts).where(c.asset_id.in_(list(assets))))
+    rows = await connection.execute(sa.select(c.asset_id, c.id, c.facts).where(one_of(c.asset_id, assets)))
     found: dict[int, dict[int, Definition]] = {a: {} for a in assets}
     for asset, identifier, facts in rows:
         components = {n: Component(bytes.fromhex(f["digest"]), f.get("detail")) for n, f in facts.items()}
@@ -456,7 +465,7 @@ async def observations(
     """The last look at each of these sources, or at these of their documents. One statement."""
     o = t.observation.c
     shown = (o.name, o.size, o.mtime_ns, o.inode, o.media_type, o.sha256, o.field_digests, o.identity, o.validator)
-    wanted = [among(o.asset_id, assets, sa.Integer), *([] if names is None else [among(o.name, names, sa.Text)])]
+    wanted = [one_of(o.asset_id, assets), *([] if names is None else [among(o.name, names, sa.Text)])]
     if len(assets) == 1:  # a column less of what may be large
         return {a: (await columns(connection, sa.select(*shown).where(*wanted), OBSERVED)).sort("name") for a in assets}
     found = await columns(connection, sa.select(o.asset_id, *shown).where(*wanted), {"asset": pl.Int64} | OBSERVED)
@@ -543,7 +552,7 @@ async def orphans(connection: AsyncConnection, environment: int, assets: Collect
     rows = await connection.execute(
         sa.select(a.name, sa.func.count())
         .select_from(head.join(t.asset, a.id == h.asset_id))
-        .where(h.environment_id == environment, h.until_commit.is_(None), h.asset_id.in_(list(assets)))
+        .where(h.environment_id == environment, h.until_commit.is_(None), one_of(h.asset_id, assets))
         .group_by(a.name)
         .order_by(a.name)
     )

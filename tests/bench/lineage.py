@@ -259,9 +259,9 @@ async def write(session: Session, documents: int) -> list[bytes]:
         if depth:
             async with project.engine.begin() as connection:
                 parts = project.fingerprint(asset).parts
-                definition = await lineage.keep_definition(
-                    connection, project.asset_ids[asset], project.definition(asset), parts
-                )
+                identifier = project.asset_ids[asset]
+                found = await lineage.keep_definitions(connection, {identifier: project.definition(asset)}, parts)
+                definition = found[identifier]
         below: list[tuple[bytes, int]] = []
         identities = [facts(depth, number) for number in range(documents)]
         for start in range(0, documents, BATCH):

@@ -129,7 +129,7 @@ async def history(database: str) -> AsyncIterator[History]:
                 sa.insert(t.asset).values(project_id=PROJECT, name=name, kind="asset", flow="main")
             )
         definition = Definition({"code": Component(b"1" * 32)})
-        identifier = await lineage.keep_definition(connection, CHUNKS, definition, ())
+        identifier = (await lineage.keep_definitions(connection, {CHUNKS: definition}, ()))[CHUNKS]
     yield History(engine, identifier)
     await engine.dispose()
 
