@@ -42,7 +42,7 @@ fast:                ## the tests that need no service
 	@$(RUN) pytest tests/unit $(ARGS)
 
 soak:                ## the tests under fire for an hour or so: 200 kills, runs over each other, a store that fails
-	@SOAK=1 $(RUN) pytest -n 0 tests/integration/test_fire.py \
+	@SOAK=200 $(RUN) pytest -n 0 tests/integration/test_fire.py \
 		tests/integration/test_flow.py::test_an_api_that_is_away_for_a_while $(ARGS)
 
 check: format-check lint types walls cover  ## everything that must hold before a merge

@@ -16,7 +16,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from httpx import HTTPError
 from prefect.blocks.core import Block
 from prefect.blocks.system import Secret
@@ -28,6 +27,7 @@ from prefect.settings import PREFECT_API_URL, Profile, load_profiles, save_profi
 from pydantic import BaseModel, SecretStr
 
 from assetcore.errors import DeclarationError, ServiceError, UsageError
+from assetcore.notation import parse_yaml
 from assetcore.settings import Settings
 from assetcore.storage import Bucket, object_key, run_timestamp
 
@@ -79,8 +79,8 @@ def configurations(root: Path) -> dict[str, Any]:
         if name in found:
             raise DeclarationError(f"{file} would be the variable {name}, as another file is.", hint="Rename it.")
         try:
-            found[name] = json.loads(json.dumps(yaml.safe_load(file.read_text("utf-8")), default=str))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            found[name] = json.loads(json.dumps(parse_yaml(file.read_text("utf-8")), default=str))
+        except (OSError, ValueError, TypeError) as error:
             raise DeclarationError(
                 f"{file} cannot be read: {error}.", hint="Correct it; nothing was written."
             ) from None

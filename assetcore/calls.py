@@ -7,6 +7,7 @@ Whatever a function raises becomes an `Outcome` with the traceback of the user's
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import re
 import sys
@@ -36,6 +37,10 @@ BACKOFF_SECONDS = 0.5
 BACKOFF_LIMIT = 30.0
 ERROR_LIMIT = 4_000
 TRACEBACK_LIMIT = 20_000
+SECRETS = ("KEY", "SECRET", "TOKEN", "PASSWORD")
+"""How names end in the environment that hold secrets; shorter ones than SHORTEST_SECRET would be found everywhere."""
+SHORTEST_SECRET = 8
+PASSWORD = re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s/:@]*:)[^\s/@]+@", re.IGNORECASE)
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
@@ -220,10 +225,22 @@ def _text(error: BaseException) -> str:
 
 
 def _printable(text: str, limit: int) -> str:
-    """The text as it can be kept and shown: not longer than anyone reads, control characters and lone surrogates escaped."""
+    """The text as it can be kept and shown: no secrets, not longer than anyone reads, control characters and lone surrogates escaped."""
+    text = _without_secrets(text)
     if len(text) > limit:
         text = f"{text[: limit // 2]} [... {len(text) - limit:,} characters ...] {text[-limit // 2 :]}"
     return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def _without_secrets(text: str) -> str:
+    """The text with stars in the place of passwords in addresses, and of what the environment has under names such as SHOP_API_KEY.
+
+    What an error says is kept in lineage, and shown to everybody who looks at it there, in logs and in Prefect.
+    """
+    named = (value for name, value in os.environ.items() if name.upper().endswith(SECRETS))
+    for value in sorted({one for one in named if len(one) >= SHORTEST_SECRET}, key=len, reverse=True):
+        text = text.replace(value, "***")
+    return PASSWORD.sub(r"\1***@", text)
 
 
 def user_traceback(error: BaseException, root: Path) -> str:

@@ -17,7 +17,7 @@ import asyncio
 import hashlib
 import json
 import os
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -33,7 +33,6 @@ from assetcore.lineage.forgetting import Descent, Held, Moved, Tombstone
 from assetcore.lineage.journal import Entry
 from assetcore.lineage.manifest import NAME as MANIFEST
 from assetcore.lineage.manifest import encode_manifest, rewritten
-from assetcore.lineage.replay import number_of
 from assetcore.lineage.runs import actor
 from assetcore.project import Project
 from assetcore.selection import format_ref, parse_ref
@@ -105,7 +104,6 @@ async def forget(project: Project, text: str, *, dry_run: bool) -> Forgotten:
     told = Forgotten(ref, dry_run, tuple(assets), len(found.documents), len(objects), size)
     if dry_run:
         return told
-    await _delete_strays(project, found)
     await _delete_answers(project, await _needles(project, found, name))
     await _retire(project, found, names)
     moved, rows = await _rewrite_packs(project, objects)
@@ -128,26 +126,10 @@ async def forget(project: Project, text: str, *, dry_run: bool) -> Forgotten:
     async with project.engine.begin() as connection:
         await forgetting.erase(connection, project.id, found, moved, rows, manifests | records_, identifier, name)
         await vectors.forget(connection, project.name, found.documents)
-        kept = {one.key for one in objects if moved[one.id] is not None}
+        kept = {one.key for one in objects if moved.get(one.id) is not None}
         await forgetting.retire(connection, identifier, [*kept, *map(Key, (*old, *old_records))])
         await journal.append(connection, project.id, Entry(FORGET, asset=source, facts=facts))
     return replace(told, report=report, file=str(file))
-
-
-async def _delete_strays(project: Project, found: Descent) -> None:
-    """Delete what one that was interrupted has written: manifests, and records of compactions, that are not those of their commits."""
-    async with project.engine.connect() as connection:
-        known = dict(await forgetting.commits(connection, project.id, found.units))
-    strays = [key async for key in _told(project) if known.get(number_of(key), key) != key]
-    await project.bucket.delete(strays)
-
-
-async def _told(project: Project) -> AsyncIterator[Key]:
-    """The manifests and the records of compactions in the bucket."""
-    async for info in project.bucket.list(f"{project.name}/"):
-        artifact = parse_key(info.key).artifact_name
-        if artifact.startswith(MANIFEST) or (records.is_record(info.key) and records.kind_of(artifact) == "gc"):
-            yield info.key
 
 
 async def delete_retired(project: Project) -> None:
@@ -211,7 +193,10 @@ async def _retire(project: Project, found: Descent, names: Mapping[int, str]) ->
 
 
 async def _rewrite_packs(project: Project, objects: list[Held]) -> tuple[dict[int, Moved | None], dict[int, int]]:
-    """Packs without what must go, under new keys, and the rows of what stays; None for an object of which nothing stays."""
+    """Packs without what must go, under new keys, and the rows of what stays; None for an object of which nothing stays.
+
+    One whose bytes are gone already (a compaction replaced it, before Postgres was made again of the bucket) is left out.
+    """
     moved: dict[int, Moved | None] = {}
     rows: dict[int, int] = {}
     stamp = run_timestamp(datetime.now(UTC))
@@ -219,9 +204,11 @@ async def _rewrite_packs(project: Project, objects: list[Held]) -> tuple[dict[in
         if not one.pack or not one.stay:
             moved[one.id] = None
             continue
-        kept = Kept(
-            one.key, await project.bucket.read(one.key), [row for row, _, _ in one.stay], [sha for *_, sha in one.stay]
-        )
+        try:
+            data = await project.bucket.read(one.key)
+        except MissingObjectError:
+            continue
+        kept = Kept(one.key, data, [row for row, _, _ in one.stay], [sha for *_, sha in one.stay])
         ((data, _),) = await asyncio.to_thread(repack, [kept])
         key = _again(project, one.key, stamp)
         await project.bucket.write(key, data)

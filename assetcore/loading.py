@@ -27,6 +27,7 @@ from assetcore.checks import Check
 from assetcore.errors import AssetcoreError, DeclarationError, ProjectError, UsageError
 from assetcore.fingerprint import Fingerprint, fingerprint
 from assetcore.graph import Graph
+from assetcore.notation import parse_yaml
 from assetcore.pipelines import PipelineFlow
 
 __all__ = [
@@ -322,11 +323,9 @@ def _nearest(error: BaseException) -> str | None:
 
 def _read_config(path: Path, of: Collection[str] = ()) -> dict[str, Any]:
     """The tables of a file of configuration, by asset; or where it is of one asset, the values of that."""
-    import yaml  # only where there is a config file
-
     try:
-        values = yaml.safe_load(path.read_text()) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        values = parse_yaml(path.read_text()) or {}
+    except ValueError as error:
         raise DeclarationError(f"{path} cannot be read: {error}.") from None
     if not isinstance(values, dict) or not (of or all(isinstance(v, dict | None) for v in values.values())):
         raise DeclarationError(
@@ -345,12 +344,10 @@ def _override(values: dict[str, dict[str, Any]], text: str, graph: Graph) -> Non
     if not graph.assets[parts[0]].configs:
         takers = ", ".join(name for name, asset in graph.assets.items() if asset.configs)
         raise UsageError(f"--set {text}: {parts[0]} takes no config.", hint=f"Those that do: {takers or 'none'}.")
-    import yaml  # only where a value is given
-
     try:
-        read = yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise UsageError(f"--set {text}: {value!r} cannot be read.", hint="Quote it as in YAML.") from None
+        read = parse_yaml(value)
+    except ValueError:
+        raise UsageError(f"--set {text}: {value!r:.200} cannot be read.", hint="Quote it as in YAML.") from None
     place: dict[str, Any] = values
     for part in parts[:-1]:
         if not isinstance(place.get(part), dict):

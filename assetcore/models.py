@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from assetcore.errors import SettingsError
+from assetcore.notation import parse_yaml
 
 __all__ = ["Models", "Price", "config_file", "configured", "described", "listed_price", "price_of"]
 
@@ -88,13 +89,11 @@ def config_file(root: Path) -> Path:
 
 def configured(root: Path, names: Mapping[str, str]) -> Models:
     """What the embedded gateway's configuration says. Raises SettingsError for a file that is none."""
-    import yaml  # 20 ms, only for projects that use models
-
     file = config_file(root)
     try:
-        content = yaml.safe_load(file.read_text("utf-8"))
+        content = parse_yaml(file.read_text("utf-8"))
         entries = [(str(e["model_name"]), dict(e["litellm_params"])) for e in content["model_list"]]
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise SettingsError(
             f"{file} cannot be read as the configuration of a LiteLLM gateway: {type(error).__name__}: {error}.",
             hint="It needs: model_list: [{model_name: generator, litellm_params: {model: openai/gpt-5-mini}}]",

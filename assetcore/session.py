@@ -48,7 +48,7 @@ from assetcore.search import Hit
 from assetcore.settings import Settings
 from assetcore.snapshot import Read, now, settled_with, take, take_descent
 from assetcore.suppose import parse_suppositions
-from assetcore.sweep import Swept, sweep
+from assetcore.sweep import Swept, sweep, sweep_unknown
 from assetcore.telemetry import LOGS, Trace
 from assetcore.trials import Accepted, Trial
 from assetcore.verify import Verified, look_again, noting_damage
@@ -56,6 +56,8 @@ from assetcore.verify import verify as verify_bytes
 
 __all__ = ["RunResult", "Session", "prepare_prefect", "resumed"]
 
+COMPACTING = "(gc)"
+"""Stands in the place of an environment for the lock of what compacts, for which no run stops."""
 LOCK_SECONDS = 30
 MANY_UNITS = 1000
 """After so many, Postgres looks at what its tables hold."""
@@ -366,15 +368,21 @@ class Session:
         still needed are compacted.
         """
         kept = keep if keep is not None else self.project.settings.retention
-        swept = await sweep(self.project, self._alone(lambda _: None), dry_run=dry_run, keep=kept)
+        async with self._alone(lambda _: None, COMPACTING):
+            swept = await sweep(self.project, self._alone(lambda _: None), dry_run=dry_run, keep=kept)
         await journal.flush(self.project)
         return swept
 
     async def forget(self, ref: str, *, dry_run: bool = True) -> Forgotten:
         """Erase a document of a source with all that came of it, in every environment and in history; `dry_run` only says what."""
         async with AsyncExitStack() as locks:
-            for one in sorted(found["environment"] for found in await environments.list_all(self.project)):
+            for one in (
+                COMPACTING,
+                *sorted(found["environment"] for found in await environments.list_all(self.project)),
+            ):
                 await locks.enter_async_context(self._alone(lambda _: None, one))
+            if not dry_run:  # what a crash has left, and nobody knows, may hold it, too
+                await sweep_unknown(self.project, dry_run=False, grace=timedelta(0))
             forgotten = await forget(self.project, ref, dry_run=dry_run)
             if not dry_run:
                 await journal.flush(self.project)  # the bucket, too, must know what took the place of what

@@ -26,10 +26,12 @@ from assetcore.lineage.records import is_record, kind_of
 from assetcore.project import Project
 from assetcore.storage import Key, ObjectInfo, object_key, parse_key, run_timestamp
 
-__all__ = ["Swept", "sweep"]
+__all__ = ["Swept", "sweep", "sweep_unknown"]
 
 GC = "gc"
 """What stands for a run in the manifests that this room writes."""
+WRITING = timedelta(minutes=1)
+"""No object takes longer to be written."""
 GRACE = timedelta(hours=1)
 """Objects younger than this may belong to a commit that is under way elsewhere."""
 
@@ -67,22 +69,32 @@ async def sweep(
     async with alone:
         async with project.engine.connect() as connection:
             orphans = await read.undeclared(connection, project.environment_id, list(project.asset_ids.values()))
-        unknown = [info async for info in _unknown(project, datetime.now(UTC) - grace)]
-        await _refuse_foreign_lineage(project, unknown)
+        unknown = await sweep_unknown(project, dry_run=dry_run, grace=grace)
         if not dry_run:
             for identifier, (name, units) in orphans.items():
                 await _retire(project, identifier, name, units)
-            await project.bucket.delete([info.key for info in unknown])
-            if unknown:
-                facts = {"objects": len(unknown), "bytes": sum(info.size for info in unknown)}
-                async with project.engine.begin() as connection:
-                    await journal.append(connection, project.id, Entry("gc", project.environment, facts=facts))
-            await project.bucket.sweep(datetime.now(UTC) - grace)  # what writers that died left half written
     packs = await compact(project, keep=keep, dry_run=dry_run, grace=grace)
     return Swept(
         dry_run, len(unknown), sum(info.size for info in unknown) + packs.bytes, tuple(name for name, _ in orphans.values()),
         packs.let_go, packs.packs, packs.objects,
     )  # fmt: skip
+
+
+async def sweep_unknown(project: Project, *, dry_run: bool, grace: timedelta) -> list[ObjectInfo]:
+    """Remove the objects that lineage does not know, unless they are younger than `grace`: those of runs that are at work.
+
+    What writers that died left half written may be another project's: it goes when no writer takes so long.
+    """
+    unknown = [info async for info in _unknown(project, datetime.now(UTC) - grace)]
+    await _refuse_foreign_lineage(project, unknown)
+    if unknown and not dry_run:
+        await project.bucket.delete([info.key for info in unknown])
+        facts = {"objects": len(unknown), "bytes": sum(info.size for info in unknown)}
+        async with project.engine.begin() as connection:
+            await journal.append(connection, project.id, Entry("gc", project.environment, facts=facts))
+    if not dry_run:
+        await project.bucket.sweep(datetime.now(UTC) - max(grace, WRITING))
+    return unknown
 
 
 async def _retire(project: Project, identifier: int, name: str, units: list[tuple[bytes, int]]) -> None:

@@ -28,17 +28,16 @@ async def run(
 
     Example: aipctl run translate --input documents=pages --param 'limits={longest: 80}'
     """
-    import yaml
-
     from assetcore import stack
     from assetcore.cli import show
     from assetcore.loading import flows
+    from assetcore.notation import parse_yaml
     from assetcore.session import prepare_prefect
 
     documents = dict(_pair(text, "--input") for text in inputs)
     try:
-        values = {name: yaml.safe_load(text) for name, text in (_pair(text, "--param") for text in parameters)}
-    except yaml.YAMLError as error:
+        values = {name: parse_yaml(text) for name, text in (_pair(text, "--param") for text in parameters)}
+    except ValueError as error:
         raise UsageError(f"--param cannot be read: {error}.", hint="Quote it as in YAML.") from None
     async with call.opened(MAKING, ahead={"prefect"}) as session:
         declared = flows(session.project.root, call.project(session.project.root))

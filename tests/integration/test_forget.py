@@ -90,6 +90,9 @@ async def test_nothing_is_left_of_what_was_forgotten(world: World) -> None:
         assert shown.dry_run
         assert {name: units for name, units, _ in shown.assets} == {"topics": 1, "chunks": 1, "upper": 4, "report": 1}
         assert "secretwordone" in stored(world.settings)
+        crashed = Path(world.settings.storage_url.removeprefix("file://")) / "demo/main/20261121T080000.000000Z/chunks"
+        crashed.mkdir(parents=True)
+        (crashed / "pack-00000099.parquet").write_bytes(b"secretwordone, in bytes that nobody knows")
         done = await session.forget("topics[alice.txt]", dry_run=False)
     assert (done.documents, done.objects) == (shown.documents, shown.objects)
     assert done.report is not None

@@ -11,6 +11,7 @@ import re
 import ssl
 import time
 import tracemalloc
+import zlib
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -178,6 +179,36 @@ async def test_a_compressed_answer_is_its_content(site: Site) -> None:
     assert named(await observe(of(urls(at(site, "/a"))), ROOT, None), site) == {"a": sha(b"x" * 50_000)}
     with pytest.raises(SourceError, match=r"more than 40,000 bytes, which is max_bytes: it was cut off"):
         await observe(of(urls(at(site, "/a"), max_bytes=40_000)), ROOT, None)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body", "sentence"),
+    [
+        ("gzip", gzip.compress(b"\0" * (64 << 20)), "more than 1,000,000 bytes, which is max_bytes: it was cut off"),
+        ("deflate", zlib.compress(b"\0" * (64 << 20)), "more than 1,000,000 bytes, which is max_bytes: it was cut off"),
+        ("gzip, gzip", gzip.compress(gzip.compress(b"\0" * (64 << 20))), "encoded as gzip, gzip, which nobody asked for"),
+        ("br", b"x", "encoded as br, which nobody asked for"),
+        ("gzip", gzip.compress(b"x" * 5000)[:-9], "ends in the middle of what is compressed"),
+        ("gzip", b"no gzip at all", "cannot be decompressed"),
+    ],
+)  # fmt: skip
+async def test_a_bomb_is_cut_off_before_it_is_large(site: Site, encoding: str, body: bytes, sentence: str) -> None:
+    """What becomes a thousand times as large is undone up to the limit and no further, and once only; what is broken is told."""
+    site.pages = {"/a": Reply(body, headers={"Content-Encoding": encoding})}
+    tracemalloc.start()
+    try:
+        with pytest.raises(SourceError, match=re.escape(sentence)):
+            await observe(of(urls(at(site, "/a"), max_bytes=1_000_000, retries=0)), ROOT, None)
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
+
+
+async def test_what_is_compressed_inside_is_left_alone(site: Site) -> None:
+    """A .gz or .zip that is a document is its bytes, whatever is in it."""
+    packed = gzip.compress(b"\0" * (64 << 20))
+    site.pages = {"/a.gz": Reply(packed, headers={"Content-Type": "application/gzip"})}
+    assert named(await observe(of(urls(at(site, "/a.gz"))), ROOT, None), site) == {"a.gz": sha(packed)}
 
 
 async def test_addresses_come_from_any_function(site: Site) -> None:
