@@ -146,7 +146,7 @@ def replay(
         "watermark": views.watermarks(commits, heads, made, told), "borrowed": told.loans,
         "observation": _observations(heads, made, documents), "commit": pl.concat([commits, _compaction_commits(about, commits)]),
     }  # fmt: skip
-    definitions, parts, runs = _small(done, identifiers, records)
+    definitions, parts, runs = _small(done, ordered, identifiers, records)
     return Catalog(
         {name: tables[name].select(columns) for name, columns in TABLES.items()},
         tuple(dict.fromkeys([*((m.header["project"], m.header["environment"]) for m in done), *told.views])),
@@ -356,11 +356,12 @@ def _compaction_commits(records: Mapping[int, Mapping[str, Any]], commits: pl.Da
 
 
 def _small(
-    manifests: Sequence[Manifest], identifiers: Mapping[int, int], records: Iterable[Mapping[str, Any]]
+    manifests: Sequence[Manifest], every: Sequence[Manifest], identifiers: Mapping[int, int], records: Iterable[Mapping[str, Any]]
 ) -> tuple[
     dict[tuple[int, bytes], tuple[Mapping[str, Any], datetime]], dict[bytes, str], dict[str, Mapping[str, Any]]
 ]:  # fmt: skip
-    """Definitions, the sources of their parts, and runs: those without a record died, and are known by what they committed."""
+    """Definitions, the sources of their parts, and runs: those without a record died, and are known by their manifests,
+    also by those of commits that never came about: they are no strangers to `gc`."""
     definitions: dict[tuple[int, bytes], tuple[Mapping[str, Any], datetime]] = {}
     parts: dict[bytes, str] = {}
     runs: dict[str, Mapping[str, Any]] = {}
@@ -373,9 +374,11 @@ def _small(
             parts |= {bytes.fromhex(digest): source for digest, source in record["parts"].items()}
     died: dict[str, dict[str, Any]] = {}
     for m in manifests:
-        at, run = datetime.fromisoformat(m.header["at"]), m.header["run"]
         if m.header["definition"] is not None:
+            at = datetime.fromisoformat(m.header["at"])
             definitions.setdefault((identifiers[m.number], m.definition), (m.header["definition"], at))
+    for m in every:
+        at, run = datetime.fromisoformat(m.header["at"]), m.header["run"]
         if run in runs or not _RUN.fullmatch(run):
             continue
         started = datetime.strptime(parse_key(m.key).run_ts, "%Y%m%dT%H%M%S.%fZ").replace(tzinfo=UTC)
