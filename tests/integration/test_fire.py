@@ -118,7 +118,7 @@ class Tour:
     def edit(self, name: str) -> None:
         """Give a topic another text, which no topic ever had."""
         self.tally["edits"] += 1
-        self.topics[name] = f"alpha{self.tally['edits']} beta{self.chance.random()}"
+        self.topics[name] = f"alpha{self.tally['edits']}a beta{self.chance.random()}b"
         self.world.document(name, self.topics[name])
 
     async def kill(self, verb: str, *arguments: str) -> None:
