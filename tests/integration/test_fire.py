@@ -639,7 +639,7 @@ from pathlib import Path
 
 async def observed():
     for name in NAMES:
-        yield Topic(name, text=(Path(__file__).parent.parent.parent / "text").read_text())
+        yield Topic(name, text=(Path(__file__).parent.parent.parent / "text").read_bytes().decode())
 
 named = source("named", Topic, observed)
 """
