@@ -499,6 +499,7 @@ async def test_an_address_is_named_and_comes_from_the_environment(
     ):
         await observe(of("SHOP_URL"), tmp_path, None)
     (tmp_path / ".env").write_text(f"SHOP_URL={shop}\n")
+    (tmp_path / ".env").chmod(0o600)  # it holds a password
     assert (await observe(of("SHOP_URL"), tmp_path, None)).height == 5
     monkeypatch.setenv("SHOP_URL", "postgresql://127.0.0.1:9/x")
     with pytest.raises(SourceError, match=r"cannot connect to postgresql://127\.0\.0\.1:9/x"):
