@@ -48,8 +48,11 @@ def connect(database_url: str) -> AsyncEngine:
             raise service_error(engine, error) from error
 
     def failing(context: sa.ExceptionContext) -> None:
-        if not context.is_pre_ping and (context.is_disconnect or is_service_error(context.original_exception)):
-            raise service_error(engine, context.original_exception) from context.original_exception
+        error = context.original_exception
+        if not isinstance(error, Exception) or context.is_pre_ping:
+            return  # who cancels a statement is told that it is cancelled
+        if context.is_disconnect or is_service_error(error):
+            raise service_error(engine, error) from error
 
     event.listen(engine.sync_engine, "do_connect", opening)
     event.listen(engine.sync_engine, "handle_error", failing)

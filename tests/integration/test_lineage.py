@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
@@ -339,6 +340,22 @@ async def test_migrations_lead_to_the_tables_and_back(history: History) -> None:
         assert await connection.run_sync(lambda c: sa.inspect(c).get_sequence_names()) == []
         await connection.run_sync(lambda c: migrate(c, up=True))
         assert await connection.run_sync(differences) == []
+
+
+async def test_a_statement_that_is_cancelled_is_no_service_that_fails(history: History) -> None:
+    """Ctrl-C in the middle of a statement ends what asked for it, and says nothing of Postgres; the next statement is answered."""
+
+    async def wait() -> None:
+        async with history.engine.connect() as connection:
+            await connection.execute(sa.select(sa.func.pg_sleep(60)))
+
+    waiting = asyncio.create_task(wait())
+    await asyncio.sleep(0.5)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    async with history.engine.connect() as connection:
+        assert (await connection.execute(sa.select(sa.literal(1)))).scalar_one() == 1
 
 
 async def test_a_schema_that_does_not_fit_is_told(history: History) -> None:

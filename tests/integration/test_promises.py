@@ -177,6 +177,9 @@ async def test_cancelling_keeps_what_had_ended(world: World) -> None:
             return Report(name=topic.name, text=topic.text)
     """)
     running = asyncio.create_task(world.materialize())
+    async with asyncio.timeout(60):
+        while not any((event.kind, event.asset) == ("asset-started", "slow") for event in world.events):
+            await asyncio.sleep(0.05)
     await asyncio.sleep(3)
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
