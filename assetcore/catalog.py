@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -36,10 +36,11 @@ class _Told:
     damaged: Mapping[Key, str]
     answers: Sequence[Key]
 
-    def replayed(self, without: frozenset[int] = frozenset()) -> Catalog:
-        """What they tell, but for some commits."""
+    def replayed(self, without: frozenset[int] = frozenset(), known: Collection[int] = ()) -> Catalog:
+        """What they tell, but for some commits; `known` are those that Postgres knows."""
         unreadable = [number_of(key) for key in self.damaged if MANIFEST in key]
-        return replay([m for m in self.manifests if m.number not in without], self.records, unreadable)
+        whole = not any(map(records.is_record, self.damaged))
+        return replay([m for m in self.manifests if m.number not in without], self.records, unreadable, known, whole)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +131,7 @@ async def verify_catalog(settings: Settings, *, say: Say) -> Verified:
             unfinished = frozenset(
                 m.number for m in told.manifests if m.number not in known and m.header["run"] in runs
             )
-            catalog = await asyncio.to_thread(told.replayed, unfinished)
+            catalog = await asyncio.to_thread(told.replayed, unfinished, known)
             differences = await rebuild.compare(connection, catalog)
     finally:
         await bucket.close()

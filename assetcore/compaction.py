@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 
+from assetcore.journal import flush
 from assetcore.lineage import commit as lineage
 from assetcore.lineage import journal, records, retention
 from assetcore.lineage.commit import NewObject
@@ -70,6 +71,10 @@ async def compact(project: Project, *, keep: timedelta | None, dry_run: bool, gr
             await _commit(project, asset, None, [], list(some))
         for some in _portions(packs):
             await _put_together(project, some)
+        if (
+            retired
+        ):  # before the old packs go the bucket's journal must tell of the compaction, or a rebuild would look for them
+            await flush(project)
         await project.bucket.delete([key for key, _ in retired.values()])
         async with project.engine.begin() as connection:
             await retention.forget_objects(connection, retired)

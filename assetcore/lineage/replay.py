@@ -109,9 +109,18 @@ def as_stated(facts: Mapping[str, Any]) -> Definition:
 
 
 def replay(
-    manifests: Sequence[Manifest], records: Sequence[Mapping[str, Any]], damaged: Collection[int] = ()
+    manifests: Sequence[Manifest],
+    records: Sequence[Mapping[str, Any]],
+    damaged: Collection[int] = (),
+    known: Collection[int] = (),
+    told_whole: bool = True,
 ) -> Catalog:
-    """The lineage that these manifests and records tell; `damaged` are the numbers of manifests that are there and cannot be read."""
+    """The lineage that these manifests and records tell; `damaged` are the numbers of manifests that are there and cannot be read.
+
+    The record of a compaction is written before its transaction, which a crash may keep from coming about: it counts where the journal,
+    which is of the same transaction, tells of it too, or where its number is `known` to Postgres. Where the journal lacks rows, or a
+    record could not be read (`told_whole` is False), every record counts: most of what is written comes about.
+    """
     ordered = sorted(manifests, key=lambda m: m.number)
     identifiers = _identify(ordered)
     commits = _commits(ordered, identifiers)
@@ -135,8 +144,11 @@ def replay(
     heads = heads.join(made, on="materialization", how="semi")
     named = pl.concat([lost["document"], edges["document"], hanging["materialization"], rows["was"].drop_nulls()])
     missing = {*(named // (1 << 20)).unique(), *collected["commit"].unique()} - {*commits["number"], *undone, 0}
-    compactions = sorted((r["compaction"] for r in records if "compaction" in r), key=lambda c: c["number"])
     about = {r["compaction"]["number"]: r for r in records if "compaction" in r}
+    if told_whole and _is_whole(journals):
+        happened = {row["commit"] for journal in journals.values() for row in journal if row["what"] == "compact"}
+        about = {number: about[number] for number in about.keys() & (happened | {*known})}
+    compactions = [about[number]["compaction"] for number in sorted(about)]
     documents, objects = _moved(documents, compactions), _compacted(_objects(done, identifiers), compactions)
     tables = {
         "damage": _let_go(documents, compactions), "object": objects, "document": documents,
@@ -387,6 +399,11 @@ def _small(
         about = {"project": m.header["project"], "environment": m.header["environment"]}
         died[run] = {**about, "run": facts, "assets": [], "checked": [], "standing": []}
     return definitions, parts, runs | died
+
+
+def _is_whole(journals: Mapping[str, Sequence[Mapping[str, Any]]]) -> bool:
+    """Whether no row is missing between the first and the last of each journal."""
+    return all(row["number"] == place for rows in journals.values() for place, row in enumerate(rows, start=1))
 
 
 def _journal(

@@ -18,7 +18,7 @@ from redis import asyncio as redis
 from assetcore.settings import Settings
 
 AIPCTL = str(Path(sys.executable).with_name("aipctl"))
-SECONDS = 240
+SECONDS = 90
 """For a command that hangs; those of a machine that has other things to do may take a minute."""
 
 
@@ -73,7 +73,7 @@ def end(process: subprocess.Popen[str]) -> None:
     process.communicate(timeout=10)
 
 
-def until(holds: Callable[[], Any], seconds: float = 120) -> Any:
+def until(holds: Callable[[], Any], seconds: float = 30) -> Any:
     """Wait until something holds; what it then is."""
     give_up = time.monotonic() + seconds
     while not (found := holds()):

@@ -7,6 +7,7 @@ import itertools
 import os
 import secrets
 import tempfile
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -64,7 +65,7 @@ async def database(stack: Settings, template: str) -> AsyncIterator[str]:
     name = f"test_{secrets.token_hex(6)}"
     await _execute(stack, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
     yield _with_database(str(stack.database_url), name)
-    await _execute(stack, f"DROP DATABASE {name} WITH (FORCE)")
+    await drop(stack, name)
 
 
 @pytest.fixture
@@ -123,6 +124,23 @@ def variables(settings: Settings) -> dict[str, str]:
 
 
 _redis_databases = itertools.cycle(range(1, 16))
+
+
+async def drop(settings: Settings, name: str) -> None:
+    """Drop a database with whoever is connected to it.
+
+    Postgres refuses that to a role that is no superuser while a process is there that has no role, such as one of autovacuum or one that
+    has just begun; those go by themselves.
+    """
+    give_up = time.monotonic() + 10
+    while True:
+        try:
+            await _execute(settings, f"DROP DATABASE {name} WITH (FORCE)")
+            break
+        except asyncpg.InsufficientPrivilegeError:
+            if time.monotonic() > give_up:
+                raise
+            await asyncio.sleep(0.1)
 
 
 async def _execute(settings: Settings, statement: str) -> None:

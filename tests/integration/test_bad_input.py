@@ -21,7 +21,8 @@ from assetcore.errors import SourceError
 from assetcore.results import Event
 from assetcore.selection import format_ref
 from assetcore.settings import Settings
-from tests.integration.command import AIPCTL, SECONDS, Command, Ended, end, lease_runs_out, until
+from tests.integration.command import AIPCTL, Command, Ended, end, lease_runs_out, until
+from tests.integration.conftest import drop
 from tests.integration.world import HEAD, World
 
 pytestmark = pytest.mark.integration
@@ -477,7 +478,7 @@ def exits(topic: Topic = each(topics)) -> Report:
         raise SystemExit("enough")
     return Report("r", text="")
 
-@asset(timeout=1)
+@asset(timeout=0.2)
 async def hangs(topic: Topic = each(topics)) -> Report:
     import asyncio
     if topic.stem == "b":
@@ -508,7 +509,7 @@ def test_units_that_go_wrong_fail_alone_and_by_name(world: World, aipctl: Comman
     assert {f["unit"] for f in ended.json["failures"]} == {"b.txt"}
     expected = {
         "wrong": "returned Topic('t'", "loose": "'text'", "yields": "int 3", "twice": "two documents named 'r'", "nothing": "None",
-        "dies": "The process that ran it ended in the middle", "exits": "SystemExit: enough", "hangs": "timeout of 1 s",
+        "dies": "The process that ran it ended in the middle", "exits": "SystemExit: enough", "hangs": "timeout of 0.2 s",
         "cancels": "CancelledError", "recurses": "RecursionError",
     }  # fmt: skip
     assert set(said) == set(expected)
@@ -674,7 +675,7 @@ async def test_a_database_that_goes_away_in_the_middle(
         await connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
         await connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name)
         (world.root / "gate").unlink()
-        out, err = process.communicate(timeout=SECONDS)
+        out, err = process.communicate(timeout=60)
         await connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
         await connection.close()
     finally:
@@ -705,7 +706,7 @@ async def test_a_database_of_another_version(
         assert "already" in aipctl("db", "upgrade", variables=variables).out
         assert aipctl("materialize", "--local", variables=variables).code == 0
     finally:
-        await connection.execute(f"DROP DATABASE {empty} WITH (FORCE)")
+        await drop(settings, empty)
         await connection.close()
     assert await world.plan() == {}
 
@@ -929,7 +930,7 @@ async def test_two_commands_at_once(world: World, aipctl: Command) -> None:
         impatient.send_signal(signal.SIGINT)
         assert impatient.wait(timeout=10) == 130
         (world.root / "gate").unlink()
-        outs = [process.communicate(timeout=SECONDS)[0] for process in (first, second)]
+        outs = [process.communicate(timeout=60)[0] for process in (first, second)]
     finally:
         end(first)
         if second is not None:
@@ -952,7 +953,7 @@ async def test_a_lock_that_was_lost(world: World, aipctl: Command) -> None:
         second = aipctl.start("materialize", "--local", "--json")
         until((world.root / "begun").exists)
         (world.root / "gate").unlink()
-        outs = [process.communicate(timeout=SECONDS) for process in (first, second)]
+        outs = [process.communicate(timeout=60) for process in (first, second)]
     finally:
         end(first)
         if second is not None:

@@ -13,7 +13,7 @@ from assetcore.lineage import read
 from assetcore.lineage import tables as t
 from assetcore.session import Session
 from assetcore.settings import Settings
-from assetcore.sweep import Swept, sweep
+from assetcore.sweep import Swept, sweep, sweep_unknown
 from tests.integration.world import World
 
 pytestmark = pytest.mark.integration
@@ -144,12 +144,36 @@ async def test_a_crash_at_any_point_of_a_compaction_loses_nothing(
         assert await world.contents() == before
         async with world.open() as session:
             assert not (await session.verify()).findings
+        assert (await verify_catalog(world.settings, say=print)).same
     assert (await gc(world)).compacted == 2
     await gc(world)
     await gc(world)
     assert await world.contents() == before
+    assert (await verify_catalog(world.settings, say=print)).same
     assert len(packs(world, "chunks")) == 2
     assert (await gc(world)) == Swept(False, 0, 0, ())
+    await rebuild_catalog(world.settings, replace=True, automatic_schema=False, say=print)
+    assert await world.contents() == before
+
+
+async def test_a_compaction_that_never_came_about_is_not_rebuilt(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its pack goes with the next gc, and its record stays: a database that is made of the bucket must not look for that pack."""
+    await world.materialize()
+    await edit(world, range(9), "gamma")
+    before = await world.contents()
+
+    async def dies(*_: object) -> None:
+        raise RuntimeError("the process ends here")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("assetcore.lineage.retention.compact", dies)
+        with pytest.raises(RuntimeError):
+            await gc(world)
+    async with world.open() as session:
+        await sweep_unknown(session.project, dry_run=False, grace=timedelta(0))
+    await rebuild_catalog(world.settings, replace=True, automatic_schema=False, say=print)
+    assert await world.contents() == before
+    assert (await verify_catalog(world.settings, say=print)).same
 
 
 async def test_a_rebuilt_catalog_knows_where_what_was_compacted_lies(world: World) -> None:

@@ -262,7 +262,7 @@ async def test_a_run_that_ended_early_is_not_shown_as_running(
     try:
         until((world.root / "begun").exists)
         process.send_signal(number)
-        process.communicate(timeout=SECONDS)
+        process.communicate(timeout=30)
     finally:
         end(process)
     assert process.returncode == code
@@ -292,7 +292,7 @@ async def test_an_api_that_goes_away_stops_nothing(world: World, aipctl: Command
             until((world.root / "begun").exists)
             relay.close()
             (world.root / "gate").unlink()
-            out, err = process.communicate(timeout=SECONDS)
+            out, err = process.communicate(timeout=80)
         finally:
             end(process)
     assert process.returncode == 0, err

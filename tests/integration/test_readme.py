@@ -53,7 +53,6 @@ def root(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.timeout(1200)  # twenty commands; on a machine that has other things to do that is ten minutes
 def test_the_tour_answers_what_the_readme_shows(environment: dict[str, str], root: Path) -> None:
     """Every command of the console blocks, in order: the same answers, but for numbers, identifiers and times."""
     shell = _Shell(root, environment)

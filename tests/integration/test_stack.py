@@ -58,7 +58,7 @@ async def test_the_second_up_starts_nothing_and_costs_little(own: Settings) -> N
 async def test_two_commands_at_once_start_one_set(own: Settings) -> None:
     """Commands that start at the same moment agree on one Postgres and one Redis."""
     commands = [start_up_command(own) for _ in range(3)]
-    answers = [command.communicate(timeout=120)[0] for command in commands]
+    answers = [command.communicate(timeout=60)[0] for command in commands]
     assert [command.returncode for command in commands] == [0, 0, 0]
     assert len(set(answers)) == 1
     assert sorted(process.name() for process in servers(own)) == ["postgres", "valkey-server"]
@@ -402,7 +402,7 @@ async def test_a_command_interrupted_while_it_starts_services_leaves_a_good_stat
     command = start_up_command(own)
     await asyncio.sleep(0.9)
     command.send_signal(signal.SIGINT)
-    command.communicate(timeout=120)
+    command.communicate(timeout=60)
     await stack.up(own, DATA)
     assert sorted(process.name() for process in servers(own)) == ["postgres", "valkey-server"]
 

@@ -26,7 +26,7 @@ from assetcore.errors import DeclarationError, SourceError
 from assetcore.settings import Settings
 from assetcore.sources import OBSERVED, documents, observe, table
 from tests.integration.command import Command
-from tests.integration.conftest import _execute, _with_database
+from tests.integration.conftest import _execute, _with_database, drop
 from tests.integration.world import World
 
 pytestmark = pytest.mark.integration
@@ -51,7 +51,7 @@ async def shop(stack: Settings) -> AsyncIterator[str]:
     name = f"shop_{uuid.uuid4().hex[:12]}"
     await _execute(stack, f"CREATE DATABASE {name}")
     yield _with_database(str(stack.database_url), name).replace("+asyncpg", "", 1)
-    await _execute(stack, f"DROP DATABASE {name} WITH (FORCE)")
+    await drop(stack, name)
 
 
 def password_of(address: str) -> str:
