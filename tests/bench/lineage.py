@@ -393,7 +393,7 @@ def observe_as(session: Session, observed: pl.DataFrame) -> None:
     async def observe(*_: Any, **__: Any) -> list[pl.DataFrame]:
         return [observed]
 
-    snapshot.observe = observe  # type: ignore[assignment] # the bench's own process
+    snapshot.observe = observe  # type: ignore[assignment]  # the bench's own process
 
 
 async def planned(session: Session, *, entire: bool = False) -> int:

@@ -169,7 +169,7 @@ def _count(dies_at: int | None) -> list[str]:
     for name in ("link", "unlink", "fsync", "replace"):
         setattr(os, name, _after(step, name, getattr(os, name)))
     connection = asyncpg.Connection
-    connection.copy_records_to_table = _after(step, "copy", connection.copy_records_to_table)  # type: ignore[method-assign]
+    connection.copy_records_to_table = _after(step, "copy", connection.copy_records_to_table)  # type: ignore[method-assign]  # COPY counts, too
     for event in ("before_cursor_execute", "commit"):
         sa.event.listen(sa.Engine, event, lambda *_, event=event: step(event))
     return done

@@ -11,6 +11,7 @@ import shlex
 import signal
 import socket
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -54,13 +55,21 @@ def aipctl(world: World, variables: dict[str, str]) -> Command:
 
 def told(ended: Ended, code: int, *words: str) -> None:
     """The command ended with this code and one clear sentence, without a traceback or a word of a bug in ours."""
+    assert "error: " in ended.err, ended
+    _said(ended, code, ended.err, words)
+
+
+def shown(ended: Ended, code: int, *words: str) -> None:
+    """The command answered with this code, and these words are in its answer."""
+    _said(ended, code, ended.out, words)
+
+
+def _said(ended: Ended, code: int, text: str, words: Sequence[str]) -> None:
     assert ended.code == code, ended
-    said = " ".join(ended.err.split())
-    assert "error: " in said, ended
-    assert "Traceback" not in said, ended
-    assert "bug in assetcore" not in said, ended
+    assert "Traceback" not in ended.err, ended
+    assert "bug in assetcore" not in " ".join(ended.err.split()), ended
     for word in words:
-        assert word in said, ended
+        assert word in " ".join(text.split()), ended
 
 
 # --- sources ----------------------------------------------------------------------------------------------------------
@@ -84,15 +93,11 @@ async def test_an_unreadable_file(world: World, aipctl: Command) -> None:
     world.document("c.txt", "secret")
     for name in "ac":
         (world.root / "data" / f"{name}.txt").chmod(0)
+    unread = "topics cannot read {}.txt in data: Permission denied"
     planned = aipctl("plan", preexec_fn=as_ordinary_user)
-    assert planned.code == 0, planned
-    said = " ".join(planned.out.split())
-    for word in ("1 changed, 2 unread", "topics cannot read c.txt in data: Permission denied", "exclude=['c.txt']"):
-        assert word in said, planned
+    shown(planned, 0, "1 changed, 2 unread", unread.format("c"), "exclude=['c.txt']")
     for _ in range(2):
-        ended = aipctl("materialize", "--local", preexec_fn=as_ordinary_user)
-        assert ended.code == 1, ended
-        assert "topics cannot read a.txt in data: Permission denied" in " ".join(ended.out.split()), ended
+        shown(aipctl("materialize", "--local", preexec_fn=as_ordinary_user), 1, unread.format("a"), unread.format("c"))
         assert aipctl("show", "report").out == "a.txt: alpha beta\nb.txt: another text"
     for name in "ac":
         (world.root / "data" / f"{name}.txt").chmod(0o600)
@@ -118,10 +123,7 @@ def test_a_file_whose_name_is_no_text(world: World, aipctl: Command) -> None:
         path = os.path.join(os.fsencode(world.root), b"data", name)
         with open(path, "wb"):
             pass
-        planned = aipctl("plan")
-        assert planned.code == 0, planned
-        for word in ("topics found the file", repr(name)[2:-1].replace("\\", ""), "exclude="):
-            assert word in " ".join(planned.out.split()).replace("\\", ""), planned
+        shown(aipctl("plan"), 0, "topics found the file", repr(name)[2:-1], "exclude=")
         os.unlink(path)
 
 

@@ -281,12 +281,15 @@ def test_a_secret_may_lie_in_a_file_of_its_own(tmp_path: Path) -> None:
 
 
 def test_a_reference_to_a_block_needs_a_prefect(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`block:NAME` without an address of Prefect, or with one that does not answer, says so."""
+    """`block:NAME` without an address of Prefect, or with one that does not answer or is none of HTTP, says so."""
     monkeypatch.setenv("DATABASE_URL", "block:database")
     with pytest.raises(SettingsError, match=r"block:database, and no Prefect is named.*\n.*PREFECT_API_URL"):
         Settings.load(tmp_path)
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:1/api")
     with pytest.raises(ServiceError, match=r"lies in Prefect at http://127\.0\.0\.1:1/api, which does not give it"):
+        Settings.load(tmp_path)
+    monkeypatch.setenv("PREFECT_API_URL", tmp_path.as_uri())
+    with pytest.raises(ServiceError, match=r"which does not give it: the scheme is not http"):
         Settings.load(tmp_path)
 
 
