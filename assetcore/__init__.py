@@ -20,8 +20,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from assetcore.assets import Asset, Source, asset, collect, each, source
+    from assetcore.assets import Asset, Source
     from assetcore.checks import check
+    from assetcore.declarations import asset, collect, each, source
     from assetcore.documents import Document
     from assetcore.errors import (
         AssetcoreError,
@@ -52,8 +53,9 @@ if TYPE_CHECKING:
     from assetcore.telemetry import get_pipeline_logger
 
 _HOMES = {
-    "assetcore.assets": ("Asset", "Source", "asset", "collect", "each", "source"),
+    "assetcore.assets": ("Asset", "Source"),
     "assetcore.checks": ("check",),
+    "assetcore.declarations": ("asset", "collect", "each", "source"),
     "assetcore.documents": ("Document",),
     "assetcore.errors": (
         "AssetcoreError", "DeclarationError", "MakeError", "NothingSelectedError", "ProjectError", "SchemaError", "SelectionError",

@@ -27,8 +27,8 @@ from assetcore.lineage.schema import Connection
 from assetcore.partitions import shown_duration
 from assetcore.plan import Plan, Snapshot
 from assetcore.project import Project
+from assetcore.refs import format_ref, parse_ref, suggestion
 from assetcore.roots import GIVEN_TO, above, differences, waiting
-from assetcore.selection import format_ref, parse_ref, suggestion
 from assetcore.slices import Slicing, descent
 from assetcore.staleness import CAUSES, COMPONENTS, LOST, Component, Definition
 

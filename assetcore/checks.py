@@ -29,21 +29,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, ParamSpec, TypeVar, get_args, get_origin
 
-from assetcore.assets import (
-    FRAMES,
-    Asset,
-    Collect,
-    Dependency,
-    Each,
-    Options,
-    Source,
-    annotations_of,
-    class_key,
-    collect_of,
-    each_of,
-    shown,
-)
+from assetcore.assets import Asset, Collect, Dependency, Each, Options, Source
 from assetcore.errors import DeclarationError
+from assetcore.signatures import FRAMES, annotations_of, class_key, collect_of, each_of, resolve, shown
 
 __all__ = ["Check", "CheckReport", "Finding", "Scope", "Status", "Verdict", "check", "together", "verdict_of"]
 
@@ -142,7 +130,7 @@ class Check(Generic[P, R]):
         self.blocking = blocking
         self.name: str = function.__name__
         self.key = f"{asset.name}.{self.name}"
-        self._declared = Asset(function, Options(name=self.key), names)
+        self._declared = Asset(function, Options(name=self.key), resolve, names)
         self.place = self._declared.place
         self._resolved: tuple[Scope, Dependency] | None = None
         functools.update_wrapper(self, function)

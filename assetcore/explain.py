@@ -17,7 +17,7 @@ from assetcore.lineage.schema import Connection
 from assetcore.lineage.trace import Found
 from assetcore.moments import RunMoment, moment
 from assetcore.project import Project
-from assetcore.selection import Ref, format_ref, parse_ref, suggestion
+from assetcore.refs import Ref, format_ref, parse_ref, suggestion
 
 __all__ = ["Lineage", "LineageNode", "check_forgotten", "check_one", "commit_at", "find", "lineage", "units_labelled"]
 

@@ -35,7 +35,7 @@ from assetcore.lineage.manifest import NAME as MANIFEST
 from assetcore.lineage.manifest import encode_manifest, rewritten
 from assetcore.lineage.runs import actor
 from assetcore.project import Project
-from assetcore.selection import format_ref, parse_ref
+from assetcore.refs import format_ref, parse_ref
 from assetcore.snapshot import source_unit
 from assetcore.storage import Key, MissingObjectError, object_key, parse_key, run_timestamp
 from assetcore.storage.repack import Kept, repack

@@ -20,7 +20,7 @@ from assetcore.lineage.history import Version
 from assetcore.lineage.schema import Connection
 from assetcore.lineage.trace import Found
 from assetcore.project import Project
-from assetcore.selection import format_ref, parse_ref, suggestion
+from assetcore.refs import format_ref, parse_ref, suggestion
 from assetcore.staleness import Definition, definition_causes
 
 __all__ = ["Change", "History", "history"]

@@ -19,7 +19,7 @@ from assetcore.errors import SelectionError, StorageError, UsageError
 from assetcore.lineage import journal, records
 from assetcore.lineage.journal import Row, open_box
 from assetcore.project import Project
-from assetcore.selection import parse_ref
+from assetcore.refs import parse_ref
 from assetcore.storage import Key, object_key, run_timestamp
 
 __all__ = ["JournalCheck", "Line", "check", "flush", "read", "since_when"]

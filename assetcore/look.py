@@ -30,8 +30,8 @@ from assetcore.lineage.trace import Found
 from assetcore.partitions import shown_duration
 from assetcore.plan import Choice, Plan
 from assetcore.project import Project
+from assetcore.refs import format_ref, parse_ref
 from assetcore.search import Hit, SearchIndex, fused, search, shown
-from assetcore.selection import format_ref, parse_ref
 from assetcore.sources import Unread
 from assetcore.staleness import LOST
 from assetcore.storage.keys import artifact_name

@@ -23,9 +23,10 @@ from assetcore.costs import Estimate, UnitCosts, estimated, total
 from assetcore.digest import digest
 from assetcore.errors import StaleInputError
 from assetcore.fingerprint import Fingerprint
+from assetcore.grammar import Label, Pattern
 from assetcore.graph import Graph
 from assetcore.partitions import Moment
-from assetcore.selection import Either, Label, Pattern, UnitRule
+from assetcore.selection import Either, UnitRule
 from assetcore.slices import Slice, Slicing
 from assetcore.staleness import CAUSES, LOST, Component, Definition, definition_causes, judge
 from assetcore.units import (

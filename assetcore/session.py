@@ -21,7 +21,7 @@ from typing import Any
 
 import polars as pl
 
-from assetcore import causes, environments, explain, journal, look, notify, selection, stack, trials
+from assetcore import causes, environments, explain, grammar, journal, look, notify, selection, stack, trials
 from assetcore.budget import Budget
 from assetcore.causes import CauseGroup, Why
 from assetcore.costs import Estimate, parse_limit, priced
@@ -42,6 +42,7 @@ from assetcore.look import AssetInfo, Context, Diff, Exported, StoredDocument
 from assetcore.plan import AssetPlan, Choice, Plan, Snapshot, make_plan, with_above
 from assetcore.project import Project
 from assetcore.provenance import telling, write_statement
+from assetcore.refs import format_ref
 from assetcore.rehearse import Rehearsed, rehearse, sample
 from assetcore.results import AssetResult, Event, RunResult, Say
 from assetcore.search import Hit
@@ -120,7 +121,7 @@ class Session:
         """What a selection selects; plans the whole graph first when it asks for what only a plan knows."""
         if select is None:
             return Choice(frozenset(self.graph.assets), force=force)
-        parsed = selection.parse(select)
+        parsed = grammar.parse(select)
         facts: dict[str, Any] = {}
         if selection.needs(parsed) & {"status", "cause"}:
             plan = await self.plan(None)
@@ -741,7 +742,7 @@ class Session:
     async def _tell_failure(self, run: Run, problems: Sequence[tuple[str, str]]) -> None:
         """Tell those who asked for it that a run failed: the one place that does."""
         settings = self.project.settings
-        failures = [(selection.format_ref(f.asset, f.unit), f.error) for f in run.failures]
+        failures = [(format_ref(f.asset, f.unit), f.error) for f in run.failures]
         api = settings.prefect_api_url
         link = f"{api.removesuffix('/api')}/runs/flow-run/{run.flow_run}" if api and run.flow_run else None
         keys = [f"{settings.storage_url}/{key}" for result in run.results.values() for key in result.keys]

@@ -15,7 +15,7 @@ from assetcore.assets import Source
 from assetcore.digest import digest
 from assetcore.errors import NothingSelectedError, UsageError
 from assetcore.graph import Graph
-from assetcore.selection import format_ref, parse_ref, suggestion
+from assetcore.refs import format_ref, parse_ref, suggestion
 from assetcore.staleness import Component, Definition
 
 __all__ = ["Supposition", "parse_suppositions", "supposed_definitions", "supposed_observation"]

@@ -20,8 +20,8 @@ from assetcore.lineage.acceptances import Acceptance, same_code
 from assetcore.lineage.journal import Entry
 from assetcore.plan import Plan
 from assetcore.project import Project
+from assetcore.refs import parse_ref
 from assetcore.rehearse import Rehearsed
-from assetcore.selection import parse_ref
 from assetcore.snapshot import Read
 
 __all__ = [

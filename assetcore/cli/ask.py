@@ -295,8 +295,9 @@ async def trace(call: Call, run: str) -> None:
 
 def _declared(call: Call, select: str | None) -> tuple[Graph, tuple[str, ...]]:
     """The graph of the project, and what is selected of it by declarations alone."""
+    from assetcore.grammar import parse
     from assetcore.loading import load
-    from assetcore.selection import catalogue, parse
+    from assetcore.selection import catalogue
     from assetcore.selection import select as selected
 
     settings = call.settings()

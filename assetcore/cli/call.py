@@ -198,7 +198,7 @@ def selection_argument(*, required: bool = False) -> Callable[[Callable[..., Any
     def read(context: click.Context, parameter: click.Parameter, words: tuple[str, ...] | str) -> str | None:
         select = words if isinstance(words, str) else " ".join(words) if words else None
         if select is not None and not context.resilient_parsing:
-            from assetcore.selection import parse
+            from assetcore.grammar import parse
 
             parse(select)
         return select
@@ -214,7 +214,7 @@ def reference_argument(
 
     def read(context: click.Context, parameter: click.Parameter, text: str | None) -> str | None:
         if text is not None and not context.resilient_parsing:
-            from assetcore.selection import parse_ref
+            from assetcore.refs import parse_ref
 
             parse_ref(text)
         return text

@@ -19,8 +19,8 @@ import asyncpg
 import pytest
 
 from assetcore.errors import SourceError
+from assetcore.refs import format_ref
 from assetcore.results import Event
-from assetcore.selection import format_ref
 from assetcore.settings import Settings
 from tests.integration.command import AIPCTL, Command, Ended, end, lease_runs_out, until
 from tests.integration.conftest import drop

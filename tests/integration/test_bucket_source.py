@@ -15,7 +15,8 @@ from typing import Any
 import asyncpg
 import pytest
 
-from assetcore.assets import Source, source
+from assetcore.assets import Source
+from assetcore.declarations import source
 from assetcore.documents import Document
 from assetcore.errors import SourceError
 from assetcore.settings import Settings

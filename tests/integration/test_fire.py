@@ -29,7 +29,7 @@ from redis import asyncio as redis
 from assetcore import stack as services
 from assetcore.catalog import verify_catalog
 from assetcore.journal import JournalCheck
-from assetcore.selection import format_ref
+from assetcore.refs import format_ref
 from assetcore.session import Session
 from assetcore.settings import PoolLimits, Settings
 from assetcore.stack.home import Home

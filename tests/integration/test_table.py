@@ -20,7 +20,8 @@ import polars as pl
 import pytest
 import sqlalchemy as sa
 
-from assetcore.assets import Source, source
+from assetcore.assets import Source
+from assetcore.declarations import source
 from assetcore.documents import Document
 from assetcore.errors import DeclarationError, SourceError
 from assetcore.settings import Settings

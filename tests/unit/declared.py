@@ -10,7 +10,8 @@ from typing import Any
 import polars as pl
 
 from assetcore import folder
-from assetcore.assets import Asset, Source, source
+from assetcore.assets import Asset, Source
+from assetcore.declarations import source
 from assetcore.documents import Document, field_digests, identity
 from assetcore.graph import Graph
 from assetcore.units import DOCUMENTS, View, Wanted, document_address, sort_documents, wanted_units

@@ -12,7 +12,8 @@ import pyarrow as pa
 import pytest
 from pydantic import BaseModel
 
-from assetcore.assets import Asset, Source, Table, asset, collect, each, source
+from assetcore.assets import Asset, Source, Table
+from assetcore.declarations import asset, collect, each, source
 from assetcore.documents import Document
 from assetcore.errors import DeclarationError
 from assetcore.graph import Graph

@@ -15,7 +15,8 @@ import fsspec
 import pytest
 from fsspec.implementations.local import LocalFileSystem
 
-from assetcore.assets import Source, source
+from assetcore.assets import Source
+from assetcore.declarations import source
 from assetcore.documents import Document
 from assetcore.errors import DeclarationError, SettingsError, SourceError
 from assetcore.settings import Settings

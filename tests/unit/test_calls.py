@@ -15,8 +15,9 @@ import pytest
 from pydantic import BaseModel
 
 from assetcore import calls
-from assetcore.assets import Asset, asset, collect, each
+from assetcore.assets import Asset
 from assetcore.calls import Call, Outcome, call_async, call_sync, user_traceback
+from assetcore.declarations import asset, collect, each
 from assetcore.documents import Document
 from tests.unit.declared import PAGES, Page, Part
 

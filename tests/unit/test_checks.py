@@ -11,9 +11,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from assetcore.assets import Asset, asset, each
+from assetcore.assets import Asset
 from assetcore.calls import Call, ask_async, ask_sync
 from assetcore.checks import Check, CheckReport, Finding, Verdict, check, together, verdict_of
+from assetcore.declarations import asset, each
 from assetcore.documents import Document
 from assetcore.errors import DeclarationError
 from assetcore.graph import Graph

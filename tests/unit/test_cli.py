@@ -40,7 +40,7 @@ HEAVY = [
 
 PROJECT = '''
 import sys
-from assetcore.assets import asset, collect, each, source
+from assetcore.declarations import asset, collect, each, source
 from assetcore.documents import Document
 from assetcore.sources import folder
 

@@ -45,7 +45,7 @@ BASE = {
         import re
         from typing import TYPE_CHECKING
 
-        from assetcore.assets import asset, collect, each, source
+        from assetcore.declarations import asset, collect, each, source
         from assetcore.documents import Document
 
         from shop import helpers
@@ -601,8 +601,8 @@ NOT_COUNTED = {
         {"assets.py": 'import pydantic\nif True:\n  @pydantic.validate_call\n  def made():\n      """A.\n\n      B."""'},
     ),
     "another asset's body": (
-        {"assets.py": "from assetcore.assets import asset\n@asset\ndef other() -> int: return 1\ndef made(): return other()"},
-        {"assets.py": "from assetcore.assets import asset\n@asset\ndef other() -> int: return 2\ndef made(): return other()"},
+        {"assets.py": "from assetcore.declarations import asset\n@asset\ndef other() -> int: return 1\ndef made(): return other()"},
+        {"assets.py": "from assetcore.declarations import asset\n@asset\ndef other() -> int: return 2\ndef made(): return other()"},
     ),
 }  # fmt: skip
 
@@ -755,7 +755,7 @@ def test_an_asset_contributes_its_key_alone(shop: Shop) -> None:
 def test_dependencies_do_not_count(shop: Shop) -> None:
     """Which upstream an asset reads stands in the recipe, not in the code."""
     source = """
-        from assetcore.assets import asset, collect, each, source
+        from assetcore.declarations import asset, collect, each, source
         from assetcore.documents import Document
         class A(Document): ...
         async def observed(): yield A("a", text="a")

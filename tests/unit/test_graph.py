@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from assetcore import folder
-from assetcore.assets import Asset, asset, collect, each, source
+from assetcore.assets import Asset
+from assetcore.declarations import asset, collect, each, source
 from assetcore.errors import DeclarationError, SelectionError
 from assetcore.graph import Graph
 from tests.unit.declared import PAGES, Page, Part, pages

@@ -12,10 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
-from assetcore.assets import Asset, asset, collect, each
+from assetcore.assets import Asset
+from assetcore.declarations import asset, collect, each
 from assetcore.documents import Document
 from assetcore.errors import StaleInputError
 from assetcore.fingerprint import Fingerprint
+from assetcore.grammar import parse
 from assetcore.graph import Graph
 from assetcore.plan import (
     AssetPlan,
@@ -31,7 +33,7 @@ from assetcore.plan import (
     unsettled,
     view_below,
 )
-from assetcore.selection import catalogue, parse, select
+from assetcore.selection import catalogue, select
 from assetcore.staleness import CAUSES, COMPONENTS, JUDGED, MADE, Component, Definition, definition_causes
 from assetcore.units import DOCUMENTS, View
 from tests.unit.declared import PAGES, Page, Part, frame

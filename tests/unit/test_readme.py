@@ -16,7 +16,7 @@ import pytest
 from assetcore import __version__, errors
 from assetcore.assets import Options
 from assetcore.cli import VERBS, main
-from assetcore.selection import FIELDS, parse
+from assetcore.grammar import FIELDS, parse
 from assetcore.settings import PREFIX, Settings
 from assetcore.staleness import CAUSES
 from tests import readme

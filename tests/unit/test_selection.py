@@ -7,29 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from assetcore.errors import NothingSelectedError, SelectionError
-from assetcore.selection import (
-    And,
-    Around,
-    AssetFacts,
-    Catalogue,
-    Ends,
-    Field,
-    Label,
-    Name,
-    Not,
-    Or,
-    Pattern,
-    Ref,
-    Selection,
-    Span,
-    Units,
-    format_ref,
-    needs,
-    parse,
-    parse_ref,
-    select,
-    suggestion,
-)
+from assetcore.grammar import And, Around, Ends, Field, Label, Name, Not, Or, Pattern, Selection, Span, Units, parse
+from assetcore.refs import Ref, format_ref, parse_ref, suggestion
+from assetcore.selection import AssetFacts, Catalogue, needs, select
 
 EDGES = [
     ("topics", "clean"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from assetcore.assets import asset, collect, each
+from assetcore.declarations import asset, collect, each
 from assetcore.graph import Graph
 from assetcore.slices import Slice, Slicing, slicing
 from assetcore.units import View

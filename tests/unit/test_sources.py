@@ -16,7 +16,8 @@ from typing import Any, ClassVar
 import polars as pl
 import pytest
 
-from assetcore.assets import Source, source
+from assetcore.assets import Source
+from assetcore.declarations import source
 from assetcore.documents import Document, field_digests, identity
 from assetcore.errors import DeclarationError, SourceError
 from assetcore.sources import OBSERVED, documents, folder, observe

@@ -9,8 +9,8 @@ import pytest
 
 import assetcore
 from assetcore import calls
-from assetcore.assets import asset, each
 from assetcore.calls import Call, call_async, call_sync
+from assetcore.declarations import asset, each
 from assetcore.errors import UsageError
 from assetcore.spending import Spent, spend
 from tests.unit.declared import PAGES, Page

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.strategies import DataObject
 
-from assetcore.assets import Asset, asset, collect, each
+from assetcore.assets import Asset
+from assetcore.declarations import asset, collect, each
 from assetcore.digest import sequence_digest
 from assetcore.documents import Document
 from assetcore.units import GIVEN, WANTED, View, document_address, sort_documents, whole_unit

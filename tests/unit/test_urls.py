@@ -26,7 +26,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from assetcore.assets import Source, source
+from assetcore.assets import Source
+from assetcore.declarations import source
 from assetcore.documents import Document, check_name
 from assetcore.errors import DeclarationError, SourceError
 from assetcore.sources import OBSERVED, documents, observe

@@ -18,7 +18,8 @@ import pyarrow as pa
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
-from assetcore.assets import Asset, Dependency, Model, Output, Table, asset, collect, each, source
+from assetcore.assets import Asset, Dependency, Model, Output, Table
+from assetcore.declarations import asset, collect, each, source
 from assetcore.documents import Document
 from assetcore.errors import AssetcoreError
 from assetcore.sources import folder
@@ -558,7 +559,8 @@ def test_nothing_of_pandas_is_imported() -> None:
         import asyncio, sys
         from datetime import UTC, datetime
         import polars as pl
-        from assetcore.assets import Output, Table, asset, collect, each, source
+        from assetcore.assets import Output, Table
+        from assetcore.declarations import asset, collect, each, source
         from assetcore.documents import Document
         from assetcore.sources import folder
         from assetcore.storage import Bucket, Key, Location, Reader, Stored, encode_pack

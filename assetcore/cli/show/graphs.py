@@ -13,7 +13,7 @@ from rich.text import Text as RichText
 from assetcore.cli.plain import plain
 from assetcore.cli.show.parts import CHILDREN_SHOWN, Answer, Text, plural
 from assetcore.cli.show.stale import acceptance
-from assetcore.selection import format_ref
+from assetcore.refs import format_ref
 
 DEPTH_SHOWN = 50
 OPENLINEAGE = "https://openlineage.io/spec"

@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from assetcore.cli.show.parts import CHILDREN_SHOWN, Answer, Column, Text, count, counted, moment, plural, table, words
-from assetcore.selection import format_ref
+from assetcore.refs import format_ref
 
 
 def services(answer: Answer) -> RenderableType:

@@ -27,7 +27,7 @@ from assetcore.cli.show.parts import (
     words,
 )
 from assetcore.cli.show.stale import check_lines
-from assetcore.selection import format_ref
+from assetcore.refs import format_ref
 
 TOUCHED = ("made", "unchanged", "reused", "removed", "failed", "skipped")
 TRACED = (

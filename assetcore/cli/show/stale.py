@@ -26,7 +26,7 @@ from assetcore.cli.show.parts import (
     table,
     words,
 )
-from assetcore.selection import format_ref
+from assetcore.refs import format_ref
 
 
 def plan(answer: Answer, *, units: bool = False) -> RenderableType:

@@ -23,7 +23,7 @@ from assetcore.cli.show.parts import (
     took,
     words,
 )
-from assetcore.selection import format_ref
+from assetcore.refs import format_ref
 
 ROW_NAMES = 3
 UNTOLD = ("manifest", "sha256", "number", "asset_id", "from")
