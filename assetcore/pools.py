@@ -16,14 +16,14 @@ import secrets
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from redis.asyncio import Redis
-
-from assetcore.cache import WINDOW, as_service_error, get_async_client
 from assetcore.errors import ServiceError
 from assetcore.settings import PoolLimits
 from assetcore.telemetry import get_pipeline_logger
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
 
 __all__ = ["Pool", "Pools"]
 
@@ -36,9 +36,7 @@ WAITING_LEASE = 5.0
 MINUTE = 60.0
 POLL = 0.05
 """Seconds between two looks at Redis while somebody waits; a slot that this process gives back is given on at once."""
-SCRIPT = (
-    WINDOW
-    + """
+SCRIPT = """
 local held, queue, waiting, begun, last = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local lease, patience, minute, concurrency, per_minute = unpack(ARGV, 1, 5)
 local released, holding, asking = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
@@ -89,7 +87,6 @@ end
 for _, key in ipairs(KEYS) do redis.call('PEXPIRE', key, math.max(2 * minute, 2 * lease)) end
 return {math.ceil(pause), granted}
 """
-)
 
 
 @dataclass(slots=True)
@@ -166,8 +163,10 @@ class Pool:
         times = [round(1000 * seconds) for seconds in (LEASE, WAITING_LEASE, MINUTE)]
         counts = [len(released), len(held), len(waiting)]
         arguments: list[Any] = [*keys, *times, *limits, *counts, *released, *held, *waiting]
-        with as_service_error(self.client):
-            answer: Any = self.client.eval(SCRIPT, len(keys), *arguments)
+        from assetcore import cache  # imported already, by whoever made the client
+
+        with cache.as_service_error(self.client):
+            answer: Any = self.client.eval(cache.WINDOW + SCRIPT, len(keys), *arguments)
             pause, granted = await cast("Awaitable[tuple[int, list[bytes]]]", answer)
         self._released.difference_update(released)
         for token in (one.decode() for one in granted):
@@ -189,6 +188,10 @@ class Pools:
 
     def __getitem__(self, name: str) -> Pool:
         if self._client is None:
+            from assetcore.cache import (
+                get_async_client,
+            )  # 0.1 s, which a run without pools, and whoever only plans, need not wait
+
             assert self.redis_url is not None  # a run has a lock there
             self._client = get_async_client(self.redis_url)
         if name not in self._pools:

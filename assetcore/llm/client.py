@@ -11,15 +11,17 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from assetcore.digest import digest
 from assetcore.errors import AnswerError, GatewayError, UsageError
-from assetcore.llm.answers import Answers
 from assetcore.llm.embedding import Embedded, Embedder, VectorCache
 from assetcore.llm.gateway import Gateway, Response
 from assetcore.models import Models, Price, configured, described, listed_price, price_of
 from assetcore.settings import Settings
+
+if TYPE_CHECKING:
+    from assetcore.llm.answers import Answers  # SQLAlchemy, of which a process that only calls functions needs nothing
 
 __all__ = ["Answer", "Client"]
 

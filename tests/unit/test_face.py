@@ -73,6 +73,13 @@ def test_importing_the_face_imports_nothing_else() -> None:
     assert _modules(DECLARING, "prefect", "pandas", "sqlalchemy", "fsspec", "redis", "click", "rich", "lark") == []
 
 
+def test_asking_and_calling_load_only_their_own_libraries() -> None:
+    """A session loads no Redis and no Prefect before a run; a process that calls functions, also those that ask models, no database."""
+    assert _modules("import assetcore.session", "prefect", "pandas", "redis", "httpx", "networkx") == []
+    calling = "import assetcore.runners.worker, assetcore.llm"
+    assert _modules(calling, "prefect", "pandas", "sqlalchemy", "redis", "httpx") == []
+
+
 def test_importing_costs_few_modules() -> None:
     """Counted, because time is the machine's: 150 ms above bare Python are some 600 modules, and declaring takes fewer."""
     bare = len(_modules("pass", ""))
