@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
+
+import polars as pl
 
 from assetcore.errors import StorageError, UsageError
 from assetcore.lineage import answers, commit, rebuild, records, schema
@@ -29,12 +31,12 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class _Told:
-    """What lies in the bucket: manifests, records, and for each object that cannot be read the reason."""
+    """What lies in the bucket: manifests, records, for each object that cannot be read the reason, and the keys of all that is there."""
 
     manifests: Sequence[Manifest]
     records: Sequence[Mapping[str, Any]]
     damaged: Mapping[Key, str]
-    answers: Sequence[Key]
+    keys: Sequence[Key]
 
     def replayed(self, without: frozenset[int] = frozenset(), known: Collection[int] = ()) -> Catalog:
         """What they tell, but for some commits; `known` are those that Postgres knows."""
@@ -99,7 +101,7 @@ async def rebuild_catalog(settings: Settings, *, replace: bool, automatic_schema
             raise StorageError(
                 f"The bucket {bucket.url} holds no manifest that can be read: there is nothing to rebuild from."
             )
-        catalog = await asyncio.to_thread(told.replayed)
+        catalog = _without_deleted(await asyncio.to_thread(told.replayed), told.keys)
         say(f"Writing {sum(frame.height for frame in catalog.tables.values()):,} rows")
         async with engine.begin() as connection:
             if not replace and not await rebuild.is_empty(connection):
@@ -108,7 +110,7 @@ async def rebuild_catalog(settings: Settings, *, replace: bool, automatic_schema
                     hint="Compare the two: aipctl catalog verify",
                 )
             rows = await rebuild.rebuild(connection, catalog)
-            await answers.rebuild(connection, told.answers)
+            await answers.rebuild(connection, filter(answers.is_answer, told.keys))
         async with engine.begin() as connection:
             await commit.analyze(connection)
     finally:
@@ -177,8 +179,14 @@ async def _read(bucket: Bucket, say: Say) -> _Told:
         [one for key, one in manifests.items() if key not in passed_over],
         [one for key, one in others.items() if key not in passed_over],
         dict(sorted(damaged.items())),
-        list(filter(answers.is_answer, listed)),
+        listed,
     )
+
+
+def _without_deleted(catalog: Catalog, keys: Collection[Key]) -> Catalog:
+    """But for packs that a compaction has replaced, and a `gc` deleted since."""
+    deleted = pl.col("retired").is_not_null() & ~pl.col("key").is_in(list(keys))
+    return replace(catalog, tables={**catalog.tables, "object": catalog.tables["object"].filter(~deleted)})
 
 
 def _replaced(manifests: Mapping[Key, Manifest], others: Mapping[Key, Mapping[str, Any]]) -> set[Key]:

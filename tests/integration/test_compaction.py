@@ -154,6 +154,7 @@ async def test_a_crash_at_any_point_of_a_compaction_loses_nothing(
     assert (await gc(world)) == Swept(False, 0, 0, ())
     await rebuild_catalog(world.settings, replace=True, automatic_schema=False, say=print)
     assert await world.contents() == before
+    assert (await gc(world)) == Swept(False, 0, 0, ())
 
 
 async def test_a_compaction_that_never_came_about_is_not_rebuilt(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
