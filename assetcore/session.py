@@ -11,7 +11,6 @@ import gc
 import importlib
 import os
 import random
-import subprocess
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -21,12 +20,13 @@ from typing import Any
 
 import polars as pl
 
-from assetcore import causes, environments, explain, grammar, journal, look, notify, selection, stack, trials
+from assetcore import causes, environments, explain, journal, look, notify, planning, stack, trials
 from assetcore.budget import Budget
 from assetcore.causes import CauseGroup, Why
-from assetcore.costs import Estimate, parse_limit, priced
+from assetcore.costs import parse_limit
+from assetcore.differences import Diff, compare
 from assetcore.environments import EnvironmentDiff, Promoted
-from assetcore.errors import NothingSelectedError, PromotionError, SelectionError, SettingsError, UsageError
+from assetcore.errors import PromotionError, UsageError
 from assetcore.execution import Run, walk
 from assetcore.explain import Lineage
 from assetcore.forget import Forgotten, delete_retired, forget
@@ -34,21 +34,22 @@ from assetcore.graph import Graph
 from assetcore.history import History, history
 from assetcore.journal import JournalCheck, Line
 from assetcore.lineage import commit as lineage
-from assetcore.lineage import costs, read, registry, runs, spans
+from assetcore.lineage import costs, registry, runs, spans
 from assetcore.lineage.journal import Entry, append
 from assetcore.lineage.runs import RunInfo
 from assetcore.loading import find_root, package_of, project_names
-from assetcore.look import AssetInfo, Context, Diff, Exported, StoredDocument
-from assetcore.plan import AssetPlan, Choice, Plan, Snapshot, make_plan, with_above
+from assetcore.look import AssetInfo, Context, Exported, StoredDocument
+from assetcore.notes import unnoticed
+from assetcore.plan import Choice, Plan
 from assetcore.project import Project
 from assetcore.provenance import telling, write_statement
 from assetcore.refs import format_ref
 from assetcore.rehearse import Rehearsed, rehearse, sample
 from assetcore.results import AssetResult, Event, RunResult, Say
+from assetcore.retrieval import index_vectors, search_project
 from assetcore.search import Hit
 from assetcore.settings import Settings
-from assetcore.snapshot import Read, now, settled_with, take, take_descent
-from assetcore.suppose import parse_suppositions
+from assetcore.snapshot import Read, take_descent
 from assetcore.sweep import Swept, sweep, sweep_unknown
 from assetcore.telemetry import LOGS, Trace
 from assetcore.trials import Accepted, Trial
@@ -119,24 +120,7 @@ class Session:
 
     async def choose(self, select: str | None, *, force: bool = False) -> Choice:
         """What a selection selects; plans the whole graph first when it asks for what only a plan knows."""
-        if select is None:
-            return Choice(frozenset(self.graph.assets), force=force)
-        parsed = grammar.parse(select)
-        facts: dict[str, Any] = {}
-        if selection.needs(parsed) & {"status", "cause"}:
-            plan = await self.plan(None)
-            facts["statuses"] = {
-                a.asset: {s for s in ("fresh", "stale", "pending", "removed") if getattr(a, s)} for a in plan.assets
-            }
-            facts["causes"] = {a.asset: {c for d in a.details for c in d.causes} for a in plan.assets}
-        if "changed" in selection.needs(parsed):
-            known = {r: await environments.changed_since(self.project, r) for r in selection.references(parsed)}
-            facts["changed"] = lambda r: self._changed(r) if known[r] is None else known[r]
-        selected = selection.select(parsed, selection.catalogue(self.graph, **facts))
-        needed = {name for name, rule in selected.units.items() if rule == selection.Needed()}
-        units = {name: rule for name, rule in selected.units.items() if name not in needed}
-        choice = Choice(frozenset(selected.assets) - needed, units, force)
-        return with_above(choice, needed, self.graph, await now(self.project, selected.assets)) if needed else choice
+        return await planning.choose(self.project, select, force=force)
 
     async def plan(
         self, select: str | None = None, *, force: bool = False, rehash: bool = False, supposing: Sequence[str] = ()
@@ -145,7 +129,9 @@ class Session:
 
         With `supposing`, which would be, if that were so: "remove topics[with]", "change chunks".
         """
-        plan, _ = await self._plan(await self.choose(select, force=force), rehash=rehash, supposing=supposing)
+        plan, _ = await planning.plan_for(
+            self.project, await self.choose(select, force=force), rehash=rehash, supposing=supposing
+        )
         return plan
 
     async def verify(
@@ -166,8 +152,10 @@ class Session:
 
         They are drawn at random from those that are fresh, of each asset in turn. The functions are called, and cost what they cost.
         """
-        plan, found = await self._plan(await self.choose(select, force=True), rehash=False, entire=True)
-        self._check_pools(plan)
+        plan, found = await planning.plan_for(
+            self.project, await self.choose(select, force=True), rehash=False, entire=True
+        )
+        planning.check_pools(self.project, plan)
         units = sample(self.graph, plan, count, random.Random(seed))  # noqa: S311  # units are drawn, nothing is secret
         return await rehearse(self.project, plan, found, units, on_event or (lambda _: None))
 
@@ -199,17 +187,17 @@ class Session:
         if verify:
             await self.verify_above(select, on_event=say)
         chosen = await self.choose(select, force=force)
-        choice, plan, found = await self._widened(chosen, upstream=upstream, rehash=rehash)
+        choice, plan, found = await planning.widened(self.project, chosen, upstream=upstream, rehash=rehash)
         if plan.lost and not verify and await look_again(project):
-            choice, plan, found = await self._widened(chosen, upstream=upstream, rehash=False)
-        self._check(plan, found, say)
+            choice, plan, found = await planning.widened(self.project, chosen, upstream=upstream, rehash=False)
+        planning.check(self.project, plan, found, say)
         await self._rename()
         if plan.up_to_date:
             return await self._nothing_to_do(plan, found, started)
         async with self._alone(say):
-            if await self._has_moved(found):
-                choice, plan, found = await self._widened(choice, upstream=upstream, rehash=False)
-                self._check(plan, found, say)
+            if await planning.has_moved(self.project, found):
+                choice, plan, found = await planning.widened(self.project, choice, upstream=upstream, rehash=False)
+                planning.check(self.project, plan, found, say)
                 if plan.up_to_date:
                     return await self._nothing_to_do(plan, found, started)
             plan, found = plan.lean(), found.lean()  # a run may last for hours
@@ -257,24 +245,24 @@ class Session:
         decides = await causes.deciding(self.project, about)
         if decides is not None:
             snapshot = await take_descent(self.project, about.asset, *decides)
-            plan = await self._judged(snapshot, choice)
+            plan = await planning.judged(self.project, snapshot, choice)
         else:
-            plan, found = await self._plan(choice, rehash=False, details=False)
+            plan, found = await planning.plan_for(self.project, choice, rehash=False, details=False)
             if not await causes.is_beside(
                 self.project, about, found.snapshot
             ):  # its roots are among all units above it
-                plan, found = await self._plan(choice, rehash=False, entire=True)
+                plan, found = await planning.plan_for(self.project, choice, rehash=False, entire=True)
             snapshot = found.snapshot
         why = await causes.why(self.project, about, plan, snapshot)
         accepted = await trials.about(self.project, why.unit)
-        notes = await look.notes(self.project, [about.asset])
+        notes = await unnoticed(self.project, [about.asset])
         checks = await look.checks_of(self.project, why.unit)
         return replace(why, checks=checks, notes=notes, accepted=accepted)
 
     async def sample(self, select: str | None, count: int, *, on_event: Say | None = None) -> tuple[Trial, ...]:
         """What the present code makes of so many stale units of each asset; nothing of that is kept."""
-        plan, found = await self._plan(await self.choose(select), rehash=False, entire=True)
-        self._check_pools(plan)
+        plan, found = await planning.plan_for(self.project, await self.choose(select), rehash=False, entire=True)
+        planning.check_pools(self.project, plan)
         return await self._tried(plan, found, trials.sampled(plan, count), on_event)
 
     async def accept(
@@ -285,7 +273,9 @@ class Session:
         Without trying (`unverified`) it needs a reason, which is told for ever by `why` and `lineage`.
         """
         trials.check_request(count, why, unverified=unverified)
-        plan, found = await self._plan(Choice(frozenset({name} & set(self.graph.assets))), rehash=False, entire=True)
+        plan, found = await planning.plan_for(
+            self.project, Choice(frozenset({name} & set(self.graph.assets))), rehash=False, entire=True
+        )
         stale = await trials.units_to_accept(self.project, name, plan)
         trial = None
         if count is not None:
@@ -307,8 +297,8 @@ class Session:
         self, select: str | None = None, *, force: bool = False, rehash: bool = False, supposing: Sequence[str] = ()
     ) -> tuple[Plan, tuple[CauseGroup, ...]]:
         """A plan, and the changes at its roots: grouped by cause, those that concern most units first."""
-        plan, found = await self._plan(
-            await self.choose(select, force=force), rehash=rehash, entire=True, supposing=supposing
+        plan, found = await planning.plan_for(
+            self.project, await self.choose(select, force=force), rehash=rehash, entire=True, supposing=supposing
         )
         return plan, await causes.roots_of(self.project, plan, found.snapshot)
 
@@ -350,12 +340,12 @@ class Session:
     async def diff(self, one: str, other: str | None = None) -> Diff:
         """How two documents differ, or an asset, a unit or a document at two times; without `other`, as it was and is."""
         async with noting_damage(self.project):
-            return await look.compare(self.project, one, other)
+            return await compare(self.project, one, other)
 
     async def search(self, text: str, *, limit: int = 10, filters: Mapping[str, Any] | None = None) -> list[Hit]:
         """The documents that answer best, by their words and, where the project has vectors, by their meaning."""
         async with noting_damage(self.project):
-            return await look.search_project(self.project, text, limit, filters)
+            return await search_project(self.project, text, limit, filters)
 
     async def scan(self, name: str) -> pl.LazyFrame:
         """The current documents of an asset as a lazy frame."""
@@ -449,66 +439,10 @@ class Session:
                 hint=f"Make it and promote again: aipctl materialize --env {name}",
             )
 
-    # -- planning --------------------------------------------------------------------------------------------------------------
-
-    async def _plan(
-        self, choice: Choice, *, rehash: bool, entire: bool = False, details: bool = True, supposing: Sequence[str] = ()
-    ) -> tuple[Plan, Read]:
-        supposed = parse_suppositions(self.graph, supposing)
-        found = await take(self.project, choice, rehash=rehash, entire=entire, supposed=supposed)
-        plan = await self._judged(found.snapshot, choice, details=details)
-        notes = (
-            *await look.notes(self.project, [a.asset for a in plan.assets]),
-            *await look.varying(self.project, plan),
-            *look.overdue(self.project, plan, found.marks, self.project.clock()),
-        )
-        if found.unread:
-            counts = {name: len(unread) for name, unread in found.unread.items()}
-            plan = replace(plan, sources=tuple(replace(s, unread=counts.get(s.source, 0)) for s in plan.sources))
-            notes = (*notes, *look.unread(self.project, found.unread))
-        orphans = await look.orphans(self.project, found.marks)
-        checks = await look.checks(self.project, plan)
-        return replace(plan, notes=notes, checks=checks, orphans=orphans, estimates=self._priced(plan)), found
-
-    def _priced(self, plan: Plan) -> tuple[Estimate, ...]:
-        """The plan's estimates; where another model than before will be asked, at its prices, if they are known."""
-        changed = {one.asset for one in plan.assets if "model-changed" in one.causes}
-        found: list[Estimate] = []
-        for one in plan.estimates:
-            aliases = self.graph.assets[one.asset].options.models if one.asset in changed else ()
-            prices = [price for alias in aliases if (price := self.project.llm.price(alias)) is not None]
-            found.append(priced(one, min(p.given for p in prices), max(p.answered for p in prices)) if prices else one)
-        return tuple(found)
-
-    async def _judged(self, snapshot: Snapshot, choice: Choice, *, details: bool = False) -> Plan:
-        """The plan of a snapshot; where members of units changed, it is looked up whether some are gone."""
-        plan = make_plan(self.graph, self.environment, snapshot, choice, details=details)
-        if plan.changed_aggregates:
-            states = dict(snapshot.states)
-            async with self.project.engine.connect() as connection:
-                former = await read.former_members(
-                    connection, [m for ms in plan.changed_aggregates.values() for m in ms]
-                )
-            states |= {name: replace(states[name], former=former) for name in plan.changed_aggregates}
-            plan = make_plan(self.graph, self.environment, replace(snapshot, states=states), choice, details=details)
-        return plan
-
-    async def _widened(self, choice: Choice, *, upstream: bool, rehash: bool) -> tuple[Choice, Plan, Read]:
-        """The plan of a choice; with `upstream` the choice includes what is stale above it: of partitions, those that it is made of."""
-        plan, found = await self._plan(choice, rehash=rehash, details=False)
-        if upstream and plan.stale_inputs:
-            assert found.snapshot.moment is not None
-            choice = with_above(choice, plan.stale_inputs, self.graph, found.snapshot.moment)
-            plan, found = await self._plan(choice, rehash=False, details=False)
-        return choice, plan, found
-
-    async def _has_moved(self, found: Read) -> bool:
-        """Whether another run has committed since the plan was made."""
-        async with self.project.engine.connect() as connection:
-            return await read.watermarks(connection, self.project.environment_id) != found.marks
+    # -- running ---------------------------------------------------------------------------------------------------------------
 
     async def _nothing_to_do(self, plan: Plan, found: Read, started: datetime) -> RunResult:
-        await self._note_settled(plan, found)
+        await planning.note_settled(self.project, plan, found)
         results = tuple(AssetResult(a.asset, fresh=a.fresh) for a in plan.assets)
         return RunResult(None, None, "nothing to do", results, seconds=_since(started), checks=plan.checks)
 
@@ -526,93 +460,6 @@ class Session:
                 await append(connection, self.project.id, *entries)
         if renamed:
             await journal.flush(self.project)
-
-    def _check(self, plan: Plan, found: Read, say: Say) -> None:
-        """Refuse a plan that cannot be run, and say what was observed.
-
-        A selection of units that names none of the units there are selects nothing.
-        """
-        plan.check()
-        self._check_pools(plan)
-        self._check_models(plan)
-        for note in plan.notes:
-            if note["code"] in (look.VARIES, look.EXPIRED):
-                say(Event("message", text=f"{note['asset']}: {note['what']} ({note['where']}). {note['settle']}"))
-        for source in plan.sources:
-            seen = f"{source.new} new, {source.changed} changed, {source.removed} gone"
-            say(Event("observed", source.source, source.documents, text=seen))
-        for asset in plan.assets:
-            if asset.asset in plan.choice.units:
-                self._check_units(asset, plan.choice.units[asset.asset], found)
-
-    def _check_units(self, asset: AssetPlan, rule: selection.UnitRule, found: Read) -> None:
-        """Refuse a selection of units that names none. Raises NothingSelectedError."""
-        nothing, hint = not asset.units, f"See: aipctl plan {asset.asset} --force --units"
-        partitions, moment = self.graph.assets[asset.asset].partitions, found.snapshot.moment
-        if partitions is not None and moment is not None:
-            keys = [partition.key for partition in moment.partitions(partitions)]
-            known = any(map(rule.matches, keys))
-            # Units below a partition may be known only when what is above is made; others go by the partition alone.
-            alone = self.graph.is_by_partition(asset.asset)
-            nothing = not known and (nothing or alone)
-            hint = f"{partitions!r} has {' .. '.join(dict.fromkeys((keys[0], keys[-1]))) if keys else 'none yet'}."
-        if nothing and not asset.removed:
-            raise NothingSelectedError(f"{asset.asset} has no unit {rule}.", hint=hint)
-
-    def _check_pools(self, plan: Plan) -> None:
-        """Refuse a plan in which an asset asks for a pool that nobody has given limits. Raises SettingsError."""
-        pools = self.project.settings.pools
-        for name in (a.asset for a in plan.assets if not a.idle):
-            asset = self.graph.assets[name]
-            if asset.options.pool is not None and asset.options.pool not in pools:
-                raise SettingsError(
-                    f"{name} ({asset.place}) asks for the pool {asset.options.pool!r}, which the settings do not have; "
-                    f"they have: {', '.join(sorted(pools)) or 'none'}.",
-                    hint=f"Write in assetcore.toml, below [pools]: {asset.options.pool} = {{concurrency = 8, per_minute = 600}}",
-                )
-
-    def _check_models(self, plan: Plan) -> None:
-        """Refuse a plan in which an asset declares a model that the gateway does not have. Raises SettingsError."""
-        for name in (a.asset for a in plan.assets if not a.idle):
-            asset = self.graph.assets[name]
-            for alias in asset.options.models:
-                if self.project.llm.models.resolve(alias) is None:
-                    raise self.project.llm.models.unknown(alias, f"{name} ({asset.place})")
-
-    async def _note_settled(self, plan: Plan, found: Read) -> None:
-        """Assets that had to be looked at and were fresh need no look next time."""
-        project = self.project
-        for asset in plan.assets:
-            if (
-                asset.asset in found.snapshot.states
-                and asset.asset not in found.snapshot.settled
-                and asset.asset not in plan.choice.units
-            ):
-                identifier = project.asset_ids[asset.asset]
-                assert found.snapshot.moment is not None
-                settled = settled_with(
-                    project, asset.asset, found.snapshot.definitions[asset.asset], found.marks, found.snapshot.moment,
-                    found.snapshot.oldest.get(asset.asset),
-                )  # fmt: skip
-                mark = found.marks.get(identifier, read.Watermark())
-                partial = asset.asset in found.snapshot.slices
-                documents = mark.documents if partial else found.snapshot.states[asset.asset].documents.height
-                async with project.engine.begin() as connection:
-                    await lineage.settle(
-                        connection,
-                        project.environment_id,
-                        identifier,
-                        settled,
-                        units=asset.units,
-                        documents=documents,
-                        last=mark.last,
-                    )
-
-    def _changed(self, reference: str) -> frozenset[str]:
-        """The assets whose declarations' files differ from a git ref."""
-        return changed_since(self.graph, self.project.root, reference)
-
-    # -- running ---------------------------------------------------------------------------------------------------------------
 
     @asynccontextmanager
     async def _alone(self, say: Say, environment: str | None = None) -> AsyncIterator[None]:
@@ -644,7 +491,7 @@ class Session:
         steps = steps_of(plan, self.graph)
         async with telling(run), self._at_work(run, steps), self._gateway_soon(plan):
             flow_run = await (_without_prefect(run, steps) if local else self._as_flow(run, steps, plan, died))
-            await look.index_vectors(self.project, run.results)
+            await index_vectors(self.project, run.results)
         status = run.status
         planned = {a.asset: AssetResult(a.asset, fresh=a.fresh) for a in plan.assets}
         made = {n: r for n, r in run.results.items() if n in planned}
@@ -710,10 +557,10 @@ class Session:
             choice = await self.choose(request["select"], force=request["force"])
             project.llm.anew = request["force"] and not request.get("replay")
             options = {"upstream": request["upstream"], "rehash": request["rehash"]}
-            choice, plan, found = await self._widened(choice, **options)
+            choice, plan, found = await planning.widened(self.project, choice, **options)
             plan.check()
-            self._check_pools(plan)
-            self._check_models(plan)
+            planning.check_pools(self.project, plan)
+            planning.check_models(self.project, plan)
             async with project.engine.begin() as connection:
                 await runs.close_abandoned(connection, project.id, project.environment_id)
                 await runs.resume(connection, stored.run)
@@ -835,21 +682,6 @@ async def _start_gateway(settings: Settings) -> Settings:
 
 async def _without_prefect(run: Run, steps: Mapping[str, Sequence[str]]) -> None:
     await walk(steps, lambda name, _: run.perform(name))
-
-
-def changed_since(graph: Graph, root: Path, reference: str) -> frozenset[str]:
-    """The assets declared in files that differ from a git ref, and those made of them. Raises SelectionError."""
-    command = ["git", "-C", str(root), "diff", "--name-only", "--relative", "-z", reference, "--"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        reason = (getattr(error, "stderr", "") or str(error)).strip().splitlines()
-        raise SelectionError(
-            f"changed:{reference}: git cannot compare with it: {reason[0] if reason else 'no answer'}."
-        ) from None
-    files = {str((root / name).resolve()) for name in done.stdout.split("\0") if name}
-    changed = {n for n, asset in graph.assets.items() if str(Path(asset.place.file).resolve()) in files}
-    return frozenset(changed | graph.descendants(changed))
 
 
 def steps_of(plan: Plan, graph: Graph) -> dict[str, list[str]]:

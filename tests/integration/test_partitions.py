@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from assetcore.errors import NothingSelectedError, SourceError, StaleInputError
+from assetcore.planning import plan_for
 from assetcore.settings import Settings
 from tests.integration.world import HEAD, World
 
@@ -82,7 +83,7 @@ async def test_p12_each_new_day_is_the_only_one_made(world: World) -> None:
     assert contents["weeks"]["2026-11-04", "week"] == b"8"
     assert (await world.materialize()).run is None
     async with world.open() as session:
-        _, found = await session._plan(await session.choose(None), rehash=False)
+        _, found = await plan_for(session.project, await session.choose(None), rehash=False)
         assert found.snapshot.states == {}  # nothing is read of assets in which nothing changed
 
 
@@ -248,7 +249,7 @@ async def test_p11_what_is_older_than_its_freshness_is_made_again(world: World) 
     world.now += timedelta(hours=23)
     assert await world.plan() == {}
     async with world.open() as session:
-        _, found = await session._plan(await session.choose(None), rehash=False)
+        _, found = await plan_for(session.project, await session.choose(None), rehash=False)
         assert found.snapshot.states == {}
     world.now += timedelta(hours=1)
     (world.root / "quotes").write_text("two")

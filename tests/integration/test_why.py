@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from assetcore import causes
+from assetcore import causes, planning
 from assetcore.causes import CauseFound, Subject, Why
 from assetcore.errors import NothingSelectedError, UsageError
 from assetcore.plan import Choice
@@ -198,7 +198,7 @@ async def test_a_unit_is_judged_alone_as_among_all(world: World) -> None:
         assert await causes.deciding(session.project, Subject("clean", "new.txt")) is None, "it was never made"
         for name in ("topics", "clean", "chunks", "marked"):
             choice = Choice(frozenset([name]))
-            plan, found = await session._plan(choice, rehash=False, entire=True)
+            plan, found = await planning.plan_for(session.project, choice, rehash=False, entire=True)
             state = found.snapshot.states[name].documents
             for label in sorted(set(state["path"])):
                 about = Subject(name, label)
@@ -206,7 +206,9 @@ async def test_a_unit_is_judged_alone_as_among_all(world: World) -> None:
                 assert decided is not None
                 whole = await causes.why(session.project, about, plan, found.snapshot)
                 part = await take_descent(session.project, name, *decided)
-                alone = await causes.why(session.project, about, await session._judged(part, choice), part)
+                alone = await causes.why(
+                    session.project, about, await planning.judged(session.project, part, choice), part
+                )
                 assert alone == whole
                 counted[whole.status] = counted.get(whole.status, 0) + 1
     assert counted.keys() == {"fresh", "stale", "pending", "removed"}, counted

@@ -1,0 +1,246 @@
+"""Planning: what would be made as things are now, and can it be?
+
+A plan is decided in `plan`, without reading anything; here it is given what lineage and the sources say, told with what should be known
+beside it (`notes`), and refused where it cannot be run.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from assetcore import environments, grammar, selection
+from assetcore.checks import CheckReport
+from assetcore.costs import Estimate, priced
+from assetcore.errors import NothingSelectedError, SelectionError, SettingsError
+from assetcore.graph import Graph
+from assetcore.lineage import checks as checked
+from assetcore.lineage import commit as lineage
+from assetcore.lineage import read
+from assetcore.notes import EXPIRED, VARIES, overdue, unnoticed, unread, varying
+from assetcore.plan import AssetPlan, Choice, Plan, Snapshot, make_plan, with_above
+from assetcore.project import Project
+from assetcore.results import Event, Say
+from assetcore.snapshot import Read, now, settled_with, take
+from assetcore.suppose import parse_suppositions
+
+__all__ = [
+    "check",
+    "check_models",
+    "check_pools",
+    "choose",
+    "has_moved",
+    "judged",
+    "note_settled",
+    "plan_for",
+    "widened",
+]
+
+
+async def choose(project: Project, select: str | None, *, force: bool = False) -> Choice:
+    """What a selection selects; plans the whole graph first when it asks for what only a plan knows."""
+    if select is None:
+        return Choice(frozenset(project.graph.assets), force=force)
+    parsed = grammar.parse(select)
+    facts: dict[str, Any] = {}
+    if selection.needs(parsed) & {"status", "cause"}:
+        plan, _ = await plan_for(project, await choose(project, None), rehash=False)
+        facts["statuses"] = {
+            a.asset: {s for s in ("fresh", "stale", "pending", "removed") if getattr(a, s)} for a in plan.assets
+        }
+        facts["causes"] = {a.asset: {c for d in a.details for c in d.causes} for a in plan.assets}
+    if "changed" in selection.needs(parsed):
+        known = {r: await environments.changed_since(project, r) for r in selection.references(parsed)}
+        facts["changed"] = lambda r: _changed_since(project.graph, project.root, r) if known[r] is None else known[r]
+    selected = selection.select(parsed, selection.catalogue(project.graph, **facts))
+    needed = {name for name, rule in selected.units.items() if rule == selection.Needed()}
+    units = {name: rule for name, rule in selected.units.items() if name not in needed}
+    choice = Choice(frozenset(selected.assets) - needed, units, force)
+    return with_above(choice, needed, project.graph, await now(project, selected.assets)) if needed else choice
+
+
+async def plan_for(
+    project: Project,
+    choice: Choice,
+    *,
+    rehash: bool,
+    entire: bool = False,
+    details: bool = True,
+    supposing: Sequence[str] = (),
+) -> tuple[Plan, Read]:
+    """The plan of what is chosen, with all that is to be told of it, and what it was made from."""
+    supposed = parse_suppositions(project.graph, supposing)
+    found = await take(project, choice, rehash=rehash, entire=entire, supposed=supposed)
+    plan = await judged(project, found.snapshot, choice, details=details)
+    notes = (
+        *await unnoticed(project, [a.asset for a in plan.assets]),
+        *await varying(project, plan),
+        *overdue(project, plan, found.marks, project.clock()),
+    )
+    if found.unread:
+        counts = {name: len(problems) for name, problems in found.unread.items()}
+        plan = replace(plan, sources=tuple(replace(s, unread=counts.get(s.source, 0)) for s in plan.sources))
+        notes = (*notes, *unread(project, found.unread))
+    orphans = await _orphans(project, found.marks)
+    checks = await _checks(project, plan)
+    return replace(plan, notes=notes, checks=checks, orphans=orphans, estimates=_priced(project, plan)), found
+
+
+def _priced(project: Project, plan: Plan) -> tuple[Estimate, ...]:
+    """The plan's estimates; where another model than before will be asked, at its prices, if they are known."""
+    changed = {one.asset for one in plan.assets if "model-changed" in one.causes}
+    found: list[Estimate] = []
+    for one in plan.estimates:
+        aliases = project.graph.assets[one.asset].options.models if one.asset in changed else ()
+        prices = [price for alias in aliases if (price := project.llm.price(alias)) is not None]
+        found.append(priced(one, min(p.given for p in prices), max(p.answered for p in prices)) if prices else one)
+    return tuple(found)
+
+
+async def judged(project: Project, snapshot: Snapshot, choice: Choice, *, details: bool = False) -> Plan:
+    """The plan of a snapshot; where members of units changed, it is looked up whether some are gone."""
+    plan = make_plan(project.graph, project.environment, snapshot, choice, details=details)
+    if plan.changed_aggregates:
+        states = dict(snapshot.states)
+        async with project.engine.connect() as connection:
+            former = await read.former_members(connection, [m for ms in plan.changed_aggregates.values() for m in ms])
+        states |= {name: replace(states[name], former=former) for name in plan.changed_aggregates}
+        plan = make_plan(project.graph, project.environment, replace(snapshot, states=states), choice, details=details)
+    return plan
+
+
+async def widened(project: Project, choice: Choice, *, upstream: bool, rehash: bool) -> tuple[Choice, Plan, Read]:
+    """The plan of a choice; with `upstream` the choice includes what is stale above it: of partitions, those that it is made of."""
+    plan, found = await plan_for(project, choice, rehash=rehash, details=False)
+    if upstream and plan.stale_inputs:
+        assert found.snapshot.moment is not None
+        choice = with_above(choice, plan.stale_inputs, project.graph, found.snapshot.moment)
+        plan, found = await plan_for(project, choice, rehash=False, details=False)
+    return choice, plan, found
+
+
+async def has_moved(project: Project, found: Read) -> bool:
+    """Whether another run has committed since the plan was made."""
+    async with project.engine.connect() as connection:
+        return await read.watermarks(connection, project.environment_id) != found.marks
+
+
+def check(project: Project, plan: Plan, found: Read, say: Say) -> None:
+    """Refuse a plan that cannot be run, and say what was observed.
+
+    A selection of units that names none of the units there are selects nothing.
+    """
+    plan.check()
+    check_pools(project, plan)
+    check_models(project, plan)
+    for note in plan.notes:
+        if note["code"] in (VARIES, EXPIRED):
+            say(Event("message", text=f"{note['asset']}: {note['what']} ({note['where']}). {note['settle']}"))
+    for source in plan.sources:
+        seen = f"{source.new} new, {source.changed} changed, {source.removed} gone"
+        say(Event("observed", source.source, source.documents, text=seen))
+    for asset in plan.assets:
+        if asset.asset in plan.choice.units:
+            _check_units(project, asset, plan.choice.units[asset.asset], found)
+
+
+def _check_units(project: Project, asset: AssetPlan, rule: selection.UnitRule, found: Read) -> None:
+    """Refuse a selection of units that names none. Raises NothingSelectedError."""
+    nothing, hint = not asset.units, f"See: aipctl plan {asset.asset} --force --units"
+    partitions, moment = project.graph.assets[asset.asset].partitions, found.snapshot.moment
+    if partitions is not None and moment is not None:
+        keys = [partition.key for partition in moment.partitions(partitions)]
+        known = any(map(rule.matches, keys))
+        # Units below a partition may be known only when what is above is made; others go by the partition alone.
+        alone = project.graph.is_by_partition(asset.asset)
+        nothing = not known and (nothing or alone)
+        hint = f"{partitions!r} has {' .. '.join(dict.fromkeys((keys[0], keys[-1]))) if keys else 'none yet'}."
+    if nothing and not asset.removed:
+        raise NothingSelectedError(f"{asset.asset} has no unit {rule}.", hint=hint)
+
+
+def check_pools(project: Project, plan: Plan) -> None:
+    """Refuse a plan in which an asset asks for a pool that nobody has given limits. Raises SettingsError."""
+    pools = project.settings.pools
+    for name in (a.asset for a in plan.assets if not a.idle):
+        asset = project.graph.assets[name]
+        if asset.options.pool is not None and asset.options.pool not in pools:
+            raise SettingsError(
+                f"{name} ({asset.place}) asks for the pool {asset.options.pool!r}, which the settings do not have; "
+                f"they have: {', '.join(sorted(pools)) or 'none'}.",
+                hint=f"Write in assetcore.toml, below [pools]: {asset.options.pool} = {{concurrency = 8, per_minute = 600}}",
+            )
+
+
+def check_models(project: Project, plan: Plan) -> None:
+    """Refuse a plan in which an asset declares a model that the gateway does not have. Raises SettingsError."""
+    for name in (a.asset for a in plan.assets if not a.idle):
+        asset = project.graph.assets[name]
+        for alias in asset.options.models:
+            if project.llm.models.resolve(alias) is None:
+                raise project.llm.models.unknown(alias, f"{name} ({asset.place})")
+
+
+async def note_settled(project: Project, plan: Plan, found: Read) -> None:
+    """Assets that had to be looked at and were fresh need no look next time."""
+    for asset in plan.assets:
+        if (
+            asset.asset in found.snapshot.states
+            and asset.asset not in found.snapshot.settled
+            and asset.asset not in plan.choice.units
+        ):
+            identifier = project.asset_ids[asset.asset]
+            assert found.snapshot.moment is not None
+            settled = settled_with(
+                project, asset.asset, found.snapshot.definitions[asset.asset], found.marks, found.snapshot.moment,
+                found.snapshot.oldest.get(asset.asset),
+            )  # fmt: skip
+            mark = found.marks.get(identifier, read.Watermark())
+            partial = asset.asset in found.snapshot.slices
+            documents = mark.documents if partial else found.snapshot.states[asset.asset].documents.height
+            async with project.engine.begin() as connection:
+                await lineage.settle(
+                    connection,
+                    project.environment_id,
+                    identifier,
+                    settled,
+                    units=asset.units,
+                    documents=documents,
+                    last=mark.last,
+                )
+
+
+async def _orphans(project: Project, known: Collection[int]) -> dict[str, int]:
+    """Of the assets that were ever made here, those that are not declared any more and still have units."""
+    gone = set(known).difference(project.asset_ids.values())
+    if not gone:
+        return {}
+    async with project.engine.connect() as connection:
+        return await read.orphans(connection, project.environment_id, gone)
+
+
+async def _checks(project: Project, plan: Plan) -> tuple[CheckReport, ...]:
+    """What the checks of a plan's assets say of them as they are, and which of them a run would ask."""
+    versions = project.checks(a.asset for a in plan.assets)
+    if not versions:
+        return ()
+    async with project.engine.connect() as connection:
+        return tuple(await checked.standing(connection, project.environment_id, versions))
+
+
+def _changed_since(graph: Graph, root: Path, reference: str) -> frozenset[str]:
+    """The assets declared in files that differ from a git ref, and those made of them. Raises SelectionError."""
+    command = ["git", "-C", str(root), "diff", "--name-only", "--relative", "-z", reference, "--"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        reason = (getattr(error, "stderr", "") or str(error)).strip().splitlines()
+        raise SelectionError(
+            f"changed:{reference}: git cannot compare with it: {reason[0] if reason else 'no answer'}."
+        ) from None
+    files = {str((root / name).resolve()) for name in done.stdout.split("\0") if name}
+    changed = {n for n, asset in graph.assets.items() if str(Path(asset.place.file).resolve()) in files}
+    return frozenset(changed | graph.descendants(changed))

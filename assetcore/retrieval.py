@@ -1,0 +1,95 @@
+"""Retrieval: which documents answer a question best, by their words and by their meaning?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from assetcore.documents import Document
+from assetcore.embeddings import Embedding
+from assetcore.errors import NothingSelectedError, ServiceError
+from assetcore.lineage import read, trace
+from assetcore.project import Project
+from assetcore.search import Hit, SearchIndex, fused, search, shown
+from assetcore.telemetry import get_pipeline_logger
+
+__all__ = ["index_vectors", "search_project"]
+
+logger = get_pipeline_logger(__name__)
+
+DEPTH = 50
+"""Hits of each way of searching that are fused."""
+
+
+async def search_project(
+    project: Project, text: str, limit: int, filters: Mapping[str, Any] | None = None
+) -> list[Hit]:
+    """Ask every search index that the project has made, by words, and every index of vectors, by meaning; fused by rank.
+
+    `filters` are fields of the embedding documents, of which `asset` and `document` say what a hit is. Where the gateway cannot be asked,
+    the words alone decide.
+    """
+    filters = dict(filters or {})
+    words = [n for n in project.graph.assets if _is_of(project, n, SearchIndex)]
+    meanings = [n for n in project.graph.assets if _is_of(project, n, Embedding)]
+    if not words and not meanings:
+        raise NothingSelectedError(
+            f"{project.name} has nothing to search.", hint="Declare an asset that returns a SearchIndex or Embeddings."
+        )
+    indexes: list[SearchIndex] = []
+    async with project.engine.connect() as connection:
+        for name in words:
+            found = await trace.of_asset(connection, project.environment_id, project.asset_ids[name])
+            stored = await read.stored(connection, [f.id for f in found])
+            indexes += await project.reader.documents([stored[f.id] for f in found], SearchIndex)
+    near = [hits for name in meanings if (hits := await _near(project, name, text, limit, filters)) is not None]
+    if not indexes and not near:
+        raise NothingSelectedError(
+            f"{', '.join([*words, *meanings])} is not made yet.",
+            hint=f"Make it: aipctl materialize '{' or '.join(f'+{n}' for n in [*words, *meanings])}'",
+        )
+    by_words = search(indexes, text, DEPTH if near or filters else limit) if indexes else []
+    if filters:
+        from assetcore import vectors  # numpy behind it takes 0.1 s: only for projects with vectors
+
+        allowed = await vectors.matching(project, meanings, filters)
+        by_words = [hit for hit in by_words if (hit.asset, hit.name) in allowed]
+    if not near:
+        return by_words[:limit]
+    known = {(hit.asset, hit.name): hit for hit in by_words}
+    best = fused([list(known), *near], limit)
+    return [
+        replace(known[key], score=round(score, 4)) if key in known else shown(indexes, *key, text, score)
+        for key, score in best
+    ]
+
+
+async def index_vectors(project: Project, names: Iterable[str]) -> None:
+    """Bring the indexes of these assets up to date, as far as they are of vectors."""
+    mine = [name for name in names if _is_of(project, name, Embedding)]
+    if mine:
+        from assetcore import vectors  # numpy behind it takes 0.1 s: only for projects with vectors
+
+        await vectors.sync_all(project, mine)
+
+
+def _is_of(project: Project, name: str, kind: type[Document]) -> bool:
+    output = project.graph.assets[name].output
+    return output.form == "document" and issubclass(output.document_type, kind)
+
+
+async def _near(
+    project: Project, name: str, text: str, limit: int, filters: Mapping[str, Any]
+) -> list[tuple[str, str]] | None:
+    """What an index of vectors finds, by asset and document; None where it is not made, or the gateway cannot be asked."""
+    from assetcore import vectors  # numpy behind it takes 0.1 s: only for projects with vectors
+
+    try:
+        found = await vectors.ask(project, name, text, filters, max(DEPTH, limit))
+    except NothingSelectedError:
+        return None
+    except ServiceError as error:
+        logger.warning("%s is not asked: %s", name, error.message)
+        return None
+    return [(one.fields.get("asset") or name, one.fields.get("document") or one.name) for one in found]
