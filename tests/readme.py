@@ -1,4 +1,4 @@
-"""The README, taken apart: which commands, examples and tables are in it?"""
+"""The READMEs, taken apart: which commands, examples and tables are in them?"""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-TEXT = (REPOSITORY / "README.md").read_text("utf-8")
+TEXTS = {path: path.read_text("utf-8") for path in (REPOSITORY / "README.md", REPOSITORY / "stack" / "README.md")}
+TEXT = "\n".join(TEXTS.values())
 
 
 @dataclass(frozen=True)

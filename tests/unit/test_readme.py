@@ -130,18 +130,23 @@ def test_the_rooms_in_the_readme_are_those_of_the_house_with_the_questions_of_th
 
 
 def test_links_and_files_in_the_readme_are_there() -> None:
-    """Anchors are headings, and paths that begin with a folder of the repository exist."""
-    headings = {
-        re.sub(r"[^\w -]", "", h).strip().lower().replace(" ", "-")
-        for h in re.findall(r"^#+ (.*)$", readme.TEXT, re.MULTILINE)
-    }
-    for target in re.findall(r"\]\(([^)]+)\)", readme.TEXT):
-        assert target.removeprefix("#") in headings if target.startswith("#") else (readme.REPOSITORY / target).exists()
+    """Anchors are headings, also those of another file, and paths that begin with a folder of the repository exist."""
+    for here, text in readme.TEXTS.items():
+        for target in re.findall(r"\]\(([^)]+)\)", text):
+            path, _, anchor = target.partition("#")
+            there = (here.parent / path).resolve() if path else here
+            assert there.exists(), f"{target} is not there"
+            assert not anchor or anchor in _anchors(readme.TEXTS[there]), f"{target} is no heading"
     for path in readme.inline():
-        if re.fullmatch(r"(stack|projects/handbook|tests)/[\w./-]+", path):
+        if re.fullmatch(r"(stack|projects/handbook|tests|\.github)/[\w./-]+", path):
             assert (readme.REPOSITORY / path).exists(), f"{path} is not there"
         elif re.fullmatch(r"(storage|lineage)/\w+\.py", path):
             assert (readme.REPOSITORY / "assetcore" / path).exists(), f"{path} is not there"
+
+
+def _anchors(text: str) -> set[str]:
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
 
 
 def test_the_changelog_ends_with_this_version() -> None:
