@@ -7,17 +7,14 @@ from __future__ import annotations
 
 import random
 import sys
-import tempfile
-from pathlib import Path
 
 from tests.bench.meter import measure
-from tests.bench.place import new_place
+from tests.bench.place import project_place
 from tests.bench.report import COST, Report, against, figures
 
 LAYERS, ABOVE = 10, 3
 LOAD = """
 import time
-from pathlib import Path
 import polars
 from assetcore.loading import load
 before = time.process_time()
@@ -28,31 +25,26 @@ print(time.process_time() - before)
 
 def bench(report: Report, assets: int) -> None:
     report.step(f"layers of {assets:,} assets")
-    with tempfile.TemporaryDirectory() as folder:
-        package = Path(folder) / "layers"
-        package.mkdir()
-        (package / "__init__.py").write_text('"""Layers of assets."""\n')
-        (package / "assets.py").write_text(declarations(assets), encoding="utf-8")
-        with new_place(package) as place:
-            for number in range(assets // LAYERS):
-                path = place.root / "data" / str(number) / "page.txt"
-                path.parent.mkdir(parents=True)
-                path.write_text(f"page {number}")
-            loading = measure([sys.executable, "-c", LOAD], cwd=place.root, env=place.env)
-            rows = []
-            for name, words in {
-                "first plan": ("plan", "--json"),
-                "materialize": ("materialize", "--json", "--local"),
-                "no-op plan": ("plan", "--json"),
-                "no-op materialize": ("materialize", "--json"),
-            }.items():
-                cost = place.call(*words)
-                made = assets - assets // LAYERS
-                goals = {
-                    "materialize": against(cost.all_cpu / made * 1000, 8, "ms CPU an asset"),
-                    "no-op materialize": against(cost.wall, assets / 1000),
-                }
-                rows.append([name, *figures(cost), f"{cost.all_cpu / assets * 1000:.2f}", goals.get(name, "")])
+    with project_place("layers", declarations(assets)) as place:
+        for number in range(assets // LAYERS):
+            path = place.root / "data" / str(number) / "page.txt"
+            path.parent.mkdir(parents=True)
+            path.write_text(f"page {number}")
+        loading = measure([sys.executable, "-c", LOAD], cwd=place.root, env=place.env)
+        rows = []
+        for name, words in {
+            "first plan": ("plan", "--json"),
+            "materialize": ("materialize", "--json", "--local"),
+            "no-op plan": ("plan", "--json"),
+            "no-op materialize": ("materialize", "--json"),
+        }.items():
+            cost = place.call(*words)
+            made = assets - assets // LAYERS
+            goals = {
+                "materialize": against(cost.all_cpu / made * 1000, 8, "ms CPU an asset"),
+                "no-op materialize": against(cost.wall, assets / 1000),
+            }
+            rows.append([name, *figures(cost), f"{cost.all_cpu / assets * 1000:.2f}", goals.get(name, "")])
     loaded = float(loading.out)
     report.table(
         f"G({assets:,}): {assets:,} assets in {LAYERS} layers (services up); loaded in {loaded:.2f} s of CPU "

@@ -14,7 +14,6 @@ import random
 import resource
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -37,7 +36,7 @@ from assetcore.sources import OBSERVED
 from assetcore.storage import Key, object_key
 from assetcore.units import document_address
 from tests.bench.meter import Services, measure
-from tests.bench.place import new_place
+from tests.bench.place import project_place
 from tests.bench.report import Report, against
 
 DEPTH = 5
@@ -53,27 +52,20 @@ EDITED = 100
 
 def bench(report: Report, documents: int) -> None:
     report.step(f"lineage of {documents:,} documents in {DEPTH + 1} assets")
-    with tempfile.TemporaryDirectory() as folder:
-        package = Path(folder) / "chain"
-        package.mkdir()
-        (package / "__init__.py").write_text('"""A chain of assets."""\n')
-        (package / "assets.py").write_text(declarations())
-        with new_place(package) as place:
-            (place.root / "data").mkdir()
-            environment = place.env | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    with project_place("chain", declarations()) as place:
+        (place.root / "data").mkdir()
+        environment = place.env | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
 
-            def staged(stage: str) -> dict[str, Any]:
-                report.step(stage)
-                words = [sys.executable, "-m", "tests.bench.lineage", str(documents), stage]
-                return json.loads(measure(words, cwd=place.root, env=environment).out)
+        def staged(stage: str) -> dict[str, Any]:
+            report.step(stage)
+            words = [sys.executable, "-m", "tests.bench.lineage", str(documents), stage]
+            return json.loads(measure(words, cwd=place.root, env=environment).out)
 
-            found = staged("write")
-            cases = [Case(**one) for stage in ("ask", "environments") for one in staged(stage)["cases"]]
-            if found["rows"] <= REBUILT:
-                rebuilt = place.call("catalog", "rebuild", "--replace", "--json")
-                cases.append(
-                    Case("catalog rebuild", rebuilt.wall, rebuilt.cpu, rebuilt.service_cpu, rebuilt.peak / 1e6)
-                )
+        found = staged("write")
+        cases = [Case(**one) for stage in ("ask", "environments") for one in staged(stage)["cases"]]
+        if found["rows"] <= REBUILT:
+            rebuilt = place.call("catalog", "rebuild", "--replace", "--json")
+            cases.append(Case("catalog rebuild", rebuilt.wall, rebuilt.cpu, rebuilt.service_cpu, rebuilt.peak / 1e6))
     moved = min(documents, PROMOTED)
     goals = {
         "plan, nothing stale": 3.0,

@@ -10,13 +10,12 @@ import asyncio
 import hashlib
 import os
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from tests.bench.meter import Cost, measure
-from tests.bench.place import REPOSITORY, new_place
+from tests.bench.place import REPOSITORY, project_place
 from tests.bench.report import Report, ratio
 
 PROJECT = '''"""Files."""
@@ -42,24 +41,19 @@ CASES = {
 
 def bench(report: Report, files: int) -> None:
     report.step(f"a folder of {files:,} files")
-    with tempfile.TemporaryDirectory() as folder:
-        package = Path(folder) / "looked"
-        package.mkdir()
-        (package / "__init__.py").write_text('"""Looked at."""\n')
-        (package / "assets.py").write_text(PROJECT)
-        with new_place(package) as place:
-            for number in range(files):
-                path = place.root / "data" / f"{number // A_FOLDER:04d}" / f"{number:07d}.txt"
-                if number % A_FOLDER == 0:
-                    path.parent.mkdir(parents=True)
-                path.write_text(f"{number} " * 30)
-                os.utime(path, (1_700_000_000, 1_700_000_000))  # what was just written is read again
-            costs: dict[str, Cost] = {}
-            for name, how in CASES.items():
-                report.step(name)
-                words = [sys.executable, "-m", "tests.bench.observe", how]
-                environment = place.env | {"PYTHONPATH": str(REPOSITORY)}
-                costs[name] = measure(words, cwd=place.root, env=environment, services=place.services)
+    with project_place("looked", PROJECT) as place:
+        for number in range(files):
+            path = place.root / "data" / f"{number // A_FOLDER:04d}" / f"{number:07d}.txt"
+            if number % A_FOLDER == 0:
+                path.parent.mkdir(parents=True)
+            path.write_text(f"{number} " * 30)
+            os.utime(path, (1_700_000_000, 1_700_000_000))  # what was just written is read again
+        costs: dict[str, Cost] = {}
+        for name, how in CASES.items():
+            report.step(name)
+            words = [sys.executable, "-m", "tests.bench.observe", how]
+            environment = place.env | {"PYTHONPATH": str(REPOSITORY)}
+            costs[name] = measure(words, cwd=place.root, env=environment, services=place.services)
     least = costs["walk and stat"]
     report.table(
         f"A folder of {files:,} small files",

@@ -62,11 +62,19 @@ def new_place(project: Path, *, up: bool = True, **variables: str) -> Iterator[P
 @contextmanager
 def empty_place() -> Iterator[Place]:
     """A place without a project, for what needs some of the services alone: whoever is measured there starts them."""
+    with project_place("nothing", up=False) as place:
+        yield place
+
+
+@contextmanager
+def project_place(name: str, assets: str = "", *, up: bool = True) -> Iterator[Place]:
+    """A place with a project of this name, whose assets are declared in this text."""
     with tempfile.TemporaryDirectory() as folder:
-        package = Path(folder) / "nothing"
+        package = Path(folder) / name
         package.mkdir()
-        (package / "__init__.py").write_text('"""Nothing."""\n')
-        with new_place(package, up=False) as place:
+        (package / "__init__.py").touch()
+        (package / "assets.py").write_text(assets, encoding="utf-8")
+        with new_place(package, up=up) as place:
             yield place
 
 

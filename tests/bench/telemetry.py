@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import tempfile
 import time
-from pathlib import Path
 
 from assetcore import telemetry
-from tests.bench.place import new_place
+from tests.bench.place import project_place
 from tests.bench.report import Report, against
 
 LOOPS = 100_000
@@ -33,19 +31,14 @@ async def read(page: Page = each(pages)) -> Page:
 
 def bench(report: Report, documents: int) -> None:
     report.step(f"telemetry of {documents:,} quick units")
-    with tempfile.TemporaryDirectory() as folder:
-        package = Path(folder) / "traced"
-        package.mkdir()
-        (package / "__init__.py").write_text('"""Traced."""\n')
-        (package / "assets.py").write_text(PROJECT)
-        with new_place(package) as place:
-            for number in range(documents):
-                path = place.root / "data" / f"{number}.txt"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(f"page {number}")
-            cost = place.call("materialize", "--json", "--local")
-            run = json.loads(cost.out)["run"]
-            spans = len(json.loads(place.call("trace", run, "--json").out)["spans"])
+    with project_place("traced", PROJECT) as place:
+        for number in range(documents):
+            path = place.root / "data" / f"{number}.txt"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"page {number}")
+        cost = place.call("materialize", "--json", "--local")
+        run = json.loads(cost.out)["run"]
+        spans = len(json.loads(place.call("trace", run, "--json").out)["spans"])
     unit, kept = _each(_quick_unit), _each(_span)
     share = (unit * documents + kept * spans) / cost.all_cpu
     report.table(

@@ -11,16 +11,14 @@ import importlib
 import json
 import random
 import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from assetcore import open_project
 from assetcore.vectors import generations, similarity_search
 from tests.bench.meter import measure
-from tests.bench.place import new_place
+from tests.bench.place import project_place
 from tests.bench.report import Report
 
 QUESTIONS = 200
@@ -55,15 +53,10 @@ async def vectors() -> list[ChunkVector]:
 
 def bench(report: Report, chunks: int) -> None:
     report.step(f"search among {chunks:,} vectors")
-    with tempfile.TemporaryDirectory() as folder:
-        package = Path(folder) / "drawn"
-        package.mkdir()
-        (package / "__init__.py").write_text('"""Drawn."""\n')
-        (package / "assets.py").write_text(PROJECT.format(chunks=chunks, groups=GROUPS))
-        with new_place(package) as place:
-            made = place.call("materialize", "--local")
-            script = "from tests.bench.vectors import main; main()"
-            found = json.loads(measure([sys.executable, "-c", script], cwd=place.root, env=place.env).out)
+    with project_place("drawn", PROJECT.format(chunks=chunks, groups=GROUPS)) as place:
+        made = place.call("materialize", "--local")
+        script = "from tests.bench.vectors import main; main()"
+        found = json.loads(measure([sys.executable, "-c", script], cwd=place.root, env=place.env).out)
     rows = [
         [name, f"{one['p50']:.1f}", f"{one['p95']:.1f}", f"{one['recall']:.3f}", f"{one['exact']:.1f}"]
         for name, one in found["searches"].items()
