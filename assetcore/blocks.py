@@ -173,7 +173,6 @@ async def _keep_configuration(client: PrefectClient, settings: Settings, name: s
     key = object_key("platform", "config", run_timestamp(datetime.now(UTC)), name, f"{name}.json")
     bucket = Bucket.open(settings.storage_url, settings.storage_options())
     try:
-        await bucket.ensure()
         await bucket.write(key, content)
     finally:
         await bucket.close()

@@ -17,7 +17,7 @@ from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
-from prefect.settings import PREFECT_API_URL, PREFECT_RESULTS_PERSIST_BY_DEFAULT, temporary_settings
+from prefect.settings import temporary_settings
 from prefect.states import Completed
 
 from assetcore import notify
@@ -25,16 +25,19 @@ from assetcore.assets import Dependency
 from assetcore.collectors import collector_for
 from assetcore.documents import Document
 from assetcore.errors import AssetcoreError, MakeError, StorageError, UsageError
-from assetcore.lineage import read, spans
+from assetcore.flow import prefect_settings_for, settle
+from assetcore.lineage import read, runs, spans
 from assetcore.lineage.runs import new_run_id
 from assetcore.loading import flows
 from assetcore.pipelines import DocumentList, PipelineFlow, PipelineTask, conducted
 from assetcore.session import Session, open_project
 from assetcore.storage import ObjectExistsError, object_key, run_timestamp
-from assetcore.telemetry import Recorder, Sink, Span
+from assetcore.telemetry import Recorder, Sink, Span, get_pipeline_logger
 from assetcore.values import decode
 
 __all__ = ["Conducted", "conduct", "run_pipeline"]
+
+logger = get_pipeline_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +74,13 @@ async def conduct(
         )
     async with session.project.engine.begin() as connection:
         await spans.forget_flows_before(connection, session.project.settings.trace_days)
+        unshown = await runs.unshown(connection, session.project.id)
     started = datetime.now(UTC)
     run = new_run_id()
     collector = collector_for(session.project.settings, session.name, run)
     recorder = Recorder(session.name, run, [_keeping(session, run), *([collector] if collector is not None else [])])
     made: list[DocumentList] = []
+    raised: list[Exception] = []
     seen: list[str] = []
 
     async def told(_: Any, flow_run: Any, state: State[Any]) -> None:
@@ -97,16 +102,30 @@ async def conduct(
         context = FlowRunContext.get()
         if context is not None and context.flow_run is not None:
             seen.append(str(context.flow_run.id))
-        with recorder.span("flow", declared.name), conducted(_task):
-            made.append(await declared.do((), given))
+        try:
+            with recorder.span("flow", declared.name), conducted(_task):
+                made.append(await declared.do((), given))
+        except Exception as error:
+            raised.append(error)
+            raise
         return Completed(message=_counted(made[0]))
 
     status = "failed"
-    api = session.project.settings.prefect_api_url
     try:
-        with temporary_settings({PREFECT_API_URL: api, PREFECT_RESULTS_PERSIST_BY_DEFAULT: False}):
+        with temporary_settings(prefect_settings_for(session.project.settings.prefect_api_url)):
+            await settle(session.project, unshown)
             called: Any = shown(session.name, dict(inputs), {name: str(value) for name, value in parameters.items()})
-            await called
+            try:
+                await called
+            except Exception as error:
+                problem = raised[0] if raised else None if made else error
+                if error is not problem:  # the flow has ended, and Prefect could not be told
+                    logger.warning("Prefect's API does not answer: %s is shown there by the next run.", declared.name)
+                    async with session.project.engine.begin() as connection:
+                        ended = "done" if problem is None else "failed"
+                        await runs.note_unshown(connection, session.project.id, seen[0], ended)
+                if problem is not None:
+                    raise problem from None
         status = "done"
     except AssetcoreError:
         raise
@@ -231,7 +250,6 @@ async def _stored(
 ) -> list[dict[str, Any]]:
     """Write what a flow gave into the store; lineage knows nothing of it, so it lies beside the project's own keys."""
     bucket, settings = session.project.bucket, session.project.settings
-    await bucket.ensure()
     told: list[dict[str, Any]] = []
     for one in documents:
         key = object_key(f"{session.name}.flows", declared.name, at, "result", one.name)

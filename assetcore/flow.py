@@ -27,7 +27,14 @@ from prefect import allow_failure, flow, get_run_logger, task
 from prefect.artifacts import acreate_progress_artifact, acreate_table_artifact, aupdate_progress_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.objects import State
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterId,
+    TaskRunFilter,
+    TaskRunFilterState,
+    TaskRunFilterStateType,
+)  # fmt: skip
+from prefect.client.schemas.objects import State, StateType
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.events import emit_event
 from prefect.exceptions import FailedRun, ObjectNotFound
@@ -38,15 +45,18 @@ from assetcore.checks import CheckReport
 from assetcore.errors import ServiceError
 from assetcore.execution import Run, walk
 from assetcore.lineage import runs
+from assetcore.project import Project
 from assetcore.results import AssetResult, Event
 
-__all__ = ["Steps", "execute", "run_plan", "run_project"]
+__all__ = ["Steps", "execute", "prefect_settings_for", "run_plan", "run_project", "settle"]
 
 T = TypeVar("T")
 PROGRESS_SECONDS = 2.0
 API_SECONDS = 5.0
 SILENT_SECONDS = 15.0
 SHOWN_SECONDS = 10.0
+SETTLED_AT_ONCE = 20
+"""So many flow runs that ended untold does a run see to before it begins; more are left to the next."""
 LOST = "Prefect's API does not answer any more: the run goes on, and is not shown there."
 
 
@@ -63,26 +73,24 @@ _current: ContextVar[Opened | None] = ContextVar("assetcore_run", default=None)
 """The run that this process has open, and what hears when its steps have ended; `run_plan` opens it itself where it runs elsewhere."""
 
 
-async def execute(run: Run, steps: Steps, died: Sequence[str] = ()) -> str | None:
+async def execute(run: Run, steps: Steps, unshown: Mapping[str, str]) -> str | None:
     """Run the steps as a Prefect flow run in this process; returns the flow run's identifier.
 
-    `died` names flow runs whose process died, which Prefect would show as running for ever. When the steps have ended all is stored,
-    and only the display is left: an API that does not answer any more is not waited for.
+    `unshown` are flow runs that have ended, each with its status, and that Prefect would show as running for ever. When the steps have
+    ended all is stored, and only the display is left: an API that does not answer any more is not waited for, and the next run tells it.
     """
     display = _Display(run.say)
     context = FlowRunContext.get()
     if context is not None and context.flow is not None and context.flow.fn is run_project.fn:
-        if died:
-            await display.show(_close(died))
+        await settle(run.project, unshown)
         await _perform_all(run, steps, display)
         return None if context.flow_run is None else str(context.flow_run.id)
     ended: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
     token = _current.set((run, steps, display, ended))
     with ExitStack() as stack:
-        stack.enter_context(temporary_settings(_settings(run.project.settings.prefect_api_url)))
+        stack.enter_context(temporary_settings(prefect_settings_for(run.project.settings.prefect_api_url)))
         stack.callback(_current.reset, token)
-        if died:
-            await display.show(_close(died))
+        await settle(run.project, unshown)
         named = run_plan.with_options(name=run.project.name, flow_run_name=f"{run.project.name}-{run.id}")
         vars(named)["serialize_parameters"] = (
             dict  # a run's name is text already; Prefect would import FastAPI to find that out
@@ -96,6 +104,8 @@ async def execute(run: Run, steps: Steps, died: Sequence[str] = ()) -> str | Non
         shown.cancel()
         await asyncio.wait({shown, ended}, return_when=asyncio.FIRST_COMPLETED)
         await asyncio.wait({shown}, timeout=SHOWN_SECONDS)
+        if not _was_told(shown):
+            await _note_unshown(run, "cancelled")
         raise
     if not ended.done():  # the flow never came to its steps
         await _raise_error(shown.result())
@@ -104,6 +114,8 @@ async def execute(run: Run, steps: Steps, died: Sequence[str] = ()) -> str | Non
         )
     if not shown.done() or display.silent_since is not None:
         display.lose()
+    if not _was_told(shown):
+        await _note_unshown(run, run.status if ended.exception() is None else "failed")
     return ended.result()
 
 
@@ -166,6 +178,18 @@ async def run_project(
     return Completed(message=told or "Everything is up to date: nothing was run.")
 
 
+def prefect_settings_for(api: str | None) -> dict[Any, Any]:
+    """What holds for our flow runs, whatever the environment says."""
+    values: dict[Any, Any] = {
+        prefect_settings.PREFECT_RESULTS_PERSIST_BY_DEFAULT: False,
+        prefect_settings.PREFECT_TASKS_REFRESH_CACHE: False,
+        prefect_settings.PREFECT_CLIENT_MAX_RETRIES: 3,  # with its pauses 14 s: a server that restarts is waited for, a lost one is not
+    }
+    if api is not None:
+        values[prefect_settings.PREFECT_API_URL] = api
+    return values
+
+
 @dataclass(slots=True)
 class _Display:
     """What Prefect is told beside states; a run does not fail, nor wait for long, because that cannot be shown."""
@@ -202,11 +226,46 @@ class _Display:
             self.say(Event("message", text=LOST))
 
 
-async def _close(flow_runs: Sequence[str]) -> None:
+def _was_told(shown: asyncio.Task[State[Any]]) -> bool:
+    """Whether Prefect knows that the flow run has ended: what the flow itself raises is in its state, the task raises what the API did."""
+    return shown.done() and (shown.cancelled() or shown.exception() is None)
+
+
+async def _note_unshown(run: Run, status: str) -> None:
+    if run.flow_run is not None:
+        async with run.project.engine.begin() as connection:
+            await runs.note_unshown(connection, run.project.id, run.flow_run, status)
+
+
+async def settle(project: Project, unshown: Mapping[str, str]) -> None:
+    """Have Prefect show how flow runs ended of which it was not told; those that it cannot be told of now are left to the next run."""
+    told: list[str] = []
+    with suppress(Exception):  # an API that is away is met by whoever has something to run
+        for one, status in list(unshown.items())[:SETTLED_AT_ONCE]:
+            async with asyncio.timeout(API_SECONDS):
+                await _close(one, status)
+            told.append(one)
+    if told:
+        async with project.engine.begin() as connection:
+            await runs.note_shown(connection, told)
+
+
+async def _close(flow_run: str, status: str) -> None:
+    """Set the state of a flow run that has ended and is not shown so, and of those of its tasks that are shown as at work."""
+    message = "Its process died." if status == "died" else f"The run is {status}. Prefect's API was away when it ended."
+    state = {"done": Completed, "stopped": Completed, "failed": Failed}.get(status, Crashed)
+    at_work = TaskRunFilterState(type=TaskRunFilterStateType(any_=[StateType.PENDING, StateType.RUNNING]))
     async with get_client() as client:
-        for one in flow_runs:
-            with suppress(ObjectNotFound):
-                await client.set_flow_run_state(UUID(one), Crashed(message="Its process died."), force=True)
+        with suppress(ObjectNotFound):  # it was shown by another server
+            found = await client.read_flow_run(UUID(flow_run))
+            if found.state is None or not found.state.is_final():
+                await client.set_flow_run_state(found.id, state(message=message), force=True)
+            tasks = await client.read_task_runs(
+                flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[found.id])),
+                task_run_filter=TaskRunFilter(state=at_work),
+            )
+            for one in tasks:
+                await client.set_task_run_state(one.id, state(message=message), force=True)
 
 
 async def _perform_all(run: Run, steps: Steps, display: _Display) -> State[Any]:
@@ -223,6 +282,8 @@ async def _perform_all(run: Run, steps: Steps, display: _Display) -> State[Any]:
     rows = _said([_row(run.results[name], run) for name in steps.waits if name in run.results])
     about = f"What run {run.id} made, with the keys of its objects"
     await display.show(acreate_table_artifact(rows, key=f"{slug}-result", description=about))
+    if display.silent_since is not None:  # it will not hear how the flow run ends, either
+        await _note_unshown(run, run.status)
     failed = sum(r.failed for r in run.results.values())
     if failed:
         return Failed(message=f"{failed} unit{'s' if failed > 1 else ''} failed")
@@ -347,15 +408,3 @@ def _said(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def _first(check: CheckReport) -> str:
     return f" ({check.findings[0]})" if check.findings else ""
-
-
-def _settings(api: str | None) -> dict[Any, Any]:
-    """What holds for our flow runs, whatever the environment says."""
-    values: dict[Any, Any] = {
-        prefect_settings.PREFECT_RESULTS_PERSIST_BY_DEFAULT: False,
-        prefect_settings.PREFECT_TASKS_REFRESH_CACHE: False,
-        prefect_settings.PREFECT_CLIENT_MAX_RETRIES: 3,  # with its pauses 14 s: a server that restarts is waited for, a lost one is not
-    }
-    if api is not None:
-        values[prefect_settings.PREFECT_API_URL] = api
-    return values

@@ -215,14 +215,15 @@ class Session:
                 "plan": plan.to_json(),
             }
             async with project.engine.begin() as connection:
-                died = await runs.close_abandoned(connection, project.id, project.environment_id)
+                await runs.close_abandoned(connection, project.id, project.environment_id)
+                unshown = await runs.unshown(connection, project.id)
                 await spans.forget_before(connection, project.id, project.settings.trace_days)
                 await runs.begin(connection, run.id, project.id, project.environment_id, select or "", stored, started)
                 await append(
                     connection, project.id, Entry("run", self.environment, run=run.id, facts={"status": "begun"})
                 )
             say(Event("planned", total=plan.stale, text=f"run {run.id}"))
-            return await self._run(run, plan, died, local=local)
+            return await self._run(run, plan, unshown, local=local)
 
     async def ls(self, select: str | None = None, *, at: str | None = None) -> list[AssetInfo]:
         """The selected assets: counts, when they were made, how many units are stale; or as they were `at` a time."""
@@ -487,10 +488,10 @@ class Session:
         finally:
             await client.aclose()
 
-    async def _run(self, run: Run, plan: Plan, died: Sequence[str], *, local: bool) -> RunResult:
+    async def _run(self, run: Run, plan: Plan, unshown: Mapping[str, str], *, local: bool) -> RunResult:
         steps = steps_of(plan, self.graph)
         async with telling(run), self._at_work(run, steps), self._gateway_soon(plan):
-            flow_run = await (_without_prefect(run, steps) if local else self._as_flow(run, steps, plan, died))
+            flow_run = await (_without_prefect(run, steps) if local else self._as_flow(run, steps, plan, unshown))
             await index_vectors(self.project, run.results)
         status = run.status
         planned = {a.asset: AssetResult(a.asset, fresh=a.fresh) for a in plan.assets}
@@ -516,7 +517,7 @@ class Session:
                 starting.cancelled() or starting.exception()
 
     async def _as_flow(
-        self, run: Run, steps: Mapping[str, Sequence[str]], plan: Plan, died: Sequence[str]
+        self, run: Run, steps: Mapping[str, Sequence[str]], plan: Plan, unshown: Mapping[str, str]
     ) -> str | None:
         """Run the steps as a Prefect flow run, with the API in the settings or the embedded one, which is started when needed."""
         project = self.project
@@ -526,7 +527,7 @@ class Session:
             stack.up(project.settings, {"prefect"}, lambda text: run.say(Event("message", text=text))),
         )
         project.settings = addresses.applied_to(project.settings)
-        return await flow.execute(run, flow.Steps(steps, _plan_rows(plan)), died)
+        return await flow.execute(run, flow.Steps(steps, _plan_rows(plan)), unshown)
 
     @asynccontextmanager
     async def _at_work(self, run: Run, steps: Collection[str]) -> AsyncIterator[None]:

@@ -23,7 +23,16 @@ from assetcore.storage import arrow_array
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["FORMAT", "NAME", "decode_manifest", "encode_manifest", "objects_of", "read_manifest", "rewritten"]
+__all__ = [
+    "FORMAT",
+    "NAME",
+    "decode_manifest",
+    "encode_manifest",
+    "no_rows",
+    "objects_of",
+    "read_manifest",
+    "rewritten",
+]
 
 FORMAT = 2
 """Format 1 lacks `was`, failures, how a source's documents were seen, and the asset's identifier, kind and group."""
@@ -149,6 +158,11 @@ def _lists(kind: pa.ListType, columns: Sequence[Sequence[Any]], lengths: Sequenc
     ends = list(accumulate(lengths, initial=0))
     filled = pa.ListArray.from_arrays(arrow_array(ends, pa.int32()), members, type=kind)
     return pa.concat_arrays([filled, pa.nulls(nulls, kind)])
+
+
+def no_rows() -> pa.Table:
+    """What a manifest of nothing would hold."""
+    return _schema().empty_table()
 
 
 def decode_manifest(data: bytes) -> tuple[dict[str, Any], Sequence[dict[str, Any]]]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from assetcore.lineage import views
-from assetcore.lineage.manifest import objects_of
+from assetcore.lineage.manifest import no_rows, objects_of
 from assetcore.lineage.views import Views
 from assetcore.staleness import Component, Definition
 from assetcore.storage import Key, parse_key
@@ -225,9 +225,10 @@ def _commits(manifests: Sequence[Manifest], identifiers: Mapping[int, int]) -> p
 
 def _rows(manifests: Sequence[Manifest]) -> pl.DataFrame:
     """The rows of all manifests, with the number of their commit."""
+    numbered = [(m.number, m.rows) for m in manifests] or [(0, no_rows())]
     tables = [
-        m.rows.append_column("commit", arrow.repeat(arrow.scalar(m.number, arrow.int64()), m.rows.num_rows))
-        for m in manifests
+        rows.append_column("commit", arrow.repeat(arrow.scalar(number, arrow.int64()), rows.num_rows))
+        for number, rows in numbered
     ]
     return pl.DataFrame(pl.from_arrow(arrow.concat_tables(tables)))
 

@@ -20,7 +20,7 @@ from assetcore.lineage import tables as t
 
 __all__ = [
     "RunInfo", "StoredRun", "actor", "begin", "close_abandoned", "find", "finish", "latest", "look_up",
-    "new_run_id", "note_flow_run", "resume",
+    "new_run_id", "note_flow_run", "note_shown", "note_unshown", "resume", "unshown",
 ]  # fmt: skip
 
 
@@ -139,15 +139,36 @@ async def finish(
         await connection.execute(statement.on_conflict_do_update(index_elements=["run_id", "asset"], set_=latest))
 
 
-async def close_abandoned(connection: AsyncConnection, project: int, environment: int) -> list[str]:
-    """Runs that are still `running` though nobody holds the environment's lock have died: say so. Returns their flow runs."""
-    rows = await connection.execute(
+async def close_abandoned(connection: AsyncConnection, project: int, environment: int) -> None:
+    """Runs that are still `running` though nobody holds the environment's lock have died: say so."""
+    c = t.run.c
+    died = (
         sa.update(t.run)
-        .where(t.run.c.project_id == project, t.run.c.environment_id == environment, t.run.c.status == "running")
+        .where(c.project_id == project, c.environment_id == environment, c.status == "running")
         .values(status="died", finished_at=datetime.now(UTC))
-        .returning(t.run.c.flow_run)
-    )
-    return [flow_run for flow_run in rows.scalars() if flow_run is not None]
+        .returning(c.flow_run, c.project_id, c.status)
+    ).cte("died")
+    flow_runs = sa.select(died).where(died.c.flow_run.is_not(None))
+    statement = insert(t.unshown).from_select(["flow_run", "project_id", "status"], flow_runs)
+    await connection.execute(statement.on_conflict_do_nothing())
+
+
+async def unshown(connection: AsyncConnection, project: int) -> dict[str, str]:
+    """Flow runs that have ended, and of which Prefect was not told: each with the status of its run, the earliest first."""
+    c = t.unshown.c
+    rows = await connection.execute(sa.select(c.flow_run, c.status).where(c.project_id == project).order_by(c.at))
+    return {row.flow_run: row.status for row in rows}
+
+
+async def note_unshown(connection: AsyncConnection, project: int, flow_run: str, status: str) -> None:
+    """A flow run has ended, and Prefect could not be told."""
+    row = {"flow_run": flow_run, "project_id": project, "status": status}
+    await connection.execute(insert(t.unshown).values(row).on_conflict_do_nothing())
+
+
+async def note_shown(connection: AsyncConnection, flow_runs: Collection[str]) -> None:
+    """Prefect shows how these flow runs ended."""
+    await connection.execute(sa.delete(t.unshown).where(t.unshown.c.flow_run.in_(list(flow_runs))))
 
 
 async def latest(connection: AsyncConnection, project: int, limit: int) -> list[RunInfo]:

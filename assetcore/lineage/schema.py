@@ -21,7 +21,7 @@ from assetcore.errors import SchemaError, ServiceError
 __all__ = ["HEAD", "Connection", "Engine", "connect", "ensure", "from_json", "is_service_error", "migrations_folder",
            "revision", "service_error", "to_json", "upgrade"]  # fmt: skip
 
-HEAD = "0015"
+HEAD = "0016"
 Engine = AsyncEngine
 Connection = AsyncConnection
 """The words of SQLAlchemy that other rooms hold, and hand back to this one."""

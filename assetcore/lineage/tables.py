@@ -26,7 +26,7 @@ __all__ = [
     "acceptance", "answer", "asset", "block", "borrowed", "check_result", "check_standing", "check_version", "collected",
     "commit", "damage", "definition", "document", "edge", "environment", "excerpt", "failure", "head", "journal", "journal_batch",
     "materialization", "metadata", "object_", "observation", "part", "project", "repeat", "run", "run_asset", "span", "spent",
-    "subject_key", "undeclared_input", "vector_generation", "vector_trial", "verified", "watermark",
+    "subject_key", "undeclared_input", "unshown", "vector_generation", "vector_trial", "verified", "watermark",
 ]  # fmt: skip
 
 metadata = sa.MetaData(
@@ -109,6 +109,15 @@ run_asset = sa.Table(
     sa.Column("asset", sa.Text, primary_key=True),
     sa.Column("counts", JSONB, nullable=False),
     sa.Column("seconds", sa.Double, nullable=False),
+)  # fmt: skip
+
+unshown = sa.Table(
+    "unshown", metadata,
+    sa.Column("flow_run", sa.Text, primary_key=True),
+    sa.Column("project_id", sa.ForeignKey("project.id"), nullable=False),
+    sa.Column("status", sa.Text, nullable=False, comment="how it ended"),
+    _now(),
+    comment="flow runs that have ended, and of which Prefect was not told: its API did not answer, or their process died",
 )  # fmt: skip
 
 span = sa.Table(

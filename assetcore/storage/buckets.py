@@ -286,10 +286,7 @@ class _Remote(Bucket):
         except FileExistsError:
             raise self._taken(key) from None
         except FileNotFoundError:
-            raise StorageError(
-                f"The object {key} cannot be written: the bucket {self.url} does not exist.",
-                hint="Create it, or correct its address.",
-            ) from None
+            raise self._nowhere(f"The object {key} cannot be written") from None
         except Exception as error:
             # A lost race shows as one of several errors; what is there now decides.
             if (
@@ -304,6 +301,7 @@ class _Remote(Bucket):
         try:
             return await self._files.read(key)
         except FileNotFoundError:
+            await self._insist()
             raise self._missing(key) from None
         except Exception as error:
             raise self._refused("read", key, error) from error
@@ -314,6 +312,7 @@ class _Remote(Bucket):
                 await asyncio.to_thread(self._files.fs.open, self._path(key), "rb", block_size=4 << 20), mode="r"
             )
         except FileNotFoundError:
+            await self._insist()
             raise self._missing(key) from None
         except Exception as error:
             raise self._refused("read", key, error) from error
@@ -324,6 +323,8 @@ class _Remote(Bucket):
             some = keys[start : start + 4 * AT_ONCE]
             found = await asyncio.gather(*map(self._is_there, some))
             there.update(key for key, is_there in zip(some, found, strict=True) if is_there)
+        if keys and not there:
+            await self._insist()
         return there
 
     async def _is_there(self, key: Key) -> bool:
@@ -345,6 +346,8 @@ class _Remote(Bucket):
                         modified = entry.modified or datetime.now(UTC)  # not known: never old enough to be removed
                         yield ObjectInfo(Key(entry.path), entry.size or 0, modified)
         except FileNotFoundError:
+            if self._files.is_s3:
+                raise self._nowhere("Nothing can be listed") from None
             return
         except Exception as error:
             raise self._refused("listed", prefix, error) from error
@@ -359,6 +362,23 @@ class _Remote(Bucket):
 
     def _path(self, key: str) -> str:
         return self._files.path(key)
+
+    async def _insist(self) -> None:
+        """Where an object is not found: is its bucket there? Without it, nothing is lost but the address. Raises StorageError."""
+        if self._files.is_s3:
+            try:
+                await self._files.is_there()
+            except FileNotFoundError:
+                raise self._nowhere("Nothing can be read") from None
+            except Exception:
+                return  # it may be read, and not be listed
+
+    def _nowhere(self, what: str) -> StorageError:
+        where = f" at {self._files.endpoint}" if self._files.endpoint else ""
+        return StorageError(
+            f"{what}: the bucket {self.url}{where} does not exist.",
+            hint="Create it, or correct storage_url: `aipctl check` shows where it is set.",
+        )
 
     async def _do(self, verb: str, key: str, name: str, *arguments: Any, **options: Any) -> Any:
         try:

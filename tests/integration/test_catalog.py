@@ -57,6 +57,11 @@ def quiet(_: str) -> None:
     pass
 
 
+async def test_nothing_is_the_same_as_nothing(settings: Settings) -> None:
+    """Before the first run the bucket is empty, and so is Postgres: the comparison says so."""
+    assert (await verify_catalog(settings, say=quiet)).same
+
+
 async def emptied(settings: Settings) -> None:
     """What is left when Postgres was lost: the schema."""
     engine = schema.connect(str(settings.database_url))

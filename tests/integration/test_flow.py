@@ -24,6 +24,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilterId,
 )
 
+from assetcore.lineage import runs
 from assetcore.results import RunResult
 from assetcore.session import Session
 from assetcore.settings import Settings
@@ -278,10 +279,11 @@ async def test_a_run_that_ended_early_is_not_shown_as_running(
         state = (await client.read_flow_run(_id(before.flow_run))).state
         assert state is not None
         assert state.type.value == "CRASHED"
+    assert await _unshown(world) == []
 
 
 async def test_an_api_that_goes_away_stops_nothing(world: World, aipctl: Command, prefect_api: str) -> None:
-    """When Prefect's API is lost during a run, all is made and stored; the command says so and ends."""
+    """When Prefect's API is lost during a run, all is made and stored; the command says so and ends. The next run has Prefect show it."""
     world.code(BODY + WAITING)
     (world.root / "gate").touch()
     parts = urlsplit(prefect_api)
@@ -299,6 +301,23 @@ async def test_an_api_that_goes_away_stops_nothing(world: World, aipctl: Command
     assert json.loads(out)["status"] == "done"
     assert "Prefect's API does not answer any more" in err
     assert (await world.materialize()).status == "nothing to do"
+    lost = _id(json.loads(out)["flow_run"])
+    async with PrefectClient(prefect_api) as client:
+        assert (state := (await client.read_flow_run(lost)).state) is not None
+        assert state.is_running()
+        world.document("a.txt", "another")
+        assert aipctl("materialize").code == 0
+        assert (state := (await client.read_flow_run(lost)).state) is not None
+        assert (state.name, state.message) == ("Completed", "The run is done. Prefect's API was away when it ended.")
+        wanted = FlowRunFilter(id=FlowRunFilterId(any_=[lost]))
+        tasks = await client.read_task_runs(flow_run_filter=wanted)
+        assert {t.state_name for t in tasks} == {"Completed"}
+    assert await _unshown(world) == []
+
+
+async def _unshown(world: World) -> list[str]:
+    async with world.open() as session, session.project.engine.connect() as connection:
+        return list(await runs.unshown(connection, session.project.id))
 
 
 AWAY_SECONDS = 30 if "SOAK" in os.environ else 3

@@ -141,7 +141,7 @@ async def test_a_wrong_key_is_told(s3_server: Settings) -> None:
 
 
 async def test_a_wrong_bucket_is_told(s3_server: Settings) -> None:
-    """`check` says that it is not there and which setting names it; writing to it says so, too, with the key."""
+    """`check` says that it is not there and which setting names it; so does whoever writes, reads or lists, and nobody creates it."""
     wrong = s3_server.using("test", storage_url="s3://no-such-bucket/prefix")
     (status,) = [status for status in await stack.check(wrong) if status.name == "store"]
     assert (status.ok, status.problem) == (False, "it does not exist")
@@ -149,6 +149,11 @@ async def test_a_wrong_bucket_is_told(s3_server: Settings) -> None:
     bucket = Bucket.open(wrong.storage_url, wrong.storage_options())
     with pytest.raises(StorageError, match=r"p/f/r/s/a cannot be written: the bucket s3://no-such-bucket/prefix"):
         await bucket.write(A, b"x")
+    for question in (bucket.read(A), bucket.open_input(A), bucket.exists([A]), anext(aiter(bucket.list()))):
+        with pytest.raises(StorageError, match=rf"prefix at {wrong.storage_endpoint} does not exist") as caught:
+            await question
+        assert type(caught.value) is StorageError  # and no object is said to be lost
+        assert "correct storage_url" in str(caught.value.hint)
     await bucket.close()
 
 
@@ -222,6 +227,22 @@ async def test_a_project_lives_in_the_bucket(world: World, bucket: Bucket, tmp_p
     keys = [info.key async for info in bucket.list("demo/")]
     assert any(key.endswith(".parquet") and "/chunks/" in key for key in keys)
     assert list((world.settings.home / "store").rglob("*upper*")) == []
+
+
+async def test_another_bucket_is_not_taken_for_a_loss(world: World) -> None:
+    """With the address of a bucket that does not exist a run fails and says so; what lies in the right one is fresh as before."""
+    await world.materialize()
+    right, wrong = world.settings, world.settings.using("test", storage_url="s3://no-such-bucket/prefix")
+    world.settings = wrong
+    world.document("a.txt", "alpha omega")
+    with pytest.raises(StorageError, match=r"no-such-bucket/prefix at .* does not exist"):
+        await world.materialize()
+    with pytest.raises(StorageError, match=r"no-such-bucket/prefix at .* does not exist"):
+        async with world.open() as session:
+            await session.verify()
+    world.settings = right
+    world.document("a.txt", "alpha beta")
+    assert await world.plan() == {}
 
 
 async def test_gc_removes_from_the_bucket_what_nobody_knows(world: World, bucket: Bucket) -> None:
