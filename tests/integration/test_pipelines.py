@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 
 from assetcore.settings import Settings
-from tests.integration.command import Command, end
+from tests.integration.command import Command, end, until
+from tests.integration.test_flow import Relay
 from tests.integration.test_trace import Collector
 from tests.integration.world import World
 
@@ -122,3 +125,42 @@ def test_what_is_asked_wrongly_is_told(aipctl: Command) -> None:
         told = aipctl(*words)
         assert (told.code, told.out) == (code, ""), told.err
         assert sentence in told.err
+
+
+WAITING = """
+import asyncio, pathlib
+
+@pipeline_flow
+async def slow(documents: DocumentList) -> DocumentList:
+    pathlib.Path("begun").touch()
+    while pathlib.Path("gate").exists():
+        await asyncio.sleep(0.05)
+    return documents
+"""
+
+
+async def test_a_flow_that_prefect_lost_sight_of_has_run(aipctl: Command, prefect_api: str, settings: Settings) -> None:
+    """When Prefect's API goes away in the middle of a flow, its documents are stored; the next flow or run has Prefect show how it ended."""
+    World(settings).code(BODY + WAITING)
+    gate, parts = aipctl.root / "gate", urlsplit(prefect_api)
+    gate.touch()
+    with Relay(str(parts.hostname), int(parts.port or 0)) as relay:
+        variables = {"PREFECT_API_URL": f"http://127.0.0.1:{relay.port}/api"}
+        process = aipctl.start("run", "slow", "--input", "documents=topics", "--json", variables=variables)
+        try:
+            until((aipctl.root / "begun").exists)
+            relay.close()
+            gate.unlink()
+            out, err = process.communicate(timeout=80)
+        finally:
+            end(process)
+    assert process.returncode == 0, err
+    assert "Prefect's API does not answer" in err
+    lost = json.loads(out)
+    assert [one["name"] for one in lost["documents"]] == ["a.txt", "b.txt"]
+    async with PrefectClient(prefect_api) as client:
+        assert (state := (await client.read_flow_run(lost["flow_run"])).state) is not None
+        assert state.is_running()
+        assert aipctl("run", "publish", "--input", "documents=topics").code == 0
+        assert (state := (await client.read_flow_run(lost["flow_run"])).state) is not None
+        assert state.is_completed()
