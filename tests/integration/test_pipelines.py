@@ -140,7 +140,7 @@ async def slow(documents: DocumentList) -> DocumentList:
 
 
 async def test_a_flow_that_prefect_lost_sight_of_has_run(aipctl: Command, prefect_api: str, settings: Settings) -> None:
-    """When Prefect's API goes away in the middle of a flow, its documents are stored; the next flow or run has Prefect show how it ended."""
+    """When Prefect's API goes away in a flow, its documents are stored; the next flow or run has Prefect show how it ended."""
     World(settings).code(BODY + WAITING)
     gate, parts = aipctl.root / "gate", urlsplit(prefect_api)
     gate.touch()
