@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -222,7 +222,7 @@ class Work:
         by_unit: dict[bytes, dict[int, list[int]]] = {unit: {} for unit in units["unit"]}
         for unit, parameter, document in given.select("unit", "parameter", "document").iter_rows():
             by_unit[unit].setdefault(parameter, []).append(document)
-        stored = await self._stored(given["document"].unique().to_list())
+        stored = await self.keeper.stored(given["document"].unique().to_list())
         calls = await self._calls(units, by_unit, stored)
         rows = units.select("unit", "label", "parent", "inputs", "materialization").iter_rows()
         ready: list[Ready] = []
@@ -476,15 +476,8 @@ class Work:
             for d in self.asset.dependencies
             if d.is_whole and d.parameter not in self._shared
         }
-        stored = await self._stored({one for every in documents.values() for one in every})
+        stored = await self.keeper.stored({one for every in documents.values() for one in every})
         return {parameter: [stored[one] for one in every] for parameter, every in documents.items()}
-
-    async def _stored(self, documents: Collection[int]) -> dict[int, Stored]:
-        """Where the bytes of these documents are."""
-        if not documents:
-            return {}
-        async with self.project.engine.connect() as connection:
-            return await read.stored(connection, documents)
 
     def _before(self, units: pl.DataFrame) -> dict[bytes, tuple[tuple[int, bytes], ...]]:
         """What these units currently are: the identifiers and identities of their documents in order."""

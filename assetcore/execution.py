@@ -23,11 +23,12 @@ from assetcore.budget import Budget
 from assetcore.collectors import collector_for
 from assetcore.documents import Document
 from assetcore.errors import AssetcoreError, SourceError, StorageError
+from assetcore.ferry import Ferry
 from assetcore.guard import Guard
-from assetcore.keep import Defined, Draft, Keeper, facts_of
+from assetcore.keep import Defined, Draft, Earlier, Keeper, facts_of
 from assetcore.lineage import commit as lineage
 from assetcore.lineage import damage, read, spans, undeclared
-from assetcore.lineage.commit import Committed, Overtaken, Reused
+from assetcore.lineage.commit import Committed, Overtaken, Reused, Settled
 from assetcore.lineage.heads import at_one_moment
 from assetcore.lineage.schema import Connection
 from assetcore.partitions import Moment
@@ -90,40 +91,12 @@ class Seen(NamedTuple):
     views: dict[str, View]
 
 
-class Together:
-    """Questions that are asked at the same moment are answered at once: many small assets cost as many statements as one."""
+class Ended(NamedTuple):
+    """An asset of which everything was made that there was to make."""
 
-    def __init__(self, answer: Callable[[Collection[str]], Awaitable[Mapping[str, Seen]]]) -> None:
-        self._answer = answer
-        self._asked: dict[str, asyncio.Future[Seen]] = {}
-        self._answering: asyncio.Task[None] | None = None
-
-    async def ask(self, name: str) -> Seen:
-        """What is known of this asset; others who ask until the last answer is there are answered with it."""
-        answer = self._asked[name] = asyncio.get_running_loop().create_future()
-        if self._answering is None or self._answering.done():
-            self._answering = asyncio.create_task(self._answer_all())
-        return await answer
-
-    async def _answer_all(self) -> None:
-        while self._asked:
-            asked, self._asked = self._asked, {}
-            try:
-                found = await self._answer(asked)
-            except Exception as error:  # whatever it is, each who asked is told
-                for answer in asked.values():
-                    if not answer.done():
-                        answer.set_exception(error)
-                continue
-            for name, answer in asked.items():
-                if not answer.done():
-                    answer.set_result(found[name])
-
-    async def close(self) -> None:
-        """Answer nobody any more: all who asked have gone."""
-        if self._answering is not None:
-            self._answering.cancel()
-            await asyncio.wait([self._answering])
+    asset: Asset[..., Any]
+    definition: Definition
+    work: Work
 
 
 @dataclass(slots=True)
@@ -154,12 +127,16 @@ class Run:
     pools: Pools = field(init=False)
     recorder: Recorder = field(init=False)
     _sizes: dict[str, int] = field(init=False)
-    _together: Together = field(init=False)
+    _sights: Ferry[str, Seen] = field(init=False)
+    _marks: Ferry[Collection[int], Mapping[int, read.Watermark]] = field(init=False)
+    _settling: Ferry[Ended, None] = field(init=False)
 
     def __post_init__(self) -> None:
         identifiers, marks = self.project.asset_ids, self.found.marks
         self._sizes = {n: m.documents for n, i in identifiers.items() if (m := marks.get(i, NEVER)).settled is not None}
-        self._together = Together(self._see)
+        self._sights = Ferry(self._see)
+        self._marks = Ferry(self._read_marks)
+        self._settling = Ferry(self._settle)
         self.keeper = Keeper(self.project, self.id, run_timestamp(self.started))
         self.slices = dict(self.found.snapshot.slices)
         self._changed = {identifier: mark.changed for identifier, mark in self.found.marks.items()}
@@ -219,7 +196,8 @@ class Run:
 
     async def close(self) -> None:
         """End what was started."""
-        await self._together.close()
+        for ferry in (self._sights, self._marks, self._settling, self.keeper):
+            await ferry.close()
         await self.runner.close()
         await self.pools.close()
 
@@ -381,7 +359,11 @@ class Run:
     async def _know(self, connection: Connection, name: str, last: int) -> None:
         """Remember at which commit a step's asset changed last, if the last one is the step's own; otherwise its slice is void."""
         identifier = self.project.asset_ids[name]
-        mark = await read.watermark(connection, self.project.environment_id, identifier)
+        self._note(name, last, await read.watermarks(connection, self.project.environment_id, [identifier]))
+
+    def _note(self, name: str, last: int, marks: Mapping[int, read.Watermark]) -> None:
+        identifier = self.project.asset_ids[name]
+        mark = marks.get(identifier, read.Watermark())
         if mark.last == last:
             self._changed[identifier] = mark.changed
         else:
@@ -407,12 +389,9 @@ class Run:
         removed = chosen.filter(pl.col("status") == "removed")
         freshness = asset.options.freshness
         since = self.moment.now - freshness if freshness is not None else None  # older ones would have expired
-        reuse: Mapping[bytes, list[tuple[bytes, int]]] = {}
+        reuse: Earlier = {}
         if not (force or new):
-            async with project.engine.connect() as connection:
-                reuse = await read.reusable(
-                    connection, project.asset_ids[name], definition_id, to_make["inputs"].to_list(), since
-                )
+            reuse = await self.keeper.reusable(asset, definition_id, to_make["inputs"].to_list(), since)
         result.fresh = chosen.filter(pl.col("status") == "fresh").height
         result.fresh += part.beside(state.made) if part is not None else 0
         result.skipped, result.removed = skipped.height, removed.height
@@ -436,10 +415,7 @@ class Run:
             await work.make(firsts)
             if firsts.height < to_make.height:  # units of one recipe are executed once
                 again = to_make.join(firsts.select("unit"), on="unit", how="anti", maintain_order="left")
-                async with project.engine.connect() as connection:
-                    reuse = await read.reusable(
-                        connection, project.asset_ids[name], definition_id, again["inputs"].to_list(), since
-                    )
+                reuse = await self.keeper.reusable(asset, definition_id, again["inputs"].to_list(), since)
                 await work.make(await work.take_back(again, await guard.fit(reuse), []))
             await work.publish()
         except StorageError as error:
@@ -457,13 +433,13 @@ class Run:
         name = asset.name
         sizes = [self._sizes.get(n) for n in (name, *self._needed(name))]
         if name not in self.slices and all(size is not None and size <= SMALL for size in sizes):
-            return await self._together.ask(name)
+            return await self._sights.ask(name)
         defined = (await self.keeper.define([asset]))[name]
         async with self.project.engine.connect() as connection:
             await at_one_moment(connection)
             return Seen(defined, *(await self._read(connection, asset, definition)))
 
-    async def _see(self, names: Collection[str]) -> dict[str, Seen]:
+    async def _see(self, names: Sequence[str]) -> list[Seen]:
         """Small assets as they are, as of one moment, in as many statements as for one."""
         project, graph = self.project, self.project.graph
         needed = {name: self._needed(name) for name in names}
@@ -474,9 +450,11 @@ class Run:
         async with project.engine.connect() as connection:
             await at_one_moment(connection)
             marks = await read.watermarks(connection, project.environment_id, [project.asset_ids[n] for n in every])
-            states = await asset_states(project, connection, every, definitions, self.moment, judged=names, named=named)
+            states = await asset_states(
+                project, connection, every, definitions, self.moment, judged=set(names), named=named
+            )
         views = {n: self._view(n, states[n].documents) for n in set().union(*needed.values())}
-        return {name: Seen(defined[name], marks, states[name], {n: views[n] for n in needed[name]}) for name in names}
+        return [Seen(defined[name], marks, states[name], {n: views[n] for n in needed[name]}) for name in names]
 
     def _needed(self, name: str) -> set[str]:
         """The assets whose documents say which units an asset has, and what each is given."""
@@ -534,12 +512,15 @@ class Run:
             return None
         if any(up in self.unfinished for up in project.graph.upstream(name)):
             return None
-        async with project.engine.connect() as connection:
-            near = [project.asset_ids[n] for n in (name, *project.graph.upstream(name))]
-            marks = await read.watermarks(connection, project.environment_id, near)
+        marks = await self._marks.ask([project.asset_ids[n] for n in (name, *project.graph.upstream(name))])
         if not is_settled(project, name, definition.digest, marks, self.moment):
             return None
         return marks[project.asset_ids[name]].units
+
+    async def _read_marks(self, asked: Sequence[Collection[int]]) -> list[Mapping[int, read.Watermark]]:
+        async with self.project.engine.connect() as connection:
+            assets = set().union(*asked)
+            return [await read.watermarks(connection, self.project.environment_id, assets)] * len(asked)
 
     def _view(self, name: str, documents: pl.DataFrame) -> View:
         """The documents of an asset; those of units that this run could not finish are pending."""
@@ -561,33 +542,47 @@ class Run:
         done = set() if work.guard.withholds else set(work.finished)
         unfinished = [u for u in stale if u not in done]
         above = any(up in self.unfinished for up in project.graph.upstream(asset.name))
-        async with project.engine.begin() as connection:
-            if work.alone:
+        if work.alone and not (unfinished or work.result.failed or above):
+            one = Ended(asset, definition, work)
+            await (self._settle([one]) if work.judgement.judged.height > SMALL else self._settling.ask(one))
+            return
+        if work.alone:
+            async with project.engine.connect() as connection:
                 await self._know(connection, asset.name, work.last)
-            else:
-                self.slices.pop(asset.name, None)
-            if not (unfinished or work.result.failed or above) and work.alone:
-                await self._settle(connection, asset, definition, work)
-                return
+        else:
+            self.slices.pop(asset.name, None)
         self._sizes.pop(asset.name, None)
         units = self.unfinished[asset.name] = pl.Series("unit", unfinished, pl.Binary)
         again = work.judgement.judged.filter(pl.col("unit").is_in(units.implode()))
         found = open_partitions(asset, again, work.views, work.state.there) if work.alone else None
         self.unfinished_partitions[asset.name] = found
 
-    async def _settle(self, connection: Connection, asset: Asset[..., Any], definition: Definition, work: Work) -> None:
-        """Note that every unit of an asset is fresh, and how many there are."""
-        project, identifier, part = self.project, self.project.asset_ids[asset.name], self.slices.get(asset.name)
-        units, documents = await read.counts(
-            connection, project.environment_id, identifier, part.units if part is not None else None
-        )
-        if part is not None:
-            units += part.beside(work.state.made)
-            documents += work.marks[identifier].documents - work.state.documents.height
-        self._sizes[asset.name] = documents
-        timed = [identifier] if asset.options.freshness is not None else []
-        oldest = (await read.oldest(connection, project.environment_id, timed)).get(identifier) if timed else None
-        settled = settled_with(project, asset.name, definition, work.marks, self.moment, oldest)
-        await lineage.settle(
-            connection, project.environment_id, identifier, settled, units=units, documents=documents, last=work.last
-        )
+    async def _settle(self, ended: Sequence[Ended]) -> list[None]:
+        """Note that every unit of these assets is fresh, and how many there are."""
+        project = self.project
+        found: list[Settled] = []
+        identifiers = {one.asset.name: project.asset_ids[one.asset.name] for one in ended}
+        async with project.engine.begin() as connection:
+            marks = await read.watermarks(connection, project.environment_id, identifiers.values())
+            for one in ended:
+                self._note(one.asset.name, one.work.last, marks)
+            parts = {one.asset.name: self.slices.get(one.asset.name) for one in ended}
+            whole = [identifiers[name] for name, part in parts.items() if part is None]
+            counts = await read.counts(connection, project.environment_id, whole)
+            timed = [identifiers[one.asset.name] for one in ended if one.asset.options.freshness is not None]
+            oldest = await read.oldest(connection, project.environment_id, timed) if timed else {}
+            for asset, definition, work in ended:
+                name, identifier = asset.name, identifiers[asset.name]
+                part = parts[name]
+                if part is None:
+                    units, documents = counts[identifier]
+                else:
+                    own = await read.counts(connection, project.environment_id, [identifier], part.units)
+                    units, documents = own[identifier]
+                    units += part.beside(work.state.made)
+                    documents += work.marks[identifier].documents - work.state.documents.height
+                self._sizes[name] = documents
+                settled = settled_with(project, name, definition, work.marks, self.moment, oldest.get(identifier))
+                found.append(Settled(identifier, settled, units, documents, work.last))
+            await lineage.settle_all(connection, project.environment_id, found)
+        return [None] * len(ended)

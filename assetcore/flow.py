@@ -347,19 +347,19 @@ async def _raise_error(state: State[Any]) -> None:
 
 
 async def _with_progress(run: Run, name: str, display: _Display) -> AssetResult:
-    """Perform a step; one that takes longer than a moment shows how far it is."""
+    """Perform a step; one that takes longer than a moment shows how far it is, once something of it is done."""
     work = asyncio.create_task(run.perform(name))
+    shown: UUID | None = None
     try:
-        done, _ = await asyncio.wait([work], timeout=PROGRESS_SECONDS)
-        if done:
-            return work.result()
-        shown = await display.show(acreate_progress_artifact(run.progress.get(name, 0.0), description=name))
-        while not done:
+        while True:
             done, _ = await asyncio.wait([work], timeout=PROGRESS_SECONDS)
+            percent = 100.0 if done else run.progress.get(name, 0.0)
             if shown is not None:
-                percent = 100.0 if done else run.progress.get(name, 0.0)
                 await display.show(aupdate_progress_artifact(shown, percent))
-        return work.result()
+            elif percent and not done:
+                shown = await display.show(acreate_progress_artifact(percent, description=name))
+            if done:
+                return work.result()
     except asyncio.CancelledError:
         work.cancel()
         await asyncio.gather(work, return_exceptions=True)

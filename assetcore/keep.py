@@ -12,19 +12,33 @@ import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from assetcore.assets import Asset, Source
 from assetcore.documents import Document, field_digests, identity
 from assetcore.errors import StorageError
 from assetcore.excerpts import Excerpt
+from assetcore.ferry import Ferry
 from assetcore.fingerprint import Part
 from assetcore.lineage import commit as lineage
-from assetcore.lineage import journal, records
-from assetcore.lineage.commit import Batch, Checked, Committed, Failed, Made, NewDocument, NewObject, Reused, Seen
+from assetcore.lineage import journal, read, records
+from assetcore.lineage.commit import (
+    Batch,
+    Checked,
+    Committed,
+    Failed,
+    Made,
+    NewDocument,
+    NewObject,
+    Overtaken,
+    Reused,
+    Seen,
+)
 from assetcore.lineage.journal import Entry, committed
 from assetcore.lineage.manifest import NAME as MANIFEST
 from assetcore.lineage.manifest import encode_manifest
+from assetcore.lineage.read import Recipes
 from assetcore.project import Project
 from assetcore.spending import Spent
 from assetcore.staleness import Definition
@@ -33,12 +47,16 @@ from assetcore.storage.formats import jsonable_fields
 from assetcore.storage.keys import artifact_name
 from assetcore.units import document_address
 
-__all__ = ["SUFFIXES", "Defined", "Draft", "Keeper", "facts_of", "record_run"]
+__all__ = ["SUFFIXES", "Defined", "Draft", "Earlier", "Keeper", "facts_of", "record_run"]
 
 OWN_OBJECT_BYTES = 4 << 20
 """A larger document is an object of its own."""
 NAMED = 100
 """A commit to a source that changes at most so many documents names them in the journal."""
+FEW = 64
+"""A batch of more units is a transaction of its own, and of more units or documents is asked for itself."""
+Earlier = Mapping[bytes, Sequence[tuple[bytes, int]]]
+"""What was made before, by the inputs: units and materializations."""
 Facts = tuple[str, str, bytes, bytes, bytes]
 """Of a document: name, media type, content hash, digests of the fields, identity."""
 Place = tuple[int, int | None, Mapping[str, Any] | None]
@@ -82,11 +100,53 @@ class Keeper:
     project: Project
     run: str
     stamp: str
+    _blocks: Ferry[None, int] = field(init=False)
+    _lookups: Ferry[Collection[int], Mapping[int, Stored]] = field(init=False)
+    _reuses: Ferry[Recipes, Earlier] = field(init=False)
+    _commits: Ferry[tuple[Batch, Entry], Committed] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_blocks", Ferry(self._allocate))
+        object.__setattr__(self, "_lookups", Ferry(self._look_up, apart=(StorageError,)))
+        object.__setattr__(self, "_reuses", Ferry(self._find_reusable))
+        object.__setattr__(self, "_commits", Ferry(self._commit, apart=(Overtaken,)))
 
     async def allocate(self) -> int:
         """The first of a block of identifiers."""
+        return await self._blocks.ask(None)
+
+    async def _allocate(self, asked: Sequence[None]) -> list[int]:
         async with self.project.engine.connect() as connection:
-            return await lineage.allocate(connection)
+            return await lineage.allocate_all(connection, len(asked))
+
+    async def stored(self, documents: Collection[int]) -> Mapping[int, Stored]:
+        """Where the bytes of these documents are."""
+        if not documents:
+            return {}
+        if len(documents) <= FEW:
+            return await self._lookups.ask(documents)
+        [found] = await self._look_up([documents])
+        return found
+
+    async def _look_up(self, asked: Sequence[Collection[int]]) -> list[Mapping[int, Stored]]:
+        async with self.project.engine.connect() as connection:
+            return [await read.stored(connection, set().union(*asked))] * len(asked)
+
+    async def reusable(
+        self, asset: Asset[..., Any], definition: int, inputs: Collection[bytes], since: datetime | None
+    ) -> Earlier:
+        """For each of these inputs, the units and materializations of the asset that have the same recipe, newest first."""
+        identifier = self.project.asset_ids[asset.name]
+        if not inputs:
+            return {}
+        if len(inputs) <= FEW:
+            return await self._reuses.ask(Recipes(identifier, definition, inputs, since))
+        async with self.project.engine.connect() as connection:
+            return await read.reusable(connection, identifier, definition, inputs, since)
+
+    async def _find_reusable(self, asked: Sequence[Recipes]) -> list[Earlier]:
+        async with self.project.engine.connect() as connection:
+            return [*await read.reusable_of(connection, asked)]
 
     async def define(self, assets: Collection[Asset[..., Any]]) -> dict[str, Defined]:
         """The definitions of these assets as Postgres knows them; new ones are kept in the bucket, and then in Postgres."""
@@ -187,7 +247,10 @@ class Keeper:
         failed: Sequence[Failed] = (), objects: Sequence[NewObject] = (), spent: Mapping[int, Spent] | None = None,
         checked: Sequence[Checked] = (),
     ) -> Committed:  # fmt: skip
-        """Manifest, then one transaction. The bytes are stored before: a crash leaves bytes that nobody knows, never the reverse."""
+        """Manifest, then one transaction. The bytes are stored before: a crash leaves bytes that nobody knows, never the reverse.
+
+        Small batches of several assets that are ready at the same moment share a transaction.
+        """
         project = self.project
         if base is None:
             base = await self.allocate()
@@ -203,10 +266,22 @@ class Keeper:
             definition=definition, kind=asset.kind, group=asset.group,
         )  # fmt: skip
         await project.bucket.write_own(batch.manifest, data)
-        async with project.engine.begin() as connection:
-            done = await lineage.commit(connection, batch)
-            await journal.append(connection, project.id, _entry(project, asset, batch, data))
+        entry = _entry(project, asset, batch, data)
+        if len(batch.was) + len(batch.failed) > FEW:
+            [done] = await self._commit([(batch, entry)])
             return done
+        return await self._commits.ask((batch, entry))
+
+    async def _commit(self, batches: Sequence[tuple[Batch, Entry]]) -> list[Committed]:
+        async with self.project.engine.begin() as connection:
+            done = await lineage.commit_all(connection, [batch for batch, _ in batches])
+            await journal.append(connection, self.project.id, *(entry for _, entry in batches))
+            return done
+
+    async def close(self) -> None:
+        """End what was begun for those who have gone."""
+        for ferry in (self._blocks, self._lookups, self._reuses, self._commits):
+            await ferry.close()
 
     async def record(self) -> None:
         """Keep in the bucket what Postgres says of the run, now that it has ended. A run that died has no record."""

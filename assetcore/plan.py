@@ -471,8 +471,11 @@ def view_below(judged: pl.DataFrame, documents: pl.DataFrame, part: Slice | None
     return View(marked, open=len(again) > 0, open_units=again)
 
 
-def make_plan(graph: Graph, environment: str, snapshot: Snapshot, choice: Choice, *, details: bool = True) -> Plan:
-    """Walk the graph from the sources down and judge every asset that needs a look."""
+def make_plan(
+    graph: Graph, environment: str, snapshot: Snapshot, choice: Choice, *, details: bool = True,
+    standing: Mapping[str, Judgement] | None = None,
+) -> Plan:  # fmt: skip
+    """Walk the graph from the sources down and judge every asset that needs a look. Judgements that are `standing` are not made again."""
     scope = choice.assets | graph.ancestors(choice.assets)
     views: dict[str, View] = {}
     plans: list[AssetPlan] = []
@@ -518,10 +521,14 @@ def make_plan(graph: Graph, environment: str, snapshot: Snapshot, choice: Choice
         part = snapshot.slices.get(name)
         if part is not None:
             state = replace(state, made=part.of(state.made), documents=part.of(state.documents))
+        else:
+            state = _with_going(asset, snapshot, views, state)
+        if standing is not None and name in standing:
+            judgement = standing[name]
+        elif part is not None:
             within = {n: snapshot.slices[n].of_view(v) if n in snapshot.slices else v for n, v in views.items()}
             judgement = judge_asset(asset, graph, within, snapshot.definitions[name], state)
         else:
-            state = _with_going(asset, snapshot, views, state)
             judgement = judge_chosen(asset, graph, views, snapshot.definitions[name], state, choice)
         judged = judgement.judged
         judgements[name] = judgement

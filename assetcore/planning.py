@@ -101,14 +101,16 @@ def _priced(project: Project, plan: Plan) -> tuple[Estimate, ...]:
 
 
 async def judged(project: Project, snapshot: Snapshot, choice: Choice, *, details: bool = False) -> Plan:
-    """The plan of a snapshot; where members of units changed, it is looked up whether some are gone."""
+    """The plan of a snapshot; where members of units changed, it is looked up whether some are gone: another cause, the same status."""
     plan = make_plan(project.graph, project.environment, snapshot, choice, details=details)
     if plan.changed_aggregates:
         states = dict(snapshot.states)
         async with project.engine.connect() as connection:
             former = await read.former_members(connection, [m for ms in plan.changed_aggregates.values() for m in ms])
         states |= {name: replace(states[name], former=former) for name in plan.changed_aggregates}
-        plan = make_plan(project.graph, project.environment, replace(snapshot, states=states), choice, details=details)
+        standing = {n: j for n, j in plan.judgements.items() if n not in plan.changed_aggregates}
+        again = replace(snapshot, states=states)
+        plan = make_plan(project.graph, project.environment, again, choice, details=details, standing=standing)
     return plan
 
 

@@ -8,7 +8,7 @@ it is written and `Overtaken` is raised; the caller judges again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -24,13 +24,14 @@ from assetcore.fingerprint import Part
 from assetcore.lineage import schema
 from assetcore.lineage import tables as t
 from assetcore.lineage.heads import Loan, take_over
-from assetcore.lineage.read import among, intact
+from assetcore.lineage.read import among, intact, one_of
 from assetcore.staleness import Definition
 from assetcore.storage import Key
 
 __all__ = [
-    "Batch", "Checked", "Committed", "Failed", "Made", "NewDocument", "NewObject", "Overtaken", "Reused", "Seen", "allocate", "analyze",
-    "commit", "copy", "find_definitions", "keep_checked", "keep_definitions", "keep_observation", "settle", "stated",
+    "Batch", "Checked", "Committed", "Failed", "Made", "NewDocument", "NewObject", "Overtaken", "Reused", "Seen", "Settled", "allocate",
+    "allocate_all", "analyze", "commit", "commit_all", "copy", "find_definitions", "keep_checked", "keep_definitions",
+    "keep_observation", "settle", "settle_all", "stated",
 ]  # fmt: skip
 
 
@@ -145,6 +146,16 @@ class Committed:
     after: int
 
 
+class Settled(NamedTuple):
+    """An asset of which every unit was found fresh: under which conditions, how much of it there is, and as of which commit."""
+
+    asset: int
+    settled: Mapping[str, Any]
+    units: int
+    documents: int
+    last: int
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """One commit: what changes of one asset in one environment.
@@ -186,10 +197,28 @@ class Batch:
         """The units that were executed and are what they made from now on."""
         return tuple(m for m in self.made if m.current)
 
+    @property
+    def heads(self) -> list[tuple[bytes, int]]:
+        """Which materialization units are from now on."""
+        return [(m.unit, m.id) for m in self.become] + [(r.unit, r.materialization) for r in self.reused]
+
+    @property
+    def was(self) -> dict[bytes, int | None]:
+        """Which materialization every unit that changes was when it was judged; None where it was nothing."""
+        judged = {m.unit: m.was for m in self.become} | {r.unit: r.was for r in self.reused}
+        return judged | dict(self.removed)
+
 
 async def allocate(connection: AsyncConnection) -> int:
     """The first of a block of 2**20 identifiers."""
-    return int((await connection.execute(sa.select(t.block.next_value()))).scalar_one()) << 20
+    [base] = await allocate_all(connection, 1)
+    return base
+
+
+async def allocate_all(connection: AsyncConnection, count: int) -> list[int]:
+    """The firsts of so many blocks of 2**20 identifiers."""
+    blocks = sa.select(t.block.next_value()).select_from(sa.func.generate_series(1, count))
+    return [int(block) << 20 for block in (await connection.execute(blocks)).scalars()]
 
 
 def stated(definition: Definition) -> dict[str, Any]:
@@ -223,52 +252,59 @@ async def keep_definitions(
 
 async def commit(connection: AsyncConnection, batch: Batch) -> Committed:
     """Write one batch. The caller's transaction is committed by the caller."""
+    [done] = await commit_all(connection, [batch])
+    return done
+
+
+async def commit_all(connection: AsyncConnection, batches: Sequence[Batch]) -> list[Committed]:
+    """Write batches of one environment, each of another asset, in as many statements as one takes.
+
+    The caller's transaction is committed by the caller. Where one of them was overtaken, nothing of any is written.
+    """
+    project, environment = batches[0].project, batches[0].environment
+    await connection.execute(sa.select(t.project.c.id).where(t.project.c.id == project).with_for_update(key_share=True))
+    lent = await take_over(connection, environment, {b.asset: b.number for b in batches})
+    await _compare(connection, environment, batches)
+    await _still_there(connection, batches)
     await connection.execute(
-        sa.select(t.project.c.id).where(t.project.c.id == batch.project).with_for_update(key_share=True)
-    )
-    number = batch.number
-    lent = await take_over(connection, batch.environment, batch.asset, number)
-    await _compare(connection, batch)
-    await _still_there(connection, batch)
-    await connection.execute(
-        sa.insert(t.commit).values(
-            id=number, project_id=batch.project, environment_id=batch.environment, asset_id=batch.asset, run_id=batch.run,
-            manifest=batch.manifest, at=batch.at,
-        )
-    )  # fmt: skip
-    await _copy(
-        connection, t.object_, [(o.id, batch.asset, o.key, o.size, o.rows, o.sha256, None) for o in batch.objects]
-    )
-    documents = [(d, m) for m in batch.made for d in m.new]
-    await _copy(
-        connection, t.document,
-        [(d.id, batch.asset, m.id, d.address, d.name, d.type, d.media_type, d.size, d.sha256, d.field_digests, d.identity, d.object,
-          d.row, None if d.fields is None else schema.to_json(d.fields)) for d, m in documents],
-    )  # fmt: skip
-    await _copy(
-        connection, t.materialization,
-        [(m.id, batch.asset, batch.definition, m.unit, m.label, m.parent, m.inputs, list(m.documents), batch.run, m.seconds, batch.at)
-         for m in batch.made],
+        sa.insert(t.commit),
+        [
+            {"id": b.number, "project_id": project, "environment_id": environment, "asset_id": b.asset, "run_id": b.run,
+             "manifest": b.manifest, "at": b.at}
+            for b in batches
+        ],
     )  # fmt: skip
     await _copy(
         connection,
+        t.object_,
+        [(o.id, b.asset, o.key, o.size, o.rows, o.sha256, None) for b in batches for o in b.objects],
+    )
+    await _copy(
+        connection, t.document,
+        [(d.id, b.asset, m.id, d.address, d.name, d.type, d.media_type, d.size, d.sha256, d.field_digests, d.identity, d.object,
+          d.row, None if d.fields is None else schema.to_json(d.fields)) for b in batches for m in b.made for d in m.new],
+    )  # fmt: skip
+    await _copy(
+        connection, t.materialization,
+        [(m.id, b.asset, b.definition, m.unit, m.label, m.parent, m.inputs, list(m.documents), b.run, m.seconds, b.at)
+         for b in batches for m in b.made],
+    )  # fmt: skip
+    made = [m for b in batches for m in b.made]
+    await _copy(
+        connection,
         t.edge,
-        [(m.id, parameter, document) for m in batch.made for parameter, document in dict.fromkeys(m.edges)],
+        [(m.id, parameter, document) for m in made for parameter, document in dict.fromkeys(m.edges)],
     )
-    await _copy(connection, t.collected, _collected(batch, lent))
-    await _copy(connection, t.spent, batch.spent)
-    await _copy(connection, t.excerpt, batch.excerpts)
-    heads = [(m.unit, m.id) for m in batch.become] + [(r.unit, r.materialization) for r in batch.reused]
-    ended = (
-        [m.unit for m in batch.become if m.was]
-        + [r.unit for r in batch.reused if r.was]
-        + [unit for unit, _ in batch.removed]
-    )
-    await _supersede(connection, batch, ended, number)
-    await _copy(connection, t.head, [(batch.environment, batch.asset, unit, m, number, None) for unit, m in heads])
-    await _note_failures(connection, batch, [unit for unit, _ in heads] + [unit for unit, _ in batch.removed])
-    await keep_checked(connection, batch.run, batch.checked)
-    return Committed(number, await _move_watermark(connection, batch, number))
+    await _copy(connection, t.collected, _collected(environment, made, lent))
+    await _copy(connection, t.spent, [row for b in batches for row in b.spent])
+    await _copy(connection, t.excerpt, [row for b in batches for row in b.excerpts])
+    await _supersede(connection, environment, batches)
+    heads = [(environment, b.asset, unit, m, b.number, None) for b in batches for unit, m in b.heads]
+    await _copy(connection, t.head, heads)
+    await _note_failures(connection, environment, batches)
+    for batch in batches:
+        await keep_checked(connection, batch.run, batch.checked)
+    return await _move_watermarks(connection, environment, batches)
 
 
 class _Analyze(ExecutableDDLElement):
@@ -297,20 +333,34 @@ async def settle(
     documents: int,
     last: int,
 ) -> None:
-    """Note that every unit of an asset was found fresh under these conditions, unless it was committed to after `last`.
+    """Note that every unit of an asset was found fresh under these conditions, unless it was committed to after `last`."""
+    await settle_all(connection, environment, [Settled(asset, settled, units, documents, last)])
+
+
+async def settle_all(connection: AsyncConnection, environment: int, found: Sequence[Settled]) -> None:
+    """Note of assets that every unit was found fresh, unless they were committed to after what was found.
 
     Failures that are still noted are those of units that are not wanted any more, or that have been mended: they are forgotten.
     """
-    w, f = t.watermark, t.failure.c
-    values = {"settled": dict(settled), "units": units, "documents": documents}
-    statement = insert(w).values(environment_id=environment, asset_id=asset, changed_commit=0, last_commit=0, **values)
+    w, f, statement = t.watermark, t.failure.c, insert(t.watermark)
+    new = statement.excluded
     noted = await connection.execute(
         statement.on_conflict_do_update(
-            index_elements=["environment_id", "asset_id"], set_=values, where=w.c.last_commit == last
-        ).returning(w.c.asset_id)
-    )
-    if noted.first() is not None:
-        await connection.execute(sa.delete(t.failure).where(f.environment_id == environment, f.asset_id == asset))
+            index_elements=["environment_id", "asset_id"],
+            set_={"settled": new.settled, "units": new.units, "documents": new.documents},
+            where=w.c.last_commit == new.last_commit,
+        ).returning(w.c.asset_id),
+        [
+            {"environment_id": environment, "asset_id": one.asset, "changed_commit": 0, "last_commit": one.last,
+             "settled": dict(one.settled), "units": one.units, "documents": one.documents}
+            for one in sorted(found, key=lambda one: one.asset)
+        ],
+    )  # fmt: skip
+    assets = list(noted.scalars())
+    if assets:
+        await connection.execute(
+            sa.delete(t.failure).where(f.environment_id == environment, one_of(f.asset_id, assets))
+        )
 
 
 async def keep_checked(connection: AsyncConnection, run: str, checked: Sequence[Checked]) -> None:
@@ -345,98 +395,123 @@ async def keep_observation(
     await _copy(connection, o, [(asset, *row) for row in changed.select(known.columns).iter_rows()])
 
 
-def _collected(batch: Batch, lent: Mapping[int, Loan]) -> list[tuple[int, int, int, int, int]]:
+def _collected(
+    environment: int, made: Iterable[Made], lent: Mapping[int, Loan]
+) -> list[tuple[int, int, int, int, int]]:
     """The whole assets that units were given, each in the environment that held it: the lender, where it was borrowed."""
-    collected = [(m.id, *one) for m in batch.made for one in m.collected]
+    collected = [(m.id, *one) for m in made for one in m.collected]
     return [
-        (m, parameter, asset, lent[asset].lender if asset in lent else batch.environment, at)
+        (m, parameter, asset, lent[asset].lender if asset in lent else environment, at)
         for m, parameter, asset, at in collected
     ]
 
 
-async def _compare(connection: AsyncConnection, batch: Batch) -> None:
+def _units(pairs: Collection[tuple[int, bytes]]) -> sa.Select[*tuple[Any, ...]]:
+    """These units, each of its asset, as rows: one statement text, however many they are."""
+    return sa.select(
+        sa.func.unnest(sa.cast([asset for asset, _ in pairs], ARRAY(sa.Integer))),
+        sa.func.unnest(sa.cast([unit for _, unit in pairs], ARRAY(BYTEA))),
+    )
+
+
+async def _compare(connection: AsyncConnection, environment: int, batches: Sequence[Batch]) -> None:
     """Raise Overtaken unless every unit is still what it was when it was judged."""
-    expected: dict[bytes, int | None] = {m.unit: m.was for m in batch.become}
-    expected.update({r.unit: r.was for r in batch.reused})
-    expected.update(dict(batch.removed))
+    expected = {(b.asset, unit): was for b in batches for unit, was in b.was.items()}
+    if not expected:
+        return
     h = t.head.c
     rows = await connection.execute(
-        sa.select(h.unit, h.materialization_id).where(
-            h.environment_id == batch.environment, h.asset_id == batch.asset, h.until_commit.is_(None),
-            among(h.unit, expected, BYTEA),
+        sa.select(h.asset_id, h.unit, h.materialization_id).where(
+            h.environment_id == environment, h.until_commit.is_(None),
+            sa.tuple_(h.asset_id, h.unit).in_(_units(expected.keys())),
         )
     )  # fmt: skip
-    found = dict(rows.all())
-    if any(found.get(unit) != was for unit, was in expected.items()):
+    found = {(asset, unit): m for asset, unit, m in rows}
+    if any(found.get(one) != was for one, was in expected.items()):
         raise Overtaken
 
 
-async def _still_there(connection: AsyncConnection, batch: Batch) -> None:
+async def _still_there(connection: AsyncConnection, batches: Sequence[Batch]) -> None:
     """Raise Overtaken unless what is taken from earlier materializations has its bytes, where they were: `gc` may have been faster."""
     m, o = t.materialization.c, t.object_.c
-    taken = {r.materialization for r in batch.reused}
+    taken = {r.materialization for b in batches for r in b.reused}
     if taken:
-        whole = sa.select(sa.func.count()).where(among(m.id, taken, sa.BigInteger), intact(batch.asset))
+        unharmed = intact([b.asset for b in batches])
+        whole = sa.select(sa.func.count()).where(among(m.id, taken, sa.BigInteger), unharmed)
         if (await connection.execute(whole)).scalar_one() != len(taken):
             raise Overtaken
-    places = {d.object for made in batch.made for d in made.new}.difference(one.id for one in batch.objects)
+    new = {one.id for b in batches for one in b.objects}
+    places = {d.object for b in batches for made in b.made for d in made.new} - new
     if places:
         there = sa.select(sa.func.count()).where(among(o.id, places, sa.BigInteger), o.retired_at.is_(None))
         if (await connection.execute(there)).scalar_one() != len(places):
             raise Overtaken
 
 
-async def _supersede(connection: AsyncConnection, batch: Batch, units: Sequence[bytes], number: int) -> None:
-    if units:
-        h = t.head.c
+async def _supersede(connection: AsyncConnection, environment: int, batches: Sequence[Batch]) -> None:
+    """End what the units of these batches were, each with the number of its batch."""
+    ended = [(b.asset, unit) for b in batches for unit, was in b.was.items() if was]
+    if ended:
+        h, numbers = t.head.c, {b.asset: b.number for b in batches}
+        by = (
+            sa.func.unnest(
+                sa.cast(list(numbers), ARRAY(sa.Integer)), sa.cast(list(numbers.values()), ARRAY(sa.BigInteger))
+            )
+            .table_valued(sa.column("asset", sa.Integer), sa.column("number", sa.BigInteger), name="by")
+            .render_derived()
+        )
         await connection.execute(
             sa.update(t.head)
             .where(
-                h.environment_id == batch.environment, h.asset_id == batch.asset, h.until_commit.is_(None),
-                among(h.unit, units, BYTEA),
+                h.environment_id == environment, h.until_commit.is_(None), h.asset_id == by.c.asset,
+                sa.tuple_(h.asset_id, h.unit).in_(_units(ended)),
             )
-            .values(until_commit=number)
+            .values(until_commit=by.c.number)
         )  # fmt: skip
 
 
-async def _note_failures(connection: AsyncConnection, batch: Batch, mended: Sequence[bytes]) -> None:
+async def _note_failures(connection: AsyncConnection, environment: int, batches: Sequence[Batch]) -> None:
+    """Keep what failed, and forget what was mended."""
     f = t.failure.c
-    again = [*mended, *(x.unit for x in batch.failed)]
+    again = [(b.asset, unit) for b in batches for unit in {*b.was, *(x.unit for x in b.failed)}]
     if again:
         await connection.execute(
             sa.delete(t.failure).where(
-                f.environment_id == batch.environment, f.asset_id == batch.asset,
-                among(f.unit, again, BYTEA),
+                f.environment_id == environment, sa.tuple_(f.asset_id, f.unit).in_(_units(again))
             )
-        )  # fmt: skip
+        )
     await _copy(
         connection, t.failure,
-        [(batch.environment, batch.asset, x.unit, x.label, batch.definition, x.inputs, x.error, x.traceback, batch.run, batch.at)
-         for x in batch.failed],
+        [(environment, b.asset, x.unit, x.label, b.definition, x.inputs, x.error, x.traceback, b.run, b.at)
+         for b in batches for x in b.failed],
     )  # fmt: skip
 
 
-async def _move_watermark(connection: AsyncConnection, batch: Batch, number: int) -> int:
-    """Note the commit as the asset's last; returns the one before."""
-    w = t.watermark
-    before = await connection.execute(
-        sa.select(w.c.last_commit).where(w.c.environment_id == batch.environment, w.c.asset_id == batch.asset)
+async def _move_watermarks(connection: AsyncConnection, environment: int, batches: Sequence[Batch]) -> list[Committed]:
+    """Note each commit as its asset's last."""
+    w, statement = t.watermark, insert(t.watermark)
+    found = await connection.execute(
+        sa.select(w.c.asset_id, w.c.last_commit).where(
+            w.c.environment_id == environment, one_of(w.c.asset_id, [b.asset for b in batches])
+        )
     )
-    changed = number if batch.changes else 0
-    statement = insert(w).values(
-        environment_id=batch.environment, asset_id=batch.asset, changed_commit=changed, last_commit=number, settled=None,
-        units=0, documents=0, made_at=batch.at,
-    )  # fmt: skip
+    before: dict[int, int] = dict(found.all())
+    new = statement.excluded
     await connection.execute(
         statement.on_conflict_do_update(
             index_elements=["environment_id", "asset_id"],
             set_={
-                "changed_commit": sa.func.greatest(w.c.changed_commit, changed), "last_commit": number, "settled": sa.null(),
-                "made_at": batch.at,
+                "changed_commit": sa.func.greatest(w.c.changed_commit, new.changed_commit), "last_commit": new.last_commit,
+                "settled": sa.null(), "made_at": new.made_at,
             },
-        )
+        ),
+        [
+            {"environment_id": environment, "asset_id": b.asset, "changed_commit": b.number if b.changes else 0,
+             "last_commit": b.number, "settled": None, "units": 0, "documents": 0, "made_at": b.at}
+            for b in sorted(batches, key=lambda b: b.asset)  # in one order for all, as `settle` does
+        ],
     )  # fmt: skip
-    return int(before.scalar_one_or_none() or 0)
+    return [Committed(b.number, before.get(b.asset, 0)) for b in batches]
 
 
 async def _copy(connection: AsyncConnection, table: sa.Table, rows: Sequence[tuple[Any, ...]]) -> None:

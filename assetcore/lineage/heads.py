@@ -92,24 +92,22 @@ def lent_heads(environment: int, borrowed: Mapping[int, Loan]) -> list[sa.Select
     return parts
 
 
-async def take_over(connection: AsyncConnection, environment: int, asset: int, commit: int) -> dict[int, Loan]:
-    """Before an environment's first commit to an asset that it borrows: the heads become its own, in one statement.
+async def take_over(connection: AsyncConnection, environment: int, commits: Mapping[int, int]) -> dict[int, Loan]:
+    """Before an environment's first commits to assets that it borrows (by asset): the heads become its own, in one statement each.
 
     They keep the commit since which they are what they are, so that a unit that was given the asset as of that commit still finds it.
     Returns what the environment still borrows.
     """
     lent = dict(await loans(connection, environment))
-    loan = lent.pop(asset, None)
-    if loan is None:
-        return lent
     b = t.borrowed
-    for rows in lent_heads(environment, {asset: loan}):
-        await connection.execute(sa.insert(t.head).from_select([c.name for c in t.head.c], rows))
-    await connection.execute(
-        sa.update(b)
-        .where(b.c.environment_id == environment, b.c.asset_id == asset, b.c.until_commit.is_(None))
-        .values(until_commit=commit)
-    )
+    for asset in lent.keys() & commits.keys():
+        for rows in lent_heads(environment, {asset: lent.pop(asset)}):
+            await connection.execute(sa.insert(t.head).from_select([c.name for c in t.head.c], rows))
+        await connection.execute(
+            sa.update(b)
+            .where(b.c.environment_id == environment, b.c.asset_id == asset, b.c.until_commit.is_(None))
+            .values(until_commit=commits[asset])
+        )
     return lent
 
 

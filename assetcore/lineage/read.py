@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 import sqlalchemy as sa
@@ -24,6 +24,7 @@ from assetcore.storage import Key, Location, Stored
 from assetcore.units import DOCUMENTS, sort_documents
 
 __all__ = [
+    "Recipes",
     "Watermark",
     "among",
     "asset_counts",
@@ -47,6 +48,7 @@ __all__ = [
     "one_of",
     "orphans",
     "reusable",
+    "reusable_of",
     "seconds_per_unit",
     "sources_of_parts",
     "stored",
@@ -119,12 +121,12 @@ def one_of(column: sa.ColumnElement[Any], assets: Collection[int]) -> sa.ColumnE
     return column == next(iter(assets)) if len(assets) == 1 else among(column, assets, sa.Integer)
 
 
-def intact(asset: int) -> sa.ColumnElement[bool]:
-    """Of a materialization of an asset: none of its documents is damaged. Nothing is looked up where none of the asset's is."""
+def intact(assets: Collection[int]) -> sa.ColumnElement[bool]:
+    """Of a materialization of these assets: none of its documents is damaged. Nothing is looked up where none of the assets' is."""
     x = t.damage.c
     kept = sa.func.unnest(t.materialization.c.documents).table_valued("id", name="kept").render_derived()
     lost = sa.select(kept.c.id).join(t.damage, x.document_id == kept.c.id).correlate(t.materialization).exists()
-    return sa.or_(~sa.exists().where(x.asset_id == asset), ~lost)
+    return sa.or_(~sa.exists().where(one_of(x.asset_id, assets)), ~lost)
 
 
 async def columns(
@@ -383,18 +385,22 @@ async def former_members(connection: AsyncConnection, materializations: Collecti
 
 
 async def counts(
-    connection: AsyncConnection, environment: int, asset: int, units: pl.Series | None = None
-) -> tuple[int, int]:
-    """How many units and documents an asset has; with `units`, how many of these there are, and their documents."""
+    connection: AsyncConnection, environment: int, assets: Collection[int], units: pl.Series | None = None
+) -> dict[int, tuple[int, int]]:
+    """How many units and documents each of these assets has; with `units`, how many of these there are, and their documents."""
+    if not assets:
+        return {}
     head = await heads_of(connection, environment)
     h, m = head.c, t.materialization.c
-    row = await connection.execute(
-        sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(sa.func.cardinality(m.documents)), 0))
+    rows = await connection.execute(
+        sa.select(h.asset_id, sa.func.count(), sa.func.sum(sa.func.cardinality(m.documents)))
         .select_from(head.join(t.materialization, m.id == h.materialization_id))
-        .where(h.environment_id == environment, h.asset_id == asset, h.until_commit.is_(None), *_of_units(h, units))
+        .where(
+            h.environment_id == environment, one_of(h.asset_id, assets), h.until_commit.is_(None), *_of_units(h, units)
+        )
+        .group_by(h.asset_id)
     )
-    found, documents = row.one()
-    return int(found), int(documents)
+    return dict.fromkeys(assets, (0, 0)) | {asset: (int(found), int(documents)) for asset, found, documents in rows}
 
 
 async def documents_of(connection: AsyncConnection, materializations: Collection[int]) -> dict[int, list[Any]]:
@@ -428,7 +434,7 @@ async def reusable(
     rows = await connection.execute(
         sa.select(m.inputs, m.unit, m.id)
         .where(
-            m.asset_id == asset, m.definition_id == definition, among(m.inputs, inputs, BYTEA), intact(asset), *young
+            m.asset_id == asset, m.definition_id == definition, among(m.inputs, inputs, BYTEA), intact([asset]), *young
         )
         .order_by(m.id.desc())
     )
@@ -436,6 +442,41 @@ async def reusable(
     for key, unit, materialization in rows:
         found.setdefault(key, []).append((unit, materialization))
     return found
+
+
+class Recipes(NamedTuple):
+    """Recipes of an asset that something may have been made with before: not longer ago than `since`."""
+
+    asset: int
+    definition: int
+    inputs: Collection[bytes]
+    since: datetime | None
+
+
+async def reusable_of(
+    connection: AsyncConnection, asked: Sequence[Recipes]
+) -> list[dict[bytes, list[tuple[bytes, int]]]]:
+    """As `reusable`, of few recipes of each of several assets. One statement."""
+    m = t.materialization.c
+    every = [(one.asset, one.definition, key) for one in asked for key in one.inputs]
+    assets, definitions_, inputs = zip(*every, strict=True) if every else ((), (), ())
+    wanted = sa.select(
+        sa.func.unnest(sa.cast(list(assets), ARRAY(sa.Integer))),
+        sa.func.unnest(sa.cast(list(definitions_), ARRAY(sa.Integer))),
+        sa.func.unnest(sa.cast(list(inputs), ARRAY(BYTEA))),
+    )
+    rows = await connection.execute(
+        sa.select(m.asset_id, m.inputs, m.unit, m.id, m.made_at)
+        .where(sa.tuple_(m.asset_id, m.definition_id, m.inputs).in_(wanted), intact({one.asset for one in asked}))
+        .order_by(m.id.desc())
+    )
+    since = {one.asset: one.since for one in asked}
+    found: dict[int, dict[bytes, list[tuple[bytes, int]]]] = {one.asset: {} for one in asked}
+    for asset, key, unit, materialization, made in rows:
+        after = since[asset]
+        if after is None or made > after:
+            found[asset].setdefault(key, []).append((unit, materialization))
+    return [found[one.asset] for one in asked]
 
 
 async def stored(connection: AsyncConnection, documents: Iterable[int]) -> dict[int, Stored]:

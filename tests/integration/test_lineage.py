@@ -410,7 +410,7 @@ async def test_reading_stays_on_indexes(history: History, large: dict[int, list[
         "current documents": lambda c: read.current_documents(c, PROD, [FEW]),
         "as of a commit": lambda c: read.current_documents(c, PROD, [FEW], commit),
         "made units": lambda c: read.made_units(c, PROD, [FEW]),
-        "counts": lambda c: read.counts(c, PROD, FEW),
+        "counts": lambda c: read.counts(c, PROD, [FEW]),
         "where bytes are": lambda c: read.stored(c, few),
         "reusable": lambda c: read.reusable(c, CHUNKS, 0, [sha256("2 1"), sha256("2 2")]),
         "documents of": lambda c: read.documents_of(c, made),
