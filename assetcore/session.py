@@ -7,11 +7,8 @@ lineage; materializing plans under the environment's lock, runs what is stale as
 from __future__ import annotations
 
 import asyncio
-import gc
-import importlib
-import os
 import random
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -20,20 +17,19 @@ from typing import Any
 
 import polars as pl
 
-from assetcore import causes, environments, explain, journal, look, notify, planning, stack, trials
+from assetcore import causes, environments, explain, journal, look, planning, stack, trials
 from assetcore.budget import Budget
 from assetcore.causes import CauseGroup, Why
 from assetcore.costs import parse_limit
 from assetcore.differences import Diff, compare
 from assetcore.environments import EnvironmentDiff, Promoted
 from assetcore.errors import PromotionError, UsageError
-from assetcore.execution import Run, walk
+from assetcore.execution import Run
 from assetcore.explain import Lineage
 from assetcore.forget import Forgotten, delete_retired, forget
 from assetcore.graph import Graph
 from assetcore.history import History, history
 from assetcore.journal import JournalCheck, Line
-from assetcore.lineage import commit as lineage
 from assetcore.lineage import costs, registry, runs, spans
 from assetcore.lineage.journal import Entry, append
 from assetcore.lineage.runs import RunInfo
@@ -42,39 +38,24 @@ from assetcore.look import AssetInfo, Context, Exported, StoredDocument
 from assetcore.notes import unnoticed
 from assetcore.plan import Choice, Plan
 from assetcore.project import Project
-from assetcore.provenance import telling, write_statement
-from assetcore.refs import format_ref
+from assetcore.provenance import write_statement
 from assetcore.rehearse import Rehearsed, rehearse, sample
-from assetcore.results import AssetResult, Event, RunResult, Say
-from assetcore.retrieval import index_vectors, search_project
+from assetcore.results import Event, RunResult, Say
+from assetcore.retrieval import search_project
+from assetcore.running import alone, nothing_to_do, plan_rows, run_through, steps_of, taken_up
 from assetcore.search import Hit
 from assetcore.settings import Settings
 from assetcore.snapshot import Read, take_descent
 from assetcore.sweep import Swept, sweep, sweep_unknown
-from assetcore.telemetry import LOGS, Trace
+from assetcore.telemetry import Trace
 from assetcore.trials import Accepted, Trial
 from assetcore.verify import Verified, look_again, noting_damage
 from assetcore.verify import verify as verify_bytes
 
-__all__ = ["RunResult", "Session", "prepare_prefect", "resumed"]
+__all__ = ["RunResult", "Session", "resumed"]
 
 COMPACTING = "(gc)"
 """Stands in the place of an environment for the lock of what compacts, for which no run stops."""
-LOCK_SECONDS = 30
-MANY_UNITS = 1000
-"""After so many, Postgres looks at what its tables hold."""
-PREFECT = {
-    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # its log goes to its server; the terminal is for our progress
-    "PREFECT_LOGGING_INTERNAL_LEVEL": "CRITICAL",
-    "PREFECT_LOGGING_EXTRA_LOGGERS": LOGS,  # what is logged in a run is shown with its flow run, too
-    "DO_NOT_TRACK": "1",
-}
-EMBEDDED_PREFECT = {
-    "PREFECT_CLIENT_CSRF_SUPPORT_ENABLED": "false",
-    "PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED": "false",
-}
-"""What need not be asked of the server that was started for this home: a tenth of all questions."""
-"""What Prefect finds in its environment, unless the user has said otherwise; it reads it when it is imported."""
 
 
 @dataclass(slots=True)
@@ -193,13 +174,13 @@ class Session:
         planning.check(self.project, plan, found, say)
         await self._rename()
         if plan.up_to_date:
-            return await self._nothing_to_do(plan, found, started)
-        async with self._alone(say):
+            return await nothing_to_do(project, plan, found, started)
+        async with alone(self.project, say):
             if await planning.has_moved(self.project, found):
                 choice, plan, found = await planning.widened(self.project, choice, upstream=upstream, rehash=False)
                 planning.check(self.project, plan, found, say)
                 if plan.up_to_date:
-                    return await self._nothing_to_do(plan, found, started)
+                    return await nothing_to_do(project, plan, found, started)
             plan, found = plan.lean(), found.lean()  # a run may last for hours
             project.llm.anew = force and not replay
             run = Run(project, runs.new_run_id(), started, choice, found, say)
@@ -223,7 +204,7 @@ class Session:
                     connection, project.id, Entry("run", self.environment, run=run.id, facts={"status": "begun"})
                 )
             say(Event("planned", total=plan.stale, text=f"run {run.id}"))
-            return await self._run(run, plan, unshown, local=local)
+            return await run_through(project, run, plan, unshown, local=local)
 
     async def ls(self, select: str | None = None, *, at: str | None = None) -> list[AssetInfo]:
         """The selected assets: counts, when they were made, how many units are stale; or as they were `at` a time."""
@@ -360,8 +341,8 @@ class Session:
         still needed are compacted.
         """
         kept = keep if keep is not None else self.project.settings.retention
-        async with self._alone(lambda _: None, COMPACTING):
-            swept = await sweep(self.project, self._alone(lambda _: None), dry_run=dry_run, keep=kept)
+        async with alone(self.project, lambda _: None, COMPACTING):
+            swept = await sweep(self.project, alone(self.project, lambda _: None), dry_run=dry_run, keep=kept)
         await journal.flush(self.project)
         return swept
 
@@ -372,7 +353,7 @@ class Session:
                 COMPACTING,
                 *sorted(found["environment"] for found in await environments.list_all(self.project)),
             ):
-                await locks.enter_async_context(self._alone(lambda _: None, one))
+                await locks.enter_async_context(alone(self.project, lambda _: None, one))
             if not dry_run:  # what a crash has left, and nobody knows, may hold it, too
                 await sweep_unknown(self.project, dry_run=False, grace=timedelta(0))
             forgotten = await forget(self.project, ref, dry_run=dry_run)
@@ -415,7 +396,7 @@ class Session:
         say = on_event or (lambda _: None)
         async with AsyncExitStack() as locks:
             for one in sorted({name, to}):
-                await locks.enter_async_context(self._alone(say, one))
+                await locks.enter_async_context(alone(self.project, say, one))
             if rebase and (moved := await environments.rebase(self.project, name, to)):
                 say(Event("message", text=f"{name} is on what {to} now is; moved there: {', '.join(moved)}"))
                 await self._refuse_stale(name)
@@ -425,7 +406,7 @@ class Session:
 
     async def drop_environment(self, name: str) -> dict[str, Any]:
         """Forget what is current in an environment; what was made in it stays."""
-        async with self._alone(lambda _: None, name):
+        async with alone(self.project, lambda _: None, name):
             dropped = await environments.drop(self.project, name)
             await journal.flush(self.project)
             return dropped
@@ -442,11 +423,6 @@ class Session:
 
     # -- running ---------------------------------------------------------------------------------------------------------------
 
-    async def _nothing_to_do(self, plan: Plan, found: Read, started: datetime) -> RunResult:
-        await planning.note_settled(self.project, plan, found)
-        results = tuple(AssetResult(a.asset, fresh=a.fresh) for a in plan.assets)
-        return RunResult(None, None, "nothing to do", results, seconds=_since(started), checks=plan.checks)
-
     async def _rename(self) -> None:
         """Assets that the code renames go by their new names from the first time that it makes something."""
         if not any(asset.options.renamed_from for asset in self.graph.assets.values()):
@@ -461,142 +437,6 @@ class Session:
                 await append(connection, self.project.id, *entries)
         if renamed:
             await journal.flush(self.project)
-
-    @asynccontextmanager
-    async def _alone(self, say: Say, environment: str | None = None) -> AsyncIterator[None]:
-        """One run at a time in an environment: a second one waits, and then finds what the first has made."""
-        url = self.project.settings.redis_url
-        if url is None:
-            raise UsageError(
-                "No Redis is known.", hint="Start the embedded services with: aipctl up, or set REDIS_URL."
-            )
-        from assetcore.cache import (  # the Redis client takes 0.15 s to import: only for a run
-            async_lock,
-            get_async_client,
-        )
-
-        client = get_async_client(url)
-        key = f"assetcore:run:{self.project.name}:{environment or self.environment}"
-        try:
-            async with async_lock(
-                client,
-                key,
-                LOCK_SECONDS,
-                on_wait=lambda: say(Event("waiting", text="another run of this project is at work; waiting for it")),
-            ):
-                yield
-        finally:
-            await client.aclose()
-
-    async def _run(self, run: Run, plan: Plan, unshown: Mapping[str, str], *, local: bool) -> RunResult:
-        steps = steps_of(plan, self.graph)
-        async with telling(run), self._at_work(run, steps), self._gateway_soon(plan):
-            flow_run = await (_without_prefect(run, steps) if local else self._as_flow(run, steps, plan, unshown))
-            await index_vectors(self.project, run.results)
-        status = run.status
-        planned = {a.asset: AssetResult(a.asset, fresh=a.fresh) for a in plan.assets}
-        made = {n: r for n, r in run.results.items() if n in planned}
-        results = tuple((planned | made).values())
-        checks = tuple(check for one in results for check in one.checks)
-        budget = run.budget
-        stopped = f"{budget.limit.text} would be exceeded" if budget is not None and status == "stopped" else None
-        return RunResult(run.id, flow_run, status, results, tuple(run.failures), _since(run.started), checks, stopped)
-
-    @asynccontextmanager
-    async def _gateway_soon(self, plan: Plan) -> AsyncIterator[None]:
-        """Start the embedded gateway where models will be asked, while what they are asked about is made."""
-        client = self.project.llm
-        asked = any(client.models.resolve(alias) in client.models.behind.values() for a in plan.assets if not a.idle
-                    for alias in self.graph.assets[a.asset].options.models)  # fmt: skip
-        starting = asyncio.create_task(client.gateway()) if asked else None
-        try:
-            yield
-        finally:
-            if starting is not None:  # what went wrong was told to whoever asked
-                await asyncio.wait({starting})
-                starting.cancelled() or starting.exception()
-
-    async def _as_flow(
-        self, run: Run, steps: Mapping[str, Sequence[str]], plan: Plan, unshown: Mapping[str, str]
-    ) -> str | None:
-        """Run the steps as a Prefect flow run, with the API in the settings or the embedded one, which is started when needed."""
-        project = self.project
-        prepare_prefect(project.settings)
-        flow, addresses = await asyncio.gather(
-            asyncio.to_thread(_flow_room),
-            stack.up(project.settings, {"prefect"}, lambda text: run.say(Event("message", text=text))),
-        )
-        project.settings = addresses.applied_to(project.settings)
-        return await flow.execute(run, flow.Steps(steps, _plan_rows(plan)), unshown)
-
-    @asynccontextmanager
-    async def _at_work(self, run: Run, steps: Collection[str]) -> AsyncIterator[None]:
-        """Whatever happens inside: processes are ended, and how the run ended is written down."""
-        status = "failed"
-        problems: list[tuple[str, str]] = []
-        run.prepare(steps)
-        try:
-            yield
-            status = run.status
-        except (asyncio.CancelledError, KeyboardInterrupt):
-            status = "cancelled"
-            raise
-        except Exception as error:
-            problems.append((self.name, f"{type(error).__name__}: {error}"))
-            raise
-        finally:
-            await asyncio.shield(run.close())
-            await asyncio.shield(self._finish(run, status))
-            if status == "failed":
-                await asyncio.shield(self._tell_failure(run, problems))
-
-    @asynccontextmanager
-    async def _resumed(self, stored: runs.StoredRun) -> AsyncIterator[tuple[Run, Plan]]:
-        """A run that was begun elsewhere, opened here to be completed: planned anew, so that nothing made is made again."""
-        project, request = self.project, stored.plan
-        async with self._alone(lambda _: None):
-            choice = await self.choose(request["select"], force=request["force"])
-            project.llm.anew = request["force"] and not request.get("replay")
-            options = {"upstream": request["upstream"], "rehash": request["rehash"]}
-            choice, plan, found = await planning.widened(self.project, choice, **options)
-            plan.check()
-            planning.check_pools(self.project, plan)
-            planning.check_models(self.project, plan)
-            async with project.engine.begin() as connection:
-                await runs.close_abandoned(connection, project.id, project.environment_id)
-                await runs.resume(connection, stored.run)
-                await spans.forget(connection, stored.run)
-            now = datetime.now(UTC)  # keys of its own: under the first start's may lie bytes that were never committed
-            run = Run(project, stored.run, now, choice, found, lambda _: None)
-            if request.get("max_cost"):
-                run.budget = Budget(parse_limit(request["max_cost"]), found.snapshot.costs)
-            async with self._at_work(run, steps_of(plan, self.graph)):
-                yield run, plan
-
-    async def _finish(self, run: Run, status: str) -> None:
-        results = [(r.asset, r.to_json(), r.seconds) for r in run.results.values()]
-        async with self.project.engine.begin() as connection:
-            await runs.finish(connection, run.id, status, results)
-            await append(
-                connection, self.project.id, Entry("run", self.environment, run=run.id, facts={"status": status})
-            )
-        await run.keeper.record()
-        await run.end(status)
-        await journal.flush(self.project)
-        if sum(r.made + r.unchanged + r.taken_in for r in run.results.values()) >= MANY_UNITS:
-            async with self.project.engine.begin() as connection:
-                await lineage.analyze(connection)
-
-    async def _tell_failure(self, run: Run, problems: Sequence[tuple[str, str]]) -> None:
-        """Tell those who asked for it that a run failed: the one place that does."""
-        settings = self.project.settings
-        failures = [(format_ref(f.asset, f.unit), f.error) for f in run.failures]
-        api = settings.prefect_api_url
-        link = f"{api.removesuffix('/api')}/runs/flow-run/{run.flow_run}" if api and run.flow_run else None
-        keys = [f"{settings.storage_url}/{key}" for result in run.results.values() for key in result.keys]
-        flow = f"{self.name} ({self.environment})"
-        every = [*failures, *problems]
-        await notify.tell(settings, notify.Failed(flow, run.id, every, len(every), keys, link))
 
     async def runs(self, run: str | None = None, *, limit: int = 20) -> list[RunInfo]:
         """The latest runs, or one of them by the beginning of its identifier."""
@@ -658,52 +498,8 @@ def scan(asset: str, *, project: str | None = None, root: Path | None = None) ->
     return asyncio.run(read_it())
 
 
-def prepare_prefect(settings: Settings) -> None:
-    """Say what Prefect is to find in its environment, before it is imported."""
-    home = str(settings.home / "prefect-client")  # the user's own profile is not ours
-    embedded = settings.prefect_api_url is None
-    for name, value in {**PREFECT, **(EMBEDDED_PREFECT if embedded else {}), "PREFECT_HOME": home}.items():
-        os.environ.setdefault(name, value)
-
-
-def _flow_room() -> Any:
-    """The room that knows Prefect, which takes a second to import; a tenth of it went into looking for garbage where there is none."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        return importlib.import_module("assetcore.flow")
-    finally:
-        if enabled:
-            gc.enable()
-
-
 async def _start_gateway(settings: Settings) -> Settings:
     return (await stack.up(settings, {"gateway"})).applied_to(settings)
-
-
-async def _without_prefect(run: Run, steps: Mapping[str, Sequence[str]]) -> None:
-    await walk(steps, lambda name, _: run.perform(name))
-
-
-def steps_of(plan: Plan, graph: Graph) -> dict[str, list[str]]:
-    """The steps of a run in order: sources to take in, assets to make; each with the steps that it waits for."""
-    sources = [s.source for s in plan.sources if not s.idle]
-    return graph.nearest([*sources, *(a.asset for a in plan.assets if not a.idle or a.asset in plan.to_check)])
-
-
-def _plan_rows(plan: Plan) -> list[dict[str, Any]]:
-    """What is to be done, as a table for people."""
-    return [
-        {
-            "asset": asset.asset, "units": asset.units, "fresh": asset.fresh, "stale": asset.stale, "pending": asset.pending,
-            "removed": asset.removed, "causes": ", ".join(f"{cause} {count}" for cause, count in asset.causes.items()),
-        }
-        for asset in plan.assets if not asset.idle or asset.asset in plan.to_check
-    ]  # fmt: skip
-
-
-def _since(started: datetime) -> float:
-    return (datetime.now(UTC) - started).total_seconds()
 
 
 @asynccontextmanager
@@ -718,6 +514,6 @@ async def resumed(
     name = package_of(settings.root, stored.project)
     async with (
         Session.open(settings, name, environment=stored.environment, config=stored.plan["config"]) as session,
-        session._resumed(stored) as (run, plan),
+        taken_up(session.project, stored) as (run, plan),
     ):
-        yield run, steps_of(plan, session.graph), _plan_rows(plan)
+        yield run, steps_of(plan, session.graph), plan_rows(plan)

@@ -32,7 +32,7 @@ async def run(
     from assetcore.cli import show
     from assetcore.loading import flows
     from assetcore.notation import parse_yaml
-    from assetcore.session import prepare_prefect
+    from assetcore.running import prepare_prefect
 
     documents = dict(_pair(text, "--input") for text in inputs)
     try:

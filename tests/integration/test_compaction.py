@@ -11,6 +11,7 @@ from assetcore.catalog import rebuild_catalog, verify_catalog
 from assetcore.errors import StorageError
 from assetcore.lineage import read
 from assetcore.lineage import tables as t
+from assetcore.running import alone
 from assetcore.session import Session
 from assetcore.settings import Settings
 from assetcore.sweep import Swept, sweep, sweep_unknown
@@ -46,7 +47,9 @@ def packs(world: World, asset: str) -> set[str]:
 
 async def gc(world: World, *, dry_run: bool = False, keep: timedelta | None = NOW, grace: timedelta = NOW) -> Swept:
     async with world.open() as session:
-        return await sweep(session.project, session._alone(lambda _: None), dry_run=dry_run, keep=keep, grace=grace)
+        return await sweep(
+            session.project, alone(session.project, lambda _: None), dry_run=dry_run, keep=keep, grace=grace
+        )
 
 
 async def edit(world: World, numbers: range, text: str) -> None:

@@ -394,7 +394,7 @@ async def test_a_clock_that_goes_back(world: World, monkeypatch: pytest.MonkeyPa
     await world.materialize()
     calls(world)
     with monkeypatch.context() as patch:
-        for room in ("session", "execution", "lineage.commit", "lineage.runs"):
+        for room in ("session", "running", "execution", "lineage.commit", "lineage.runs"):
             patch.setattr(f"assetcore.{room}.datetime", Earlier)
         world.document("t00.txt", "the clock went back")
         assert await world.made() == {"chunks": {"made": 1}, "upper": {"made": 1}, "report": {"made": 1}}

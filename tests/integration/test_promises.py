@@ -11,6 +11,7 @@ import pytest
 from assetcore.errors import StaleInputError, StorageError
 from assetcore.explain import Lineage
 from assetcore.lineage import read
+from assetcore.running import alone
 from assetcore.session import Session
 from assetcore.settings import Settings
 from assetcore.sweep import sweep
@@ -153,7 +154,7 @@ async def test_gc_leaves_a_bucket_alone_whose_lineage_it_does_not_know(
             await connection.execute(text("DELETE FROM run_asset"))
             await connection.execute(text("DELETE FROM run"))
         with pytest.raises(StorageError, match="does not know"):
-            await sweep(project, session._alone(lambda _: None), dry_run=False, grace=timedelta(0))
+            await sweep(project, alone(project, lambda _: None), dry_run=False, grace=timedelta(0))
 
 
 async def test_a_rename_that_was_looked_at_before_it_was_declared(world: World) -> None:

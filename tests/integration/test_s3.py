@@ -16,6 +16,7 @@ import pytest
 
 from assetcore import stack
 from assetcore.errors import ServiceError, StorageError, UsageError
+from assetcore.running import alone
 from assetcore.settings import CONVENTIONAL, Settings
 from assetcore.stack.home import Home
 from assetcore.stack.process import alive
@@ -252,7 +253,9 @@ async def test_gc_removes_from_the_bucket_what_nobody_knows(world: World, bucket
     lost = Key("demo/main/20260101T000000.000000Z/chunks/pack-00000001.parquet")
     await bucket.write(lost, b"half a run")
     async with world.open() as session:
-        swept = await sweep(session.project, session._alone(lambda _: None), dry_run=False, grace=-timedelta(minutes=1))
+        swept = await sweep(
+            session.project, alone(session.project, lambda _: None), dry_run=False, grace=-timedelta(minutes=1)
+        )
     assert swept.objects == 1
     assert {info.key async for info in bucket.list()} == before
     assert len((await world.contents())["upper"]) == 2
