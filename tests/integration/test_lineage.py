@@ -142,6 +142,32 @@ def sha256(text: str) -> bytes:
 # -- commits -------------------------------------------------------------------------------------------------------------------
 
 
+async def test_commits_of_several_assets_in_one_transaction_change_what_each_of_them_alone_would(
+    history: History,
+) -> None:
+    """A unit of one asset ends that of no other that has its address; where one was overtaken, nothing of any is written."""
+    before, was = await history.made(CHUNKS, {"a": "one"})
+    other, _ = await history.made(REPORT, {"a": "old"})
+    one, _ = await history.batch(CHUNKS, {"a": "two"}, {"a": was["a"]})
+    two = await history.empty(REPORT, failed=(Failed(unit("a"), "a", b"", "no", ""),))
+    async with history.engine.begin() as connection:
+        done = await lineage.commit_all(connection, [two, one])
+    assert done == [Committed(two.number, other.number), Committed(one.number, before.number)]
+    assert await history.current(CHUNKS) == {"a": sha256("two")}
+    assert await history.current(CHUNKS, before.number) == {"a": sha256("one")}
+    assert await history.current(REPORT) == {"a": sha256("old")}
+    assert (await history.mark(CHUNKS)).changed == one.number
+    assert (await history.mark(REPORT)).changed == other.number
+    rows = await history.rows()
+    assert rows["failure"] == 1
+    again, _ = await history.batch(CHUNKS, {"a": "three"}, {"a": was["a"]})
+    new, _ = await history.batch(REPORT, {"b": "new"}, {})
+    with pytest.raises(Overtaken):
+        async with history.engine.begin() as connection:
+            await lineage.commit_all(connection, [new, again])
+    assert await history.rows() == rows
+
+
 async def test_a_commit_is_whole_or_not_at_all(history: History) -> None:
     """A commit that fails in the middle, in the database or after it, leaves no row of any table."""
     await history.made(CHUNKS, {"a": "one"}, key="taken")
