@@ -45,6 +45,7 @@ __all__ = [
 
 UNITS = {"unit": pl.Binary, "label": pl.String, "materialization": pl.Int64}
 KINDS = ("added", "changed", "removed")
+LONGEST_NAME = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,8 +149,9 @@ async def changed_since(project: Project, name: str) -> frozenset[str] | None:
 
 async def create(project: Project, name: str, source: str) -> dict[str, Any]:
     """A new environment in which everything is as in another; copies nothing, whatever the number of units."""
-    if not name.strip() or name != name.strip() or not name.isprintable():
-        raise UsageError(f"{name!r} cannot be the name of an environment.", hint="Such as: pr-17, staging")
+    if not name.strip() or name != name.strip() or not name.isprintable() or name[0] == "-" or len(name) > LONGEST_NAME:
+        hint = f"Such as: pr-17, staging. It has at most {LONGEST_NAME} characters, and begins with no dash."
+        raise UsageError(f"{name!r:.80} cannot be the name of an environment.", hint=hint)
     async with project.engine.begin() as connection:
         found = await environments.find(connection, project.id, source)
         made, number = await environments.create(connection, project.id, name, found)

@@ -62,15 +62,15 @@ class JournalCheck:
 
 def since_when(text: str, now: datetime) -> datetime:
     """The moment that `2026-11-21`, `2026-11-21T08:00` or `3d`, `12h`, `30m` (ago) means. Raises UsageError."""
-    if text[-1:] in UNITS and text[:-1].isdigit():
-        return now - timedelta(seconds=int(text[:-1]) * UNITS[text[-1]])
     try:
+        if text[-1:] in UNITS and text[:-1].isdigit():
+            return now - timedelta(seconds=int(text[:-1]) * UNITS[text[-1]])
         moment = datetime.fromisoformat(text)
-    except ValueError:
+        return moment if moment.tzinfo else moment.astimezone()
+    except (ValueError, OverflowError):  # before the first year, too
         raise UsageError(
             f"{text!r} is no moment.", hint="Write 2026-11-21, 2026-11-21T08:00, or how long ago: 3d, 12h, 30m"
         ) from None
-    return moment if moment.tzinfo else moment.astimezone()
 
 
 async def flush(project: Project) -> Key | None:

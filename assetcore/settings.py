@@ -94,12 +94,15 @@ def _buckets(value: object) -> object:
 
 _PERIOD = re.compile(r"(\d+) ?([hdw])")
 _HOURS = {"h": 1, "d": 24, "w": 24 * 7}
+_LONGEST = 1000 * 365 * 24
 
 
 def period(value: object) -> timedelta | None:
     """`36h`, `30d`, `8w` as a span of time. Raises ValueError."""
     if isinstance(value, str) and (found := _PERIOD.fullmatch(value.strip())):
-        return timedelta(hours=int(found[1]) * _HOURS[found[2]])
+        if (hours := int(found[1]) * _HOURS[found[2]]) > _LONGEST:
+            raise ValueError("that is longer than a thousand years")
+        return timedelta(hours=hours)
     if value is None or isinstance(value, timedelta):
         return value
     raise ValueError("there is no number of hours, days or weeks")

@@ -60,7 +60,11 @@ def secret(api: str | None, block: str, asked_by: str) -> str:
 
 
 def forget_shown(api: str, names: Collection[str]) -> int:
-    """Remove the tables that name one of these, and say how many. Raises ServiceError where Prefect does not answer."""
+    """Remove the tables that name one of these, and say how many. Raises ServiceError where Prefect does not answer.
+
+    Those of all projects are searched: a flow's own tables carry neither tag nor parameter that says of which project they are, and
+    none that names who is to be forgotten may be missed. What is lost of another project's is a display.
+    """
     removed = offset = 0
     spelled = {name for one in names for name in (one, json.dumps(one)[1:-1])}  # a table is kept as the text of JSON
     naming = re.compile(rf"(?<!\w)({'|'.join(map(re.escape, sorted(spelled)))})(?!\w)")

@@ -127,6 +127,7 @@ class Verbs(click.Group):
     ) -> Any:
         """Run a verb; every way in which it can end becomes an exit code and, if need be, a sentence on stderr."""
         given = list(sys.argv[1:] if args is None else args)
+        _open_what_is_closed()
         if own := standalone_mode and is_own_process():
             gc.set_threshold(GARBAGE_OBJECTS)
         try:
@@ -159,6 +160,17 @@ def main(context: click.Context, version: bool) -> None:
         click.echo(f"assetcore {installed('assetcore')}")
     elif context.invoked_subcommand is None:
         click.echo(context.get_help())
+
+
+def _open_what_is_closed() -> None:
+    """Begun with stdin, stdout or stderr closed (`>&-`), what is said there goes nowhere, and no file that is opened takes its place."""
+    if None in (sys.stdin, sys.stdout, sys.stderr):
+        while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+            pass
+        os.close(descriptor)
+        sys.stdin = sys.stdin or os.fdopen(0, closefd=False)
+        sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+        sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
 
 
 def end_in_time(code: int) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from assetcore.cli.call import MAKING, READING, Call, as_json, reference_argument, selection_argument, verb
+from assetcore.cli.call import COUNT, MAKING, READING, Call, as_json, reference_argument, selection_argument, verb
 from assetcore.cli.names import remember
 from assetcore.cli.plain import plain
 from assetcore.errors import UsageError
@@ -79,7 +79,7 @@ def graph(call: Call, select: str | None, form: str) -> None:
 @click.option("--exit-code", is_flag=True, help="End with 2 when something is stale, with 0 when nothing is.")
 @click.option(
     "--sample",
-    type=click.IntRange(min=1),
+    type=COUNT,
     metavar="N",
     help="Try this code on N stale units of each asset; keep nothing.",
 )
@@ -149,7 +149,7 @@ async def why(call: Call, ref: str) -> None:
 @verb()
 @reference_argument()
 @click.option("--up/--down", default=True, help="Where it came from (default), or what came of it.")
-@click.option("--depth", type=click.IntRange(min=1), metavar="N", help="At most N steps away.")
+@click.option("--depth", type=COUNT, metavar="N", help="At most N steps away.")
 @at_option
 @click.option("--spans", is_flag=True, help="Which part of which document each is, where `part_of` said so.")
 @click.option("--format", "form", type=TRACES, default="tree", show_default=True, help="How to draw it.")
@@ -176,7 +176,7 @@ async def lineage(call: Call, ref: str, up: bool, depth: int | None, at: str | N
 
 @verb()
 @reference_argument()
-@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="At most so many changes.")
+@click.option("--limit", type=COUNT, default=20, show_default=True, help="At most so many changes.")
 async def history(call: Call, ref: str, limit: int) -> None:
     """Show what was done to an asset, a unit or a document: when, by which run, for whom, and why; the latest first.
 
@@ -241,7 +241,7 @@ async def diff(call: Call, one: str, other: str | None) -> None:
 
 @verb()
 @click.argument("words", nargs=-1, required=True, metavar="TEXT")
-@click.option("--limit", type=click.IntRange(min=1), default=10, show_default=True, help="At most so many.")
+@click.option("--limit", type=COUNT, default=10, show_default=True, help="At most so many.")
 @click.option(
     "--filter",
     "filters",
@@ -267,7 +267,7 @@ async def search(call: Call, words: tuple[str, ...], limit: int, filters: tuple[
 
 @verb()
 @click.argument("run", required=False)
-@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="At most so many.")
+@click.option("--limit", type=COUNT, default=20, show_default=True, help="At most so many.")
 async def runs(call: Call, run: str | None, limit: int) -> None:
     """List what ran, the latest first, or show one RUN."""
     from assetcore.cli import show

@@ -11,6 +11,7 @@ import functools
 import inspect
 import io
 import json
+import math
 import os
 import signal
 import sys
@@ -39,6 +40,25 @@ READING = frozenset({"postgres", "store"})
 """The services that a question takes."""
 MAKING = frozenset({"postgres", "store", "redis"})
 """The services that a run takes."""
+
+
+class _Count(click.IntRange):
+    """One or more; whoever writes more than any table holds means all of it."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        return min(super().convert(value, param, ctx), 2**31 - 1)
+
+
+class _Rate(click.FloatRange):
+    """More than nothing, and a number: of NaN nothing is known."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        found = super().convert(value, param, ctx)
+        return self.fail("NaN is no number.", param, ctx) if math.isnan(found) else found
+
+
+COUNT = _Count(min=1)
+RATE = _Rate(min=0, min_open=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from assetcore.cli.call import MAKING, READING, Call, selection_argument, verb
+from assetcore.cli.call import COUNT, MAKING, RATE, READING, Call, selection_argument, verb
 from assetcore.cli.names import complete_asset
 from assetcore.errors import UsageError
 
@@ -77,9 +77,7 @@ async def materialize(
 
 @verb()
 @click.argument("asset", shell_complete=complete_asset)
-@click.option(
-    "--sample", type=click.IntRange(min=1), metavar="N", help="Try this code on N units: all must come out the same."
-)
+@click.option("--sample", type=COUNT, metavar="N", help="Try this code on N units: all must come out the same.")
 @click.option("--unverified", is_flag=True, help="Without trying; it needs a reason, which is told for ever.")
 @click.option("--why", metavar="TEXT", help="The reason.")
 async def accept(call: Call, asset: str, sample: int | None, unverified: bool, why: str | None) -> None:
@@ -102,27 +100,25 @@ async def accept(call: Call, asset: str, sample: int | None, unverified: bool, w
 
 @verb()
 @selection_argument(required=True)
-@click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("directory", type=click.Path(file_okay=False))
 @click.option(
     "--provenance", is_flag=True, help="Add an in-toto statement: hashes, code, sources (provenance.intoto.json)."
 )
-async def export(call: Call, select: str, directory: Path, provenance: bool) -> None:
+async def export(call: Call, select: str, directory: str, provenance: bool) -> None:
     """Write the selected documents into DIRECTORY, each asset in a folder, under names that are safe for files."""
     from assetcore.cli import show
 
+    if not directory:  # a variable of the shell that is not set
+        raise UsageError("The name of the folder is empty.", hint="For this folder, write a dot: .")
     async with call.opened() as session:
-        call.answer((await session.export(select, directory, provenance=provenance)).to_json(), show.exported)
+        call.answer((await session.export(select, Path(directory), provenance=provenance)).to_json(), show.exported)
 
 
 @verb()
 @selection_argument()
-@click.option(
-    "--rate", type=click.FloatRange(min=0, min_open=True), metavar="MB", help="Read at most so many MB a second."
-)
+@click.option("--rate", type=RATE, metavar="MB", help="Read at most so many MB a second.")
 @click.option("--again", is_flag=True, help="Read all, also what an interrupted verification has read.")
-@click.option(
-    "--rerun", type=click.IntRange(min=1), metavar="N", help="Also make N units once more: do they come out the same?"
-)
+@click.option("--rerun", type=COUNT, metavar="N", help="Also make N units once more: do they come out the same?")
 async def verify(call: Call, select: str | None, rate: float | None, again: bool, rerun: int | None) -> None:
     """Read and hash what is stored. Ends with 1 where something is lost or damaged; materialize makes that again.
 

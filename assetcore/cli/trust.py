@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from assetcore.cli.call import MAKING, Call, reference_argument, verb
+from assetcore.cli.call import COUNT, MAKING, Call, reference_argument, verb
 from assetcore.cli.names import complete_asset
 
 
@@ -13,7 +13,7 @@ from assetcore.cli.names import complete_asset
 @click.option(
     "--since", metavar="TIME", help="From then on: 2026-11-21, 2026-11-21T08:00, or how long ago: 3d, 12h, 30m."
 )
-@click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="At most so many, the newest.")
+@click.option("--limit", type=COUNT, default=50, show_default=True, help="At most so many, the newest.")
 async def journal(call: Call, ref: str | None, since: str | None, limit: int) -> None:
     """Tell what was done, oldest first: with the whole project, or with the asset or unit that REF names.
 
@@ -27,7 +27,7 @@ async def journal(call: Call, ref: str | None, since: str | None, limit: int) ->
     from assetcore.cli import show
     from assetcore.journal import since_when
 
-    moment = since_when(since, datetime.now(UTC)) if since else None
+    moment = since_when(since, datetime.now(UTC)) if since is not None else None
     async with call.opened() as session:
         if ref != "verify":
             lines = await session.journal(ref, since=moment, limit=limit)

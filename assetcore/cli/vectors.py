@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from assetcore.cli.call import Call, verb
+from assetcore.cli.call import COUNT, Call, verb
 from assetcore.errors import NothingSelectedError, UsageError
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ async def ls(call: Call) -> None:
 @click.option(
     "--ef-search", default="20,40,100,200", show_default=True, callback=_numbers, help="Candidates when it is asked."
 )
-@click.option("--questions", type=click.IntRange(min=1), default=100, show_default=True, help="How many are asked.")
+@click.option("--questions", type=COUNT, default=100, show_default=True, help="How many are asked.")
 async def trial(
     call: Call,
     asset: str | None,
@@ -106,7 +106,7 @@ async def rebuild(call: Call, asset: str | None) -> None:
 
 @verb(group=vectors)
 @click.argument("asset", required=False)
-@click.option("--to", "number", type=int, metavar="GENERATION", help="This generation; by default the one before.")
+@click.option("--to", "number", type=COUNT, metavar="GENERATION", help="This generation; by default the one before.")
 async def rollback(call: Call, asset: str | None, number: int | None) -> None:
     """Have an earlier generation of an index answer."""
     from assetcore import vectors as room

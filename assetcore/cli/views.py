@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 import click
@@ -47,7 +48,7 @@ async def create(call: Call, name: str, source: str | None) -> None:
     call.answer(
         answer,
         lambda a: (
-            f"{name} is what {a['from']} is, in {a['assets']} assets. Make in it: aipctl materialize --env {name}"
+            f"{name} is what {a['from']} is, in {a['assets']} assets. Make in it: aipctl materialize --env {shlex.quote(name)}"
         ),
     )
 

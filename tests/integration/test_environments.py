@@ -195,6 +195,9 @@ async def test_a_dropped_environment_is_gone_and_what_it_made_is_not(world: Worl
         await session.create_environment("pr-of-pr", "pr")
         with pytest.raises(UsageError, match="already"):
             await session.create_environment("pr")
+        for name in ("", " ", "--json", "a\nb", "x" * 101):
+            with pytest.raises(UsageError, match="cannot be the name of an environment"):
+                await session.create_environment(name)
         await session.drop_environment("pr")
         with pytest.raises(NothingSelectedError, match="There is no environment 'pr'; there are: pr-of-pr, prod"):
             await session.drop_environment("pr")

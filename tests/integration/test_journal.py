@@ -131,6 +131,9 @@ def test_moments_are_dates_or_how_long_ago() -> None:
     assert since_when("2026-11-21", now).tzinfo is not None
     with pytest.raises(UsageError, match="no moment"):
         since_when("yesterday", now)
+    for never in ("", "99999999999999d", "²d", "0001-01-01"):
+        with pytest.raises(UsageError, match="is no moment"):
+            since_when(never, now)
 
 
 async def test_two_runs_that_begin_at_once_do_not_wait_for_each_other(world: World) -> None:

@@ -19,6 +19,7 @@ from click.testing import CliRunner, Result
 from rich.console import Console, RenderableType
 
 from assetcore.cli import VERBS, _sentence, main, show
+from assetcore.cli.call import COUNT
 from assetcore.cli.progress import Lines, reporting
 from assetcore.errors import NothingSelectedError, ServiceError
 from assetcore.execution import Event
@@ -197,6 +198,9 @@ def test_version() -> None:
         (["ls", "--nope"], 64, "No such option '--nope'"),
         (["why"], 64, "Missing argument 'REF'"),
         (["lineage", "chunks", "--depth", "0"], 64, "--depth"),
+        (["verify", "--rate", "nan"], 64, "NaN is no number"),
+        (["gc", "--keep", "999999999999w"], 64, "longer than a thousand years"),
+        (["export", "chunks", ""], 64, "The name of the folder is empty"),
         (["graph", "a", "b"], 64, "two terms stand beside each other"),
         (["plan", "a,b"], 64, "a comma does not combine terms"),
         (["ls", "tga:x"], 64, "Did you mean tag?"),
@@ -661,3 +665,15 @@ def test_history_and_comparisons_for_people() -> None:
     text = drawn(show.comparison({"diff": None, "same": False, "documents": [gone], "counts": {"gone": 3, "new": 1}}))
     assert "and 3 more" in text
     assert text.endswith("1 new, 3 gone.\n")
+
+
+def test_more_than_any_table_holds_is_all_of_it() -> None:
+    """A number that Postgres could not take is one that it can."""
+    assert COUNT.convert("99999999999999999999", None, None) == 2**31 - 1
+    assert COUNT.convert("7", None, None) == 7
+
+
+def test_what_is_closed_is_not_asked() -> None:
+    """Begun without stdin, stdout or stderr, the command does what it does, and what it would say goes nowhere."""
+    command = f'"{sys.executable}" -m assetcore completion bash >&- 2>&- <&-'
+    assert subprocess.run(command, shell=True, check=False).returncode == 0  # only a shell closes them so
