@@ -167,6 +167,25 @@ async def test_a_rename_that_was_looked_at_before_it_was_declared(world: World) 
     assert await world.plan() == {}
 
 
+OTHER = """
+@asset
+async def pieces(topic: Topic = each(topics)) -> Report:
+    return Report(name=topic.name, text="new")
+"""
+
+
+async def test_a_name_that_was_given_up_is_free_again(world: World) -> None:
+    """A branch renamed an asset and was given up: named back, once, the asset keeps what it has, and another one may have the new name."""
+    await world.materialize()
+    renamed = BODY.replace("def chunks(topic", "def pieces(topic").replace("collect(chunks", "collect(pieces")
+    world.code(renamed.replace("@asset\nasync def pieces", '@asset(renamed_from="chunks")\nasync def pieces'))
+    assert (await world.materialize()).status == "nothing to do"
+    world.code(BODY.replace("@asset\nasync def chunks", '@asset(renamed_from="pieces")\nasync def chunks'))
+    assert (await world.materialize()).status == "nothing to do"
+    world.code(BODY + OTHER)
+    assert await world.made() == {"pieces": {"made": 3}}
+
+
 async def test_cancelling_keeps_what_had_ended(world: World) -> None:
     """Units that ended before a run was cancelled are not made again."""
     world.code("""
