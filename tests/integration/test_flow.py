@@ -11,7 +11,8 @@ import subprocess
 import sys
 import threading
 import uuid
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -284,19 +285,8 @@ async def test_a_run_that_ended_early_is_not_shown_as_running(
 
 async def test_an_api_that_goes_away_stops_nothing(world: World, aipctl: Command, prefect_api: str) -> None:
     """When Prefect's API is lost during a run, all is made and stored; the command says so and ends. The next run has Prefect show it."""
-    world.code(BODY + WAITING)
-    (world.root / "gate").touch()
-    parts = urlsplit(prefect_api)
-    with Relay(str(parts.hostname), int(parts.port or 0)) as relay:
-        variables = {"PREFECT_API_URL": f"http://127.0.0.1:{relay.port}/api"}
-        process = aipctl.start("materialize", "--json", variables=variables)
-        try:
-            until((world.root / "begun").exists)
-            relay.close()
-            (world.root / "gate").unlink()
-            out, err = process.communicate(timeout=80)
-        finally:
-            end(process)
+    with cut_in_the_middle(world, aipctl, prefect_api) as (process, _, _):
+        out, err = process.communicate(timeout=80)
     assert process.returncode == 0, err
     assert json.loads(out)["status"] == "done"
     assert "Prefect's API does not answer any more" in err
@@ -315,16 +305,11 @@ async def test_an_api_that_goes_away_stops_nothing(world: World, aipctl: Command
     assert await _unshown(world) == []
 
 
-async def _unshown(world: World) -> list[str]:
-    async with world.open() as session, session.project.engine.connect() as connection:
-        return list(await runs.unshown(connection, session.project.id))
-
-
-AWAY_SECONDS = 30 if "SOAK" in os.environ else 3
-
-
-async def test_an_api_that_is_away_for_a_while(world: World, aipctl: Command, prefect_api: str) -> None:
-    """When Prefect's API is away in the middle of a run and comes back, all is made, the run ends soon, and so does the next one."""
+@contextmanager
+def cut_in_the_middle(
+    world: World, aipctl: Command, prefect_api: str
+) -> Iterator[tuple[subprocess.Popen[str], Relay, dict[str, str]]]:
+    """A run whose way to Prefect's API is cut in its middle, and that goes on then; the way, and the variables that lead along it."""
     world.code(BODY + WAITING)
     (world.root / "gate").touch()
     parts = urlsplit(prefect_api)
@@ -335,11 +320,25 @@ async def test_an_api_that_is_away_for_a_while(world: World, aipctl: Command, pr
             until((world.root / "begun").exists)
             relay.close()
             (world.root / "gate").unlink()
-            await asyncio.sleep(AWAY_SECONDS)
-            relay.open()
-            out, err = process.communicate(timeout=SECONDS)
+            yield process, relay, variables
         finally:
             end(process)
+
+
+async def _unshown(world: World) -> list[str]:
+    async with world.open() as session, session.project.engine.connect() as connection:
+        return list(await runs.unshown(connection, session.project.id))
+
+
+AWAY_SECONDS = 30 if "SOAK" in os.environ else 3
+
+
+async def test_an_api_that_is_away_for_a_while(world: World, aipctl: Command, prefect_api: str) -> None:
+    """When Prefect's API is away in the middle of a run and comes back, all is made, the run ends soon, and so does the next one."""
+    with cut_in_the_middle(world, aipctl, prefect_api) as (process, relay, variables):
+        await asyncio.sleep(AWAY_SECONDS)
+        relay.open()
+        out, err = process.communicate(timeout=SECONDS)
         assert process.returncode == 0, err
         assert "Traceback" not in err
         assert json.loads(out)["status"] == "done"
