@@ -406,12 +406,14 @@ def _collected(
     ]
 
 
-def _units(pairs: Collection[tuple[int, bytes]]) -> sa.Select[*tuple[Any, ...]]:
-    """These units, each of its asset, as rows: one statement text, however many they are."""
-    return sa.select(
-        sa.func.unnest(sa.cast([asset for asset, _ in pairs], ARRAY(sa.Integer))),
-        sa.func.unnest(sa.cast([unit for _, unit in pairs], ARRAY(BYTEA))),
-    )
+def _these(table: sa.Table, pairs: Collection[tuple[int, bytes]]) -> sa.ColumnElement[bool]:
+    """These units, each of its asset. Of a single asset, whose batch may be large, Postgres looks up an array by index."""
+    assets, units = [asset for asset, _ in pairs], [unit for _, unit in pairs]
+    asset, unit = table.c.asset_id, table.c.unit
+    if len(set(assets)) == 1:
+        return sa.and_(asset == assets[0], among(unit, units, BYTEA))
+    every = sa.select(sa.func.unnest(sa.cast(assets, ARRAY(sa.Integer))), sa.func.unnest(sa.cast(units, ARRAY(BYTEA))))
+    return sa.tuple_(asset, unit).in_(every)
 
 
 async def _compare(connection: AsyncConnection, environment: int, batches: Sequence[Batch]) -> None:
@@ -423,7 +425,7 @@ async def _compare(connection: AsyncConnection, environment: int, batches: Seque
     rows = await connection.execute(
         sa.select(h.asset_id, h.unit, h.materialization_id).where(
             h.environment_id == environment, h.until_commit.is_(None),
-            sa.tuple_(h.asset_id, h.unit).in_(_units(expected.keys())),
+            _these(t.head, expected.keys()),
         )
     )  # fmt: skip
     found = {(asset, unit): m for asset, unit, m in rows}
@@ -453,6 +455,12 @@ async def _supersede(connection: AsyncConnection, environment: int, batches: Seq
     ended = [(b.asset, unit) for b in batches for unit, was in b.was.items() if was]
     if ended:
         h, numbers = t.head.c, {b.asset: b.number for b in batches}
+        ending = sa.update(t.head).where(
+            h.environment_id == environment, h.until_commit.is_(None), _these(t.head, ended)
+        )
+        if len(batches) == 1:
+            await connection.execute(ending.values(until_commit=batches[0].number))
+            return
         by = (
             sa.func.unnest(
                 sa.cast(list(numbers), ARRAY(sa.Integer)), sa.cast(list(numbers.values()), ARRAY(sa.BigInteger))
@@ -460,25 +468,15 @@ async def _supersede(connection: AsyncConnection, environment: int, batches: Seq
             .table_valued(sa.column("asset", sa.Integer), sa.column("number", sa.BigInteger), name="by")
             .render_derived()
         )
-        await connection.execute(
-            sa.update(t.head)
-            .where(
-                h.environment_id == environment, h.until_commit.is_(None), h.asset_id == by.c.asset,
-                sa.tuple_(h.asset_id, h.unit).in_(_units(ended)),
-            )
-            .values(until_commit=by.c.number)
-        )  # fmt: skip
+        await connection.execute(ending.where(h.asset_id == by.c.asset).values(until_commit=by.c.number))
 
 
 async def _note_failures(connection: AsyncConnection, environment: int, batches: Sequence[Batch]) -> None:
     """Keep what failed, and forget what was mended."""
-    f = t.failure.c
     again = [(b.asset, unit) for b in batches for unit in {*b.was, *(x.unit for x in b.failed)}]
     if again:
         await connection.execute(
-            sa.delete(t.failure).where(
-                f.environment_id == environment, sa.tuple_(f.asset_id, f.unit).in_(_units(again))
-            )
+            sa.delete(t.failure).where(t.failure.c.environment_id == environment, _these(t.failure, again))
         )
     await _copy(
         connection, t.failure,
