@@ -298,7 +298,7 @@ def _rewrite_compaction(
 async def _needles(project: Project, found: Descent, name: str) -> list[str]:
     """What tells that a recorded question or answer holds something of it: its name, and how each text that came of it begins."""
     async with project.engine.connect() as connection:
-        stored = await read.stored(connection, found.documents)
+        stored = await read.stored(connection, found.documents, kept=False)
     texts = {name}
     for one in stored.values():
         try:

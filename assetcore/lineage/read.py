@@ -479,8 +479,8 @@ async def reusable_of(
     return [found[one.asset] for one in asked]
 
 
-async def stored(connection: AsyncConnection, documents: Iterable[int]) -> dict[int, Stored]:
-    """Where the bytes of these documents are. Raises StorageError where history was given up."""
+async def stored(connection: AsyncConnection, documents: Iterable[int], *, kept: bool = True) -> dict[int, Stored]:
+    """Where the bytes of these documents are. Raises StorageError where history was given up, unless not all need be `kept`."""
     d, o, x = t.document.c, t.object_.c, t.damage.c
     wanted = list(documents)
     rows = (
@@ -490,7 +490,7 @@ async def stored(connection: AsyncConnection, documents: Iterable[int]) -> dict[
             .where(among(d.id, wanted, sa.BigInteger))
         )
     ).all()
-    if len(rows) < len(set(wanted)):
+    if kept and len(rows) < len(set(wanted)):
         gone = sa.select(d.name, x.detail).join_from(t.document, t.damage, x.document_id == d.id)
         lost = (
             await connection.execute(gone.where(among(d.id, wanted, sa.BigInteger), x.cause == "let-go").limit(1))

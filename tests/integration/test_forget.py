@@ -17,6 +17,7 @@ from assetcore.forget import verify_report
 from assetcore.lineage import schema
 from assetcore.lineage import tables as t
 from assetcore.settings import Settings
+from tests.integration.test_compaction import gc
 from tests.integration.world import World
 
 pytestmark = pytest.mark.integration
@@ -114,6 +115,19 @@ async def test_nothing_is_left_of_what_was_forgotten(world: World) -> None:
     assert after["report"]["report", "report"] == b"the text of bob the text of carol"
     for name in ("topics", "chunks", "upper"):
         assert after[name] == {key: value for key, value in before[name].items() if "alice" not in str(key)}
+
+
+async def test_a_document_whose_history_was_given_up_is_forgotten(world: World) -> None:
+    """What a retention has let go of has no bytes any more; all else of it goes."""
+    assert (await gc(world)).let_go
+    await gc(world)
+    async with world.open() as session:
+        done = await session.forget("topics[alice.txt]", dry_run=False)
+        assert done.report is not None
+        assert done.documents
+    bucket, database = stored(world.settings), await known(world.settings)
+    assert [word for word in SUBJECT if word in bucket] == []
+    assert [word for word in SUBJECT if word in database] == []
 
 
 async def test_what_was_forgotten_does_not_come_back_from_the_bucket(world: World) -> None:
