@@ -18,6 +18,7 @@ import hashlib
 import json
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -248,13 +249,19 @@ async def _rewrite_records(
 ) -> tuple[dict[int, Key], list[str]]:
     """Records without what they hold of it, under new keys: runs that name it, what checks said of it, compactions, the subject's key.
 
-    Returns the new keys of compactions by commit, and all old keys.
+    One that was killed may have left others of the same name: those that it had replaced, which the journal names, and those that it wrote
+    and did not come to tell of. Of one name the first that was not replaced holds. Returns the new keys of compactions by commit, and all
+    old keys.
     """
     stamp = run_timestamp(datetime.now(UTC))
     new: dict[int, Key] = {}
-    old: list[str] = []
-    listed = [info.key async for info in project.bucket.list(f"{project.name}/") if records.is_record(info.key)]
+    listed = sorted([info.key async for info in project.bucket.list(f"{project.name}/") if records.is_record(info.key)])
+    replaced = await _replaced(project, listed)
+    old: list[str] = [key for key in listed if key in replaced]
+    written: set[Key] = set()
     for key in listed:
+        if key in replaced:
+            continue
         try:
             record = records.decode(await project.bucket.read(key))
         except (MissingObjectError, ValueError, OSError):
@@ -272,11 +279,25 @@ async def _rewrite_records(
         if json.dumps(record, sort_keys=True) == before:
             continue
         again = _again(project, key, stamp)
+        old.append(key)
+        if again in written:
+            continue
         if "compaction" in record:
             record["compaction"]["manifest"] = new[record["compaction"]["number"]] = again
         await project.bucket.write(again, records.encode(record))
-        old.append(key)
+        written.add(again)
     return new, old
+
+
+async def _replaced(project: Project, listed: Sequence[Key]) -> set[Key]:
+    """Of these keys those that the journal says were replaced."""
+    told: set[str] = set()
+    for key in listed:
+        if records.kind_of(parse_key(key).artifact_name) == "journal":
+            with suppress(MissingObjectError, ValueError, OSError):
+                rows = records.decode(await project.bucket.read(key))["journal"]
+                told.update(one for row in rows for one in row["facts"].get("replaced", ()))
+    return {key for key in listed if key in told}
 
 
 def _rewrite_compaction(

@@ -354,7 +354,9 @@ class Session:
                 *sorted(found["environment"] for found in await environments.list_all(self.project)),
             ):
                 await locks.enter_async_context(alone(self.project, lambda _: None, one))
-            if not dry_run:  # what a crash has left, and nobody knows, may hold it, too
+            if not dry_run:  # what one that was killed had still to delete, and what a crash has left and nobody knows, may hold it, too
+                await journal.flush(self.project)
+                await delete_retired(self.project)
                 await sweep_unknown(self.project, dry_run=False, grace=timedelta(0))
             forgotten = await forget(self.project, ref, dry_run=dry_run)
             if not dry_run:

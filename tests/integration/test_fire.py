@@ -44,8 +44,8 @@ SOAK = "SOAK" in os.environ
 pytestmark = [pytest.mark.integration, *([pytest.mark.timeout(4 * 3600)] if SOAK else [])]
 
 KILLS = int(os.environ.get("SOAK", 6))
-LENGTHS = {"materialize": 100, "gc": 60, "promote": 40, "rebuild": 60, "forget": 100}
-"""About so much does each verb do to the outer world: a first guess, which becomes longer and shorter as they are killed or end."""
+LENGTHS = {"materialize": 275, "gc": 160, "promote": 145, "rebuild": 70, "forget": 400}
+"""About so much does each verb do to the outer world; longer and shorter as they are killed or come to their end."""
 SECONDS_AT_ONCE = 60
 ROUNDS = 30 if SOAK else 1
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pyarrow.parquet as pq
@@ -13,7 +14,7 @@ import sqlalchemy as sa
 
 from assetcore.catalog import rebuild_catalog, verify_catalog
 from assetcore.errors import NothingSelectedError, SelectionError
-from assetcore.forget import verify_report
+from assetcore.forget import delete_retired, verify_report
 from assetcore.lineage import schema
 from assetcore.lineage import tables as t
 from assetcore.settings import Settings
@@ -128,6 +129,39 @@ async def test_a_document_whose_history_was_given_up_is_forgotten(world: World) 
     bucket, database = stored(world.settings), await known(world.settings)
     assert [word for word in SUBJECT if word in bucket] == []
     assert [word for word in SUBJECT if word in database] == []
+
+
+@pytest.mark.parametrize("place", ["assetcore.forget.forgetting.erase", "assetcore.session.delete_retired"])
+async def test_another_is_forgotten_after_one_that_was_killed(
+    world: World, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """Records that the one had written or replaced do not stand in the way of the next, and bring nothing back."""
+
+    begun = False
+
+    async def dies(*arguments: Any) -> None:
+        nonlocal begun
+        if place.endswith("delete_retired") and not begun:  # which a forget also begins with
+            begun = True
+            return await delete_retired(*arguments)
+        raise RuntimeError("the process ends here")
+
+    async with world.open() as session:
+        with monkeypatch.context() as patch:
+            patch.setattr(place, dies)
+            with pytest.raises(RuntimeError):
+                await session.forget("topics[alice.txt]", dry_run=False)
+        assert (await session.forget("topics[bob.txt]", dry_run=False)).documents
+        world.remove("bob.txt")
+        await session.forget("topics[alice.txt]", dry_run=False)
+        assert (await session.check_journal()).problems == ()
+    bucket, database = stored(world.settings), await known(world.settings)
+    assert [word for word in (*SUBJECT, "bob") if word in bucket] == []
+    assert [word for word in (*SUBJECT, "bob") if word in database] == []
+    await rebuild_catalog(world.settings, replace=True, automatic_schema=False, say=print)
+    assert (await verify_catalog(world.settings, say=print)).same
+    async with world.open() as session:
+        assert {name for line in await session.journal() for name in line.names} <= {"carol.txt"}
 
 
 async def test_what_was_forgotten_does_not_come_back_from_the_bucket(world: World) -> None:
