@@ -39,6 +39,7 @@ PREFECT = {
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # its log goes to its server; the terminal is for our progress
     "PREFECT_LOGGING_INTERNAL_LEVEL": "CRITICAL",
     "PREFECT_LOGGING_EXTRA_LOGGERS": LOGS,  # what is logged in a run is shown with its flow run, too
+    "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",  # and after it, with none: who could not be told of a failure, say
     "DO_NOT_TRACK": "1",
 }
 """What Prefect finds in its environment, unless the user has said otherwise; it reads it when it is imported."""

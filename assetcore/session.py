@@ -33,6 +33,7 @@ from assetcore.journal import JournalCheck, Line
 from assetcore.lineage import costs, registry, runs, spans
 from assetcore.lineage.journal import Entry, append
 from assetcore.lineage.runs import RunInfo
+from assetcore.llm import calling
 from assetcore.loading import find_root, package_of, project_names
 from assetcore.look import AssetInfo, Context, Exported, StoredDocument
 from assetcore.notes import unnoticed
@@ -467,7 +468,7 @@ async def open_project(
     """Open a project from Python: start the embedded services where no address is given, and connect.
 
     `name` may be left out where there is only one project; `root` is found from the current folder upwards; further arguments are
-    settings.
+    settings. Inside, models can be asked (`assetcore.llm`), by any alias that there is.
 
         async with open_project("handbook") as handbook:
             await handbook.materialize("+chunks")
@@ -484,7 +485,8 @@ async def open_project(
     async with Session.open(
         connected, name or names[0], environment=environment, config=config, automatic_schema=automatic
     ) as session:
-        yield session
+        with calling(session.project.llm):
+            yield session
 
 
 def scan(asset: str, *, project: str | None = None, root: Path | None = None) -> pl.LazyFrame:

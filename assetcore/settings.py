@@ -50,6 +50,7 @@ CONVENTIONAL = {
     "OTEL_EXPORTER_OTLP_ENDPOINT": "otlp_endpoint",
     "PUSHOVER_USER": "pushover_user",
     "PUSHOVER_TOKEN": "pushover_token",
+    "PUSHOVER_URL": "pushover_url",
 }
 
 
@@ -236,7 +237,7 @@ class Settings(BaseSettings):
     pushover_url: Annotated[str, BeforeValidator(_http_url)] = Field(
         default="https://api.pushover.net/1/messages.json", description="the address of Pushover's API"
     )
-    webhook_url: SecretStr | None = Field(
+    webhook_url: Annotated[SecretStr, BeforeValidator(_http_url)] | None = Field(
         default=None, description="an address that failures are posted to as JSON, such as https://host/hook"
     )
     trace_days: float = Field(

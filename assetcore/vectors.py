@@ -76,11 +76,7 @@ class Trial:
 
 def embeddings(project: Project) -> list[str]:
     """The assets whose documents are vectors."""
-    return [
-        name
-        for name, asset in project.graph.assets.items()
-        if asset.output.form == "document" and issubclass(asset.output.document_type, Embedding)
-    ]
+    return [name for name in project.graph.assets if _is_of_vectors(project, name)]
 
 
 async def active(project: Project, asset: str) -> Generation:
@@ -93,27 +89,29 @@ async def active(project: Project, asset: str) -> Generation:
 
 async def similarity_search(
     project: Project, asset: str, query_vector: Sequence[float], filter_fields: Mapping[str, Any] | None = None, k: int = K,
-    *, exact: bool | None = None,
+    *, exact: bool | None = None, generation: int | None = None,
 ) -> list[Found]:  # fmt: skip
     """The `k` rows of an asset's index that are nearest to a vector, the nearest first; fewer only where fewer match.
 
-    `filter_fields` gives for each field the value, or a list of values, that a row must have. Raises UsageError for a field that the
-    asset's documents do not have, or a vector of another length than theirs.
+    `filter_fields` gives for each field the value, or a list of values, that a row must have. With `generation`, that one is asked,
+    whichever answers: two models are so compared. Raises UsageError for a field that the asset's documents do not have, a vector of
+    another length than theirs, or a generation that there is not.
     """
     filters = dict(filter_fields or {})
     for _ in range(CHANGES):
         try:
-            return await _nearest(project, asset, query_vector, filters, max(k, 1), exact)
+            return await _nearest(project, asset, query_vector, filters, max(k, 1), exact, generation)
         except Exception as error:
             if not index.is_gone(error):
                 raise
-    return await _nearest(project, asset, query_vector, filters, max(k, 1), exact)
+    return await _nearest(project, asset, query_vector, filters, max(k, 1), exact, generation)
 
 
 async def _nearest(
-    project: Project, asset: str, query_vector: Sequence[float], filters: Mapping[str, Any], k: int, exact: bool | None
-) -> list[Found]:
-    one = await active(project, asset)
+    project: Project, asset: str, query_vector: Sequence[float], filters: Mapping[str, Any], k: int, exact: bool | None,
+    generation: int | None,
+) -> list[Found]:  # fmt: skip
+    one = await _asked(project, asset, generation)
     fields = _fields(project, asset)
     if unknown := sorted(filters.keys() - set(fields)):
         raise UsageError(
@@ -129,13 +127,14 @@ async def _nearest(
 
 
 async def ask(
-    project: Project, asset: str, text: str, filter_fields: Mapping[str, Any] | None = None, k: int = K
-) -> list[Found]:
-    """The `k` rows that are nearest to a text, embedded by the model that the index is of.
+    project: Project, asset: str, text: str, filter_fields: Mapping[str, Any] | None = None, k: int = K,
+    *, generation: int | None = None,
+) -> list[Found]:  # fmt: skip
+    """The `k` rows that are nearest to a text, embedded by the model that the index, or this generation of it, is of.
 
     Raises UsageError where the gateway does not have that model any more, GatewayError where it cannot be asked.
     """
-    one = await active(project, asset)
+    one = await _asked(project, asset, generation)
     models = await project.llm.learn()
     aliases = [*project.graph.assets[asset].options.models, *models.behind]
     alias = next((a for a in aliases if models.resolve(a) == one.model), None)
@@ -145,21 +144,28 @@ async def ask(
             hint=f"Make it again with the present one: aipctl materialize '+{asset}'",
         )
     [found] = await project.llm.embed([text], alias, None, QUESTION_SECONDS)
-    return await similarity_search(project, asset, found.vector, filter_fields, k)
+    return await similarity_search(project, asset, found.vector, filter_fields, k, generation=generation)
+
+
+async def _asked(project: Project, asset: str, number: int | None) -> Generation:
+    """The generation that answers, or the one that is asked for by its number."""
+    if number is None:
+        return await active(project, asset)
+    _check_is_of_vectors(project, asset)
+    async with project.engine.connect() as connection:
+        return _complete(await index.generations(connection, project.name, project.environment, asset), asset, number)
 
 
 async def sync(project: Project, asset: str) -> Generation | None:
     """Bring the index up to what the asset currently is; returns the generation that answers, if there is one."""
-    names = (project.name, project.environment, asset)
+    _check_is_of_vectors(project, asset)
+    names, identifier = (project.name, project.environment, asset), project.asset_ids[asset]
     async with project.engine.connect() as connection:
-        last = (await read.watermark(connection, project.environment_id, project.asset_ids[asset])).changed
-        found = await index.generations(connection, *names)
-    current = _active(found)
-    if current is not None and current.synced == last:
+        current = await index.answering(connection, *names, project.environment_id, identifier)
+    if current is not None:
         return current
     async with project.engine.begin() as connection:
         await index.alone(connection, *names)
-        identifier = project.asset_ids[asset]
         last = (await read.watermark(connection, project.environment_id, identifier)).changed
         documents = (await read.current_documents(connection, project.environment_id, [identifier]))[identifier]
         wanted = dict(documents.select("address", "document").iter_rows())
@@ -204,14 +210,9 @@ async def activate(project: Project, asset: str, number: int) -> Generation:
     names = (project.name, project.environment, asset)
     async with project.engine.begin() as connection:
         await index.alone(connection, *names)
-        found = {one.id: one for one in await index.generations(connection, *names) if one.completed is not None}
-        if number not in found:
-            known = ", ".join(map(str, found)) or "none"
-            raise UsageError(
-                f"{asset} has no complete generation {number}; there are: {known}.", hint="See: aipctl vectors ls"
-            )
-        await index.activate(connection, project.name, project.environment, found[number])
-        facts = {"generation": number, "model": found[number].model}
+        found = _complete(await index.generations(connection, *names), asset, number)
+        await index.activate(connection, project.name, project.environment, found)
+        facts = {"generation": number, "model": found.model}
         await journal.append(connection, project.id, Entry("vectors activate", project.environment, asset, facts=facts))
         after = await index.generations(connection, *names)
     return next(one for one in after if one.id == number)
@@ -341,6 +342,31 @@ async def _settle(
     for one in finished[KEPT - 1 :]:
         await index.drop(connection, one)
     return current
+
+
+def _complete(found: Sequence[Generation], asset: str, number: int) -> Generation:
+    """The generation of this number. Raises UsageError for one that there is not, or that is not complete."""
+    known = {one.id: one for one in found if one.completed is not None}
+    if number not in known:
+        there = ", ".join(map(str, known)) or "none"
+        raise UsageError(
+            f"{asset} has no complete generation {number}; there are: {there}.", hint="See: aipctl vectors ls"
+        )
+    return known[number]
+
+
+def _is_of_vectors(project: Project, name: str) -> bool:
+    asset = project.graph.assets.get(name)
+    return asset is not None and asset.output.form == "document" and issubclass(asset.output.document_type, Embedding)
+
+
+def _check_is_of_vectors(project: Project, name: str) -> None:
+    """Raise UsageError for what has no vectors."""
+    if not _is_of_vectors(project, name):
+        known = ", ".join(embeddings(project)) or "none"
+        raise UsageError(
+            f"{name} is no asset of vectors; {project.name} has: {known}.", hint="One returns Embedding documents."
+        )
 
 
 def _active(found: Sequence[Generation]) -> Generation | None:

@@ -7,6 +7,7 @@ it. What ruff and the import walls hold already (unused names, layers) is not lo
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -31,6 +32,10 @@ BLOCKS = {
 BLOCKING_LIBRARIES = {"requests", "psycopg2", "boto3", "pymysql", "sqlite3"}
 BLOCKING_METHODS = {"read_text", "read_bytes", "write_text", "write_bytes"}
 MUTATES = {"append", "add", "extend", "insert", "update", "setdefault", "pop", "remove", "clear", "discard", "popitem"}
+SECRET = re.compile(
+    r"\b(?:sk-[\w-]{20,}|AKIA[0-9A-Z]{16}|gh[opsu]_\w{36}|xox[abp]-[\w-]{20,})|-----BEGIN (?:[A-Z]+ )?PRIVATE KEY-----"
+)
+"""What keys look like: of OpenAI and Anthropic, AWS, GitHub, Slack, and any private one."""
 LOOSE = {"bytes", "bytearray", "DataFrame", "LazyFrame", "ndarray", "Table"}
 
 
@@ -52,6 +57,7 @@ def findings(source: str, *, project: bool) -> list[Finding]:
         *_waits(tree),
         *_parameters(tree),
         *_columns(tree, project),
+        *secrets(source),
     ]
     return sorted(found, key=lambda finding: finding.line)
 
@@ -59,6 +65,15 @@ def findings(source: str, *, project: bool) -> list[Finding]:
 def modules(folder: Path) -> Iterator[Path]:
     """The Python files below a folder."""
     yield from sorted(file for file in folder.rglob("*.py") if "__pycache__" not in file.parts)
+
+
+def secrets(text: str) -> Iterator[Finding]:
+    """Keys that stand in a file of any kind."""
+    for number, line in enumerate(text.splitlines(), 1):
+        if found := SECRET.search(line):
+            yield Finding(
+                "secret", number, f"{found[0][:6]}…: a secret belongs into .env, the environment or a Secret block"
+            )
 
 
 def _imports(tree: ast.Module, project: bool) -> Iterator[Finding]:

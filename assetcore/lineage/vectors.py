@@ -26,15 +26,21 @@ from assetcore.lineage.read import among
 from assetcore.lineage.schema import Connection, to_json
 from assetcore.lineage.tables import vector_generation as g
 from assetcore.lineage.tables import vector_trial as x
+from assetcore.lineage.tables import watermark
+
+w = watermark.c
 
 __all__ = [
-    "EXACT", "Found", "Generation", "Row", "activate", "alone", "build_index", "count", "create", "documents", "drop", "forget",
-    "forget_index", "generations", "is_gone", "journal", "known", "nearest", "note", "remove", "sample", "size", "trials", "upsert",
+    "EXACT", "Found", "Generation", "Row", "activate", "alone", "answering", "build_index", "count", "create", "documents", "drop",
+    "forget", "forget_index", "generations", "is_gone", "journal", "known", "nearest", "note", "remove", "sample", "size", "trials",
+    "upsert",
 ]  # fmt: skip
 
 EXACT = 5_000
 """So many rows are looked at one by one: that takes milliseconds, and misses none."""
 DISTANCE = "halfvec_cosine_ops"
+NAMED = "vector_"
+"""How the table of a generation is called, before its number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +82,7 @@ class Found:
 @lru_cache(maxsize=256)
 def _rows(number: int, dimensions: int) -> sa.Table:
     return sa.Table(
-        f"vector_{number}", sa.MetaData(),
+        f"{NAMED}{number}", sa.MetaData(),
         sa.Column("address", BYTEA, primary_key=True),
         sa.Column("document", sa.BigInteger, nullable=False),
         sa.Column("name", sa.Text, nullable=False),
@@ -120,6 +126,21 @@ async def generations(
     query = sa.select(*shown).where(g.c.project == project, g.c.environment == environment).order_by(g.c.id.desc())
     rows = await connection.execute(query if asset is None else query.where(g.c.asset == asset))
     return [Generation(*row) for row in rows]
+
+
+async def answering(
+    connection: Connection, project: str, environment: str, asset: str, environment_id: int, asset_id: int
+) -> Generation | None:
+    """The generation that answers, if it is what the asset now is and has its table; in one statement, because every search begins so."""
+    shown = [g.c[name] for name in Generation.__slots__]
+    changed = sa.select(w.changed_commit).where(w.environment_id == environment_id, w.asset_id == asset_id)
+    table = sa.func.to_regclass(sa.func.concat(sa.literal(NAMED, sa.Text), g.c.id))
+    query = sa.select(*shown).where(
+        g.c.project == project, g.c.environment == environment, g.c.asset == asset, g.c.active,
+        g.c.synced == sa.func.coalesce(changed.scalar_subquery(), 0), table.is_not(None),
+    )  # fmt: skip
+    row = (await connection.execute(query)).one_or_none()
+    return None if row is None else Generation(*row)
 
 
 async def create(

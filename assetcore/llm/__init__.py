@@ -55,11 +55,14 @@ _caller: ContextVar[_Caller | None] = ContextVar("assetcore_llm_caller", default
 @contextmanager
 def calling(client: Client, who: str = "", aliases: Sequence[str] | None = None) -> Iterator[None]:
     """Inside, models are asked through this client; only those of `aliases`, where they are given."""
-    token = _caller.set(_Caller(client, who, None if aliases is None else frozenset(aliases)))
+    before = _caller.get()
+    _caller.set(_Caller(client, who, None if aliases is None else frozenset(aliases)))
     try:
         yield
     finally:
-        _caller.reset(token)
+        _caller.set(
+            before
+        )  # by value: a fixture or a cell of a notebook is left in another context than it was entered in
 
 
 async def generate(

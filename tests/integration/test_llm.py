@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 from pydantic import BaseModel
 
-from assetcore import llm
+from assetcore import llm, open_project
 from assetcore.cache import get_async_client
 from assetcore.catalog import rebuild_catalog
 from assetcore.errors import AnswerError, GatewayError, ServiceError, SettingsError, UsageError
@@ -383,6 +383,19 @@ async def test_without_a_gateway_a_plan_says_so(world: World) -> None:
 
 async def test_outside_a_project_nobody_is_asked() -> None:
     """A call outside a run says what to do."""
+    with pytest.raises(UsageError, match="no project is open"):
+        await llm.generate("Hello")
+
+
+async def test_a_script_asks_models_inside_a_project(world: World) -> None:
+    """Inside `open_project` any alias can be asked, and after it none."""
+    given = world.settings
+    async with open_project(
+        "demo", root=world.root, database_url=given.database_url, redis_url=given.redis_url, storage_url=given.storage_url,
+        prefect_api_url="http://127.0.0.1:9/api", openai_base_url=given.openai_base_url, openai_api_key=KEY,
+    ):  # fmt: skip
+        assert (await llm.generate("Hello", model="judge")).text == "said: Hello"
+        assert len((await llm.embed(["Hello"]))[0]) == 8
     with pytest.raises(UsageError, match="no project is open"):
         await llm.generate("Hello")
 

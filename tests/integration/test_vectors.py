@@ -83,11 +83,16 @@ async def test_the_nearest_documents_are_found_under_filters(opened: Session, ga
 
 
 async def test_what_cannot_be_asked_is_told(opened: Session) -> None:
-    """A field that the documents do not have, and a vector of another length."""
+    """A field that the documents do not have, a vector of another length, and an asset or a generation that there is not."""
     with pytest.raises(UsageError, match="no field 'colour'; it has: asset, document, letter"):
         await vectors.similarity_search(opened.project, "vectors", [0.0] * 8, {"colour": "red"})
     with pytest.raises(UsageError, match=r"vectors of 8 numbers .* asked for one of 3"):
         await vectors.similarity_search(opened.project, "vectors", [1.0, 2.0, 3.0])
+    for name in ("vektors", "words", "topics"):
+        with pytest.raises(UsageError, match=f"{name} is no asset of vectors; demo has: vectors"):
+            await vectors.similarity_search(opened.project, name, [0.0] * 8)
+    with pytest.raises(UsageError, match=r"no complete generation 999; there are: \d+\."):
+        await vectors.ask(opened.project, "vectors", "ants", generation=999)
 
 
 async def test_an_index_that_is_not_made_yet(world: World) -> None:
@@ -122,7 +127,8 @@ async def test_a_lost_index_is_made_again_without_a_model(opened: Session, gatew
     [one] = await vectors.generations(opened.project)
     async with opened.project.engine.begin() as connection:
         await connection.run_sync(sa.Table(f"vector_{one.id}", sa.MetaData()).drop)
-        await index.note(connection, one, synced=0)
+    hits = await opened.search("all about the cow", filters={"letter": "c"})
+    assert [hit.name for hit in hits] == ["cow.txt"]
     for again in (vectors.sync, vectors.rebuild):
         made = await again(opened.project, "vectors")
         assert made is not None
@@ -147,6 +153,10 @@ async def test_another_model_is_another_generation(world: World, gateway: FakeGa
         assert (await vectors.similarity_search(session.project, "vectors", gateway.vector("all about the ant")))[
             0
         ].name == "ant"
+        [earlier] = await vectors.similarity_search(
+            session.project, "vectors", gateway.vector("all about the ant")[:8], k=1, generation=older.id
+        )
+        assert earlier.name == "ant"
         back = await vectors.rollback(session.project, "vectors")
         assert (back.id, back.model) == (older.id, "test/letters")
         with pytest.raises(UsageError, match=r"vectors is of test/letters, which the gateway .* does not have"):

@@ -576,6 +576,7 @@ def test_services_for_people() -> None:
     told = drawn(show.checked({"services": [well], "settings": [given, {**given, "name": "s3", "origin": "default"}]}))
     assert "environment  night  argument" in told
     assert "s3" not in told
+    assert "1 setting by default: aipctl config show" in told
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -38,6 +39,33 @@ def tool(*command: str) -> str:
 def test_a_file_fits_its_schema(schema: str, file: Path) -> None:
     """The schemas are those that Docker and GitHub publish."""
     assert tool("check-jsonschema", "--builtin-schema", schema, str(file)) == ""
+
+
+@pytest.mark.parametrize(
+    ("tool", "asked"),
+    [
+        (
+            ["docker", "compose", "--env-file", ".env", "--file", str(STACK / "docker-compose.yml")],
+            ["config", "--quiet"],
+        ),
+        (["actionlint"], [str(file) for file in WORKFLOWS]),
+    ],
+    ids=["docker compose", "actionlint"],
+)
+def test_who_reads_a_file_is_content(tmp_path: Path, tool: list[str], asked: list[str]) -> None:
+    """Docker's own compose, given only the .env that is written, and actionlint; no package has them, the schemas are for all."""
+    template = (STACK / "env.template").read_text()
+    (tmp_path / ".env").write_text(re.sub(r"^(\w+)=$", r"\1=hush", template, flags=re.MULTILINE))
+
+    def said(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*tool, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+        )
+
+    if shutil.which(tool[0]) is None or said("--version").returncode != 0:
+        pytest.skip(f"{tool[0]} is not installed, or has no such command")
+    done = said(*asked)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_dockerfile_has_no_finding() -> None:
@@ -90,6 +118,17 @@ def test_every_service_says_how_it_is_and_keeps_what_it_has() -> None:
     for name in ("postgres", "redis", "store"):
         assert any(volume.partition(":")[0] in COMPOSE["volumes"] for volume in services[name]["volumes"])
     assert "pgvector" in services["postgres"]["image"]
+
+
+def test_what_works_with_the_database_is_no_superuser() -> None:
+    """The superuser has a password of its own; the role of the addresses in .env owns its databases, and the extensions are there."""
+    environment = COMPOSE["services"]["postgres"]["environment"]
+    assert environment.keys() == {"POSTGRES_PASSWORD"}
+    assert "POSTGRES_ADMIN_PASSWORD" in environment["POSTGRES_PASSWORD"]
+    made = COMPOSE["configs"]["databases"]["content"]
+    assert re.search(r"^CREATE ROLE assetcore LOGIN PASSWORD '\$\{POSTGRES_PASSWORD", made, re.MULTILINE)
+    assert {"assetcore", "prefect"} == set(re.findall(r"^CREATE DATABASE (\w+) OWNER assetcore;", made, re.MULTILINE))
+    assert {"vector", "pg_trgm"} == set(re.findall(r"^CREATE EXTENSION (\w+);", made, re.MULTILINE))
 
 
 def test_compose_needs_only_the_env_that_is_written() -> None:

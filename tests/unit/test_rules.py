@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.rules import findings, modules
+from tests.rules import findings, modules, secrets
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -60,6 +60,8 @@ CAUGHT = [
     ("sql", "async def f(c, n): await c.fetch(f'delete from {n}')", "async def f(c): await c.fetch(statement)"),
     ("key", "async def f(bucket): await bucket.write('a/b', b'')", "async def f(bucket, key): await bucket.write(key, b'')"),
     ("key", "async def f(s, x): await s.bucket.write(f'{x}/b', b'')", "async def f(file): file.write('a/b')"),
+    ("secret", f"KEY = 'sk-proj-{'a1' * 12}'", "KEY = os.environ['OPENAI_API_KEY']"),
+    ("secret", f"aws = 'AKIA{'B2' * 8}'", "aws = 'AKIA'"),
     ("key", "k = Key(f'{project}/mine')", "k = object_key(project, flow, at, step, name)"),
 ]  # fmt: skip
 
@@ -81,6 +83,24 @@ def test_the_house_keeps_its_rules(folder: str) -> None:
         if ((name := str(file.relative_to(REPOSITORY))), finding.rule) not in ALLOWED
     ]
     assert broken == []
+
+
+def test_no_secret_is_in_the_repository() -> None:
+    """Neither in code nor in what is deployed, documented or tested with it."""
+    folders = ("assetcore", "migrations", "projects", "stack", "tests", ".github", ".ci")
+    files = [
+        f
+        for folder in folders
+        for f in (REPOSITORY / folder).rglob("*")
+        if f.is_file() and "__pycache__" not in f.parts
+    ]
+    top = [f for f in REPOSITORY.glob("*") if f.suffix in (".md", ".toml") or f.name == "Makefile"]
+    found = [
+        f"{file.relative_to(REPOSITORY)}:{one.line}: {one.what}"
+        for file in [*files, *top]
+        for one in secrets(file.read_text("utf-8", errors="replace"))
+    ]
+    assert found == []
 
 
 def test_no_exception_outlives_its_reason() -> None:

@@ -154,6 +154,8 @@ def test_an_s3_store_gets_its_options(tmp_path: Path) -> None:
         (".env", "ASSETCORE_STORAGE_URL=data/store", "'storage_url' .* there is no scheme"),
         (".env", "ASSETCORE_ENVIRONMENT=My Env", "'environment' .* a name of lowercase letters"),
         (".env", "PREFECT_API_URL=localhost:4200", "'prefect_api_url' .*: the scheme is not http"),
+        (".env", "ASSETCORE_WEBHOOK_URL=hook/T0/hush", r"'webhook_url' .* is [*]+: the scheme is not http"),
+        (".env", "PUSHOVER_URL=ftp://api", "'pushover_url' from PUSHOVER_URL in .*: the scheme is not http"),
     ],
 )
 def test_a_mistake_names_the_setting_its_origin_and_what_is_expected(

@@ -22,9 +22,11 @@ def services(answer: Answer) -> RenderableType:
 
 
 def checked(answer: Answer) -> RenderableType:
-    """`check`: the services, and the settings that somebody gave."""
+    """`check`: the services, the settings that somebody gave, and how many nobody did."""
     given = [row for row in answer["settings"] if row["origin"] != "default"]
-    return Group(services(answer), Text(), settings({"settings": given})) if given else services(answer)
+    shown = [settings({"settings": given})] if given else []
+    others = plural(len(answer["settings"]) - len(given), "setting")
+    return Group(services(answer), Text(), *shown, Text(f"{others} by default: aipctl config show"))
 
 
 def initialised(answer: Answer) -> RenderableType:
