@@ -104,7 +104,8 @@ async def _find(
                 )
             if not found:
                 raise NothingSelectedError(
-                    f"{ref.asset} has no documents yet.", hint=f"Make them: aipctl materialize +{ref.asset}"
+                    f"{ref.asset} has no documents yet in {project.environment}.",
+                    hint=f"Make them: aipctl materialize +{ref.asset}",
                 )
             return found
         units: list[tuple[bytes, str, str | None]] = []
@@ -179,11 +180,14 @@ def check_one(asset: str, label: str, units: Sequence[tuple[bytes, str, str | No
 async def lineage(
     project: Project, text: str, direction: str, depth: int | None, at: str | None = None, *, spans: bool = False
 ) -> Lineage:
-    """Follow documents up (what they were made of) or down (what was made of them), `depth` steps or to the end, now or at a time."""
+    """Follow documents up (what they were made of) or down (what was made of them), `depth` steps or to the end, now or at a time.
+
+    They are those that a REF names, or that a run made, by the beginning of its identifier.
+    """
     async with project.engine.connect() as connection:
         await trace.by_index(connection)
         commit = await commit_at(project, connection, parse_ref(text).time or at)
-        roots = await find(project, connection, text, at=at)
+        roots = await _roots(project, connection, text, at)
         names = {i: n for n, i in project.asset_ids.items()}
         found: dict[int, Found] = {f.id: f for f in roots}
         edges: set[tuple[str, str]] = set()
@@ -238,6 +242,22 @@ async def lineage(
     )
     every = (*nodes, *wholes.values())
     return Lineage(root, direction, every, tuple(sorted(edges)), len(found) >= NODES, parts if spans else None)
+
+
+async def _roots(project: Project, connection: Connection, text: str, at: str | None) -> list[Found]:
+    try:
+        return await find(project, connection, text, at=at)
+    except NothingSelectedError:
+        ref = parse_ref(text)
+        known = [run.id for run in await runs.beginning(connection, project.id, ref.prefix)] if ref.prefix else []
+        if ref.asset in project.asset_ids or len(known) != 1:
+            raise
+        made = await trace.of_run(connection, project.id, known[0], NODES)
+        if not made:
+            raise NothingSelectedError(
+                f"The run {known[0]} made nothing.", hint=f"See: aipctl runs {known[0]}"
+            ) from None
+        return made
 
 
 def _asset_edges(project: Project, node: LineageNode, wholes: dict[str, LineageNode]) -> set[tuple[str, str]]:

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from assetcore.assets import Source
 from assetcore.execution import Run
@@ -92,7 +93,7 @@ class Sender:
     """Sends events one after the other, in the background, to an HTTP endpoint or to the end of a file."""
 
     def __init__(self, address: str) -> None:
-        self.address = address
+        self.address = unquote(urlsplit(address).path) if address.startswith("file://") else address
         self.trouble: str | None = None
         self._waiting: asyncio.Queue[Mapping[str, Any] | None] = asyncio.Queue()
 

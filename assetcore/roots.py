@@ -59,7 +59,7 @@ class Above:
 
 
 def above(plan: Plan, graph: Graph, snapshot: Snapshot, name: str, unit: bytes) -> Above:
-    """All that this unit of an asset waits for, up to the units that wait for nothing."""
+    """All that this unit of an asset waits for, whether it is stale by itself or not, up to the units that wait for nothing."""
     waiting = {name: [pl.DataFrame({"unit": [unit], "below": [None], "below_unit": [None]}, schema=BELOW)]}
     reached: dict[str, pl.DataFrame] = {}
     for asset in reversed(graph.ordered({name, *graph.ancestors([name])})):
@@ -82,8 +82,8 @@ def above(plan: Plan, graph: Graph, snapshot: Snapshot, name: str, unit: bytes) 
                 waiting.setdefault(driver.upstream.name, []).append(further.select(list(BELOW)))
         followed = pl.col("unit").is_in(further["below_unit"].implode())
         reached[asset] = rows.with_columns(followed.alias("followed"))
-        pending = rows.filter(pl.col("status") == "pending").select("unit")
-        for upstream, frame in _one_up(plan, graph, asset, pending)[0].items():
+        held = rows.filter(pl.col("blocked") & (pl.col("status") != "removed")).select("unit")
+        for upstream, frame in _one_up(plan, graph, asset, held)[0].items():
             lead = frame.select(
                 pl.col("up").alias("unit"), pl.lit(asset).alias("below"), pl.col("unit").alias("below_unit")
             )

@@ -246,7 +246,7 @@ class Session:
         """What the present code makes of so many stale units of each asset; nothing of that is kept."""
         plan, found = await planning.plan_for(self.project, await self.choose(select), rehash=False, entire=True)
         planning.check_pools(self.project, plan)
-        return await self._tried(plan, found, trials.sampled(plan, count), on_event)
+        return await self._tried(plan, found, trials.sampled(plan, self.graph, count), on_event)
 
     async def accept(
         self, name: str, count: int | None = None, *, unverified: bool = False, why: str | None = None, on_event: Say | None = None

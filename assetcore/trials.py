@@ -15,6 +15,7 @@ import polars as pl
 
 from assetcore.assets import Source
 from assetcore.errors import NothingSelectedError, SelectionError, UsageError
+from assetcore.graph import Graph
 from assetcore.lineage import acceptances, journal, read
 from assetcore.lineage.acceptances import Acceptance, same_code
 from assetcore.lineage.journal import Entry
@@ -81,16 +82,30 @@ class Accepted:
         }  # fmt: skip
 
 
-def sampled(plan: Plan, count: int) -> dict[str, pl.DataFrame]:
-    """So many of the stale units of each asset in a plan that have been made before and wait for nothing above them."""
+def sampled(plan: Plan, graph: Graph, count: int) -> dict[str, pl.DataFrame]:
+    """So many of the stale units of each asset in a plan that have been made before, and that wait for nothing: not for what is to be made
+    above them, and not for what a run has yet to take in.
+    """
     found: dict[str, pl.DataFrame] = {}
     for name, judgement in plan.judgements.items():
         asset = next((a for a in plan.assets if a.asset == name and a.stale), None)
         ready = (pl.col("status") == "stale") & ~pl.col("blocked") & pl.col("materialization").is_not_null()
-        units = judgement.judged.filter(ready).sort("unit").head(count)
-        if asset is not None and units.height:
-            found[name] = units
+        if asset is not None:
+            units = _known(plan, graph, name, judgement.judged.filter(ready)).sort("unit").head(count)
+            found |= {name: units} if units.height else {}
     return found
+
+
+def _known(plan: Plan, graph: Graph, name: str, units: pl.DataFrame) -> pl.DataFrame:
+    """Those of these units that are given nothing but documents that are stored."""
+    given = plan.judgements[name].wanted.given
+    for index, dependency in enumerate(graph.assets[name].dependencies):
+        new = plan.views[dependency.upstream.name].documents.filter(pl.col("document").is_null())
+        if new.height and dependency.is_whole:
+            return units.clear()
+        theirs = given.filter(pl.col("parameter") == index).join(new, on="address", how="semi")
+        units = units.join(theirs, on="unit", how="anti")
+    return units
 
 
 def judge_trial(plan: Plan, found: Read, rehearsed: Sequence[Rehearsed]) -> tuple[Trial, ...]:

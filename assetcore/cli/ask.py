@@ -156,7 +156,7 @@ async def why(call: Call, ref: str) -> None:
 async def lineage(call: Call, ref: str, up: bool, depth: int | None, at: str | None, spans: bool, form: str) -> None:
     """Trace where a document came from, or what came of it; with --at what it was made of then.
 
-    REF is asset, asset[unit], asset[unit]/document, or the beginning of a document's id.
+    REF is asset, asset[unit], asset[unit]/document, the beginning of a document's id, or that of a run: all that it made.
 
     \b
     aipctl lineage 'chunks[with]/with-0'

@@ -114,11 +114,17 @@ async def versions(
 
 
 async def asset_changes(connection: AsyncConnection, environment: int, asset: int, limit: int) -> list[AssetChange]:
-    """The runs that committed to an asset, the latest first."""
-    c, r, a = t.commit.c, t.run.c, t.run_asset.c
+    """The runs that committed to an asset, the latest first; those of other environments, too, up to when it was borrowed from there."""
+    c, r, a, b, j = t.commit.c, t.run.c, t.run_asset.c, t.borrowed.c, t.journal.c
+    lent = await connection.execute(
+        sa.select(b.lender_id, b.at_commit).where(b.environment_id == environment, b.asset_id == asset).distinct()
+    )
+    here = sa.or_(c.environment_id == environment, *(sa.and_(c.environment_id == e, c.id <= at) for e, at in lent))
     changes = (
-        sa.select(c.run_id, sa.func.max(c.at).label("at"), sa.func.count().label("commits"))
-        .where(c.environment_id == environment, c.asset_id == asset)
+        sa.select(
+            c.run_id, sa.func.max(c.id).label("last"), sa.func.max(c.at).label("at"), sa.func.count().label("commits")
+        )
+        .where(here, c.asset_id == asset)
         .group_by(c.run_id)
         .order_by(sa.desc("at"))
         .limit(limit)
@@ -126,11 +132,13 @@ async def asset_changes(connection: AsyncConnection, environment: int, asset: in
     )
     name = sa.select(t.asset.c.name).where(t.asset.c.id == asset).scalar_subquery()
     rows = await connection.execute(
-        sa.select(changes.c.run_id, r.actor, r.status, changes.c.at, changes.c.commits, a.counts)
+        sa.select(
+            changes.c.run_id, sa.func.coalesce(r.actor, j.actor), r.status, changes.c.at, changes.c.commits, a.counts
+        )
         .select_from(
-            changes.outerjoin(t.run, r.id == changes.c.run_id).outerjoin(
-                t.run_asset, sa.and_(a.run_id == changes.c.run_id, a.asset == name)
-            )
+            changes.outerjoin(t.run, r.id == changes.c.run_id)
+            .outerjoin(t.run_asset, sa.and_(a.run_id == changes.c.run_id, a.asset == name))
+            .outerjoin(t.journal, sa.and_(j.commit_id == changes.c.last, j.what == "commit"))  # `forget` is no run
         )
         .order_by(changes.c.at.desc())
     )

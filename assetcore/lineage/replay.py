@@ -161,7 +161,10 @@ def replay(
     definitions, parts, runs = _small(done, ordered, identifiers, records)
     return Catalog(
         {name: tables[name].select(columns) for name, columns in TABLES.items()},
-        tuple(dict.fromkeys([*((m.header["project"], m.header["environment"]) for m in done), *told.views])),
+        tuple(dict.fromkeys([
+            *((m.header["project"], m.header["environment"]) for m in done), *told.views,
+            *told.loans.select("project", "environment").iter_rows(),  # dropped, before anything was made in it
+        ])),
         _renamed(_names(done, identifiers), journals), definitions, parts, runs, sorted(missing), sorted(undone),
         lost["materialization"].n_unique() + hanging.height, told, journals, keys,
     )  # fmt: skip

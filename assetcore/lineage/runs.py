@@ -19,7 +19,7 @@ from assetcore.lineage import schema
 from assetcore.lineage import tables as t
 
 __all__ = [
-    "RunInfo", "StoredRun", "actor", "begin", "close_abandoned", "find", "finish", "latest", "look_up",
+    "RunInfo", "StoredRun", "actor", "begin", "beginning", "close_abandoned", "find", "finish", "latest", "look_up",
     "new_run_id", "note_flow_run", "note_shown", "note_unshown", "resume", "unshown",
 ]  # fmt: skip
 
@@ -181,11 +181,7 @@ async def latest(connection: AsyncConnection, project: int, limit: int) -> list[
 
 async def find(connection: AsyncConnection, project: int, run: str) -> RunInfo:
     """One run, by the beginning of its identifier. Raises SelectionError when there is none, or several."""
-    rows = (
-        await connection.execute(
-            sa.select(t.run).where(t.run.c.project_id == project, t.run.c.id.startswith(run, autoescape=True)).limit(10)
-        )
-    ).all()
+    rows = await beginning(connection, project, run)
     if len(rows) != 1:
         found = ", ".join(row.id for row in rows)
         raise SelectionError(
@@ -193,6 +189,15 @@ async def find(connection: AsyncConnection, project: int, run: str) -> RunInfo:
             hint="See: aipctl runs",
         )
     return (await _with_assets(connection, rows))[0]
+
+
+async def beginning(connection: AsyncConnection, project: int, run: str) -> Sequence[Any]:
+    """The rows of runs whose identifier begins with this, ten at most."""
+    r = t.run.c
+    found = await connection.execute(
+        sa.select(t.run).where(r.project_id == project, r.id.startswith(run, autoescape=True)).limit(10)
+    )
+    return found.all()
 
 
 async def _with_assets(connection: AsyncConnection, rows: Sequence[Any]) -> list[RunInfo]:

@@ -7,7 +7,7 @@ content is the same row, so its trace goes on through what its unit currently is
 from __future__ import annotations
 
 import base64
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -38,6 +38,7 @@ __all__ = [
     "labelled",
     "look_up",
     "of_asset",
+    "of_run",
     "qualified",
     "repeated",
     "root_name",
@@ -86,6 +87,7 @@ class Step:
     wholes: frozenset[tuple[int, int, int, int]]
 
 
+_BASE32, _HEXADECIMAL = frozenset("abcdefghijklmnopqrstuvwxyz234567"), frozenset("0123456789abcdef")
 _d, _m = t.document.c, t.materialization.c
 _path = sa.collate(sa.func.translate(sa.func.coalesce(_m.parent + "/" + _m.label, _m.label), "/", "\x01"), "C")
 """The order of units in which `units.sort_documents` hands them over."""
@@ -206,10 +208,10 @@ async def documents(
 async def with_prefix(
     connection: AsyncConnection, environment: int, prefix: str, commit: int | None = None
 ) -> list[Found]:
-    """The documents whose id begins with this, among those that are or were there."""
+    """The documents whose id, or hash in hexadecimal, begins with this, among those that are or were there."""
     head = await heads_of(connection, environment, commit)
     h = head.c
-    low, high = _range(prefix)
+    between = sa.or_(*(_d.sha256.between(low, high) for low, high in _ranges(prefix)))
     first = t.materialization.alias("first")
     # By the unit that made it first: from a document there is no way to the materializations that hold it.
     made = t.document.join(first, first.c.id == _d.materialization_id)
@@ -225,11 +227,27 @@ async def with_prefix(
     rows = await connection.execute(
         sa.select(*_columns)
         .select_from(heads)
-        .where(h.environment_id == environment, as_of(h, commit), _d.sha256 >= low, _d.sha256 <= high)
+        .where(h.environment_id == environment, as_of(h, commit), between)
         .order_by(_d.asset_id, _path)
         .limit(50)
     )
-    return [found for found in (Found(*row) for row in rows) if document_id(found.sha256, len(prefix)) == prefix]
+    found = (Found(*row) for row in rows)
+    return [f for f in found if document_id(f.sha256, len(prefix)) == prefix or f.sha256.hex().startswith(prefix)]
+
+
+async def of_run(connection: AsyncConnection, project: int, run: str, limit: int) -> list[Found]:
+    """The documents that a run made, those that came out as they were included; what a source took in among them."""
+    c = t.commit.c
+    of_commit = _m.id.between(c.id.op("<<")(20), (c.id + 1).op("<<")(20) - 1)
+    made = t.commit.join(t.materialization, of_commit).join(t.document, _d.id == sa.any_(_m.documents))
+    rows = await connection.execute(
+        sa.select(*_columns)
+        .select_from(made)
+        .where(c.project_id == project, c.run_id == run)
+        .order_by(_d.asset_id, _path, position)
+        .limit(limit)
+    )
+    return [Found(*row) for row in rows]
 
 
 def _of_same_unit(one: Any, other: Any) -> sa.ColumnElement[bool]:
@@ -513,9 +531,12 @@ def _makers(
     return statement if commit is None else statement.group_by(_d.id, first.c.id)
 
 
-def _range(prefix: str) -> tuple[bytes, bytes]:
-    """The hashes whose base32 begins with this, as an interval that an index can answer; the ends are a little wide."""
-    length = -(-len(prefix) // 8) * 8
-    low = base64.b32decode(prefix.upper() + "A" * (length - len(prefix)))
-    high = base64.b32decode(prefix.upper() + "7" * (length - len(prefix)))
-    return low[:32].ljust(32, b"\x00"), high[:32].ljust(32, b"\xff")
+def _ranges(prefix: str) -> Iterator[tuple[bytes, bytes]]:
+    """The hashes that begin with this, as intervals that an index can answer; those of base32 are a little wide."""
+    if _BASE32.issuperset(prefix):
+        length = -(-len(prefix) // 8) * 8
+        low = base64.b32decode(prefix.upper() + "A" * (length - len(prefix)))
+        high = base64.b32decode(prefix.upper() + "7" * (length - len(prefix)))
+        yield low[:32].ljust(32, b"\x00"), high[:32].ljust(32, b"\xff")
+    if _HEXADECIMAL.issuperset(prefix):
+        yield bytes.fromhex(prefix.ljust(64, "0")), bytes.fromhex(prefix.ljust(64, "f"))

@@ -79,6 +79,7 @@ async def test_an_environment_is_what_it_was_created_from_and_nothing_is_copied(
         assert [n.document for n in (await session.lineage("report")).nodes].count("a-1") == 1
         found = {e["environment"]: e for e in await session.environments()}
         assert (found["pr"]["from"], found["pr"]["own"], found["pr"]["units"]) == ("prod", 0, found["prod"]["units"])
+        assert len((await session.history("chunks")).changes) == 1, "what was done in prod, up to then"
         [hit] = await session.show("chunks[a.txt]/a-1")
         assert hit.content == b"a two"
 

@@ -216,4 +216,7 @@ async def test_a_tombstone_is_left(world: World, prefect_api: str) -> None:
         assert [line.row.facts["file"] for line in await session.journal() if line.row.what == "forget"] == [
             again.tombstone.file
         ]
+        changes = (await session.history("chunks")).changes
+        assert changes[0].run == "forget"
+        assert all("@" in str(change.actor) for change in changes)
     assert [word for word in SUBJECT if word in await known(world.settings)] == []

@@ -129,6 +129,15 @@ async def test_history_tells_who_did_what_and_why(world: World) -> None:
         assert [c.what for c in asset.changes] == ["done"] * 4
         assert (asset.changes[3].counts or {})["made"] == 2
         assert [c.run for c in (await session.history("topics[b.txt]")).changes] == [first]
+        made = await session.lineage(second, depth=1)
+        assert {(n.asset, n.document) for n in made.nodes} == {
+            ("topics", "a.txt"), ("clean", "a.txt"), ("chunks", "a-0"), ("chunks", "a-1"), ("chunks", "b-0"), ("report", "report")
+        }  # fmt: skip
+        assert {n.asset for n in (await session.lineage(second[:6], "down", 0)).nodes} == {n.asset for n in made.nodes}
+        digest = next(n.sha256 for n in made.nodes if n.document == "b-0")
+        assert [d.name for d in await session.show(str(digest)[:12])] == ["b-0"], "the id as --json prints it"
+        with pytest.raises(NothingSelectedError, match="no asset or document 0189"):
+            await session.lineage("0189")
         with pytest.raises(NothingSelectedError, match="never had a unit 'x'"):
             await session.history("chunks[x]")
 

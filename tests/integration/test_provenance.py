@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,7 +27,7 @@ async def chunks(topic: Topic = each(topics)) -> list[Chunk]:
 async def test_runs_are_told_and_an_export_takes_its_provenance_along(settings: Settings, tmp_path: Path) -> None:
     """START and COMPLETE or FAIL of each asset; an endpoint that does not answer fails no run; a statement has hashes of all files."""
     told = tmp_path / "events.jsonl"
-    world = World(settings.using("test", openlineage=str(told)))
+    world = World(settings.using("test", openlineage=told.as_uri()))
     world.code(CODE)
     world.document("a.txt", "some text")
     assert (await world.materialize()).status == "done"
@@ -45,11 +47,29 @@ async def test_runs_are_told_and_an_export_takes_its_provenance_along(settings: 
     assert tags["_schemaURL"].endswith("/TagsDatasetFacet.json#/$defs/TagsDatasetFacet")
     assert "tags" not in last["inputs"][0]["facets"]
     assert "topic.stem" in last["job"]["facets"]["sourceCode"]["sourceCode"]
+    world.settings = settings.using("test", openlineage=str(told))
     world.document("b.txt", "fail")
     assert (await world.materialize()).status == "failed"
     failed = json.loads(told.read_text().splitlines()[-1])
     assert failed["eventType"] == "FAIL"
     assert "told to fail" in failed["run"]["facets"]["errorMessage"]["message"]
+
+    heard: list[Any] = []
+
+    async def hear(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+        heard.append(
+            json.loads(await reader.readexactly(int(head.partition("content-length: ")[2].partition("\r")[0])))
+        )
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(hear, "127.0.0.1") as endpoint:
+        port = endpoint.sockets[0].getsockname()[1]
+        world.settings = settings.using("test", openlineage=f"http://127.0.0.1:{port}/events")
+        assert (await world.materialize()).status == "failed"
+    assert [event["eventType"] for event in heard] == ["START", "COMPLETE", "START", "FAIL"]
 
     world.settings = settings.using("test", openlineage="http://127.0.0.1:9/events")
     world.document("b.txt", "mended")

@@ -41,6 +41,11 @@ async def world(settings: Settings) -> World:
 async def test_code_that_makes_the_same_is_accepted_and_that_is_told_for_ever(world: World) -> None:
     """Nothing is made again, also not what is below; why says by which units; what changes is made by the new code."""
     world.code(CODE.replace("{how}", SAME))
+    world.document("0.txt", "not taken in yet")
+    async with world.open() as session:
+        [trial] = await session.sample(None, 20)
+        assert (len(trial.units), trial.same, trial.rest) == (9, 9, 1)
+    world.document("0.txt", "topic 0")
     async with world.open() as session:
         [trial] = await session.sample(None, 4)
         assert (trial.asset, len(trial.units), trial.same, trial.rest, trial.usd) == ("chunks", 4, 4, 6, 3.0)

@@ -107,6 +107,18 @@ async def test_values_models_and_code_are_told_as_they_were_and_are(world: World
     assert ["lstrip" in str(root.diff) for root in groups[0].roots] == [False, True]
 
 
+async def test_a_unit_that_is_stale_by_itself_is_told_what_changed_above_it_too(world: World) -> None:
+    """Code and config of its own, and the document that it waits for: of the unit, and of an aggregate below it."""
+    edit(world.root / "projects" / "demo" / "assets.py", '"-"', '"+"')
+    world.document("a.txt", "a alpha gamma")
+    wanted = {("code-changed", "the function of marked"), ("input-changed", "topics[a.txt]/a.txt")}
+    for ref, first in (("marked[a-1]", "chunks[a.txt]"), ("both", "")):
+        found = (await why(world, ref)).causes
+        assert {(cause.code, cause.subject) for cause in found} == wanted
+        assert [c.path[0] for c in found if c.code == "input-changed" and first] == ([first] if first else [])
+    assert only(await why(world, "marked[b-1]")).code == "code-changed"
+
+
 async def test_the_root_is_found_in_what_earlier_runs_did(world: World) -> None:
     """What a unit is given came out differently in an earlier run: why leads through it to the code or document that did that."""
     edit(world.root / "projects" / "demo" / "assets.py", "strip()", "upper()")

@@ -678,3 +678,28 @@ def test_what_is_closed_is_not_asked() -> None:
     """Begun without stdin, stdout or stderr, the command does what it does, and what it would say goes nowhere."""
     command = f'"{sys.executable}" -m assetcore completion bash >&- 2>&- <&-'
     assert subprocess.run(command, shell=True, check=False).returncode == 0  # only a shell closes them so
+
+
+def test_the_journal_is_a_table_at_eighty_columns() -> None:
+    """Digests are told by their beginning, an environment's own rows name it, and who did it stands where there is room."""
+    about: dict[str, Any] = {
+        "at": "2026-11-20T12:00:00+00:00",
+        "actor": "ada@laptop",
+        "names": [],
+        "forgotten": 0,
+        "why": None,
+        "run": None,
+    }
+    rows = [
+        {**about, "number": 1, "what": "env create", "asset": None, "environment": "pr-17", "facts": {"from": "prod"}},
+        {**about, "number": 2, "what": "accept", "asset": "search_definitions", "environment": "prod",
+         "facts": {"asset_id": 7, "old": "ab" * 32, "new": "cd" * 32, "sampled": 4}},
+    ]  # fmt: skip
+    text = drawn(show.journal({"journal": rows}))
+    assert all(len(line) <= 80 for line in text.splitlines())
+    assert "when" in text.splitlines()[0], "a table, not a paragraph for each row"
+    assert "pr-17" in text
+    assert "abababab" in text
+    assert "ab" * 6 not in text
+    assert "A wider terminal also shows: actor, environment." in text
+    assert "ada@laptop" in drawn(show.journal({"journal": rows}), 140)

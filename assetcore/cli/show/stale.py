@@ -159,7 +159,7 @@ def _root(cause: Answer, head: str = "") -> list[RenderableType]:
 
 def _roots(group: Answer) -> list[RenderableType]:
     """All roots of one cause in a plan."""
-    counts = counted(group, ("stale", "pending"))
+    counts = counted(group, ("stale", "pending")) or "of units that are counted above"  # each is, by its first cause
     parts: list[RenderableType] = [Text(f"{group['code']}: {counts}", style="bold")]
     return parts + [line for cause in group["roots"] for line in _root(cause)]
 

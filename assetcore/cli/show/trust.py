@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from rich.console import Group, RenderableType
@@ -26,6 +27,8 @@ from assetcore.cli.show.parts import (
 from assetcore.refs import format_ref
 
 ROW_NAMES = 3
+_DIGEST = re.compile(r"\b([0-9a-f]{10})[0-9a-f]{22,}\b")
+"""What is told of by its beginning, as runs are."""
 UNTOLD = ("manifest", "sha256", "number", "asset_id", "from")
 """What of a row's facts is for programs; people read it in `why`."""
 
@@ -153,20 +156,23 @@ def journal(answer: Answer) -> RenderableType:
     columns = [
         Column("", lambda row: f"{row['number']:,}", numeric=True),
         Column("when", lambda row: moment(row["at"])),
-        words("actor"),
         words("what"),
         words("asset"),
         Column("how", _done),
+        words("actor")._replace(spare=True),
     ]
     if len({row["environment"] for row in rows}) > 1:
-        columns.append(words("environment"))
+        columns.append(words("environment")._replace(spare=True))
     return table(columns, rows)
 
 
 def _done(row: Answer) -> str:
     """What a row of the journal says, in a few words."""
     facts = {k: v for k, v in row["facts"].items() if isinstance(v, int | str) and k not in UNTOLD}
-    parts = [f"{value:,} {name}" if isinstance(value, int) else str(value) for name, value in facts.items()]
+    parts = [row["environment"]] if row["what"].startswith("env ") else []
+    parts += [
+        f"{value:,} {name}" if isinstance(value, int) else _DIGEST.sub(r"\1", value) for name, value in facts.items()
+    ]
     named = row["names"][:ROW_NAMES]
     more = len(row["names"]) - len(named)
     parts += [*named, *([f"and {more:,} more"] if more else [])]
