@@ -238,13 +238,13 @@ async def with_prefix(
 async def of_run(connection: AsyncConnection, project: int, run: str, limit: int) -> list[Found]:
     """The documents that a run made, those that came out as they were included; what a source took in among them."""
     c = t.commit.c
-    of_commit = _m.id.between(c.id.op("<<")(20), (c.id + 1).op("<<")(20) - 1)
+    of_commit = _m.id.between(c.id * (1 << 20), (c.id + 1) * (1 << 20) - 1)
     made = t.commit.join(t.materialization, of_commit).join(t.document, _d.id == sa.any_(_m.documents))
     rows = await connection.execute(
         sa.select(*_columns)
         .select_from(made)
         .where(c.project_id == project, c.run_id == run)
-        .order_by(_d.asset_id, _path, position)
+        .order_by(_d.asset_id, _path, _d.id)
         .limit(limit)
     )
     return [Found(*row) for row in rows]
