@@ -231,9 +231,9 @@ async def test_environments_and_what_was_accepted_come_back(world: World) -> Non
     async with world.open() as session:
         await session.promote("pr", "prod")
         await session.drop_environment("pr")
-        await session.create_environment("pr", "other")
         await session.create_environment("unused")
         await session.drop_environment("unused")
+        await session.create_environment("pr", "other")
     await at["pr"].materialize("chunks", force=True)
     renamed = CODE.replace("text=w,", "text=str(w).upper(),").replace("async def report", "async def summary")
     world.code(renamed.replace("@asset\nasync def summary", '@asset(renamed_from="report")\nasync def summary'))
