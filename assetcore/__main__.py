@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from assetcore.cli import main
+from assetcore.preload import main
 
 if __name__ == "__main__":
     main()

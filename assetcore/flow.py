@@ -35,7 +35,7 @@ from prefect.client.schemas.filters import (
     TaskRunFilterStateType,
 )  # fmt: skip
 from prefect.client.schemas.objects import State, StateType
-from prefect.context import FlowRunContext, TaskRunContext
+from prefect.context import FlowRunContext, TaskRunContext, refresh_global_settings_context
 from prefect.events import emit_event
 from prefect.exceptions import FailedRun, ObjectNotFound
 from prefect.settings import temporary_settings
@@ -45,6 +45,7 @@ from assetcore.checks import CheckReport
 from assetcore.errors import ServiceError
 from assetcore.execution import Run, walk
 from assetcore.lineage import runs
+from assetcore.preload import is_fork
 from assetcore.project import Project
 from assetcore.results import AssetResult, Event
 
@@ -179,7 +180,9 @@ async def run_project(
 
 
 def prefect_settings_for(api: str | None) -> dict[Any, Any]:
-    """What holds for our flow runs, whatever the environment says."""
+    """What holds for our flow runs, whatever the environment says. A fork of the preloader reads Prefect's own settings first."""
+    if is_fork():
+        refresh_global_settings_context()
     values: dict[Any, Any] = {
         prefect_settings.PREFECT_RESULTS_PERSIST_BY_DEFAULT: False,
         prefect_settings.PREFECT_TASKS_REFRESH_CACHE: False,

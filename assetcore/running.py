@@ -28,26 +28,13 @@ from assetcore.results import AssetResult, Event, RunResult, Say
 from assetcore.retrieval import index_vectors
 from assetcore.settings import Settings
 from assetcore.snapshot import Read
-from assetcore.telemetry import LOGS
+from assetcore.stack.prefect import client_environment
 
 __all__ = ["alone", "nothing_to_do", "plan_rows", "prepare_prefect", "run_through", "steps_of", "taken_up"]
 
 LOCK_SECONDS = 30
 MANY_UNITS = 1000
 """After so many, Postgres looks at what its tables hold."""
-PREFECT = {
-    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # its log goes to its server; the terminal is for our progress
-    "PREFECT_LOGGING_INTERNAL_LEVEL": "CRITICAL",
-    "PREFECT_LOGGING_EXTRA_LOGGERS": LOGS,  # what is logged in a run is shown with its flow run, too
-    "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",  # and after it, with none: who could not be told of a failure, say
-    "DO_NOT_TRACK": "1",
-}
-"""What Prefect finds in its environment, unless the user has said otherwise; it reads it when it is imported."""
-EMBEDDED_PREFECT = {
-    "PREFECT_CLIENT_CSRF_SUPPORT_ENABLED": "false",
-    "PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED": "false",
-}
-"""What need not be asked of the server that was started for this home: a tenth of all questions."""
 
 
 async def nothing_to_do(project: Project, plan: Plan, found: Read, started: datetime) -> RunResult:
@@ -199,9 +186,7 @@ async def _tell_failure(project: Project, run: Run, problems: Sequence[tuple[str
 
 def prepare_prefect(settings: Settings) -> None:
     """Say what Prefect is to find in its environment, before it is imported."""
-    home = str(settings.home / "prefect-client")  # the user's own profile is not ours
-    embedded = settings.prefect_api_url is None
-    for name, value in {**PREFECT, **(EMBEDDED_PREFECT if embedded else {}), "PREFECT_HOME": home}.items():
+    for name, value in client_environment(settings).items():
         os.environ.setdefault(name, value)
 
 

@@ -218,6 +218,10 @@ class Settings(BaseSettings):
     models: dict[str, str] = Field(
         default_factory=dict, description="a table of model aliases: alias = 'what it is called at the gateway'"
     )
+    preload: bool = Field(
+        default=True,
+        description="true or false: whether a process beside the embedded services has imported what commands need, for the next one",
+    )
     packages: dict[str, Literal["ignore", "stale"]] = Field(
         default_factory=dict,
         description="a table of installed packages: name = 'stale' makes what uses it stale when its version changes",

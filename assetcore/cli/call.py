@@ -121,6 +121,7 @@ class Call:
         ) as session:
             remember(settings.home, name, session.graph.assets)
             yield session
+        await stack.preload(settings)
 
     def say(self, line: str) -> None:
         """Tell a person something that is not the answer."""

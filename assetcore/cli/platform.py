@@ -75,6 +75,7 @@ async def up(call: Call, s3: bool) -> None:
             )
         settings = settings.using("--s3", s3=True)
     addresses = await stack.up(settings, on_progress=call.say)
+    await stack.preload(settings, wait=True)
     await _tell_how_they_are(call, addresses.applied_to(settings))
 
 

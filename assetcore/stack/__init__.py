@@ -1,6 +1,7 @@
 """The stack: which services run for this home, and are they well?
 
     up      start what the settings give no address for; returns the addresses
+    preload start the process that commands are forked of
     down    stop what was started
     check   ask every service: address, version, latency, or what is wrong and what to do
     chosen  the settings, with the kind of store that the home has
@@ -25,7 +26,7 @@ from urllib.parse import urlsplit
 
 from assetcore.errors import ServiceError
 from assetcore.settings import Settings, masked
-from assetcore.stack import gateway, postgres, prefect, redis, s3, store
+from assetcore.stack import gateway, postgres, prefect, preloader, redis, s3, store
 from assetcore.stack.home import Home, Service, unusable
 from assetcore.stack.process import alive, did_not_start, listens
 from assetcore.stack.trouble import Trouble, connection_trouble
@@ -43,6 +44,7 @@ OUR_NAMES = (
     "store",
     "s3",
     "gateway",
+    "preloader",
 )
 
 Progress = Callable[[str], None]
@@ -138,6 +140,20 @@ async def up(
     return _addresses(settings, home, needed)
 
 
+async def preload(settings: Settings, *, wait: bool = False) -> None:
+    """Start the process that later commands are forked of, unless it runs or is not wanted. No command needs it: see its log."""
+    home = Home(settings.home)
+    if not preloader.wanted(settings):
+        return
+    if not alive(home.services().get(preloader.NAME, Service())):
+        home.prepare()
+        async with home.lock():
+            if not alive(home.services().get(preloader.NAME, Service())):
+                home.remember(preloader.NAME, await asyncio.to_thread(preloader.start, home, settings))
+    if wait:
+        await asyncio.to_thread(preloader.settle, home, home.services()[preloader.NAME])
+
+
 async def down(settings: Settings, on_progress: Progress | None = None) -> None:
     """Stop every service that was started for this home; their data stays."""
     home = Home(settings.home)
@@ -145,7 +161,8 @@ async def down(settings: Settings, on_progress: Progress | None = None) -> None:
     if not home.services():
         return
     async with home.lock():
-        running = [name for name, service in home.services().items() if name in SERVERS and alive(service)]
+        known = SERVERS.keys() | {preloader.NAME}
+        running = [name for name, service in home.services().items() if name in known and alive(service)]
         await _unbroken(_each(asyncio.to_thread(_stop, home, name) for name in running))
     for name in running:
         say(f"{name} stopped")
@@ -185,6 +202,12 @@ async def check(settings: Settings) -> list[ServiceStatus]:
     )
     names = [name for name in SERVERS if name not in unasked]
     found = await asyncio.gather(*(_server_status(settings, home, services, name) for name in names))
+    if alive(services.get(preloader.NAME, Service())):
+        found.append(
+            ServiceStatus(
+                preloader.NAME, True, str(preloader.socket(home)), "" if preloader.listens(home) else "still imports"
+            )
+        )
     return [*found, *(ServiceStatus(name, True, "", "starts when a model is first asked") for name in unasked)]
 
 
@@ -241,7 +264,7 @@ def _start(home: Home, name: str) -> None:
 
 def _stop(home: Home, name: str) -> None:
     service = home.services()[name]
-    SERVERS[name].stop(home, service)
+    (preloader if name == preloader.NAME else SERVERS[name]).stop(home, service)
     home.remember(name, service.stopped())
 
 

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import psutil
 
+from assetcore.settings import Settings
 from assetcore.stack.home import Home, Service
 from assetcore.stack.process import born, end, free_port, launch
 from assetcore.stack.trouble import Trouble, connection_trouble
+from assetcore.telemetry import LOGS
 
 SETTING = "prefect_api_url"
 CLIENT = "httpx"
@@ -33,6 +35,24 @@ SERVER = {
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE": "100",
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
 }
+CLIENT_ENVIRONMENT = {
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # its log goes to its server; the terminal is for our progress
+    "PREFECT_LOGGING_INTERNAL_LEVEL": "CRITICAL",
+    "PREFECT_LOGGING_EXTRA_LOGGERS": LOGS,  # what is logged in a run is shown with its flow run, too
+    "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",  # and after it, with none: who could not be told of a failure, say
+    "DO_NOT_TRACK": "1",
+}
+NOT_ASKED = {
+    "PREFECT_CLIENT_CSRF_SUPPORT_ENABLED": "false",
+    "PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED": "false",
+}
+"""What need not be asked of the server that was started for this home: a tenth of all questions."""
+
+
+def client_environment(settings: Settings) -> dict[str, str]:
+    """What Prefect, as a client, is to find in its environment unless the user has said otherwise; it reads it when it is imported."""
+    home = {"PREFECT_HOME": str(settings.home / "prefect-client")}  # the user's own profile is not ours
+    return CLIENT_ENVIRONMENT | (NOT_ASKED if settings.prefect_api_url is None else {}) | home
 
 
 def start(home: Home, remembered: Service) -> Service:

@@ -15,6 +15,7 @@ from tests.bench.report import COST, Report, against, figures
 LAYERS, ABOVE = 10, 3
 LOAD = """
 import time
+from pathlib import Path
 import polars
 from assetcore.loading import load
 before = time.process_time()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import statistics
@@ -15,6 +16,8 @@ from pathlib import Path
 
 import psutil
 
+from assetcore.stack.preloader import NAME as PRELOADER
+
 SAMPLE_SECONDS = 0.03
 QUIET_SHARE = 0.12
 """Below this share of a core the services are at rest: Prefect's own loops take some of it at any time."""
@@ -27,7 +30,10 @@ class CommandFailedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What one call cost. `cpu` holds all processes that the command started and waited for; `peak` is their resident memory."""
+    """What one call cost. `cpu` holds all processes that the command started and waited for; `peak` is their resident memory.
+
+    A command that is a fork of the preloader counts as if it were the process that was called.
+    """
 
     wall: float
     cpu: float
@@ -49,6 +55,11 @@ class Services:
     """The embedded services of a home: their processor time, those of processes that ended included."""
 
     home: Path
+
+    def preloader(self) -> list[int]:
+        """The number of the process that commands are forked of, where there is one."""
+        known = json.loads((self.home / "services.json").read_text("utf-8"))
+        return [known[PRELOADER]["pid"]] if known.get(PRELOADER, {}).get("pid") else []
 
     def cpu(self) -> dict[str, float]:
         known = json.loads((self.home / "services.json").read_text("utf-8"))
@@ -80,7 +91,7 @@ def measure(
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         started = time.perf_counter()
         process = subprocess.Popen(list(map(str, command)), cwd=cwd, env=dict(env), stdout=out, stderr=err)
-        with _Peak(process.pid) as peak:
+        with _Peak(process.pid, *(services.preloader() if services else ())) as peak:
             _, status, usage = os.wait4(process.pid, 0)
         wall = time.perf_counter() - started
         process.returncode = os.waitstatus_to_exitcode(status)
@@ -90,7 +101,7 @@ def measure(
         raise CommandFailedError(f"{' '.join(map(str, command))} ended with {process.returncode}:\n{told[-3000:]}")
     after = services.rest() if services else {}
     spent = {name: after[name] - before.get(name, 0.0) for name in after}
-    return Cost(wall, usage.ru_utime + usage.ru_stime, peak.bytes, spent, said)
+    return Cost(wall, usage.ru_utime + usage.ru_stime + spent.pop(PRELOADER, 0.0), peak.bytes, spent, said)
 
 
 def median(costs: Sequence[Cost]) -> Cost:
@@ -111,9 +122,9 @@ class _Peak:
     What the kernel kept (ru_maxrss) would be of no use: it holds what this process was when the command was forked off it.
     """
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, *pids: int) -> None:
         self.bytes = 0
-        self._process = psutil.Process(pid)
+        self._processes = [psutil.Process(pid) for pid in pids]
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
 
@@ -128,7 +139,7 @@ class _Peak:
     def _look(self) -> None:
         while not self._ended.wait(SAMPLE_SECONDS):
             total = 0
-            for process in _tree(self._process):
+            for process in itertools.chain.from_iterable(map(_tree, self._processes)):
                 try:
                     total += process.memory_info().rss
                 except psutil.Error:

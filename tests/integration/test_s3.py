@@ -302,8 +302,9 @@ def test_the_command_makes_a_project_on_s3(tmp_path: Path) -> None:
         assert shown["s3"] == ("true", "aipctl up --s3")
         services = {service["name"]: service for service in call("check", "--json").json["services"]}
         assert services["store"]["ok"]
+        assert services["preloader"]["address"] == str(tmp_path / "home" / "preloader")
         assert services["store"]["address"].startswith("s3://assetcore at http://127.0.0.1:")
-        assert "store" in call("down", "--json").json["stopped"]
+        assert {"store", "preloader"} <= set(call("down", "--json").json["stopped"])
         assert call("materialize", "--local", "--json").json["status"] == "nothing to do"
         refused = call("up", "--s3", variables={"ASSETCORE_STORAGE_URL": "file:///tmp/elsewhere"})
         assert (refused.code, "storage_url is file:///tmp/elsewhere" in refused.err) == (64, True)

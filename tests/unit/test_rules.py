@@ -19,6 +19,7 @@ ALLOWED = {
     ("assetcore/fingerprint/files.py", "global"): "parsed files by their stamp: parsing is most of a plan's time",
     ("assetcore/runners/clusters.py", "dynamic-import"): "dask and ray are extras",
     ("assetcore/runners/clusters.py", "logging"): "the log of dask's own workers, which come and go as they should",
+    ("assetcore/preload.py", "dynamic-import"): "what it imports ahead is a list, and above it; so is the command itself",
     ("assetcore/running.py", "dynamic-import"): "Prefect takes a second to import: only for a run",
     ("assetcore/stack/__init__.py", "dynamic-import"): "a client of each service, before the clock of `check` runs",
     ("assetcore/storage/arrow.py", "dynamic-import"): "pyarrow with its own allocator",
