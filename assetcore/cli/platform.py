@@ -74,6 +74,7 @@ async def up(call: Call, s3: bool) -> None:
                 hint="Leave out one of the two.",
             )
         settings = settings.using("--s3", s3=True)
+    await stack.preload(settings)  # it imports while the servers start
     addresses = await stack.up(settings, on_progress=call.say)
     await stack.preload(settings, wait=True)
     await _tell_how_they_are(call, addresses.applied_to(settings))
