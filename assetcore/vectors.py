@@ -27,6 +27,7 @@ from assetcore.errors import NothingSelectedError, UsageError
 from assetcore.lineage import journal, read
 from assetcore.lineage import vectors as index
 from assetcore.lineage.journal import Entry
+from assetcore.lineage.schema import Connection
 from assetcore.lineage.vectors import EXACT, Found, Generation, Row
 from assetcore.project import Project
 
@@ -111,7 +112,24 @@ async def _nearest(
     project: Project, asset: str, query_vector: Sequence[float], filters: Mapping[str, Any], k: int, exact: bool | None,
     generation: int | None,
 ) -> list[Found]:  # fmt: skip
+    _check_is_of_vectors(project, asset)
+    # Nearly always the index is up to date: one connection, two statements, and no transaction around them.
+    engine = project.engine.execution_options(isolation_level="AUTOCOMMIT")
+    async with engine.connect() as connection:
+        one = await _answering(project, connection, asset) if generation is None else None
+        if one is not None:
+            _check_question(project, asset, one, query_vector, filters)
+            return await index.nearest(connection, one, query_vector, k, filters, exact=exact)
     one = await _asked(project, asset, generation)
+    _check_question(project, asset, one, query_vector, filters)
+    async with engine.connect() as connection:
+        return await index.nearest(connection, one, query_vector, k, filters, exact=exact)
+
+
+def _check_question(
+    project: Project, asset: str, one: Generation, query_vector: Sequence[float], filters: Mapping[str, Any]
+) -> None:
+    """Raise UsageError for a question that the generation cannot be asked."""
     fields = _fields(project, asset)
     if unknown := sorted(filters.keys() - set(fields)):
         raise UsageError(
@@ -122,8 +140,6 @@ async def _nearest(
             f"{asset} holds vectors of {one.dimensions} numbers ({one.model}), and was asked for one of {len(query_vector)}.",
             hint="Ask with a vector of the same model.",
         )
-    async with project.engine.begin() as connection:
-        return await index.nearest(connection, one, query_vector, k, filters, exact=exact)
 
 
 async def ask(
@@ -161,7 +177,7 @@ async def sync(project: Project, asset: str) -> Generation | None:
     _check_is_of_vectors(project, asset)
     names, identifier = (project.name, project.environment, asset), project.asset_ids[asset]
     async with project.engine.connect() as connection:
-        current = await index.answering(connection, *names, project.environment_id, identifier)
+        current = await _answering(project, connection, asset)
     if current is not None:
         return current
     async with project.engine.begin() as connection:
@@ -181,6 +197,12 @@ async def sync(project: Project, asset: str) -> Generation | None:
         missing = {a: d for a, d in wanted.items() if not any(rows.get(a) == d for rows in held.values())}
         found = await _take_in(project, connection, asset, found, held, missing)
         return await _settle(project, connection, asset, found, held, wanted, last)
+
+
+async def _answering(project: Project, connection: Connection, asset: str) -> Generation | None:
+    """The generation that answers, where nothing needs to be done for that."""
+    names = (project.name, project.environment, asset)
+    return await index.answering(connection, *names, project.environment_id, project.asset_ids[asset])
 
 
 async def rebuild(project: Project, asset: str) -> Generation | None:
@@ -286,7 +308,7 @@ async def best(project: Project, asset: str) -> Trial | None:
 
 
 async def _take_in(
-    project: Project, connection: Any, asset: str, found: list[Generation], held: dict[int, dict[bytes, int]],
+    project: Project, connection: Connection, asset: str, found: list[Generation], held: dict[int, dict[bytes, int]],
     missing: Mapping[bytes, int],
 ) -> list[Generation]:  # fmt: skip
     """Read documents that no generation has, and write each to that of its model, which is made where there is none."""
@@ -320,16 +342,20 @@ async def _take_in(
 
 
 async def _settle(
-    project: Project, connection: Any, asset: str, found: list[Generation], held: Mapping[int, Mapping[bytes, int]],
+    project: Project, connection: Connection, asset: str, found: list[Generation], held: Mapping[int, Mapping[bytes, int]],
     wanted: Mapping[bytes, int], last: int,
 ) -> Generation | None:  # fmt: skip
-    """Take out what is gone, index what has become large, and let a generation answer when it has come to hold all documents."""
+    """Take out what is gone, index what is large and no other, and let a generation answer when it has come to hold all documents."""
     complete: Generation | None = None
     for one in found:
         rows = held[one.id]
-        await index.remove(connection, one, [address for address in rows if address not in wanted])
-        if len(rows) > EXACT and not one.indexed:
+        gone = [address for address in rows if address not in wanted]
+        await index.remove(connection, one, gone)
+        large = len(rows) - len(gone) > EXACT
+        if large and not one.indexed:
             await index.build_index(connection, one, one.parameters["m"], one.parameters["ef_construction"])
+        elif one.indexed and not large:
+            await index.forget_index(connection, one)
         await index.note(connection, one, synced=last)
         if one.completed is None and wanted and all(rows.get(a) == d for a, d in wanted.items()):
             complete = one

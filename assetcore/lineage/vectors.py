@@ -242,31 +242,41 @@ async def nearest(
     HNSW looks at neighbours and then at the filter. It therefore goes on looking until there are enough; where few rows match, or it
     still gave too few, all of them are looked at.
     """
-    if exact is None:
-        matching = await count(connection, one, EXACT + 1, **filters)
-        exact = not one.indexed or matching <= EXACT
     table = _table(one)
-    given = sa.cast(sa.cast(sa.literal(_text(vector)), sa.Text), HALFVEC(one.dimensions))
-    distance = table.c.vector.cosine_distance(given)
-    query = sa.select(table.c.name, table.c.fields, distance.label("distance")).where(*_where(one, filters)).limit(k)
-    if exact:
+    # As a subquery it is read once; where a prepared statement has a plan for all values it would be read for each row.
+    given = sa.select(sa.cast(sa.cast(sa.literal(_text(vector)), sa.Text), HALFVEC(one.dimensions))).scalar_subquery()
+    distance = table.c.vector.cosine_distance(given).label("distance")
+    query = sa.select(table.c.name, table.c.fields, distance).where(*_where(one, filters))
+    if exact is None and one.indexed and filters:
+        few = query.limit(EXACT + 1).cte("few").prefix_with("MATERIALIZED", dialect="postgresql")
+        matching = sa.select(sa.func.count()).select_from(few).scalar_subquery()
+        found = (await connection.execute(sa.select(few, matching).order_by(few.c.distance, few.c.name).limit(k))).all()
+        if not found or found[0][3] <= EXACT:
+            return [_found(*row[:3]) for row in found]
+    query = query.limit(sa.literal(k, literal_execute=True))  # told, or the planner takes it for many
+    if exact if exact is not None else not one.indexed:
         rows = (
             await connection.execute(query.order_by(distance + 0, table.c.name))
         ).all()  # what is added keeps the index out
     else:
+        if exact is False:  # whatever the planner thinks: until the end of the transaction
+            await connection.execute(sa.select(sa.func.set_config("enable_seqscan", "off", True)))
         wanted = max(ef_search or one.parameters.get("ef_search", 100), k)
         settings = {
             "hnsw.ef_search": min(wanted, 1000),
             "hnsw.iterative_scan": "strict_order",
             "hnsw.max_scan_tuples": 2**31 - 1,
-            "enable_seqscan": "off",
         }
-        chosen = [sa.func.set_config(name, str(value), True) for name, value in settings.items()]
-        await connection.execute(sa.select(*chosen))
-        rows = (await connection.execute(query.order_by(distance))).all()
+        # A condition that no row has a part in is settled before the first one is looked for: a statement less.
+        chosen = sa.select(sa.func.concat(*(sa.func.set_config(n, str(v), True) for n, v in settings.items())))
+        rows = (await connection.execute(query.where(chosen.scalar_subquery() != "").order_by(distance))).all()
         if len(rows) < k:
             return await nearest(connection, one, vector, k, filters, exact=True)
-    return [Found(name, fields, round(1 - (found or 0.0), 6)) for name, fields, found in rows]
+    return [_found(*row) for row in rows]
+
+
+def _found(name: str, fields: Mapping[str, Any], distance: float | None) -> Found:
+    return Found(name, fields, round(1 - (distance or 0.0), 6))
 
 
 def is_gone(error: Exception) -> bool:

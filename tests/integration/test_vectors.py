@@ -234,6 +234,12 @@ async def test_every_filter_gives_as_many_rows_as_there_are(database: str) -> No
             assert exact[0].score == pytest.approx(best, abs=2e-3)
             assert len({f.name for f in found} & {e.name for e in exact}) >= 8
         assert len(await index.nearest(connection, one, asked, 100, {"rare": True}, exact=False)) == 60
+    async with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+        for filters, there in (({}, 10), ({"asset": "a"}, 10), ({"rare": True}, 10), ({"asset": "b"}, 0)):
+            found = await index.nearest(connection, one, asked, 10, filters)
+            assert len(found) == there
+            if "rare" in filters:
+                assert found == exact
     await engine.dispose()
 
 
