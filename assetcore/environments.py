@@ -207,13 +207,12 @@ async def promote(project: Project, name: str, to: str) -> Promoted:
         await _refuse_moved(connection, one, two, base, theirs, known)
         own = [a for a, pin in mine.items() if a not in base.assets or pin[1:] != base.assets[a][1:]]
         await _refuse_unchecked(connection, project, one, {known[a][0] for a in own})
-        ours = await read.made_units(connection, one.id, own)
-        others = await read.made_units(connection, two.id, own)
+        apart = await environments.apart(connection, one.id, two.id, own)
         marks = await read.watermarks(connection, one.id)
     moves: list[_Move] = []
     for asset in own:
         content = asset not in base.assets or mine[asset].changed != base.assets[asset].changed
-        moves.append(_move(asset, *known[asset], ours[asset], others[asset], changed=content))
+        moves.append(_move(asset, *known[asset], apart.filter(pl.col("asset") == asset), changed=content))
     moves = [m for m in moves if m.reused or m.removed]
     run = runs.new_run_id()
     batches = await _batches(project, two, run, moves)
@@ -260,7 +259,7 @@ async def rebase(project: Project, name: str, onto: str) -> tuple[str, ...]:
         ours = await read.made_units(connection, one.id, both)
         others = await read.made_units(connection, two.id, both)
         then = {a: await environments.units_at(connection, base.assets.get(a), a) for a in both}
-    moves = [_move(a, *known[a], *_three_ways(ours[a], others[a], then[a]), changed=True) for a in both]
+    moves = [_move(a, *known[a], _apart(*_three_ways(ours[a], others[a], then[a])), changed=True) for a in both]
     moves = [m for m in moves if m.reused or m.removed]
     run = runs.new_run_id()
     batches = await _batches(project, one, run, moves)
@@ -336,19 +335,23 @@ async def _refuse_unchecked(connection: Any, project: Project, one: Environment,
         )
 
 
-def _move(asset: int, name: str, group: str, wanted: pl.DataFrame, now: pl.DataFrame, *, changed: bool) -> _Move:
-    """What turns the units of an asset as they are now into those that are wanted."""
-    wanted, now = (f.filter(pl.col("materialization").is_not_null()) for f in (wanted, now))
-    was = now.select("unit", pl.col("materialization").alias("was"))
-    other = wanted.join(was, on="unit", how="left").filter(
-        pl.col("was").is_null() | (pl.col("was") != pl.col("materialization"))
+def _move(asset: int, name: str, group: str, apart: pl.DataFrame, *, changed: bool) -> _Move:
+    """What turns the units of an asset as they `was` into those that are wanted, where the two differ."""
+    wanted, gone = (
+        apart.filter(found) for found in (pl.col("materialization").is_not_null(), pl.col("materialization").is_null())
     )
-    gone = now.join(wanted, on="unit", how="anti")
     return _Move(
         asset, name, group,
-        tuple(Reused(*row, changed=changed) for row in other.select("unit", "label", "materialization", "was").iter_rows()),
-        tuple(gone.select("unit", "materialization").iter_rows()),
+        tuple(Reused(*row, changed=changed) for row in wanted.select("unit", "label", "materialization", "was").iter_rows()),
+        tuple(gone.select("unit", "was").iter_rows()),
     )  # fmt: skip
+
+
+def _apart(wanted: pl.DataFrame, now: pl.DataFrame) -> pl.DataFrame:
+    """As `lineage.environments.apart` finds it, of units as they are wanted and as they are now."""
+    wanted, now = (f.filter(pl.col("materialization").is_not_null()) for f in (wanted, now))
+    both = wanted.join(now.select("unit", pl.col("materialization").alias("was")), on="unit", how="full", coalesce=True)
+    return both.filter(pl.col("materialization").ne_missing(pl.col("was")))
 
 
 def _three_ways(ours: pl.DataFrame, theirs: pl.DataFrame, then: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:

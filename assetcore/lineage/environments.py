@@ -20,11 +20,11 @@ from assetcore.errors import NothingSelectedError, UsageError
 from assetcore.lineage import tables as t
 from assetcore.lineage.commit import allocate
 from assetcore.lineage.heads import Loan, as_of, heads_of, loans
-from assetcore.lineage.read import columns, watermarks
+from assetcore.lineage.read import among, columns, one_of, watermarks
 
 __all__ = [
-    "Base", "Environment", "Pin", "borrow", "create", "drop", "every", "find", "hold", "keep_base", "last_runs", "made_with", "pins",
-    "registered", "stated", "take_standing", "units_at",
+    "Base", "Environment", "Pin", "apart", "borrow", "create", "drop", "every", "find", "hold", "keep_base", "last_runs",
+    "made_with", "pins", "registered", "stated", "take_standing", "units_at",
 ]  # fmt: skip
 
 DERIVED = (t.watermark, t.failure, t.check_standing)
@@ -240,6 +240,30 @@ async def last_runs(
     )
     rows = await connection.execute(sa.select(c.asset_id, c.run_id, c.at).where(c.id.in_(last)))
     return {asset: (run, at) for asset, run, at in rows}
+
+
+async def apart(connection: AsyncConnection, one: int, other: int, assets: Collection[int]) -> pl.DataFrame:
+    """The units of these assets that are not the same in two environments: what they are in the one, and `was`, in the other.
+
+    Postgres compares them, so that only those that differ are looked up and handed over.
+    """
+    sides: list[sa.Subquery] = []
+    for environment in (one, other):
+        h = (await heads_of(connection, environment)).c
+        current = sa.and_(h.environment_id == environment, one_of(h.asset_id, assets), h.until_commit.is_(None))
+        sides.append(sa.select(h.asset_id, h.unit, h.materialization_id).where(current).subquery())
+    a, b = (side.c for side in sides)
+    pairs = sides[0].join(sides[1], sa.and_(a.asset_id == b.asset_id, a.unit == b.unit), full=True)
+    differing = sa.select(
+        sa.func.coalesce(a.asset_id, b.asset_id).label("asset"), sa.func.coalesce(a.unit, b.unit).label("unit"),
+        a.materialization_id.label("materialization"), b.materialization_id.label("was"),
+    ).select_from(pairs).where(a.materialization_id.is_distinct_from(b.materialization_id))  # fmt: skip
+    schema = {"asset": pl.Int64, "unit": pl.Binary, "materialization": pl.Int64, "was": pl.Int64}
+    found = await columns(connection, differing, schema)
+    m, wanted = t.materialization.c, found["materialization"].drop_nulls().to_list()
+    labelled = sa.select(m.id, m.label).where(among(m.id, wanted, sa.BigInteger))
+    labels = await columns(connection, labelled, {"materialization": pl.Int64, "label": pl.String})
+    return found.join(labels, on="materialization", how="left")
 
 
 async def units_at(connection: AsyncConnection, pin: Pin | None, asset: int) -> pl.DataFrame:
