@@ -239,6 +239,7 @@ class Asset(Generic[P, R]):
         self.names = names
         """What its annotations may name beside what is in its module."""
         self._read = read
+        self._asynchronous = is_async(function)
         self._resolved: Resolved | None = None
         functools.update_wrapper(self, function)
 
@@ -269,7 +270,7 @@ class Asset(Generic[P, R]):
     @property
     def asynchronous(self) -> bool:
         """Whether the function runs on the event loop."""
-        return is_async(self.function)
+        return self._asynchronous
 
     @property
     def dependencies(self) -> tuple[Dependency, ...]:

@@ -11,7 +11,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -186,10 +186,12 @@ class Work:
 
         if not self.asset.asynchronous:
             await self.runner.ready()  # how many calls it can take is known then
-        await Window(
+        window = Window(
             read_next, self._call, keep, lambda outcome: outcome.seconds, self._places(), self._in_parts,
             self.project.settings.batch_seconds, LARGEST_BATCH,
-        ).run()  # fmt: skip
+        )  # fmt: skip
+        with self._calling():
+            await window.run()
         self.result.left += units.height - kept
 
     async def rehearse(self, units: pl.DataFrame) -> list[tuple[Ready, Outcome]]:
@@ -203,7 +205,13 @@ class Work:
             async with gate:
                 return (await self._call([one]))[0]
 
-        return list(zip(ready, await asyncio.gather(*map(call, ready)), strict=True))
+        with self._calling():
+            return list(zip(ready, await asyncio.gather(*map(call, ready)), strict=True))
+
+    def _calling(self) -> AbstractContextManager[None]:
+        """Inside, this asset's functions ask models; a worker's have no client."""
+        asset = self.asset
+        return calling(self.project.llm, asset.name, asset.options.models) if asset.asynchronous else nullcontext()
 
     def _places(self) -> int:
         if not self.asset.asynchronous:
@@ -254,8 +262,7 @@ class Work:
         calls = [unit.call for unit in units]
         slot = nullcontext if self.pool is None else self.pool.slot
         if self.asset.asynchronous:
-            with calling(self.project.llm, self.asset.name, self.asset.options.models):
-                outcomes = [await self._call_here(unit, slot) for unit in units]
+            outcomes = [await self._call_here(unit, slot) for unit in units]
         else:
             async with slot():
                 outcomes = await self.runner.call(
@@ -286,7 +293,8 @@ class Work:
         with telemetry.unit(unit.label, unit.call.values) as traced:
             outcome = await call_async(self.asset, unit.call, self.project.root, slot)
             traced.seconds, traced.error = outcome.seconds, outcome.error
-            traced.set(**_costs(outcome))
+            if outcome.spent is not None:
+                traced.set(**_costs(outcome))
             return outcome
 
     async def _drafts(self, made: Sequence[tuple[Ready, Outcome]]) -> tuple[list[Draft], list[Failed]]:

@@ -84,10 +84,12 @@ class Outcome:
 
 def _own(value: Any) -> Any:
     """The value, or a copy of it where it could be changed in place."""
+    if isinstance(value, Document):
+        return value
     if isinstance(value, list):
         return list(value)
     if isinstance(value, BaseModel):
-        return value if isinstance(value, Document) else value.model_copy(deep=True)
+        return value.model_copy(deep=True)
     match type(value).__module__.partition(".")[0], type(value).__name__:
         case "polars", "DataFrame":
             return value.clone()
@@ -136,15 +138,17 @@ async def call_async(asset: Asset[..., Any], call: Call, root: Path, slot: Slot 
             await asyncio.sleep(max(_backoff(attempt), outcome.again))
             attempt += 1
             telemetry.enrich(attempts=attempt + 1)
+    if not (attempt or costs.entries or watched.found):
+        return outcome
     took = time.perf_counter() - started - waited
     return replace(outcome, seconds=took, spent=costs.spent, undeclared=watched.inputs)
 
 
 async def _attempt(asset: Asset[..., Any], call: Call, root: Path) -> Outcome:
     started = time.perf_counter()
-    limit = asyncio.timeout(asset.options.timeout)
+    limit = None if asset.options.timeout is None else asyncio.timeout(asset.options.timeout)
     try:
-        async with limit:
+        async with limit or nullcontext():
             returned: Any = asset.function(**call.arguments())
             if asset.output.stream:
                 returned = [document async for document in returned]
@@ -153,7 +157,7 @@ async def _attempt(asset: Asset[..., Any], call: Call, root: Path) -> Outcome:
         return Outcome(encode(asset.output, returned, call.default_name, call.who), time.perf_counter() - started)
     except (Exception, SystemExit, asyncio.CancelledError) as error:
         _raise_if_cancelled(error)
-        timeout = asset.options.timeout if limit.expired() else None  # another TimeoutError is the function's own
+        timeout = asset.options.timeout if limit is not None and limit.expired() else None  # another TimeoutError is the function's own
         return _failed(error, root, started, timeout)
 
 

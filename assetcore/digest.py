@@ -19,7 +19,7 @@ from pathlib import PurePath
 from typing import Any
 from uuid import UUID
 
-__all__ = ["SIZE", "canonical", "digest", "sequence_digest", "short_digest"]
+__all__ = ["SIZE", "begun", "canonical", "digest", "sequence_digest", "short_digest"]
 
 SIZE = 32
 """Bytes of a digest."""
@@ -95,6 +95,14 @@ def canonical(value: Any) -> bytes:
             return _frame(b"K", b"".join(sorted(canonical(k) + canonical(v) for k, v in value.items())))
         case _:
             raise TypeError(f"no canonical encoding for {type(value).__module__}.{type(value).__qualname__}")
+
+
+@lru_cache(maxsize=4096)
+def begun(tag: str, first: str) -> Any:
+    """A `digest` that has read the tag and its first value, for those that begin alike: to be copied, not to be changed."""
+    hashed = _tagged(tag).copy()
+    hashed.update(canonical(first))
+    return hashed
 
 
 @lru_cache(maxsize=256)

@@ -8,9 +8,7 @@ ordinary function.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
 
 from assetcore.errors import UsageError
@@ -33,6 +31,15 @@ class Account:
     """What one unit spends, in all its attempts and all the threads and tasks that it starts."""
 
     entries: list[Spent] = field(default_factory=list)
+    _token: Token[Account | None] | None = None
+
+    def __enter__(self) -> Account:
+        self._token = _account.set(self)
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        if self._token is not None:
+            _account.reset(self._token)
 
     @property
     def spent(self) -> Spent | None:
@@ -71,12 +78,6 @@ def spend(*, tokens: int = 0, usd: float = 0.0, cached_tokens: int = 0, model: s
         current.entries.append(Spent(tokens, float(usd), cached_tokens, (model,) if model else ()))
 
 
-@contextmanager
-def account() -> Iterator[Account]:
-    """An account for what is called inside."""
-    opened = Account()
-    token = _account.set(opened)
-    try:
-        yield opened
-    finally:
-        _account.reset(token)
+def account() -> Account:
+    """An account for what is called inside `with`; no generator, which would cost as much as all else that is done for a small unit."""
+    return Account()

@@ -11,9 +11,7 @@ from __future__ import annotations
 import os
 import sys
 import sysconfig
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.util import source_from_cache
@@ -45,8 +43,18 @@ class Watched:
     """What one call has read so far; what it wrote is its own."""
 
     root: Path
+    settled: bool = False
     found: dict[tuple[str, str], UndeclaredInput] = field(default_factory=dict)
     written: set[str] = field(default_factory=set)
+    _token: Token[Watched | None] | None = None
+
+    def __enter__(self) -> Watched:
+        self._token = _watched.set(None if self.settled else self)
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        if self._token is not None:
+            _watched.reset(self._token)
 
     def note(self, code: str, what: str, asker: FrameType | None) -> None:
         if len(self.found) < MOST:
@@ -61,16 +69,10 @@ class Watched:
 _watched: ContextVar[Watched | None] = ContextVar("assetcore_watched", default=None)
 
 
-@contextmanager
-def watch(root: Path, *, settled: bool = False) -> Iterator[Watched]:
-    """Note what is read inside. With `settled` the asset has a version, which answers for all of it: nothing is noted."""
+def watch(root: Path, *, settled: bool = False) -> Watched:
+    """Note what is read inside `with`. With `settled` the asset has a version, which answers for all of it: nothing is noted."""
     _install()
-    watched = Watched(root)
-    token = _watched.set(None if settled else watched)
-    try:
-        yield watched
-    finally:
-        _watched.reset(token)
+    return Watched(root, settled)
 
 
 @cache
