@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any
 
 import polars as pl
@@ -404,7 +405,7 @@ class Work:
         telemetry.enrich(
             documents=sum(len(m.new) for m in made),
             keys=[o.key for o in objects][:TRACED_KEYS] or None,
-            ids=[document_id(n.sha256) for m in made for n in m.new[:TRACED_KEYS]][:TRACED_KEYS] or None,
+            ids=[document_id(n.sha256) for n in islice((n for m in made for n in m.new), TRACED_KEYS)] or None,
             commit_ms=round((time.perf_counter() - committing) * 1000, 1),
         )
         self.result.keys.extend(o.key for o in objects)

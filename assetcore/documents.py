@@ -118,10 +118,7 @@ class Document(BaseModel):
                     name=name, content=content, media_type=media_type or cls.fixed_media_type or kind, **fields
                 )
             except ValidationError as error:
-                problems = "; ".join(
-                    f"{'.'.join(map(str, e['loc']))}: {e['msg']}, got {e.get('input')!r:.80}" for e in error.errors()
-                )
-                raise AssetcoreError(f"{cls.__name__}({name!r}) does not fit its declaration: {problems}.") from None
+                raise _unfit(cls, name, error) from None
 
         @property
         def text(self) -> str:
@@ -164,6 +161,12 @@ class Document(BaseModel):
     @classmethod
     def stored(cls, name: str, content: bytes, media_type: str, fields: Mapping[str, Any]) -> Self:
         """The document that was stored with these values; fields are validated, so a stored type comes back as declared."""
+        if cls.__init__ is Document.__init__:  # what it checks beside the fields was so when the document was made
+            values = {"name": name, "content": content, "media_type": media_type, **fields}
+            try:
+                return cls.__pydantic_validator__.validate_python(values, self_instance=cls.__new__(cls))
+            except ValidationError as error:
+                raise _unfit(cls, name, error) from None
         return cls(name=name, content=content, media_type=media_type, **fields)
 
     @classmethod
@@ -279,6 +282,13 @@ def excerpt_of(document: Document) -> Excerpt | None:
 def document_id(sha256: bytes, length: int = 6) -> str:
     """The label for people: `length` characters of the lower-case base32 of a content's SHA-256."""
     return base64.b32encode(sha256).decode().lower()[:length]
+
+
+def _unfit(cls: type[Document], name: str, error: ValidationError) -> AssetcoreError:
+    problems = "; ".join(
+        f"{'.'.join(map(str, e['loc']))}: {e['msg']}, got {e.get('input')!r:.80}" for e in error.errors()
+    )
+    return AssetcoreError(f"{cls.__name__}({name!r}) does not fit its declaration: {problems}.")
 
 
 def check_name(name: str, what: str) -> None:

@@ -206,8 +206,8 @@ class Keeper:
         facts = [[facts_of(document, output.type_name) for document in draft.documents] for draft in drafts]
         for draft, found in zip(drafts, facts, strict=True):
             known = {identity_ for _, identity_ in draft.before}
-            for document, (*_, key) in zip(draft.documents, found, strict=True):
-                if key in known:
+            for document, fact in zip(draft.documents, found, strict=True):
+                if fact[-1] in known:
                     continue
                 apart = whole or asset.options.layout == "files" or len(document.content) > OWN_OBJECT_BYTES
                 (own if apart else packed).append((draft, document))

@@ -216,8 +216,11 @@ def span(name: str, kind: str = "span", **attributes: Any) -> Iterator[Span]:
 
 
 @dataclass(slots=True)
-class unit:  # noqa: N801 - it is used as the function that it would be, if a generator did not take three times as long
-    """A unit that is made here: it leaves a span if that is worth it. `values` are what its function is given."""
+class unit:
+    """A unit that is made here: it leaves a span if that is worth it. `values` are what its function is given.
+
+    The function that it would be, if a generator did not take three times as long.
+    """
 
     label: str
     values: Mapping[str, Any]

@@ -53,9 +53,8 @@ class NewObject:
     sha256: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class NewDocument:
-    """A version of a document that was not there before."""
+class NewDocument(NamedTuple):
+    """A version of a document that was not there before; a tuple in the order of manifests and of Postgres, because they are many."""
 
     id: int
     address: bytes
@@ -281,8 +280,8 @@ async def commit_all(connection: AsyncConnection, batches: Sequence[Batch]) -> l
     )
     await _copy(
         connection, t.document,
-        [(d.id, b.asset, m.id, d.address, d.name, d.type, d.media_type, d.size, d.sha256, d.field_digests, d.identity, d.object,
-          d.row, None if d.fields is None else schema.to_json(d.fields)) for b in batches for m in b.made for d in m.new],
+        [(d.id, b.asset, m.id, *d[1:-1], None if d.fields is None else schema.to_json(d.fields))
+         for b in batches for m in b.made for d in m.new],
     )  # fmt: skip
     await _copy(
         connection, t.materialization,

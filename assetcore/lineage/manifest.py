@@ -16,7 +16,7 @@ from functools import cache
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-from assetcore.lineage.commit import Batch, NewObject, stated
+from assetcore.lineage.commit import Batch, NewDocument, NewObject, stated
 from assetcore.staleness import Definition
 from assetcore.storage import arrow_array
 
@@ -108,11 +108,8 @@ def _columns(batch: Batch) -> list[pa.Array]:
     made, reused, removed, failed = batch.made, batch.reused, batch.removed, batch.failed
     others = len(reused) + len(removed) + len(failed)
     new = [d for m in made for d in m.new]
-    documents = [
-        [d.id for d in new], [d.address for d in new], [d.name for d in new], [d.type for d in new], [d.media_type for d in new],
-        [d.size for d in new], [d.sha256 for d in new], [d.field_digests for d in new], [d.identity for d in new],
-        [d.object for d in new], [d.row for d in new], [None if d.fields is None else json.dumps(d.fields) for d in new],
-    ]  # fmt: skip
+    *columns, fields = zip(*new, strict=True) if new else ((),) * len(NewDocument._fields)
+    documents = [*columns, [None if values is None else json.dumps(values) for values in fields]]
     edges = [edge for m in made for edge in m.edges]
     collected = [one for m in made for one in m.collected]
     events = ["made" if m.current else "aside" for m in made]

@@ -18,6 +18,7 @@ from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
 import polars as pl
@@ -208,7 +209,7 @@ class Folder(Files):
             try:
                 if self.encoding:
                     return hashlib.sha256(self._content(source, top, name)).digest()
-                with open(os.path.join(top, name), "rb") as file:
+                with open(os.path.join(top, name), "rb", buffering=0) as file:
                     if files[index][1] < _SMALL_BYTES:  # half the time of what is made for large files
                         return hashlib.sha256(file.read()).digest()
                     return hashlib.file_digest(file, "sha256").digest()
@@ -221,8 +222,12 @@ class Folder(Files):
 
         if sum(files[index][1] for index in indices) < _READ_BYTES:
             return {index: hash_one(index) for index in indices}
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            return dict(zip(indices, pool.map(hash_one, indices), strict=True))
+        threads = os.cpu_count() or 1
+        share = max(1, min(_READ_AT_ONCE, len(indices) // (4 * threads)))  # handing over costs as much as hashing
+        parts = [indices[start : start + share] for start in range(0, len(indices), share)]
+        with ThreadPoolExecutor(threads) as pool:
+            found = pool.map(lambda part: [hash_one(index) for index in part], parts)
+            return dict(zip(indices, chain.from_iterable(found), strict=True))
 
     def _read_some(
         self, source: Source, top: str, names: Sequence[str], start: int, unread: list[str]
@@ -247,7 +252,9 @@ class Folder(Files):
         return documents, start
 
     def _content(self, source: Source, top: str, name: str) -> bytes:
-        with open(os.path.join(top, name), "rb") as file:
+        with open(
+            os.path.join(top, name), "rb", buffering=0
+        ) as file:  # read at once: a buffer takes as long as the file
             content = file.read()
         return self.decoded(source, name, content)
 
