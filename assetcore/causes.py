@@ -184,7 +184,7 @@ async def why(project: Project, about: Subject, plan: Plan, snapshot: Snapshot) 
             await check_forgotten(project, connection, name, label or name)
             raise
         asking = _Asking(project, connection, plan, snapshot, await _repeated(project, connection, plan, snapshot))
-        causes = [cause async for cause in asking.of_unit(name, row)]
+        causes = [] if row["status"] == "fresh" else [cause async for cause in asking.of_unit(name, row)]
         found = Why(asking.named(name, row["label"], row["parent"]), row["status"], _few(causes))
         return await _with_times(project, connection, found, name, row["unit"])
 
@@ -309,7 +309,7 @@ async def _repeated(
         for number, name in names.items()
         for label in plan.judgements[name].judged.filter(pl.col("parent").is_not_null())["label"]
     }
-    twice = await trace.repeated(connection, project.environment_id, labels)
+    twice = await trace.repeated(connection, project.environment_id, labels) if labels else ()
     return frozenset((names[number], label) for number, label in twice)
 
 
