@@ -723,9 +723,9 @@ async def test_what_a_power_cut_leaves_behind(tmp_path: Path, variables: dict[st
         assert aipctl("new", "project", "notes").code == 0
         assert aipctl("materialize", "--local").code == 0
         services = json.loads((home / "services.json").read_text())
-        pids = [service["pid"] for service in services.values() if service["pid"]]
-        assert len(pids) == 2  # --local starts no Prefect
-        for pid in pids:
+        pids = {name: service["pid"] for name, service in services.items() if service["pid"]}
+        assert set(pids) == {"postgres", "redis", "preloader"}  # --local starts no Prefect
+        for pid in pids.values():
             os.kill(pid, signal.SIGKILL)
         ended = aipctl("plan", "--exit-code")
         assert ended.code == 0, ended
