@@ -12,8 +12,10 @@ SELECT ?=
 ARGS ?=
 
 RUN := stack/run
-# Each of these processes has an embedded stack of its own for the tests that need services.
-side_by_side = -n auto --maxprocesses 4 --dist worksteal
+# Each of these processes has an embedded stack of its own for the tests that need services, which wait a third of their time: so
+# there are half as many again as cores.
+cores := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
+side_by_side = -n $(shell echo $$((($(cores) * 3 + 1) / 2))) --maxprocesses 4 --dist worksteal
 quoted = '$(subst ','\'',$(1))'
 chosen = --project $(call quoted,$(PROJECT)) $(if $(SELECT),$(call quoted,$(SELECT))) $(ARGS)
 
