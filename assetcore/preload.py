@@ -32,8 +32,8 @@ SOCKET = "preloader"
 WITHOUT = frozenset({"up", "down", "clean", "check", "init", "new", "completion", "config", "deploy", "db", "blocks"})
 """Verbs that look after the services themselves, or import little."""
 READ_AT_IMPORT = (
-    *(f"PYTHON{letter}" for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"), "PYTHON_GIL", "PYTHON_JIT", "PYTHON_CPU_COUNT", "PREFECT_", "LC_", "LANG", "LD_", "TZ",
-    "SSL_", "POLARS_", "RAYON_", "OMP_", "ARROW_", "MALLOC_", "_RJEM_", "OTEL_",
+    *(f"PYTHON{letter}" for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"), "PYTHON_GIL", "PYTHON_JIT", "PYTHON_CPU_COUNT", "PREFECT_",
+    "LC_", "LANG", "LD_", "TZ", "SSL_", "POLARS_", "RAYON_", "OMP_", "ARROW_", "MALLOC_", "_RJEM_", "OTEL_",
 )  # fmt: skip
 IMPORTED = (
     "assetcore.cli.ask", "assetcore.cli.make", "assetcore.cli.show", "assetcore.cli.progress", "assetcore.declarations",
