@@ -143,15 +143,12 @@ async def test_two_runs_that_begin_at_once_do_not_wait_for_each_other(world: Wor
 
     async def tell(connection: schema.Connection, run: str) -> None:
         await append(connection, project.id, Entry("run", "prod", run=run, facts={"status": "begun"}))
+        await connection.commit()
 
     engine = schema.connect(str(world.settings.database_url))
     async with engine.connect() as one, engine.connect() as other:
         for connection, run in ((one, "one"), (other, "other")):
             await runs.begin(connection, run, project.id, project.environment_id, "", {}, datetime.now(UTC))
-        later = asyncio.create_task(tell(other, "other"))
-        await tell(one, "one")
-        await one.commit()
-        await later
-        await other.commit()
+        await asyncio.gather(tell(one, "one"), tell(other, "other"))
     await engine.dispose()
     assert await problems(world) == ()
