@@ -26,11 +26,11 @@ from assetcore.documents import document_id, excerpt_of
 from assetcore.excerpts import Excerpt
 from assetcore.fingerprint import HAZARDS
 from assetcore.guard import Guard
+from assetcore.judgement import AssetState, Judgement
 from assetcore.keep import Draft, Keeper, facts_of
 from assetcore.lineage import damage, read
 from assetcore.lineage.commit import Committed, Failed, Made, NewDocument, Reused
 from assetcore.llm import calling
-from assetcore.plan import AssetState, Judgement
 from assetcore.pools import Pool
 from assetcore.project import Project
 from assetcore.results import AssetResult, Event, Failure, Say

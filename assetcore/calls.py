@@ -157,9 +157,8 @@ async def _attempt(asset: Asset[..., Any], call: Call, root: Path) -> Outcome:
         return Outcome(encode(asset.output, returned, call.default_name, call.who), time.perf_counter() - started)
     except (Exception, SystemExit, asyncio.CancelledError) as error:
         _raise_if_cancelled(error)
-        timeout = (
-            asset.options.timeout if limit is not None and limit.expired() else None
-        )  # another TimeoutError is the function's own
+        # A TimeoutError where the limit has not expired is the function's own.
+        timeout = asset.options.timeout if limit is not None and limit.expired() else None
         return _failed(error, root, started, timeout)
 
 

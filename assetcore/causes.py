@@ -7,9 +7,8 @@ they were made with then and now. Each root is told once, with one way to it and
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -27,17 +26,14 @@ from assetcore.lineage.schema import Connection
 from assetcore.partitions import shown_duration
 from assetcore.plan import Plan, Snapshot
 from assetcore.project import Project
+from assetcore.reasons import SHOWN, CauseFound, CauseGroup, Why, component_differences, diff_of, few, merged
 from assetcore.refs import format_ref, parse_ref, suggestion
 from assetcore.roots import GIVEN_TO, above, differences, waiting
 from assetcore.slices import Slicing, descent
 from assetcore.staleness import CAUSES, COMPONENTS, LOST, Component, Definition
 
-__all__ = [
-    "CauseFound", "CauseGroup", "Subject", "Why", "component_differences", "deciding", "diff_of", "is_beside", "roots_of", "subject", "why",
-]  # fmt: skip
+__all__ = ["Subject", "deciding", "is_beside", "roots_of", "subject", "why"]
 
-SHOWN = 20
-"""So many roots are told; the rest is counted."""
 SHOWN_DIFFS = 5
 NAMED = 3
 """So many units that were never made, or failed, are told one by one."""
@@ -46,85 +42,11 @@ DIFF_BYTES = 200_000
 
 
 @dataclass(frozen=True, slots=True)
-class CauseFound:
-    """One root: what was and what is (ids, values, digests, versions) or a unified diff.
-
-    `subject` is what it is about: a document's REF, a config value, an alias, a package, a part of the code. `path` leads from the unit
-    that was asked about up to it, by REFs; `units` counts those whose own cause it is.
-    """
-
-    code: str
-    detail: str
-    before: Any = None
-    after: Any = None
-    diff: str | None = None
-    subject: str | None = None
-    path: tuple[str, ...] = ()
-    units: int = 1
-
-    def to_json(self) -> dict[str, Any]:
-        found = {
-            "code": self.code, "detail": self.detail, "subject": self.subject, "before": self.before, "after": self.after,
-            "path": list(self.path), "units": self.units,
-        }  # fmt: skip
-        return found | ({"diff": self.diff} if self.diff else {})
-
-
-@dataclass(frozen=True, slots=True)
 class Subject:
     """What is asked about: a unit of an asset, by its label; without one, the only unit that there is."""
 
     asset: str
     label: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Why:
-    """Why a unit is stale; `fresh` when it is not. `checks` say what they found in what it currently is."""
-
-    unit: str
-    status: str
-    causes: tuple[CauseFound, ...]
-    checks: tuple[Mapping[str, Any], ...] = ()
-    notes: tuple[Mapping[str, str], ...] = ()
-    made_at: datetime | None = None
-    fresh_until: datetime | None = None
-    accepted: tuple[Mapping[str, Any], ...] = ()
-
-    @property
-    def fresh(self) -> bool:
-        return self.status == "fresh"
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "unit": self.unit,
-            "fresh": self.fresh,
-            "status": self.status,
-            "causes": [c.to_json() for c in self.causes],
-            "checks": [dict(c) for c in self.checks],
-            "notes": [dict(note) for note in self.notes],
-            "made_at": self.made_at.isoformat() if self.made_at else None,
-            "fresh_until": self.fresh_until.isoformat() if self.fresh_until else None,
-            **({"accepted": [dict(one) for one in self.accepted]} if self.accepted else {}),
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class CauseGroup:
-    """All roots of one cause in a plan: how many units are stale, each by its first cause, and how many are pending below."""
-
-    code: str
-    stale: int
-    pending: int
-    roots: tuple[CauseFound, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "code": self.code,
-            "stale": self.stale,
-            "pending": self.pending,
-            "roots": [c.to_json() for c in self.roots],
-        }
 
 
 async def subject(project: Project, text: str) -> Subject:
@@ -185,7 +107,7 @@ async def why(project: Project, about: Subject, plan: Plan, snapshot: Snapshot) 
             raise
         asking = _Asking(project, connection, plan, snapshot, await _repeated(project, connection, plan, snapshot))
         causes = [] if row["status"] == "fresh" else [cause async for cause in asking.of_unit(name, row)]
-        found = Why(asking.named(name, row["label"], row["parent"]), row["status"], _few(causes))
+        found = Why(asking.named(name, row["label"], row["parent"]), row["status"], few(causes))
         return await _with_times(project, connection, found, name, row["unit"])
 
 
@@ -232,71 +154,8 @@ async def roots_of(project: Project, plan: Plan, snapshot: Snapshot) -> tuple[Ca
                     found.setdefault(cause.code, []).append(cause)
     found.setdefault("input-removed", []).extend(gone)
     pending = waiting(plan, project.graph)
-    groups = [CauseGroup(c, stale[c], pending.get(c, 0), _few(_merged(found[c]))) for c in CAUSES if found.get(c)]
+    groups = [CauseGroup(c, stale[c], pending.get(c, 0), few(merged(found[c]))) for c in CAUSES if found.get(c)]
     return tuple(sorted(groups, key=lambda group: -(group.stale + group.pending)))
-
-
-def component_differences(
-    name: str, component: str, before: Component, after: Component, counted: Mapping[str, Any]
-) -> list[CauseFound]:
-    """What differs between two versions of a definition's component, except for its code; of packages, only those that count."""
-    code = COMPONENTS[component]
-    was, now = before.detail, after.detail
-    match component:
-        case "config":
-            was, now = dict(_settings(name, was or {})), dict(_settings(name, now or {}))
-            says = "the config value {} was changed"
-        case "models":
-            was, now, says = was or {}, now or {}, "the model alias {} points elsewhere"
-        case "environment":
-            was, now = ({p: v for p, v in (pins or {}).items() if p in counted} for pins in (was, now))
-            says = "the package {} has another version"
-        case "version":
-            return [CauseFound(code, f"the version of {name} was changed", was, now, subject=name)]
-        case "schema":
-            return [CauseFound(code, f"what {name} returns is declared differently", was, now, subject=name)]
-        case _:
-            return [CauseFound(code, f"the dependencies of {name} are declared differently", was, now, subject=name)]
-    keys = [key for key in {**was, **now} if was.get(key) != now.get(key)]
-    found = [CauseFound(code, says.format(key), was.get(key), now.get(key), subject=key) for key in keys]
-    return found or [CauseFound(code, says.format("values"), was, now, subject=name)]
-
-
-def _settings(name: str, parameters: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """The config of an asset by the names that `--set` has for its values; an only parameter is left out."""
-    return _flat(next(iter(parameters.values())) if len(parameters) == 1 else dict(parameters), name)
-
-
-def _flat(value: Any, path: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict) and value:
-        for key, inner in value.items():
-            yield from _flat(inner, f"{path}.{key}")
-    else:
-        yield path, value
-
-
-def diff_of(before: str, after: str, name: str, then: str = "made with", now: str = "now") -> str:
-    """A unified diff of two texts."""
-    lines = difflib.unified_diff(
-        before.splitlines(), after.splitlines(), f"{name} ({then})", f"{name} ({now})", lineterm="", n=2
-    )
-    return "\n".join(lines)
-
-
-def _few(causes: Sequence[CauseFound]) -> tuple[CauseFound, ...]:
-    if len(causes) <= SHOWN:
-        return tuple(causes)
-    return (*causes[:SHOWN], CauseFound(causes[SHOWN].code, f"and {len(causes) - SHOWN:,} more"))
-
-
-def _merged(causes: Sequence[CauseFound]) -> list[CauseFound]:
-    """Each once: what is the root of units of several assets counts for all of them. The largest first."""
-    merged: dict[Any, CauseFound] = {}
-    for cause in causes:
-        key = (cause.code, cause.detail, str(cause.before), str(cause.after))
-        known = merged.get(key)
-        merged[key] = replace(known, units=known.units + cause.units) if known else cause
-    return sorted(merged.values(), key=lambda cause: -cause.units)
 
 
 async def _repeated(
@@ -600,4 +459,4 @@ async def _why_source(project: Project, name: str, label: str | None, snapshot: 
         says = "is new" if one not in known else "was changed" if one in observed else "is gone"
         code = "missing" if one not in known else "input-changed" if one in observed else "input-removed"
         causes.append(CauseFound(code, f"{ref} {says}", subject=ref))
-    return Why(unit, "stale" if causes else "fresh", _few(causes))
+    return Why(unit, "stale" if causes else "fresh", few(causes))

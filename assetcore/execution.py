@@ -25,14 +25,15 @@ from assetcore.documents import Document
 from assetcore.errors import AssetcoreError, SourceError, StorageError
 from assetcore.ferry import Ferry
 from assetcore.guard import Guard
+from assetcore.judgement import AssetState, Choice, judge_chosen
 from assetcore.keep import Defined, Draft, Earlier, Keeper, facts_of
 from assetcore.lineage import commit as lineage
-from assetcore.lineage import damage, read, spans, undeclared
+from assetcore.lineage import damage, read, recipes, spans, undeclared
 from assetcore.lineage.commit import Committed, Overtaken, Reused, Settled
 from assetcore.lineage.heads import at_one_moment
 from assetcore.lineage.schema import Connection
 from assetcore.partitions import Moment
-from assetcore.plan import AssetState, Choice, judge_chosen, source_changes, without_lost
+from assetcore.plan import source_changes, without_lost
 from assetcore.pools import Pools
 from assetcore.project import Project
 from assetcore.results import AssetResult, Event, Failure, Say
@@ -245,11 +246,11 @@ class Run:
                 broken = known.filter(pl.col("document").is_in(list(await self.keeper.broken(stored))))
                 lost = observed.join(broken.select("name"), on="name", how="semi")
                 fresh = pl.concat([fresh.join(lost, on="name", how="anti"), lost.select(fresh.columns)])
-                earlier = await read.reusable(
+                earlier = await recipes.reusable(
                     connection, identifier, 0, fresh.join(lost, on="name", how="anti")["identity"].to_list()
                 )
             else:
-                earlier = await read.reusable(connection, identifier, 0, fresh["identity"].to_list())
+                earlier = await recipes.reusable(connection, identifier, 0, fresh["identity"].to_list())
         was = dict(heads.select("unit", "materialization").iter_rows())
         total = fresh.height + gone.height
         reused: list[Reused] = []

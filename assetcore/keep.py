@@ -22,7 +22,7 @@ from assetcore.excerpts import Excerpt
 from assetcore.ferry import Ferry
 from assetcore.fingerprint import Part
 from assetcore.lineage import commit as lineage
-from assetcore.lineage import journal, read, records
+from assetcore.lineage import journal, read, recipes, records
 from assetcore.lineage.commit import (
     Batch,
     Checked,
@@ -38,7 +38,7 @@ from assetcore.lineage.commit import (
 from assetcore.lineage.journal import Entry, committed
 from assetcore.lineage.manifest import NAME as MANIFEST
 from assetcore.lineage.manifest import encode_manifest
-from assetcore.lineage.read import Recipes
+from assetcore.lineage.recipes import Recipes
 from assetcore.project import Project
 from assetcore.spending import Spent
 from assetcore.staleness import Definition
@@ -142,11 +142,11 @@ class Keeper:
         if len(inputs) <= FEW:
             return await self._reuses.ask(Recipes(identifier, definition, inputs, since))
         async with self.project.engine.connect() as connection:
-            return await read.reusable(connection, identifier, definition, inputs, since)
+            return await recipes.reusable(connection, identifier, definition, inputs, since)
 
     async def _find_reusable(self, asked: Sequence[Recipes]) -> list[Earlier]:
         async with self.project.engine.connect() as connection:
-            return [*await read.reusable_of(connection, asked)]
+            return [*await recipes.reusable_of(connection, asked)]
 
     async def define(self, assets: Collection[Asset[..., Any]]) -> dict[str, Defined]:
         """The definitions of these assets as Postgres knows them; new ones are kept in the bucket, and then in Postgres."""

@@ -19,13 +19,14 @@ from assetcore.documents import Document, document_id
 from assetcore.errors import NothingSelectedError, SelectionError, UsageError
 from assetcore.excerpts import Place, place, pointed_at
 from assetcore.explain import commit_at, find
+from assetcore.judgement import Choice
 from assetcore.keep import SUFFIXES
 from assetcore.lineage import checks as checked
 from assetcore.lineage import damage, read, trace
 from assetcore.lineage.schema import Connection
 from assetcore.lineage.trace import Found
 from assetcore.partitions import shown_duration
-from assetcore.plan import Choice, Plan
+from assetcore.plan import Plan
 from assetcore.project import Project
 from assetcore.refs import format_ref, parse_ref
 from assetcore.storage.keys import artifact_name

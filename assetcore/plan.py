@@ -1,8 +1,8 @@
 """Plan: which units must be made, in which order, and why?
 
 A plan is a pure function of a graph, a snapshot of lineage and a selection. It walks the graph once, from the sources down: the
-units of an asset follow from the documents above it, `staleness.judge` says which are stale, and what they will leave open is
-handed down as a `View` whose documents are pending. The run walks the same way, with the documents as they then are.
+units of an asset follow from the documents above it, `judgement` says which are stale, and what they will leave open is handed down
+as a `View` whose documents are pending. The run walks the same way, with the documents as they then are.
 """
 
 from __future__ import annotations
@@ -11,41 +11,33 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import lru_cache
 from typing import Any
 
 import polars as pl
-from pydantic import BaseModel
 
 from assetcore.assets import Asset, Source
 from assetcore.checks import CheckReport
 from assetcore.costs import Estimate, UnitCosts, estimated, total
-from assetcore.digest import digest
 from assetcore.errors import StaleInputError
-from assetcore.fingerprint import Fingerprint
 from assetcore.grammar import Label, Pattern
 from assetcore.graph import Graph
+from assetcore.judgement import AssetState, Choice, Judgement, changed_aggregates, judge_asset, judge_chosen, view_below
 from assetcore.partitions import Moment
 from assetcore.selection import Either, UnitRule
 from assetcore.slices import Slice, Slicing
-from assetcore.staleness import CAUSES, LOST, Component, Definition, definition_causes, judge
+from assetcore.staleness import CAUSES, LOST, Definition
 from assetcore.units import (
     DOCUMENTS,
     There,
     View,
-    Wanted,
     open_partitions,
     partition_key,
     partition_pairs,
     reached_partitions,
-    wanted_units,
 )
 
 __all__ = [
-    "AssetPlan", "AssetState", "Choice", "Judgement", "Plan", "Snapshot", "SourcePlan", "UnitPlan", "changed_aggregates", "define",
-    "judge_asset",
-    "judge_chosen",
-    "make_plan", "source_changes", "unsettled", "view_below", "with_above", "without_lost",
+    "AssetPlan", "Plan", "Snapshot", "SourcePlan", "UnitPlan", "make_plan", "source_changes", "unsettled", "with_above", "without_lost",
 ]  # fmt: skip
 
 LOST_IDENTITY = b"lost"
@@ -53,32 +45,6 @@ LOST_IDENTITY = b"lost"
 
 
 _NOTHING = pl.DataFrame(schema=DOCUMENTS)
-
-
-@dataclass(frozen=True, slots=True)
-class AssetState:
-    """What lineage knows of one asset: its units (`staleness.MADE`), its current documents, the definitions they were made with.
-
-    `former` (materialization, parameter, address) holds documents that a unit was given last time and that may be gone; it is
-    read only for units whose inputs changed, and tells `input-removed` from `input-changed`. `damaged` (unit, document, cause) are the
-    documents whose bytes are lost. `expired` are the units that were made longer ago than they stay fresh, `oldest` is when the first of
-    all was made; `there` are the partitions of the asset and its inputs.
-    """
-
-    made: pl.DataFrame
-    documents: pl.DataFrame
-    definition: int | None = None
-    definitions: Mapping[int, Definition] = field(default_factory=dict)
-    former: pl.DataFrame | None = None
-    damaged: pl.DataFrame | None = None
-    expired: pl.Series | None = None
-    oldest: datetime | None = None
-    there: There = field(default_factory=dict)
-
-    def lean(self) -> AssetState:
-        """What making units looks at: which documents each has, and with what it was made."""
-        made = self.made.select("unit", "definition", "inputs", "materialization")
-        return replace(self, made=made, documents=self.documents.select("unit", "document", "identity", "position"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,51 +66,6 @@ class Snapshot:
     moment: Moment | None = None
     oldest: Mapping[str, datetime] = field(default_factory=dict)
     costs: Mapping[str, UnitCosts] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """What was selected: assets, for some of them only certain units, and whether to make them regardless."""
-
-    assets: frozenset[str]
-    units: Mapping[str, UnitRule] = field(default_factory=dict)
-    force: bool = False
-
-    def narrow(self, asset: Asset[..., Any], judged: pl.DataFrame) -> pl.DataFrame:
-        """The rows that were selected."""
-        if asset.name not in self.assets:
-            return judged.clear()
-        if asset.name not in self.units:
-            return judged
-        names = judged.select("label", "parent").iter_rows()
-        matching = [self.has(asset, label, parent) for label, parent in names]
-        return judged.filter(pl.Series(matching, dtype=pl.Boolean))
-
-    def has(self, asset: Asset[..., Any], label: str, parent: str | None) -> bool:
-        """Whether a unit was selected: by its label, with or without what it is below, or by its partition."""
-        rule = self.units.get(asset.name)
-        if rule is None or rule.matches(label):
-            return True
-        if parent is None:
-            return False
-        in_partition = asset.partitions is not None and rule.matches(parent.partition("/")[0])
-        return in_partition or rule.matches(f"{parent}/{label}")
-
-
-@dataclass(frozen=True, slots=True)
-class Judgement:
-    """The units of one asset, judged (`staleness.JUDGED`), and what each is given."""
-
-    judged: pl.DataFrame
-    wanted: Wanted
-
-    def lean(self, units: pl.DataFrame) -> Judgement:
-        """What it takes to make these units, and to say afterwards which of those that are not fresh are left."""
-        given = self.wanted.given.select("unit", "parameter", "document")
-        if units.height < self.judged.height:
-            given = given.join(units.select("unit"), on="unit", how="semi", maintain_order="left")
-        judged = self.judged.filter(pl.col("status") != "fresh").select("unit", "label", "parent", "status")
-        return Judgement(judged, Wanted(self.wanted.units.clear(), given))
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,61 +218,6 @@ class Plan:
         }  # fmt: skip
 
 
-def define(
-    asset: Asset[..., Any],
-    fingerprint: Fingerprint,
-    config: Mapping[str, BaseModel],
-    models: Mapping[str, str | None],
-    packages: Collection[str] = (),
-) -> Definition:
-    """The current definition of an asset.
-
-    `config` holds its parameters' values, `models` what its aliases point to, `packages` the installed distributions whose version
-    counts; those of the others that the code touches are kept to be shown.
-    """
-    pins = dict(fingerprint.environment)
-    counted = {name: version for name, version in pins.items() if name in packages}
-    output = asset.output
-    schema = {"form": output.form, "type": output.type_name, "many": output.many, "fields": _schema(output.type)}
-    version = asset.options.version
-    taken = [("partition", asset.partition.parameter, asset.partition.form.__name__)] if asset.partition else []
-    return Definition(
-        {
-            "shape": Component(digest("shape", [*(d.shape for d in asset.dependencies), *taken])),
-            "schema": Component(digest("schema", schema), schema),
-            "version": Component(digest("version", version), version),
-            "code": Component(fingerprint.digest, {part.name: part.digest.hex() for part in fingerprint.parts}),
-            "environment": Component(digest("environment", counted), pins),
-            "config": Component(_config_digest(config), {p: v.model_dump(mode="json") for p, v in config.items()}),
-            "models": Component(digest("models", models), dict(models)),
-        }
-    )
-
-
-def _config_digest(config: Mapping[str, BaseModel]) -> bytes:
-    """Over the values themselves, because JSON lists a set in the order of its hashes; over JSON where they have no encoding."""
-    try:
-        return digest("config", {p: v.model_dump() for p, v in config.items()})
-    except TypeError:
-        return digest("config", {p: v.model_dump(mode="json") for p, v in config.items()})
-
-
-@lru_cache(maxsize=1024)
-def _schema(cls: type[Any]) -> Any:
-    """The JSON schema of the typed fields without what only people read."""
-
-    def strip(value: Any) -> Any:
-        if isinstance(value, dict):
-            labels = ("title", "description")
-            return {k: strip(v) for k, v in value.items() if not (k in labels and isinstance(v, str))}
-        return [strip(item) for item in value] if isinstance(value, list) else value
-
-    schema = strip(cls.model_json_schema())
-    for built_in in ("name", "content", "media_type"):
-        schema.get("properties", {}).pop(built_in, None)
-    return schema
-
-
 def unsettled(
     graph: Graph,
     chosen: Collection[str],
@@ -386,89 +252,6 @@ def without_lost(known: pl.DataFrame, damaged: pl.DataFrame) -> pl.DataFrame:
     """The known documents of a source; those whose bytes are lost are not known to be what they were: they are taken in again."""
     lost = pl.col("document").is_in(damaged["document"].implode())
     return known.with_columns(pl.when(lost).then(pl.lit(LOST_IDENTITY)).otherwise("identity").alias("identity"))
-
-
-def judge_asset(
-    asset: Asset[..., Any],
-    graph: Graph,
-    views: Mapping[str, View],
-    definition: Definition,
-    state: AssetState,
-    *,
-    force: bool = False,
-) -> Judgement:
-    """Judge the units of one asset against the documents above it."""
-    wanted = wanted_units(asset, graph, views, state.there)
-    causes = {i: definition_causes(old, definition) for i, old in state.definitions.items() if i != state.definition}
-    gone = _units_with_members_gone(asset, wanted, views, state) if state.former is not None else None
-    # A group without members may get some, while documents that could be its members are yet to be made.
-    may_return = any(d.by is not None and views[d.upstream.name].open for d in asset.dependencies)
-    judged = judge(
-        wanted.units, state.made, definition=state.definition, definitions=causes, removed_inputs=gone,
-        damaged=state.damaged, expired=state.expired, may_return=may_return, force=force,
-    )  # fmt: skip
-    return Judgement(judged, wanted)
-
-
-def judge_chosen(
-    asset: Asset[..., Any],
-    graph: Graph,
-    views: Mapping[str, View],
-    definition: Definition,
-    state: AssetState,
-    choice: Choice,
-) -> Judgement:
-    """Judge the units of one asset; those that were selected are stale where the choice forces them."""
-    judgement = judge_asset(asset, graph, views, definition, state)
-    if not choice.force or asset.name not in choice.assets:
-        return judgement
-    forced = judge_asset(asset, graph, views, definition, state, force=True).judged
-    chosen = choice.narrow(asset, forced).select("unit")
-    others = judgement.judged.join(chosen, on="unit", how="anti")
-    both = pl.concat([forced.join(chosen, on="unit", how="semi"), others])
-    return Judgement(both.sort("label", "unit"), judgement.wanted)
-
-
-def changed_aggregates(asset: Asset[..., Any], judgement: Judgement) -> list[int]:
-    """The materializations of units that are given several documents, some of which changed or are gone: which, `former` tells."""
-    if not any(d.kind == "collect" for d in asset.dependencies):
-        return []
-    changed = judgement.judged.filter(pl.col("causes").list.contains("input-changed"))
-    return changed["materialization"].drop_nulls().to_list()
-
-
-def _units_with_members_gone(
-    asset: Asset[..., Any], wanted: Wanted, views: Mapping[str, View], state: AssetState
-) -> pl.Series:
-    """The units that were given, among several documents in one parameter, one which they would not be given any more."""
-    assert state.former is not None
-    former = state.former.join(state.made.select("unit", "materialization"), on="materialization")
-    gone = [former.select("unit").clear()]
-    for index, dependency in enumerate(asset.dependencies):
-        then = former.filter(pl.col("parameter") == index)
-        if dependency.is_whole:
-            gone.append(then.join(views[dependency.upstream.name].documents, on="address", how="anti").select("unit"))
-        elif dependency.kind == "collect":
-            gone.append(then.join(wanted.given, on=["unit", "parameter", "address"], how="anti").select("unit"))
-    return pl.concat(gone)["unit"].unique()
-
-
-def view_below(judged: pl.DataFrame, documents: pl.DataFrame, part: Slice | None = None) -> View:
-    """What assets below may count on: documents of fresh units stand, those of others are pending, those of removed units are gone.
-
-    With `part` only that slice was judged, and all beside it is fresh.
-    """
-    status = judged.select("unit", pl.col("status").is_in(["stale", "pending"]).alias("again"), "status")
-    marked = (
-        documents.lazy()
-        .join(status.lazy(), on="unit", how="left", maintain_order="left")
-        .filter(pl.col("status").ne_missing("removed"))
-        .with_columns(pl.col("again").fill_null(value=part is None).alias("pending"))
-        .drop("again", "status")
-        .collect()
-    )
-    again = status.filter("again")["unit"]
-    return View(marked, open=len(again) > 0, open_units=again)
 
 
 def make_plan(

@@ -17,11 +17,12 @@ from assetcore.checks import CheckReport
 from assetcore.costs import Estimate, priced
 from assetcore.errors import NothingSelectedError, SelectionError, SettingsError
 from assetcore.graph import Graph
+from assetcore.judgement import Choice
 from assetcore.lineage import checks as checked
 from assetcore.lineage import commit as lineage
 from assetcore.lineage import read
 from assetcore.notes import EXPIRED, VARIES, overdue, unnoticed, unread, varying
-from assetcore.plan import AssetPlan, Choice, Plan, Snapshot, make_plan, with_above
+from assetcore.plan import AssetPlan, Plan, Snapshot, make_plan, with_above
 from assetcore.project import Project
 from assetcore.results import Event, Say
 from assetcore.snapshot import Read, now, settled_with, take

@@ -18,6 +18,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from assetcore.assets import Source
+from assetcore.definition import define
 from assetcore.digest import digest
 from assetcore.errors import StorageError, UsageError
 from assetcore.fingerprint import Fingerprint
@@ -28,7 +29,6 @@ from assetcore.lineage.registry import register
 from assetcore.llm.answers import Answers
 from assetcore.llm.client import Client
 from assetcore.loading import configuration, fingerprint_of, load
-from assetcore.plan import define
 from assetcore.settings import Settings
 from assetcore.staleness import Definition
 from assetcore.storage import Bucket, Key, Reader

@@ -19,7 +19,6 @@ import polars as pl
 
 from assetcore import causes, environments, explain, journal, look, planning, stack, trials
 from assetcore.budget import Budget
-from assetcore.causes import CauseGroup, Why
 from assetcore.costs import parse_limit
 from assetcore.differences import Diff, compare
 from assetcore.environments import EnvironmentDiff, Promoted
@@ -30,6 +29,7 @@ from assetcore.forget import Forgotten, delete_retired, forget
 from assetcore.graph import Graph
 from assetcore.history import History, history
 from assetcore.journal import JournalCheck, Line
+from assetcore.judgement import Choice
 from assetcore.lineage import costs, registry, runs, spans
 from assetcore.lineage.journal import Entry, append
 from assetcore.lineage.runs import RunInfo
@@ -37,9 +37,10 @@ from assetcore.llm import calling
 from assetcore.loading import find_root, package_of, project_names
 from assetcore.look import AssetInfo, Context, Exported, StoredDocument
 from assetcore.notes import unnoticed
-from assetcore.plan import Choice, Plan
+from assetcore.plan import Plan
 from assetcore.project import Project
 from assetcore.provenance import write_statement
+from assetcore.reasons import CauseGroup, Why
 from assetcore.rehearse import Rehearsed, rehearse, sample
 from assetcore.results import Event, RunResult, Say
 from assetcore.retrieval import search_project

@@ -20,6 +20,7 @@ from assetcore.assets import Source
 from assetcore.digest import sequence_digest, short_digest
 from assetcore.errors import AssetcoreError, SourceError, StorageError
 from assetcore.graph import AnyAsset
+from assetcore.judgement import AssetState, Choice
 from assetcore.lineage import acceptances, damage, read
 from assetcore.lineage import commit as lineage
 from assetcore.lineage.acceptances import with_accepted
@@ -28,7 +29,7 @@ from assetcore.lineage.heads import at_one_moment
 from assetcore.lineage.schema import Connection
 from assetcore.lineage.trace import by_index, descending
 from assetcore.partitions import Dynamic, Moment, Partitions, checked_keys, shown_duration
-from assetcore.plan import AssetState, Choice, Snapshot, unsettled, without_lost
+from assetcore.plan import Snapshot, unsettled, without_lost
 from assetcore.project import Project
 from assetcore.slices import Slice, Slicing, slicing
 from assetcore.staleness import MADE, Definition

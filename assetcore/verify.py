@@ -16,9 +16,9 @@ from typing import Any
 
 import polars as pl
 
+from assetcore.judgement import Choice
 from assetcore.lineage import damage
 from assetcore.lineage.damage import Damaged
-from assetcore.plan import Choice
 from assetcore.project import Project
 from assetcore.results import Event, Say
 from assetcore.storage import DamagedObjectError, Key

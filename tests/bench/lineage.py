@@ -25,10 +25,11 @@ import sqlalchemy as sa
 
 from assetcore import environments, snapshot, stack
 from assetcore.documents import document_id, field_digests, identity
+from assetcore.judgement import Choice
 from assetcore.lineage import commit as lineage
 from assetcore.lineage.commit import Batch, Made, NewDocument, NewObject
 from assetcore.lineage.manifest import encode_manifest
-from assetcore.plan import Choice, make_plan
+from assetcore.plan import make_plan
 from assetcore.session import Session
 from assetcore.settings import Settings
 from assetcore.snapshot import changed_commits, observed_digest, source_unit

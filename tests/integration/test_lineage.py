@@ -22,7 +22,7 @@ from assetcore.documents import document_id, identity
 from assetcore.errors import SchemaError
 from assetcore.lineage import commit as lineage
 from assetcore.lineage import history as past
-from assetcore.lineage import read, schema, tables, trace
+from assetcore.lineage import read, recipes, schema, tables, trace
 from assetcore.lineage.commit import Batch, Committed, Failed, Made, NewDocument, NewObject, Overtaken, Reused
 from assetcore.staleness import Component, Definition
 from assetcore.storage import Key
@@ -438,7 +438,7 @@ async def test_reading_stays_on_indexes(history: History, large: dict[int, list[
         "made units": lambda c: read.made_units(c, PROD, [FEW]),
         "counts": lambda c: read.counts(c, PROD, [FEW]),
         "where bytes are": lambda c: read.stored(c, few),
-        "reusable": lambda c: read.reusable(c, CHUNKS, 0, [sha256("2 1"), sha256("2 2")]),
+        "reusable": lambda c: recipes.reusable(c, CHUNKS, 0, [sha256("2 1"), sha256("2 2")]),
         "documents of": lambda c: read.documents_of(c, made),
         "former members": lambda c: read.former_members(c, made),
         "up": lambda c: trace.up(c, PROD, few),

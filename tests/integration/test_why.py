@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from assetcore import causes, planning
-from assetcore.causes import CauseFound, Subject, Why
+from assetcore.causes import Subject
 from assetcore.errors import NothingSelectedError, UsageError
-from assetcore.plan import Choice
+from assetcore.judgement import Choice
+from assetcore.reasons import CauseFound, Why
 from assetcore.settings import Settings
 from assetcore.snapshot import take_descent
 from tests.integration.world import HEAD, World

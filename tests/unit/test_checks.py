@@ -18,8 +18,9 @@ from assetcore.declarations import asset, each
 from assetcore.documents import Document
 from assetcore.errors import DeclarationError
 from assetcore.graph import Graph
+from assetcore.judgement import Choice
 from assetcore.loading import fingerprint_of
-from assetcore.plan import AssetPlan, Choice, Plan
+from assetcore.plan import AssetPlan, Plan
 from assetcore.values import as_made
 from tests.unit.declared import PAGES, Page
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
+from assetcore.definition import define
 from assetcore.errors import AssetcoreError, DeclarationError, ProjectError, UsageError
 from assetcore.graph import Graph
 from assetcore.loading import configuration, find_root, fingerprint_of, load, project_names, user_packages
-from assetcore.plan import define
 from assetcore.staleness import Definition
 
 HEAD = """

@@ -14,24 +14,21 @@ from pydantic import BaseModel, Field
 
 from assetcore.assets import Asset
 from assetcore.declarations import asset, collect, each
+from assetcore.definition import define
 from assetcore.documents import Document
 from assetcore.errors import StaleInputError
 from assetcore.fingerprint import Fingerprint
 from assetcore.grammar import parse
 from assetcore.graph import Graph
+from assetcore.judgement import AssetState, Choice, judge_asset, view_below
 from assetcore.plan import (
     AssetPlan,
-    AssetState,
-    Choice,
     Plan,
     Snapshot,
     SourcePlan,
-    define,
-    judge_asset,
     make_plan,
     source_changes,
     unsettled,
-    view_below,
 )
 from assetcore.selection import catalogue, select
 from assetcore.staleness import CAUSES, COMPONENTS, JUDGED, MADE, Component, Definition, definition_causes

@@ -1,0 +1,176 @@
+"""Judgement: which units of one asset are stale, given the documents above it?
+
+A plan asks it of every asset in turn, with documents that may yet be pending; a run asks again, with the documents as they then are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+import polars as pl
+
+from assetcore.assets import Asset
+from assetcore.graph import Graph
+from assetcore.selection import UnitRule
+from assetcore.slices import Slice
+from assetcore.staleness import Definition, definition_causes, judge
+from assetcore.units import There, View, Wanted, wanted_units
+
+__all__ = ["AssetState", "Choice", "Judgement", "changed_aggregates", "judge_asset", "judge_chosen", "view_below"]
+
+
+@dataclass(frozen=True, slots=True)
+class AssetState:
+    """What lineage knows of one asset: its units (`staleness.MADE`), its current documents, the definitions they were made with.
+
+    `former` (materialization, parameter, address) holds documents that a unit was given last time and that may be gone; it is
+    read only for units whose inputs changed, and tells `input-removed` from `input-changed`. `damaged` (unit, document, cause) are the
+    documents whose bytes are lost. `expired` are the units that were made longer ago than they stay fresh, `oldest` is when the first of
+    all was made; `there` are the partitions of the asset and its inputs.
+    """
+
+    made: pl.DataFrame
+    documents: pl.DataFrame
+    definition: int | None = None
+    definitions: Mapping[int, Definition] = field(default_factory=dict)
+    former: pl.DataFrame | None = None
+    damaged: pl.DataFrame | None = None
+    expired: pl.Series | None = None
+    oldest: datetime | None = None
+    there: There = field(default_factory=dict)
+
+    def lean(self) -> AssetState:
+        """What making units looks at: which documents each has, and with what it was made."""
+        made = self.made.select("unit", "definition", "inputs", "materialization")
+        return replace(self, made=made, documents=self.documents.select("unit", "document", "identity", "position"))
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What was selected: assets, for some of them only certain units, and whether to make them regardless."""
+
+    assets: frozenset[str]
+    units: Mapping[str, UnitRule] = field(default_factory=dict)
+    force: bool = False
+
+    def narrow(self, asset: Asset[..., Any], judged: pl.DataFrame) -> pl.DataFrame:
+        """The rows that were selected."""
+        if asset.name not in self.assets:
+            return judged.clear()
+        if asset.name not in self.units:
+            return judged
+        names = judged.select("label", "parent").iter_rows()
+        matching = [self.has(asset, label, parent) for label, parent in names]
+        return judged.filter(pl.Series(matching, dtype=pl.Boolean))
+
+    def has(self, asset: Asset[..., Any], label: str, parent: str | None) -> bool:
+        """Whether a unit was selected: by its label, with or without what it is below, or by its partition."""
+        rule = self.units.get(asset.name)
+        if rule is None or rule.matches(label):
+            return True
+        if parent is None:
+            return False
+        in_partition = asset.partitions is not None and rule.matches(parent.partition("/")[0])
+        return in_partition or rule.matches(f"{parent}/{label}")
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """The units of one asset, judged (`staleness.JUDGED`), and what each is given."""
+
+    judged: pl.DataFrame
+    wanted: Wanted
+
+    def lean(self, units: pl.DataFrame) -> Judgement:
+        """What it takes to make these units, and to say afterwards which of those that are not fresh are left."""
+        given = self.wanted.given.select("unit", "parameter", "document")
+        if units.height < self.judged.height:
+            given = given.join(units.select("unit"), on="unit", how="semi", maintain_order="left")
+        judged = self.judged.filter(pl.col("status") != "fresh").select("unit", "label", "parent", "status")
+        return Judgement(judged, Wanted(self.wanted.units.clear(), given))
+
+
+def judge_asset(
+    asset: Asset[..., Any],
+    graph: Graph,
+    views: Mapping[str, View],
+    definition: Definition,
+    state: AssetState,
+    *,
+    force: bool = False,
+) -> Judgement:
+    """Judge the units of one asset against the documents above it."""
+    wanted = wanted_units(asset, graph, views, state.there)
+    causes = {i: definition_causes(old, definition) for i, old in state.definitions.items() if i != state.definition}
+    gone = _units_with_members_gone(asset, wanted, views, state) if state.former is not None else None
+    # A group without members may get some, while documents that could be its members are yet to be made.
+    may_return = any(d.by is not None and views[d.upstream.name].open for d in asset.dependencies)
+    judged = judge(
+        wanted.units, state.made, definition=state.definition, definitions=causes, removed_inputs=gone,
+        damaged=state.damaged, expired=state.expired, may_return=may_return, force=force,
+    )  # fmt: skip
+    return Judgement(judged, wanted)
+
+
+def judge_chosen(
+    asset: Asset[..., Any],
+    graph: Graph,
+    views: Mapping[str, View],
+    definition: Definition,
+    state: AssetState,
+    choice: Choice,
+) -> Judgement:
+    """Judge the units of one asset; those that were selected are stale where the choice forces them."""
+    judgement = judge_asset(asset, graph, views, definition, state)
+    if not choice.force or asset.name not in choice.assets:
+        return judgement
+    forced = judge_asset(asset, graph, views, definition, state, force=True).judged
+    chosen = choice.narrow(asset, forced).select("unit")
+    others = judgement.judged.join(chosen, on="unit", how="anti")
+    both = pl.concat([forced.join(chosen, on="unit", how="semi"), others])
+    return Judgement(both.sort("label", "unit"), judgement.wanted)
+
+
+def changed_aggregates(asset: Asset[..., Any], judgement: Judgement) -> list[int]:
+    """The materializations of units that are given several documents, some of which changed or are gone: which, `former` tells."""
+    if not any(d.kind == "collect" for d in asset.dependencies):
+        return []
+    changed = judgement.judged.filter(pl.col("causes").list.contains("input-changed"))
+    return changed["materialization"].drop_nulls().to_list()
+
+
+def _units_with_members_gone(
+    asset: Asset[..., Any], wanted: Wanted, views: Mapping[str, View], state: AssetState
+) -> pl.Series:
+    """The units that were given, among several documents in one parameter, one which they would not be given any more."""
+    assert state.former is not None
+    former = state.former.join(state.made.select("unit", "materialization"), on="materialization")
+    gone = [former.select("unit").clear()]
+    for index, dependency in enumerate(asset.dependencies):
+        then = former.filter(pl.col("parameter") == index)
+        if dependency.is_whole:
+            gone.append(then.join(views[dependency.upstream.name].documents, on="address", how="anti").select("unit"))
+        elif dependency.kind == "collect":
+            gone.append(then.join(wanted.given, on=["unit", "parameter", "address"], how="anti").select("unit"))
+    return pl.concat(gone)["unit"].unique()
+
+
+def view_below(judged: pl.DataFrame, documents: pl.DataFrame, part: Slice | None = None) -> View:
+    """What assets below may count on: documents of fresh units stand, those of others are pending, those of removed units are gone.
+
+    With `part` only that slice was judged, and all beside it is fresh.
+    """
+    status = judged.select("unit", pl.col("status").is_in(["stale", "pending"]).alias("again"), "status")
+    marked = (
+        documents.lazy()
+        .join(status.lazy(), on="unit", how="left", maintain_order="left")
+        .filter(pl.col("status").ne_missing("removed"))
+        .with_columns(pl.col("again").fill_null(value=part is None).alias("pending"))
+        .drop("again", "status")
+        .collect()
+    )
+    again = status.filter("again")["unit"]
+    return View(marked, open=len(again) > 0, open_units=again)

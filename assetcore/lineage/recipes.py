@@ -1,0 +1,77 @@
+"""Recipes: what was made before with the same definition and the same inputs, and can be taken again?"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY, BYTEA
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from assetcore.lineage import tables as t
+from assetcore.lineage.read import among, intact
+
+__all__ = ["Recipes", "reusable", "reusable_of"]
+
+
+class Recipes(NamedTuple):
+    """Recipes of an asset that something may have been made with before: not longer ago than `since`."""
+
+    asset: int
+    definition: int
+    inputs: Collection[bytes]
+    since: datetime | None
+
+
+async def reusable(
+    connection: AsyncConnection,
+    asset: int,
+    definition: int,
+    inputs: Collection[bytes],
+    since: datetime | None = None,
+) -> dict[bytes, list[tuple[bytes, int]]]:
+    """For each of these inputs, the units and materializations of the asset that have the same recipe, newest first.
+
+    What has lost its bytes is left out; with `since`, also what was made before it.
+    """
+    m = t.materialization.c
+    young = [m.made_at > since] if since is not None else []
+    rows = await connection.execute(
+        sa.select(m.inputs, m.unit, m.id)
+        .where(
+            m.asset_id == asset, m.definition_id == definition, among(m.inputs, inputs, BYTEA), intact([asset]), *young
+        )
+        .order_by(m.id.desc())
+    )
+    found: dict[bytes, list[tuple[bytes, int]]] = {}
+    for key, unit, materialization in rows:
+        found.setdefault(key, []).append((unit, materialization))
+    return found
+
+
+async def reusable_of(
+    connection: AsyncConnection, asked: Sequence[Recipes]
+) -> list[dict[bytes, list[tuple[bytes, int]]]]:
+    """As `reusable`, of few recipes of each of several assets. One statement."""
+    m = t.materialization.c
+    every = [(one.asset, one.definition, key) for one in asked for key in one.inputs]
+    assets, definitions_, inputs = zip(*every, strict=True) if every else ((), (), ())
+    wanted = sa.select(
+        sa.func.unnest(sa.cast(list(assets), ARRAY(sa.Integer))),
+        sa.func.unnest(sa.cast(list(definitions_), ARRAY(sa.Integer))),
+        sa.func.unnest(sa.cast(list(inputs), ARRAY(BYTEA))),
+    )
+    rows = await connection.execute(
+        sa.select(m.asset_id, m.inputs, m.unit, m.id, m.made_at)
+        .where(sa.tuple_(m.asset_id, m.definition_id, m.inputs).in_(wanted), intact({one.asset for one in asked}))
+        .order_by(m.id.desc())
+    )
+    since = {one.asset: one.since for one in asked}
+    found: dict[int, dict[bytes, list[tuple[bytes, int]]]] = {one.asset: {} for one in asked}
+    for asset, key, unit, materialization, made in rows:
+        after = since[asset]
+        if after is None or made > after:
+            found[asset].setdefault(key, []).append((unit, materialization))
+    return [found[one.asset] for one in asked]
