@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import os
 import secrets
+import socket
 import tempfile
 import time
 from collections import Counter
@@ -121,6 +122,14 @@ def variables(settings: Settings) -> dict[str, str]:
         "DATABASE_URL": str(settings.database_url),
         "REDIS_URL": str(settings.redis_url),
     }
+
+
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """A port at which nobody listens, and that nobody else is given meanwhile."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield int(taken.getsockname()[1])
 
 
 _redis_databases = itertools.cycle(range(1, 16))

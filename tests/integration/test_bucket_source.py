@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 import hashlib
 import http.server
+import os
 import secrets
-import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -149,7 +149,7 @@ async def test_a_missing_bucket_and_a_missing_prefix_are_told(incoming: Incoming
 
 
 async def test_refused_and_missing_credentials_and_a_closed_port_are_told(
-    incoming: Incoming, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    incoming: Incoming, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, closed_port: int
 ) -> None:
     """Each has its sentence, and none shows the credentials."""
     for variable in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
@@ -157,9 +157,7 @@ async def test_refused_and_missing_credentials_and_a_closed_port_are_told(
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     for file in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
         monkeypatch.setenv(file, str(tmp_path / "none"))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        closed = f"http://127.0.0.1:{probe.getsockname()[1]}"
+    closed = f"http://127.0.0.1:{closed_port}"
     endpoint = incoming.settings.storage_endpoint
     cases: list[tuple[dict[str, Any], str]] = [
         (
@@ -255,9 +253,9 @@ async def test_a_folder_that_a_web_server_lists_is_a_bucket(site: tuple[str, Pat
     with pytest.raises(SourceError, match=r"pages reads the bucket http://.*/pages, which does not exist"):
         await observe(of(bucket(url)), Path(), None)
     (folder / "deep").mkdir(parents=True)
-    (folder / "a.md").write_text("alpha")
-    (folder / "deep" / "b.md").write_text("beta")
-    (folder / "c.txt").write_text("gamma")
+    for name, text in {"a.md": "alpha", "deep/b.md": "beta", "c.txt": "gamma"}.items():
+        (folder / name).write_text(text)
+        os.utime(folder / name, (1e9, 1e9))  # of a file that is new at this moment, the time says nothing yet
     where = of(bucket(url, "**/*.md"))
     frame = await observe(where, Path(), None)
     assert frame["name"].to_list() == ["a.md", "deep/b.md"]

@@ -111,10 +111,14 @@ async def test_waiting_is_told_once_and_ends(client: Redis, key: str) -> None:
 
 async def test_a_lease_is_renewed_while_it_is_held(client: Redis, key: str) -> None:
     """A block that runs for several times the lease keeps the lock, and gives it back at its end."""
-    async with async_lock(client, key, 0.3) as lease:
-        for _ in range(10):
-            await asyncio.sleep(0.1)
-            assert 0 < await client.pttl(key) <= 300
+    async with async_lock(
+        client, key, 1.0
+    ) as lease:  # a machine that has other things to do lets two thirds of it pass at times
+        ends: set[int] = set()
+        while not ends or max(ends) - min(ends) < 3000:
+            ends.add(int(await client.pexpiretime(key)))
+            assert 0 < await client.pttl(key) <= 1000
+            await asyncio.sleep(0.05)
         lease.check()
     assert await client.exists(key) == 0
 
@@ -231,34 +235,40 @@ async def test_a_lease_is_lost_when_redis_forgets(client: Redis, key: str) -> No
 async def test_an_idempotency_key_is_won_once(server: Server, client: Redis, key: str) -> None:
     """True for the first, False for the others, True again after the time to live."""
     clients = [get_async_client(server.url) for _ in range(5)]
-    assert sum(await asyncio.gather(*(idempotency_key(one, key, 0.5) for one in clients))) == 1
-    assert not await idempotency_key(client, key, 0.5)
-    await asyncio.sleep(0.6)
-    assert await idempotency_key(client, key, 0.5)
+    assert sum(await asyncio.gather(*(idempotency_key(one, key, 60) for one in clients))) == 1
+    assert not await idempotency_key(client, key, 60)
+    assert 0 < await client.pttl(key) <= 60_000
+    assert await idempotency_key(client, f"{key}:soon", 0.5)
+    while await client.exists(f"{key}:soon"):
+        await asyncio.sleep(0.05)
+    assert await idempotency_key(client, f"{key}:soon", 0.5)
     for one in clients:
         await one.aclose()
 
 
 async def test_a_rate_is_exact_among_many_callers(client: Redis, key: str) -> None:
     """Of a hundred who ask at once the limit begins; the others are told when to ask again, and then as many begin as have left."""
-    answers = await asyncio.gather(*(rate_limit(client, key, 30, 1.0) for _ in range(100)))
+    answers = await asyncio.gather(*(rate_limit(client, key, 30, 60) for _ in range(100)))
     assert answers.count(0.0) == 30
-    assert all(0 < pause <= 1 for pause in answers if pause)
-    await asyncio.sleep(max(answers))
-    again = await asyncio.gather(*(rate_limit(client, key, 30, 1.0) for _ in range(100)))
-    assert 1 <= again.count(0.0) <= 30
-    assert await client.pttl(f"assetcore:rate:{key}") > 0
+    assert all(0 < pause <= 60 for pause in answers if pause)
+    begun = f"assetcore:rate:{key}"
+    for token in (await client.zrange(begun, 0, -1))[:4]:
+        await client.zincrby(begun, -60_000, token)  # a minute passes for four of them
+    again = await asyncio.gather(*(rate_limit(client, key, 30, 60) for _ in range(100)))
+    assert again.count(0.0) == 4
+    assert await client.pttl(begun) > 0
 
 
 async def test_a_window_slides(client: Redis, key: str) -> None:
     """Within any window no more than the limit begin, also across the edge of two."""
-    begun: list[float] = []
+    begun: list[tuple[float, float]] = []  # each between these two, by the clock of Redis
     while len(begun) < 12:
+        asked = time.monotonic()
         if pause := await rate_limit(client, key, 4, 0.4):
             await asyncio.sleep(pause)
         else:
-            begun.append(time.monotonic())
-    assert all(later - earlier > 0.38 for earlier, later in zip(begun, begun[4:], strict=False))
+            begun.append((asked, time.monotonic()))
+    assert all(later - earlier > 0.38 for (earlier, _), (_, later) in zip(begun, begun[4:], strict=False))
 
 
 async def test_a_rate_outlives_a_restart(server: Server, client: Redis, key: str) -> None:

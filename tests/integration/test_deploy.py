@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCre
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.schedules import IntervalSchedule
 from prefect.states import Cancelling
+from redis import asyncio as redis
 
 from assetcore.deploy import register
 from assetcore.errors import ServiceError, UsageError
@@ -84,7 +86,7 @@ def worker(aipctl: Command, pool: str, tmp_path_factory: pytest.TempPathFactory)
             children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
             end(process)
             for child in children:
-                if child.is_running():
+                with suppress(psutil.NoSuchProcess):
                     child.kill()
 
 
@@ -259,8 +261,11 @@ async def test_a_run_that_is_cancelled_in_prefect_ends(
             await _until(lambda: _made(session, "clean"))
         await client.set_flow_run_state(first, Cancelling())
         assert (await ended(client, first)).state.type.value == "CANCELLED"
+        (process,) = {int(file.name.partition("-")[2]) for file in folder.iterdir()}
+        await asyncio.to_thread(until, lambda: not psutil.pid_exists(process))
+        assert await _locks(world.settings) == []  # given back, and not left to its lease
         (world.root / "gate").unlink()
-        second = (await ended(client, await triggered(client, pool), seconds=25)).state
+        second = (await ended(client, await triggered(client, pool))).state
     assert second.type.value == "COMPLETED"
     async with world.open() as session:
         assert [run.status for run in await session.runs()] == ["done", "cancelled"]
@@ -269,6 +274,14 @@ async def test_a_run_that_is_cancelled_in_prefect_ends(
 
 async def _made(session: Any, asset: str) -> int:
     return next(info.documents for info in await session.ls(asset) if info.asset == asset)
+
+
+async def _locks(settings: Settings) -> list[bytes]:
+    """The locks of runs that are held."""
+    client = redis.Redis.from_url(str(settings.redis_url))
+    found = [key async for key in client.scan_iter("assetcore:run:*") if not key.endswith(b":fence")]
+    await client.aclose()
+    return found
 
 
 async def _until(holds: Any) -> None:

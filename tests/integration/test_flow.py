@@ -358,6 +358,7 @@ class Relay:
     def __init__(self, host: str, port: int) -> None:
         self._to = (host, port)
         self._open: list[socket.socket] = []
+        self._lock = threading.Lock()
         self.port = 0
 
     def __enter__(self) -> Self:
@@ -367,22 +368,28 @@ class Relay:
     def open(self) -> None:
         self._listening = socket.create_server(("127.0.0.1", self.port))
         self.port = self._listening.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
+        threading.Thread(target=self._accept, args=(self._listening,), daemon=True).start()
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
-        for one in (self._listening, *self._open):
-            with suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
-            one.close()
+        with self._lock:
+            for one in (self._listening, *self._open):
+                with suppress(OSError):
+                    one.shutdown(socket.SHUT_RDWR)
+                one.close()
 
-    def _accept(self) -> None:
+    def _accept(self, listening: socket.socket) -> None:
         with suppress(OSError):
             while True:
-                near, far = self._listening.accept()[0], socket.create_connection(self._to)
-                self._open += [near, far]
+                near, far = listening.accept()[0], socket.create_connection(self._to)
+                with self._lock:
+                    if listening.fileno() < 0:  # cut while this one came
+                        near.close()
+                        far.close()
+                        return
+                    self._open += [near, far]
                 for one, other in ((near, far), (far, near)):
                     threading.Thread(target=self._pass_on, args=(one, other), daemon=True).start()
 

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,7 @@ async def test_what_a_killed_worker_had_is_made_by_another(world: World, runner:
     began = await asyncio.to_thread(until, lambda: _processes(folder) if len(_processes(folder)) == 2 else None)
     os.kill(min(began), signal.SIGKILL)
     await asyncio.sleep(0.5)
+    await asyncio.sleep(0.5)
     (folder / "gate").unlink()
     result: RunResult = await asyncio.wait_for(running, 60)
     assert result.status == "done", result.failures
@@ -113,7 +115,10 @@ async def test_what_a_killed_worker_had_is_made_by_another(world: World, runner:
     }
     assert await world.plan() == {}
     assert await _materializations(world, "slow") == 20
-    gone = [psutil.Process(pid) for pid in _processes(folder) if psutil.pid_exists(pid)]
+    gone: list[psutil.Process] = []
+    for pid in _processes(folder):
+        with suppress(psutil.NoSuchProcess):
+            gone.append(psutil.Process(pid))
     assert not psutil.wait_procs(gone, timeout=10)[1]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import shutil
 import signal
@@ -47,6 +48,7 @@ async def test_the_second_up_starts_nothing_and_costs_little(own: Settings) -> N
     said: list[str] = []
     first = await stack.up(own, DATA, said.append)
     processes = pids(own)
+    gc.collect()  # what the tests before have left is not this one's
     begun = time.process_time()
     second = await stack.up(own, DATA)
     assert time.process_time() - begun < 0.1
@@ -176,7 +178,7 @@ async def test_down_leaves_nothing_running_and_clean_leaves_nothing(own: Setting
     await stack.down(own, said.append)
     await stack.down(own)
     assert sorted(said) == ["gateway stopped", "postgres stopped", "prefect stopped", "redis stopped"]
-    assert [process for process in family if process.is_running() and process.status() != "zombie"] == []
+    assert [process for process in family if runs(process)] == []
     outside = folder_of(own, "postgres")
     await stack.clean(own)
     await stack.clean(own)
@@ -295,22 +297,23 @@ def stack_of_session(request: pytest.FixtureRequest) -> Settings:
     return request.getfixturevalue("stack")
 
 
-async def test_given_services_that_cannot_be_used_are_told_apart(stack_of_session: Settings, own: Settings) -> None:
+async def test_given_services_that_cannot_be_used_are_told_apart(
+    stack_of_session: Settings, own: Settings, closed_port: int
+) -> None:
     """A wrong password, a missing database, a closed port and an unknown host each have their sentence and remedy."""
     url, redis_url = str(stack_of_session.database_url), str(stack_of_session.redis_url)
     password = url.split(":")[2].partition("@")[0]
-    closed = free_port()
     (own.root / "file").touch()
     cases = {
         "refuses the user or the password": {"database_url": url.replace(password, "wrong")},
         "no such database": {"database_url": url.rpartition("/")[0] + "/missing"},
-        "nothing listens there": {"database_url": f"postgresql://u:p@127.0.0.1:{closed}/x"},
+        "nothing listens there": {"database_url": f"postgresql://u:p@127.0.0.1:{closed_port}/x"},
         "host name is not known": {"database_url": "postgresql://u:p@no-such-host.invalid/x"},
         "refuses the password": {"redis_url": redis_url.replace(redis_url.split(":")[2].partition("@")[0], "wrong")},
-        "nothing listens": {"redis_url": f"redis://127.0.0.1:{closed}"},
-        "nothing listens there.": {"prefect_api_url": f"http://127.0.0.1:{closed}/api"},
+        "nothing listens": {"redis_url": f"redis://127.0.0.1:{closed_port}"},
+        "nothing listens there.": {"prefect_api_url": f"http://127.0.0.1:{closed_port}/api"},
         "cannot be written to": {"storage_url": f"file://{own.root}/file/store"},
-        "listens there": {"openai_base_url": f"http://127.0.0.1:{closed}/v1"},
+        "listens there": {"openai_base_url": f"http://127.0.0.1:{closed_port}/v1"},
     }
     names = {"database_url": "postgres", "redis_url": "redis", "prefect_api_url": "prefect", "storage_url": "store",
              "openai_base_url": "gateway"}  # fmt: skip
@@ -332,14 +335,14 @@ async def test_given_services_that_cannot_be_used_are_told_apart(stack_of_sessio
     ],
 )
 async def test_a_bucket_that_cannot_be_reached_is_told_soon(
-    own: Settings, monkeypatch: pytest.MonkeyPatch, keys: dict[str, str], problem: str, remedy: str
+    own: Settings, monkeypatch: pytest.MonkeyPatch, closed_port: int, keys: dict[str, str], problem: str, remedy: str
 ) -> None:
     """A check of an S3 store whose server is down, or for which there are no keys, ends soon and names the setting."""
     for variable in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(own.root / "none"))
-    endpoint = f"http://127.0.0.1:{free_port()}"
+    endpoint = f"http://127.0.0.1:{closed_port}"
     given = own.using("test", storage_url="s3://bucket/prefix", storage_endpoint=endpoint, **keys)
     begun = time.monotonic()
     (status,) = [status for status in await stack.check(given) if status.name == "store"]
@@ -348,9 +351,9 @@ async def test_a_bucket_that_cannot_be_reached_is_told_soon(
     assert time.monotonic() - begun < 30
 
 
-async def test_up_refuses_a_given_address_where_nobody_listens(own: Settings) -> None:
+async def test_up_refuses_a_given_address_where_nobody_listens(own: Settings, closed_port: int) -> None:
     """`up` says at once that a given service is not there, without its password, rather than starting another."""
-    given = own.using("test", database_url=f"postgresql://u:secret@127.0.0.1:{free_port()}/x")
+    given = own.using("test", database_url=f"postgresql://u:secret@127.0.0.1:{closed_port}/x")
     with pytest.raises(ServiceError, match="postgres at postgresql") as caught:
         await stack.up(given, DATA)
     assert "secret" not in str(caught.value)
@@ -432,16 +435,17 @@ def pids(settings: Settings) -> dict[str, int]:
 def servers(settings: Settings) -> list[psutil.Process]:
     """Every process on this machine that was started for this home, whatever the record says; without their children."""
     places = (str(settings.home), folder_of(settings, "postgres"))
-    found = []
+    found: dict[int, tuple[psutil.Process, int]] = {}
     for process in psutil.process_iter():
         try:
             mine = any(place and place in word for place in places for word in process.cmdline())
             prefect = not mine and process.environ().get("PREFECT_HOME", "").startswith(str(settings.home))
+            if (mine or prefect) and process.ppid() != os.getpid() and not process.name().startswith("sh"):
+                found[process.pid] = (process, process.ppid())
         except psutil.Error:
             continue
-        if (mine or prefect) and process.ppid() != os.getpid() and not process.name().startswith("sh"):
-            found.append(process)
-    return found
+    # A child of Postgres that has only just been forked still has its parent's command line.
+    return [process for process, parent in found.values() if parent not in found]
 
 
 def folder_of(settings: Settings, name: str) -> str:
@@ -457,8 +461,16 @@ def kill(pid: int) -> None:
     process = psutil.Process(pid)
     process.kill()
     deadline = time.monotonic() + 10
-    while process.is_running() and process.status() != psutil.STATUS_ZOMBIE and time.monotonic() < deadline:
+    while runs(process) and time.monotonic() < deadline:
         time.sleep(0.01)
+
+
+def runs(process: psutil.Process) -> bool:
+    """Whether a process is there, and is more than what its parent has not yet taken notice of."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 class other_program:
@@ -523,12 +535,6 @@ async def ok(settings: Settings, name: str) -> bool:
     (status,) = [status for status in await stack.check(settings) if status.name == name]
     assert status.ok, status
     return status.latency_ms is not None and bool(status.version)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def shell_quoted(text: str) -> str:

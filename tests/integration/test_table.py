@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import io
+import itertools
 import json
 import re
 import resource
@@ -282,9 +283,9 @@ async def test_what_is_written_meanwhile_is_not_seen(shop: str) -> None:
     async def write() -> None:
         connection = await asyncpg.connect(shop)
         try:
-            for number in range(10_000):
+            for number in itertools.count():
                 async with connection.transaction():  # money is moved: the sum stays
-                    one = number % 5000 + 1
+                    one = number + 1 if number < 5000 else number + 5000
                     await connection.execute("DELETE FROM accounts WHERE id = $1", one)
                     await connection.execute("INSERT INTO accounts VALUES ($1, 1, $2)", 10_000 + number, number)
                 writing.set()

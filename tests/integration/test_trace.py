@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import logging
-import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -77,14 +76,6 @@ class Collector:
 
 
 @pytest.fixture
-def free_port() -> int:
-    """A port at which nobody listens."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
-
-
-@pytest.fixture
 def collector() -> Iterator[Collector]:
     collector = Collector()
     yield collector
@@ -153,10 +144,10 @@ async def test_a_collector_gets_the_same_spans(world: World, collector: Collecto
 
 
 async def test_a_collector_that_does_not_listen_fails_nothing(
-    world: World, caplog: pytest.LogCaptureFixture, free_port: int
+    world: World, caplog: pytest.LogCaptureFixture, closed_port: int
 ) -> None:
     """The run is done, the trace is in the database, and one line says that nobody took it elsewhere."""
-    world.settings = world.settings.using("test", otlp_endpoint=f"http://127.0.0.1:{free_port}")
+    world.settings = world.settings.using("test", otlp_endpoint=f"http://127.0.0.1:{closed_port}")
     with caplog.at_level(logging.WARNING, logger="assetcore.telemetry"):
         result = await world.materialize()
     assert result.status == "done"

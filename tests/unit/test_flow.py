@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
+from assetcore import flow
 from assetcore.flow import LOST, _Display, _said
 from assetcore.results import Event
 
@@ -16,16 +19,19 @@ async def fails() -> str:
     raise OSError("busy")
 
 
-def test_an_answer_that_does_not_come_does_not_end_the_display() -> None:
+def test_an_answer_that_does_not_come_does_not_end_the_display(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only an API that is silent for longer than its patience is given up, which is said once; after that it is not asked."""
     said: list[Event] = []
+    now = 0.0
+    monkeypatch.setattr(flow, "monotonic", lambda: now)
 
     async def tell() -> list[str | None]:
-        display = _Display(said.append, patience=0.05)
+        nonlocal now
+        display = _Display(said.append, patience=5)
         told = [await display.show(call) for call in (fails(), answers(), fails())]
-        await asyncio.sleep(0.06)
+        now += 6
         told += [await display.show(call) for call in (answers(), fails())]
-        await asyncio.sleep(0.06)
+        now += 6
         return told + [await display.show(call) for call in (fails(), answers(), fails())]
 
     assert asyncio.run(tell()) == [None, "shown", None, "shown", None, None, None, None]

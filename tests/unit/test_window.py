@@ -93,8 +93,17 @@ async def test_slow_calls_keep_the_window_full_across_batches() -> None:
 async def test_one_that_takes_long_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     """While one call goes on for long, the others go on beside it, and are kept without it."""
     monkeypatch.setattr(window, "PATIENCE", 0.1)
-    work = Work([0.8] + [0.01] * 400)
-    await work.window(seconds=0.05).run()
+    work = Work([0.0] + [0.01] * 400)
+    call = work.call
+
+    async def long(items: Sequence[int]) -> Sequence[float]:
+        while 0 in items and len(work.all_kept) < 400:
+            await asyncio.sleep(0.01)
+        return await call(items)
+
+    holding = work.window(seconds=0.05)
+    holding.call = long
+    await holding.run()
     assert work.called[-1] == 0
     assert len(work.kept) > 2
     assert work.kept[-1] == [0]
@@ -147,7 +156,8 @@ async def test_a_cancelled_window_keeps_what_had_ended() -> None:
     """Cancelled in the middle, it keeps every call that had ended and no other, and is cancelled."""
     work = Work([0.0, 0.0, 0.0, 5.0, 5.0])
     running = asyncio.create_task(work.window(5).run())
-    await asyncio.sleep(0.2)
+    while len(work.called) < 3 or work.flying < 2:
+        await asyncio.sleep(0)
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running

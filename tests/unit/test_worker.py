@@ -16,7 +16,7 @@ from assetcore.loading import fingerprint_of, load
 from assetcore.runners import worker
 
 CODE = """
-import time
+import os, time
 from assetcore import Document, asset, each, folder, source
 
 class Page(Document):
@@ -26,7 +26,8 @@ pages = source("pages", Page, folder("data"))
 
 @asset
 def work(page: Page = each(pages)) -> Page:
-    time.sleep(0.05 if page.text == "slow" else 0)
+    while os.path.exists(page.text):
+        time.sleep(0.01)
     return Page(page.name, text=page.text.upper())
 """
 
@@ -84,8 +85,9 @@ def test_code_is_changed_only_while_nobody_calls_it(root: Path) -> None:
     def call(name: str, digest: bytes, *texts: str) -> None:
         found[name] = answered(root, digest, *texts)
 
-    first = code(root)
-    slow = [threading.Thread(target=call, args=(f"slow {i}", first, *["slow"] * 10)) for i in range(3)]
+    first, gate = code(root), root / "gate"
+    gate.touch()
+    slow = [threading.Thread(target=call, args=(f"slow {i}", first, *[str(gate)] * 10)) for i in range(3)]
     for thread in slow:
         thread.start()
     while worker._loaded.calling < 3:
@@ -95,6 +97,7 @@ def test_code_is_changed_only_while_nobody_calls_it(root: Path) -> None:
     late.start()
     late.join(0.1)
     assert late.is_alive()
+    gate.unlink()
     for thread in (*slow, late):
         thread.join()
     assert [len(found[f"slow {i}"] or ()) for i in range(3)] == [10, 10, 10]
