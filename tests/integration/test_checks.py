@@ -17,7 +17,7 @@ from assetcore.results import RunResult
 from assetcore.settings import Settings
 from assetcore.storage import Key
 from tests.integration.command import Command
-from tests.integration.world import HEAD, World
+from tests.integration.world import HEAD, World, let_go_on
 
 pytestmark = pytest.mark.integration
 
@@ -433,16 +433,19 @@ async def test_the_command_ends_with_one_where_a_blocking_check_failed(world: Wo
     assert "check no_bad failed: bad is bad" in aipctl("why", "chunks[a.txt]").out
 
 
-async def test_a_cancelled_run_keeps_what_could_be_looked_at(world: World) -> None:
+async def test_a_cancelled_run_keeps_what_could_be_looked_at(world: World, tmp_path: Path) -> None:
     """What a check had not ended with is not committed; the next run makes only that."""
-    code(
-        world,
-        NO_BAD.replace(
-            "return", "import asyncio\n    await asyncio.sleep(30 if chunk.name == 'a-0' else 0)\n    return"
-        ),
-    )
+    (ended := tmp_path / "ended").mkdir()
+    waits = f"""import asyncio, pathlib
+    await asyncio.sleep(600 if chunk.name == 'a-0' else 0)
+    pathlib.Path({str(ended)!r}, chunk.name).touch()
+    return"""
+    code(world, NO_BAD.replace("return", waits))
     running = asyncio.create_task(world.materialize())
-    await asyncio.sleep(3)
+    async with asyncio.timeout(60):
+        while len(list(ended.iterdir())) < 2:
+            await asyncio.sleep(0.05)
+    await let_go_on()
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running

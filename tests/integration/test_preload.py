@@ -16,7 +16,7 @@ import pytest
 
 from assetcore import preload
 from assetcore.settings import Settings
-from tests.integration.command import AIPCTL, Command, end, until
+from tests.integration.command import AIPCTL, Command, end, lease_runs_out, until
 from tests.integration.world import World
 
 pytestmark = pytest.mark.integration
@@ -155,6 +155,7 @@ async def test_a_fork_dies_with_its_caller(world: World, preloaded: Preloaded) -
             assert "was killed" in process.communicate()[1]
         until(lambda: not preloaded.forks())
         end(process)
+        await lease_runs_out(world.settings)
 
 
 async def test_a_command_that_would_import_otherwise_does_so_itself(preloaded: Preloaded) -> None:

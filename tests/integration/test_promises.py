@@ -15,7 +15,7 @@ from assetcore.running import alone
 from assetcore.session import Session
 from assetcore.settings import Settings
 from assetcore.sweep import sweep
-from tests.integration.world import World
+from tests.integration.world import World, let_go_on
 
 pytestmark = pytest.mark.integration
 
@@ -188,19 +188,22 @@ async def test_a_name_that_was_given_up_is_free_again(world: World) -> None:
 
 async def test_cancelling_keeps_what_had_ended(world: World) -> None:
     """Units that ended before a run was cancelled are not made again."""
-    world.code("""
-        import asyncio
+    (ended := world.root / "ended").mkdir()
+    code = """
+        import asyncio, pathlib
 
         @asset
         async def slow(topic: Topic = each(topics)) -> Report:
-            await asyncio.sleep(30 if topic.name == "c.txt" else 0)
+            await asyncio.sleep(600 if topic.name == "c.txt" else 0)
+            pathlib.Path(ENDED, topic.name).touch()
             return Report(name=topic.name, text=topic.text)
-    """)
+    """
+    world.code(code.replace("ENDED", repr(str(ended))))
     running = asyncio.create_task(world.materialize())
     async with asyncio.timeout(60):
-        while not any((event.kind, event.asset) == ("asset-started", "slow") for event in world.events):
+        while len(list(ended.iterdir())) < 2:
             await asyncio.sleep(0.05)
-    await asyncio.sleep(3)
+    await let_go_on()
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import textwrap
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -99,3 +100,9 @@ class World:
                     shown = await session.show(info.asset)
                     found[info.asset] = {(d.unit, d.name): d.content for d in shown}
             return found
+
+
+async def let_go_on() -> None:
+    """Let the tasks of this loop go on with what they have been told."""
+    for _ in range(50):
+        await asyncio.sleep(0)
