@@ -91,8 +91,8 @@ async def test_a_flow_runs_here_and_on_a_worker_with_the_same_result(
     pool = f"flows-{tmp_path.name[-8:].strip('_')}"
     worker = subprocess.Popen(
         [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--type", "process"],
-        cwd=tmp_path, env={**aipctl.variables, "PREFECT_WORKER_QUERY_SECONDS": "1"}, stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL, start_new_session=True, text=True,
+        cwd=tmp_path, env={**aipctl.variables, "PREFECT_WORKER_QUERY_SECONDS": "1", "TMPDIR": str(tmp_path)},
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL, start_new_session=True, text=True,
     )  # fmt: skip
     try:
         there = aipctl(*command, "--deployment", "--pool", pool)
