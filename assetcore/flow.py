@@ -280,8 +280,12 @@ async def _perform_all(run: Run, steps: Steps, display: _Display) -> State[Any]:
     slug = re.sub(r"[^a-z0-9]+", "-", f"{run.project.name}-{run.project.environment}".lower())
     planned = _said(steps.plan)
     about = f"What run {run.id} is to make, and why"
-    await display.show(acreate_table_artifact(planned, key=f"{slug}-plan", description=about))
-    await walk(steps.waits, lambda name, states: _step(run, name, states, display))
+    shown = asyncio.create_task(display.show(acreate_table_artifact(planned, key=f"{slug}-plan", description=about)))
+    try:
+        await walk(steps.waits, lambda name, states: _step(run, name, states, display))
+        await shown
+    finally:
+        shown.cancel()
     rows = _said([_row(run.results[name], run) for name in steps.waits if name in run.results])
     about = f"What run {run.id} made, with the keys of its objects"
     await display.show(acreate_table_artifact(rows, key=f"{slug}-result", description=about))

@@ -42,6 +42,9 @@ CLIENT_ENVIRONMENT = {
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",  # and after it, with none: who could not be told of a failure, say
     "DO_NOT_TRACK": "1",
 }
+CERTIFICATE = "prefect/certificate.pem"
+"""One certificate of all that there are. Prefect makes five clients a run, and each reads whom it could trust, 20 ms long, for an address
+that needs none: our server is reached without TLS."""
 NOT_ASKED = {
     "PREFECT_CLIENT_CSRF_SUPPORT_ENABLED": "false",
     "PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED": "false",
@@ -51,8 +54,14 @@ NOT_ASKED = {
 
 def client_environment(settings: Settings) -> dict[str, str]:
     """What Prefect, as a client, is to find in its environment unless the user has said otherwise; it reads it when it is imported."""
-    home = {"PREFECT_HOME": str(settings.home / "prefect-client")}  # the user's own profile is not ours
-    return CLIENT_ENVIRONMENT | (NOT_ASKED if settings.prefect_api_url is None else {}) | home
+    found = CLIENT_ENVIRONMENT | {
+        "PREFECT_HOME": str(settings.home / "prefect-client")
+    }  # the user's profile is not ours
+    if settings.prefect_api_url is None:
+        found |= NOT_ASKED
+        if (certificate := settings.home / CERTIFICATE).exists():
+            found["PREFECT_API_SSL_CERT_FILE"] = str(certificate)
+    return found
 
 
 def start(home: Home, remembered: Service) -> Service:
@@ -61,6 +70,7 @@ def start(home: Home, remembered: Service) -> Service:
     pid_file = folder / "server.pid"
     with home.writing():
         folder.mkdir(mode=0o700, exist_ok=True)
+        (home.path / CERTIFICATE).write_text(_one_certificate())
     if (running := _running(pid_file)) is not None:
         stop(home, running)
     port = free_port(remembered.port)
@@ -75,6 +85,13 @@ def start(home: Home, remembered: Service) -> Service:
     with home.writing():
         pid_file.write_text(str(pid))
     return Service(port=port, pid=pid, born=birth)
+
+
+def _one_certificate() -> str:
+    import certifi  # where Prefect's clients read all of them
+
+    every = Path(certifi.where()).read_text()
+    return every[every.index("-----BEGIN") :].partition("\n\n")[0] + "\n"
 
 
 def stop(home: Home, service: Service) -> None:
