@@ -40,6 +40,7 @@ __all__ = [
     "list_all",
     "promote",
     "rebase",
+    "refuse_unknown",
     "within",
 ]
 
@@ -129,6 +130,12 @@ async def within(project: Project, name: str) -> Project:
     async with project.engine.connect() as connection:
         found = await environments.find(connection, project.id, name)
     return replace(project, environment=found.name, environment_id=found.id)
+
+
+async def refuse_unknown(project: Project) -> None:
+    """Raise NothingSelectedError where the project has environments, and the one that it is seen from is none of them."""
+    async with project.engine.connect() as connection:
+        await environments.refuse_unknown(connection, project.id, project.environment)
 
 
 async def changed_since(project: Project, name: str) -> frozenset[str] | None:

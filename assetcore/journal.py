@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from assetcore.errors import SelectionError, StorageError, UsageError
+from assetcore.errors import NothingSelectedError, StorageError, UsageError
 from assetcore.lineage import journal, records
 from assetcore.lineage.journal import Row, open_box
 from assetcore.project import Project
-from assetcore.refs import parse_ref
+from assetcore.refs import parse_ref, suggestion
 from assetcore.storage import Key, object_key, run_timestamp
 
 __all__ = ["JournalCheck", "Line", "check", "flush", "read", "since_when"]
@@ -101,7 +101,10 @@ async def read(project: Project, ref: str | None, *, since: datetime | None, lim
         if ref is not None:
             parsed = parse_ref(ref)
             if parsed.asset is None or parsed.asset not in project.asset_ids:
-                raise SelectionError(f"There is no asset {parsed.asset or ref!r}.", hint="See: aipctl ls")
+                raise NothingSelectedError(
+                    f"There is no asset {parsed.asset or ref!r}.",
+                    hint=suggestion(parsed.asset or ref, project.graph.assets) or "See: aipctl ls",
+                )
             if parsed.unit is None:
                 asset = parsed.asset
             else:

@@ -382,6 +382,10 @@ class Session:
         """The environments of the project, and what each was created from."""
         return await environments.list_all(self.project)
 
+    async def refuse_unknown_environment(self) -> None:
+        """Raise NothingSelectedError where the project has environments, and this is none of them: a question would be told that all is missing."""
+        await environments.refuse_unknown(self.project)
+
     async def create_environment(self, name: str, source: str | None = None) -> dict[str, Any]:
         """A new environment in which everything is as in another, by default in this one. Copies nothing."""
         made = await environments.create(self.project, name, source or self.environment)

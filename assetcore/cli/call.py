@@ -102,12 +102,17 @@ class Call:
 
     @asynccontextmanager
     async def opened(
-        self, services: Collection[str] = READING, ahead: Collection[str] = (), **given: Any
+        self,
+        services: Collection[str] = READING,
+        ahead: Collection[str] = (),
+        *,
+        anew: bool = False,
+        **given: Any,
     ) -> AsyncIterator[Session]:
         """The project, connected to these services; those without an address in the settings are started.
 
         `ahead` names services that may be needed later: they are started without waiting for them. `given` are settings that
-        options of the verb give.
+        options of the verb give. An environment that --env names must be there, unless the call may begin it (`anew`).
         """
         from assetcore import stack
         from assetcore.session import Session
@@ -120,6 +125,8 @@ class Call:
             connected, name, environment=self.environment, config=self.config, automatic_schema=embedded
         ) as session:
             remember(settings.home, name, session.graph.assets)
+            if self.environment and not anew:
+                await session.refuse_unknown_environment()
             yield session
         await stack.preload(settings)
 

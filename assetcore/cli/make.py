@@ -53,7 +53,7 @@ async def materialize(
         parse_limit(max_cost)
     return_memory()
     try:
-        async with call.opened(MAKING, ahead=() if local else {"prefect"}, runner=runner) as session:
+        async with call.opened(MAKING, ahead=() if local else {"prefect"}, anew=True, runner=runner) as session:
             with reporting(sys.stderr) as report:
                 result = await session.materialize(
                     select,

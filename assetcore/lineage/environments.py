@@ -6,7 +6,7 @@ unit is copied. Its base remembers what each asset of the other then was: whethe
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -21,10 +21,11 @@ from assetcore.lineage import tables as t
 from assetcore.lineage.commit import allocate
 from assetcore.lineage.heads import Loan, as_of, heads_of, loans
 from assetcore.lineage.read import among, columns, one_of, watermarks
+from assetcore.refs import suggestion
 
 __all__ = [
     "Base", "Environment", "Pin", "apart", "borrow", "create", "drop", "every", "find", "hold", "keep_base", "last_runs",
-    "made_with", "pins", "registered", "stated", "take_standing", "units_at",
+    "made_with", "pins", "refuse_unknown", "registered", "stated", "take_standing", "units_at",
 ]  # fmt: skip
 
 DERIVED = (t.watermark, t.failure, t.check_standing)
@@ -101,9 +102,21 @@ async def find(connection: AsyncConnection, project: int, name: str) -> Environm
     for one in known:
         if one.name == name:
             return one
-    names = ", ".join(one.name for one in known)
-    raise NothingSelectedError(
-        f"There is no environment {name!r}; there are: {names or 'none yet'}.", hint="See: aipctl env ls"
+    raise _unknown(name, known)
+
+
+async def refuse_unknown(connection: AsyncConnection, project: int, name: str) -> None:
+    """Raise NothingSelectedError where a project has environments, and none of this name."""
+    known = await every(connection, project)
+    if known and all(one.name != name for one in known):
+        raise _unknown(name, known)
+
+
+def _unknown(name: str, known: Sequence[Environment]) -> NothingSelectedError:
+    names = [one.name for one in known]
+    return NothingSelectedError(
+        f"There is no environment {name!r}; there are: {', '.join(names) or 'none yet'}.",
+        hint=suggestion(name, names) or "See: aipctl env ls",
     )
 
 

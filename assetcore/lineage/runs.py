@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from assetcore.errors import SelectionError
+from assetcore.errors import NothingSelectedError, SelectionError
 from assetcore.lineage import schema
 from assetcore.lineage import tables as t
 
@@ -93,7 +93,7 @@ async def begin(
 
 
 async def look_up(database_url: str, run: str) -> StoredRun:
-    """A stored run, by its whole identifier, of whichever project. Raises SelectionError, SchemaError, ServiceError."""
+    """A stored run, by its whole identifier, of whichever project. Raises NothingSelectedError, SchemaError, ServiceError."""
     engine = schema.connect(database_url)
     try:
         await schema.ensure(engine, automatic=False)
@@ -109,7 +109,7 @@ async def look_up(database_url: str, run: str) -> StoredRun:
     finally:
         await engine.dispose()
     if row is None:
-        raise SelectionError(f"There is no run {run!r} in the database.", hint="See: aipctl runs")
+        raise NothingSelectedError(f"There is no run {run!r} in the database.", hint="See: aipctl runs")
     return StoredRun(*row)
 
 
@@ -180,14 +180,13 @@ async def latest(connection: AsyncConnection, project: int, limit: int) -> list[
 
 
 async def find(connection: AsyncConnection, project: int, run: str) -> RunInfo:
-    """One run, by the beginning of its identifier. Raises SelectionError when there is none, or several."""
+    """One run, by the beginning of its identifier. Raises NothingSelectedError when there is none, SelectionError when there are several."""
     rows = await beginning(connection, project, run)
-    if len(rows) != 1:
+    if not rows:
+        raise NothingSelectedError(f"There is no run {run!r}.", hint="See: aipctl runs")
+    if len(rows) > 1:
         found = ", ".join(row.id for row in rows)
-        raise SelectionError(
-            f"{run!r} is the beginning of several runs: {found}." if rows else f"There is no run {run!r}.",
-            hint="See: aipctl runs",
-        )
+        raise SelectionError(f"{run!r} is the beginning of several runs: {found}.", hint="See: aipctl runs")
     return (await _with_assets(connection, rows))[0]
 
 

@@ -11,6 +11,7 @@ from assetcore.catalog import rebuild_catalog, verify_catalog
 from assetcore.errors import NothingSelectedError, PromotionError, UsageError
 from assetcore.lineage import schema
 from assetcore.lineage import tables as t
+from assetcore.session import Session
 from assetcore.settings import Settings
 from tests.integration.command import Command
 from tests.integration.world import World
@@ -244,6 +245,29 @@ async def test_the_verbs_tell_it(world: World, variables: dict[str, str]) -> Non
     assert aipctl("runs").code == 0
     assert json.loads(aipctl("env", "drop", "pr", "--json").out) == {"environment": "pr"}
     assert aipctl("env", "diff", "pr", "prod").code == 4
+
+
+async def test_a_question_about_an_environment_that_is_not_there_names_the_near_ones(
+    world: World, variables: dict[str, str]
+) -> None:
+    """What `--env` names must be there for a question; a run may begin it, and so may a question of a project that has none yet."""
+    aipctl = Command(world.root, variables)
+    async with world.open() as session:
+        await session.create_environment("pr-17")
+    typo = aipctl("plan", "--env", "pr-71", "--json")
+    assert (typo.code, typo.json["error"]["message"]) == (4, "There is no environment 'pr-71'; there are: pr-17, prod.")
+    assert typo.json["error"]["hint"] == "Did you mean pr-17?"
+    begun = aipctl("materialize", "--local", "--env", "night", "--json").json
+    assert {a["asset"]: a["reused"] for a in begun["assets"]} == {"chunks": 3, "report": 1}
+    assert aipctl("plan", "--env", "night", "--exit-code").code == 0
+    async with Session.open(world.settings, "demo", environment="pr-71") as session:
+        with pytest.raises(NothingSelectedError, match="Did you mean pr-17?"):
+            await session.refuse_unknown_environment()
+    world.settings = world.settings.using("test", root=world.root / "elsewhere")
+    world.code(CODE.replace("{how}", ""))
+    (world.root / "projects" / "demo").rename(world.root / "projects" / "other")
+    async with Session.open(world.settings, "other", environment="pr-71") as session:
+        await session.refuse_unknown_environment()
 
 
 async def test_a_rename_on_a_branch_leaves_other_environments_what_they_have(world: World) -> None:

@@ -108,7 +108,7 @@ async def test_a_flow_runs_here_and_on_a_worker_with_the_same_result(
     assert later(*command).code == 0
     collector.server.shutdown()
     assert any(b"publish" in content for _, _, content in collector.received)
-    assert aipctl("trace", here.json["run"]).code == 64  # it was older than the days in the settings
+    assert aipctl("trace", here.json["run"]).code == 4  # it was older than the days in the settings
     assert aipctl("trace", aipctl("runs", "--json").json["runs"][0]["run"]).code == 0  # a run's goes with the next run
 
 

@@ -115,7 +115,7 @@ async def test_a_run_leaves_a_tree_with_times_and_costs(world: World, variables:
     assert "tokens 12  usd 0.25" in shown.out
     assert max(map(len, shown.out.splitlines())) <= 80
     assert aipctl("trace", str(result.run), "--json").json == trace
-    assert aipctl("trace", "nothing").code == 64
+    assert aipctl("trace", "nothing").code == 4
 
 
 async def test_a_failed_unit_is_in_the_trace(world: World) -> None:
