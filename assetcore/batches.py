@@ -23,6 +23,7 @@ from assetcore.assets import Asset, Dependency
 from assetcore.budget import Budget
 from assetcore.calls import Call, Outcome, Slot, call_async
 from assetcore.documents import document_id, excerpt_of
+from assetcore.errors import StorageError
 from assetcore.excerpts import Excerpt
 from assetcore.fingerprint import HAZARDS
 from assetcore.guard import Guard
@@ -272,7 +273,7 @@ class Work:
             for unit, outcome in zip(units, outcomes, strict=True):
                 heard = {"values": unit.call.values, "heard": outcome.heard}
                 telemetry.ended(unit.label, outcome.seconds, outcome.error, **heard, **_costs(outcome))
-        outcomes = [self._declared(outcome) for outcome in outcomes]
+        outcomes = [self._storable(self._declared(outcome)) for outcome in outcomes]
         for call in calls:
             call.ended()
         made = {u.unit: o.documents for u, o in zip(units, outcomes, strict=True) if o.error is None}
@@ -289,6 +290,14 @@ class Work:
         first = outcome.undeclared[0]
         told = f"reads {first.what} ({first.code}), which no input declares. {HAZARDS[first.code].settle}"
         return replace(outcome, documents=[], error=told, traceback=f"  {first.where}\n" if first.where else "")
+
+    def _storable(self, outcome: Outcome) -> Outcome:
+        """The outcome; one that failed, where typed fields would be a blob in Postgres."""
+        try:
+            self.keeper.check_fields(self.asset, outcome.documents)
+        except StorageError as error:
+            return replace(outcome, documents=[], error=str(error))
+        return outcome
 
     async def _call_here(self, unit: Ready, slot: Slot) -> Outcome:
         with telemetry.unit(unit.label, unit.call.values) as traced:

@@ -42,7 +42,7 @@ from assetcore.lineage.recipes import Recipes
 from assetcore.project import Project
 from assetcore.spending import Spent
 from assetcore.staleness import Definition
-from assetcore.storage import Key, ObjectExistsError, Stored, encode_pack, object_key
+from assetcore.storage import Key, ObjectExistsError, Stored, encode_pack, object_key, sorted_json
 from assetcore.storage.formats import jsonable_fields
 from assetcore.storage.keys import artifact_name
 from assetcore.units import document_address
@@ -51,6 +51,8 @@ __all__ = ["SUFFIXES", "Defined", "Draft", "Earlier", "Keeper", "facts_of", "rec
 
 OWN_OBJECT_BYTES = 4 << 20
 """A larger document is an object of its own."""
+LARGEST_FIELDS = 1 << 20
+"""More bytes of typed fields are no metadata. Postgres itself refuses sixteen times as much (`lineage.tables.LARGEST`)."""
 NAMED = 100
 """A commit to a source that changes at most so many documents names them in the journal."""
 FEW = 64
@@ -199,8 +201,8 @@ class Keeper:
         self, asset: Asset[..., Any], base: int, drafts: Sequence[Draft]
     ) -> tuple[list[Made], list[NewObject]]:
         """Write the bytes of new documents: small ones as one pack, those of their own as objects; returns what to commit."""
-        output = asset.output
-        whole = self.project.graph.is_whole(asset.name) and not isinstance(asset, Source) and not output.many
+        output, whole = asset.output, self._is_one(asset)
+        apart = whole or asset.options.layout == "files"
         packed: list[tuple[Draft, Document]] = []
         own: list[tuple[Draft, Document]] = []
         facts = [[facts_of(document, output.type_name) for document in draft.documents] for draft in drafts]
@@ -209,8 +211,9 @@ class Keeper:
             for document, fact in zip(draft.documents, found, strict=True):
                 if fact[-1] in known:
                     continue
-                apart = whole or asset.options.layout == "files" or len(document.content) > OWN_OBJECT_BYTES
-                (own if apart else packed).append((draft, document))
+                (own if apart or len(document.content) > OWN_OBJECT_BYTES else packed).append((draft, document))
+        if isinstance(asset, Source):
+            refuse_large_fields(document for _, document in own)
         objects: list[NewObject] = []
         places: dict[tuple[bytes, str], Place] = {}
         counter = iter(range(base, base + (1 << 20)))
@@ -240,6 +243,17 @@ class Keeper:
             )
         made = [_made(d, f, output.type_name, places, counter) for d, f in zip(drafts, facts, strict=True)]
         return made, objects
+
+    def check_fields(self, asset: Asset[..., Any], documents: Iterable[Document]) -> None:
+        """Raise StorageError for typed fields that would be a blob in Postgres. Those of packs are columns there, and may be large."""
+        if self._is_one(asset) or asset.options.layout == "files":
+            refuse_large_fields(documents)
+        else:
+            refuse_large_fields(document for document in documents if len(document.content) > OWN_OBJECT_BYTES)
+
+    def _is_one(self, asset: Asset[..., Any]) -> bool:
+        """Whether an asset is one document."""
+        return self.project.graph.is_whole(asset.name) and not isinstance(asset, Source) and not asset.output.many
 
     async def commit(
         self, asset: Asset[..., Any], definition: Definition | None, definition_id: int, *, base: int | None = None,
@@ -290,6 +304,25 @@ class Keeper:
     def key(self, asset: Asset[..., Any], artifact: str) -> Key:
         """The key of an artifact of this run."""
         return object_key(self.project.name, asset.group, self.stamp, asset.name, artifact)
+
+
+def refuse_large_fields(documents: Iterable[Document]) -> None:
+    """Raise StorageError, naming document and field, where the typed fields of one are larger than metadata is."""
+    for document in documents:
+        sizes = {name: _size(getattr(document, name)) for name in document.field_names()}
+        if sum(sizes.values()) > LARGEST_FIELDS:
+            name = max(sizes, key=sizes.__getitem__)
+            raise StorageError(
+                f"{document!r} has {sizes[name]:,} bytes in its field {name!r}; the fields of a document that is an object of its own"
+                f" stand in Postgres, and have at most {LARGEST_FIELDS:,}.",
+                hint="Put it into the content: text=, data= or content=; fields are for what is short.",
+            )
+
+
+def _size(value: Any) -> int:
+    if isinstance(value, bytes):
+        return len(value)
+    return len((value if isinstance(value, str) else sorted_json(value)).encode(errors="surrogatepass"))
 
 
 def _encoded(documents: Sequence[Document]) -> tuple[bytes, bytes]:

@@ -383,7 +383,7 @@ class Session:
         return await environments.list_all(self.project)
 
     async def refuse_unknown_environment(self) -> None:
-        """Raise NothingSelectedError where the project has environments, and this is none of them: a question would be told that all is missing."""
+        """Raise NothingSelectedError where the project has environments, and this is none of them: all would be missing in it."""
         await environments.refuse_unknown(self.project)
 
     async def create_environment(self, name: str, source: str | None = None) -> dict[str, Any]:

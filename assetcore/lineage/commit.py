@@ -526,4 +526,5 @@ async def copy(connection: AsyncConnection, table: sa.Table, rows: Iterable[tupl
     except Exception as error:  # the driver's own: SQLAlchemy has not seen it
         if schema.is_service_error(error):
             raise schema.service_error(connection.engine, error) from error
+        schema.refuse_size(error)
         raise

@@ -180,7 +180,7 @@ async def latest(connection: AsyncConnection, project: int, limit: int) -> list[
 
 
 async def find(connection: AsyncConnection, project: int, run: str) -> RunInfo:
-    """One run, by the beginning of its identifier. Raises NothingSelectedError when there is none, SelectionError when there are several."""
+    """One run, by the beginning of its identifier. Raises NothingSelectedError, or SelectionError where it is that of several."""
     rows = await beginning(connection, project, run)
     if not rows:
         raise NothingSelectedError(f"There is no run {run!r}.", hint="See: aipctl runs")

@@ -16,12 +16,13 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from assetcore.errors import SchemaError, ServiceError
+from assetcore.errors import SchemaError, ServiceError, StorageError
+from assetcore.lineage.tables import LARGEST
 
 __all__ = ["HEAD", "Connection", "Engine", "connect", "ensure", "from_json", "is_service_error", "migrations_folder",
-           "revision", "service_error", "to_json", "upgrade"]  # fmt: skip
+           "refuse_size", "revision", "service_error", "to_json", "upgrade"]  # fmt: skip
 
-HEAD = "0016"
+HEAD = "0017"
 Engine = AsyncEngine
 Connection = AsyncConnection
 """The words of SQLAlchemy that other rooms hold, and hand back to this one."""
@@ -53,6 +54,7 @@ def connect(database_url: str) -> AsyncEngine:
             return  # who cancels a statement is told that it is cancelled
         if context.is_disconnect or is_service_error(error):
             raise service_error(engine, error) from error
+        refuse_size(error)
 
     event.listen(engine.sync_engine, "do_connect", opening)
     event.listen(engine.sync_engine, "handle_error", failing)
@@ -92,6 +94,18 @@ def service_error(engine: AsyncEngine, error: BaseException) -> ServiceError:
         f"Postgres at {address} cannot be used: {reason[0].rstrip('.') if reason else type(error).__name__}.",
         hint="Look at: aipctl check, or start the services with: aipctl up",
     )
+
+
+def refuse_size(error: BaseException) -> None:
+    """Raise StorageError where Postgres has refused a value because it is too large for metadata."""
+    told = error if hasattr(error, "constraint_name") else error.__cause__
+    constraint = str(getattr(told, "constraint_name", None))
+    if constraint.startswith("ck_") and constraint.endswith("_size"):
+        column = constraint.removeprefix("ck_").removesuffix("_size")
+        raise StorageError(
+            f"Postgres refuses a value of more than {LARGEST >> 20} MiB ({column}).",
+            hint="Bytes belong into the content of documents, which is in the store.",
+        ) from error
 
 
 def migrations_folder() -> Path:

@@ -561,6 +561,31 @@ async def words(odds: list[Odd] = collect(single, by="word")) -> Report:
 """
 
 
+async def test_fields_that_would_be_a_blob_in_postgres(world: World) -> None:
+    """A document of its own with megabytes in a typed field fails its unit alone; in a pack fields are columns, and it is kept."""
+    world.code("""
+        class Page(Document):
+            body: str
+
+        @asset(layout="files")
+        async def pages(topic: Topic = each(topics)) -> Page:
+            return Page(topic.name, text="", body=topic.text * (1 << 18 if topic.name == "a.txt" else 1))
+
+        @asset
+        async def packed(topic: Topic = each(topics)) -> Page:
+            return Page(topic.name, text="", body=topic.text * (1 << 18))
+    """)
+    result = await world.materialize()
+    [failure] = result.failures
+    assert failure.unit == "a.txt"
+    assert "has 2,883,584 bytes in its field 'body'" in failure.error
+    assert "Put it into the content" in failure.error
+    assert {a.asset: (a.made, a.failed) for a in result.assets if a.asset != "topics"} == {
+        "pages": (1, 1),
+        "packed": (2, 0),
+    }
+
+
 async def test_odd_values_in_fields_and_config_are_kept(world: World, aipctl: Command) -> None:
     """NUL, NaN, infinities, any bytes and very long text in typed fields, config and groups are kept as they are, in packs and alone."""
     world.code(ODD)

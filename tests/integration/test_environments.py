@@ -261,7 +261,7 @@ async def test_a_question_about_an_environment_that_is_not_there_names_the_near_
     assert {a["asset"]: a["reused"] for a in begun["assets"]} == {"chunks": 3, "report": 1}
     assert aipctl("plan", "--env", "night", "--exit-code").code == 0
     async with Session.open(world.settings, "demo", environment="pr-71") as session:
-        with pytest.raises(NothingSelectedError, match="Did you mean pr-17?"):
+        with pytest.raises(NothingSelectedError, match=r"Did you mean pr-17\?"):
             await session.refuse_unknown_environment()
     world.settings = world.settings.using("test", root=world.root / "elsewhere")
     world.code(CODE.replace("{how}", ""))

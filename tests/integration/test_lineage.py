@@ -19,7 +19,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from assetcore.documents import document_id, identity
-from assetcore.errors import SchemaError
+from assetcore.errors import SchemaError, StorageError
 from assetcore.lineage import commit as lineage
 from assetcore.lineage import history as past
 from assetcore.lineage import read, recipes, schema, tables, trace
@@ -366,6 +366,19 @@ async def test_migrations_lead_to_the_tables_and_back(history: History) -> None:
         assert await connection.run_sync(lambda c: sa.inspect(c).get_sequence_names()) == []
         await connection.run_sync(lambda c: migrate(c, up=True))
         assert await connection.run_sync(differences) == []
+
+
+async def test_the_database_refuses_what_is_no_metadata(history: History) -> None:
+    """A value as large as no metadata is comes to Postgres neither by COPY nor by INSERT; the sentence names table and column."""
+    blob = "x" * (tables.LARGEST + 1)
+    document = (1, CHUNKS, 1, b"", "big", "Chunk", "text/plain", 1, b"", b"", b"", 1, None, json.dumps([blob]))
+    part = sa.insert(tables.part).values(digest=bytes(32), source=blob)
+    async with history.engine.connect() as connection:
+        with pytest.raises(StorageError, match=r"more than 16 MiB \(document_fields\)"):
+            await lineage.copy(connection, tables.document, [document])
+        await connection.rollback()
+        with pytest.raises(StorageError, match=r"more than 16 MiB \(part_source\)"):
+            await connection.execute(part)
 
 
 async def test_a_statement_that_is_cancelled_is_no_service_that_fails(history: History) -> None:
