@@ -36,8 +36,8 @@ __all__ = ["LONGEST_VARIABLE", "Kept", "configurations", "keep", "profile"]
 LONGEST_VARIABLE = 5000
 """Characters of JSON that Prefect takes as a variable's value."""
 STORE = "assetcore-store"
-UNPUBLISHED = frozenset({"root", "home", "projects", "prefect_api_url", "s3"})
-"""Settings that say where a machine has its things, or where Prefect is: nothing for other machines."""
+UNPUBLISHED = frozenset({"root", "home", "projects", "prefect_api_url", "s3", "stage"})
+"""Settings that say where a machine has its things and what it is, or where Prefect is: nothing for other machines."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,15 +128,18 @@ async def register(
     target: Any = run_project,
     triggers: Sequence[Trigger] = (),
     container: Container | None = None,
+    stage: str | None = None,
 ) -> Deployed:
     """Register a deployment of a flow, or bring the one of this name up to date; `parameters` are the defaults of its runs.
+
+    Its runs are of the stage that is given.
 
     Raises ServiceError when Prefect does not answer, UsageError for a work pool whose workers start something else.
     """
     try:
         async with PrefectClient(api) as client:
             await _see_to_pool(client, pool, container)
-            identifier, created = await _upsert(client, target, name, pool, folder, parameters, container)
+            identifier, created = await _upsert(client, target, name, pool, folder, parameters, container, stage)
             await _schedule(client, UUID(identifier), triggers, parameters)
             await _automate(client, f"{target.name}/{name}", UUID(identifier), triggers, parameters)
     except PrefectHTTPStatusError as error:
@@ -228,13 +231,15 @@ async def _see_to_pool(client: PrefectClient, name: str, container: Container | 
 
 
 async def _upsert(
-    client: PrefectClient, flow: Any, name: str, pool: str, folder: Path, parameters: dict[str, Any], container: Container | None
+    client: PrefectClient, flow: Any, name: str, pool: str, folder: Path, parameters: dict[str, Any],
+    container: Container | None, stage: str | None,
 ) -> tuple[str, bool]:  # fmt: skip
     there = {"prefect.deployments.steps.set_working_directory": {"directory": str(folder)}}
     values: dict[str, Any] = {
         "entrypoint": f"{flow.fn.__module__}.{flow.fn.__name__}",
         "work_pool_name": pool,
-        "job_variables": {"working_dir": str(folder)} if container is None else container.variables(),
+        "job_variables": ({"working_dir": str(folder)} if container is None else container.variables())
+        | ({"env": {"ENV": stage}} if stage is not None else {}),
         "pull_steps": [] if container is None else [there],
         "parameters": parameters,
         "parameter_openapi_schema": parameter_schema(flow).model_dump_for_openapi(),

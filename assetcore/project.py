@@ -29,7 +29,7 @@ from assetcore.lineage.registry import register
 from assetcore.llm.answers import Answers
 from assetcore.llm.client import Client
 from assetcore.loading import configuration, fingerprint_of, load
-from assetcore.settings import Settings
+from assetcore.settings import Settings, refuse_stage
 from assetcore.staleness import Definition
 from assetcore.storage import Bucket, Key, Reader
 
@@ -55,6 +55,7 @@ class Project:
     asset_ids: Mapping[str, int]
     llm: Client
     clock: Callable[[], datetime]
+    stage: str | None = None
     _fingerprints: dict[str, Fingerprint] = field(default_factory=dict)
     _definitions: dict[str, Definition] = field(default_factory=dict)
 
@@ -84,7 +85,7 @@ class Project:
         try:
             published = await _published(settings, graph.project, bucket)
             configured = configuration(graph, settings.root, config, published)
-            await schema.ensure(engine, automatic=automatic_schema)
+            stage = await schema.ensure(engine, automatic=automatic_schema)
             environment = environment or settings.environment
             identifier, environment_id, asset_ids = await register(engine, graph, environment)
             client = Client(settings, Answers(engine, bucket, graph.project, settings.redis_url))
@@ -92,13 +93,17 @@ class Project:
                 yield cls(
                     graph.project, settings.root, settings, graph, environment, configured, tuple(config), engine, bucket, Reader(bucket),
                     identifier, environment_id, asset_ids, client,
-                    clock or (lambda: datetime.now(UTC)),
+                    clock or (lambda: datetime.now(UTC)), stage,
                 )  # fmt: skip
             finally:
                 await client.close()
         finally:
             await bucket.close()
             await engine.dispose()
+
+    def check_writable(self) -> None:
+        """Raise UsageError where the database says that it belongs to another stage (`stage`) than this installation."""
+        refuse_stage(self.settings.stage, self.stage, self.settings.database_url or "")
 
     def fingerprint(self, name: str) -> Fingerprint:
         """The fingerprint of an asset's or check's code, and of the methods of the documents and config that it is given; computed once.

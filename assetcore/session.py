@@ -125,6 +125,7 @@ class Session:
         What is lost or damaged is noted: its units are stale from then on, and the next run makes them again. One that was
         interrupted is gone on with, unless `again`.
         """
+        self.project.check_writable()
         choice = await self.choose(select)
         return await verify_bytes(self.project, choice, on_event or (lambda _: None), rate=rate, again=again)
 
@@ -144,6 +145,7 @@ class Session:
 
     async def verify_above(self, select: str | None = None, *, on_event: Say | None = None) -> Verified:
         """Verify what is selected and all that it is made of, from the beginning: what a plan or a run is then made from."""
+        self.project.check_writable()
         choice = await self.choose(select)
         above = Choice(choice.assets | self.graph.ancestors(choice.assets))
         return await verify_bytes(self.project, above, on_event or (lambda _: None), again=True)
@@ -163,6 +165,7 @@ class Session:
         Raises StaleInputError when a selected asset has a stale input that is not selected, unless `upstream` includes it.
         A unit that fails does not stop what does not depend on it: the result's status is "failed" then.
         """
+        self.project.check_writable()
         say = on_event or (lambda _: None)
         started = datetime.now(UTC)
         project = self.project
@@ -256,6 +259,7 @@ class Session:
 
         Without trying (`unverified`) it needs a reason, which is told for ever by `why` and `lineage`.
         """
+        self.project.check_writable()
         trials.check_request(count, why, unverified=unverified)
         plan, found = await planning.plan_for(
             self.project, Choice(frozenset({name} & set(self.graph.assets))), rehash=False, entire=True
@@ -342,6 +346,8 @@ class Session:
         History older than `keep` (by default as the setting `retention` says: all is kept) is let go, and packs of which less than half is
         still needed are compacted.
         """
+        if not dry_run:
+            self.project.check_writable()
         kept = keep if keep is not None else self.project.settings.retention
         async with alone(self.project, lambda _: None, COMPACTING):
             swept = await sweep(self.project, alone(self.project, lambda _: None), dry_run=dry_run, keep=kept)
@@ -350,6 +356,8 @@ class Session:
 
     async def forget(self, ref: str, *, dry_run: bool = True) -> Forgotten:
         """Erase a document of a source with all that came of it, in every environment and in history; `dry_run` only says what."""
+        if not dry_run:
+            self.project.check_writable()
         async with AsyncExitStack() as locks:
             for one in (
                 COMPACTING,
@@ -388,6 +396,7 @@ class Session:
 
     async def create_environment(self, name: str, source: str | None = None) -> dict[str, Any]:
         """A new environment in which everything is as in another, by default in this one. Copies nothing."""
+        self.project.check_writable()
         made = await environments.create(self.project, name, source or self.environment)
         await journal.flush(self.project)
         return made
@@ -401,6 +410,7 @@ class Session:
 
         With `rebase` what the other has become meanwhile is taken over first; where that leaves something stale, nothing is promoted.
         """
+        self.project.check_writable()
         say = on_event or (lambda _: None)
         async with AsyncExitStack() as locks:
             for one in sorted({name, to}):
@@ -414,6 +424,7 @@ class Session:
 
     async def drop_environment(self, name: str) -> dict[str, Any]:
         """Forget what is current in an environment; what was made in it stays."""
+        self.project.check_writable()
         async with alone(self.project, lambda _: None, name):
             dropped = await environments.drop(self.project, name)
             await journal.flush(self.project)

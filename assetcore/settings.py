@@ -36,10 +36,12 @@ from pydantic_settings import (
 from pydantic_settings import SettingsError as UnreadableValueError
 
 from assetcore import vault
-from assetcore.errors import SettingsError
+from assetcore.errors import SettingsError, UsageError
 
 PREFIX = "ASSETCORE_"
+LOCAL = "local"
 CONVENTIONAL = {
+    "ENV": "stage",
     "DATABASE_URL": "database_url",
     "REDIS_URL": "redis_url",
     "PREFECT_API_URL": "prefect_api_url",
@@ -155,6 +157,12 @@ class Settings(BaseSettings):
         default="prod",
         pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$",
         description="a name of lowercase letters, digits, '.', '_' and '-'",
+    )
+
+    stage: str = Field(
+        default=LOCAL,
+        pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$",
+        description="which installation this is, such as local, staging or prod, in lowercase letters, digits, '.', '_' and '-'",
     )
 
     database_url: Annotated[str, BeforeValidator(postgres_url)] | None = Field(
@@ -354,6 +362,18 @@ class Settings(BaseSettings):
             raise _wrong(error, origins, cls) from None
 
 
+def refuse_stage(ours: str, theirs: str | None, database_url: str, otherwise: str = "") -> None:
+    """Raise UsageError where a database says that it belongs to another stage: a laptop that points at production writes nothing there."""
+    if theirs is None or theirs == ours:
+        return
+    address = urlsplit(database_url)
+    raise UsageError(
+        f"The database {address.path.lstrip('/')} at {address.hostname or 'a socket of this machine'} belongs to {theirs}, and this"
+        f" installation is {ours} (ENV): nothing is written there.",
+        hint=f"Without DATABASE_URL, a database of its own is used. On purpose: ENV={theirs} aipctl ...{otherwise}",
+    )
+
+
 def masked(url: str) -> str:
     """A URL without its password."""
     parts = urlsplit(url)
@@ -396,7 +416,7 @@ def _from_prefect(cls: type[Settings], variables: Mapping[str, Any]) -> Layer:
     for variable, value in variables.items():
         ours = variable.startswith(PREFIX.lower())
         name = variable.removeprefix(PREFIX.lower()) if ours else conventional.get(variable)
-        if name is None or name == "prefect_api_url":
+        if name in (None, "prefect_api_url", "stage"):  # which installation this is, a machine says of itself
             continue
         origin = f"Prefect variable {variable}"
         if _is_secret(cls, name, value):
@@ -469,6 +489,8 @@ def _variables(
                 layer[name] = Given(parsed.get(name, text), origin.format(variable), file)
     for variable, name in CONVENTIONAL.items():
         if text := variables.get(variable):
+            if variable == "ENV" and "/" in text:
+                continue  # a POSIX shell's own: the file that it reads first
             layer.setdefault(name, Given(text, origin.format(variable), file))
     return layer
 

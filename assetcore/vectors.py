@@ -207,6 +207,7 @@ async def _answering(project: Project, connection: Connection, asset: str) -> Ge
 
 async def rebuild(project: Project, asset: str) -> Generation | None:
     """Make the index again of the documents in the store; no model is asked."""
+    project.check_writable()
     names = (project.name, project.environment, asset)
     async with project.engine.begin() as connection:
         await index.alone(connection, *names)
@@ -229,6 +230,7 @@ async def rollback(project: Project, asset: str) -> Generation:
 
 async def activate(project: Project, asset: str, number: int) -> Generation:
     """Have one of the generations answer, by its number. Raises UsageError for one that there is not, or that is not complete."""
+    project.check_writable()
     names = (project.name, project.environment, asset)
     async with project.engine.begin() as connection:
         await index.alone(connection, *names)

@@ -147,6 +147,7 @@ async def deploy(
         parameters=parameters,
         triggers=triggers_of(graph),
         container=Container(image, networks) if image is not None else None,
+        stage=settings.stage if settings.was_given("stage") else None,
     )
     call.answer(deployed.to_json(), show.deployment)
 
@@ -204,21 +205,29 @@ def db() -> None:
 
 
 @verb(project=False, group=db)
-async def upgrade(call: Call) -> None:
-    """Bring the database's schema to the one that this version works with."""
+@click.option("--take", is_flag=True, help="Also of a database that belongs to another stage: it is this one's then.")
+async def upgrade(call: Call, take: bool) -> None:
+    """Bring the database's schema to the one that this version works with.
+
+    With ENV=prod, or another stage that is not local, the database belongs to that from then on: installations of another
+    stage write nothing to it.
+
+    Example: ENV=prod aipctl db upgrade
+    """
     from assetcore import stack
     from assetcore.lineage import schema
 
     settings = call.settings()
     addresses = await stack.up(settings, ("postgres",), call.say)
-    before, after = await schema.upgrade(addresses.database_url)
-    answer = {"before": before, "after": after}
+    before, after = await schema.upgrade(addresses.database_url, settings.stage, take=take)
+    answer = {"before": before.revision, "after": after.revision, "stage": after.stage}
     told = (
-        f"The schema is at {after} already."
-        if before == after
-        else f"The schema is at {after} now; it was {before or 'empty'}."
+        f"The schema is at {after.revision} already."
+        if before.revision == after.revision
+        else f"The schema is at {after.revision} now; it was {before.revision or 'empty'}."
     )
-    call.answer(answer, lambda _: told)
+    belongs = f" The database belongs to {after.stage}." if after.stage else ""
+    call.answer(answer, lambda _: told + belongs)
 
 
 @click.group()

@@ -10,17 +10,19 @@ from __future__ import annotations
 import json
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.schema import SetTableComment
 
 from assetcore.errors import SchemaError, ServiceError, StorageError
 from assetcore.lineage.tables import LARGEST
+from assetcore.settings import LOCAL, refuse_stage
 
-__all__ = ["HEAD", "Connection", "Engine", "connect", "ensure", "from_json", "is_service_error", "migrations_folder",
-           "refuse_size", "revision", "service_error", "to_json", "upgrade"]  # fmt: skip
+__all__ = ["HEAD", "Connection", "Engine", "Standing", "connect", "ensure", "from_json", "is_service_error", "migrations_folder",
+           "refuse_size", "service_error", "standing", "to_json", "upgrade"]  # fmt: skip
 
 HEAD = "0017"
 Engine = AsyncEngine
@@ -28,6 +30,8 @@ Connection = AsyncConnection
 """The words of SQLAlchemy that other rooms hold, and hand back to this one."""
 _AS_TEXT = "$json"
 _LOCK = 0x617373657463
+_STAGE = "stage "
+"""How the comment on Alembic's table begins that says to which stage the database belongs: it is read with the revision."""
 _version = sa.table("alembic_version", sa.column("version_num"))
 _catalogue = sa.table("pg_tables", sa.column("tablename"), sa.column("schemaname"))
 
@@ -115,24 +119,37 @@ def migrations_folder() -> Path:
     return inside if inside.is_dir() else package.parent / "migrations"
 
 
-async def revision(connection: AsyncConnection) -> str | None:
-    """The schema's revision, or None for an empty database."""
+class Standing(NamedTuple):
+    """Of a database: the schema's revision, None where it is empty, and the stage that it says it belongs to."""
+
+    revision: str | None
+    stage: str | None
+
+
+async def standing(connection: AsyncConnection) -> Standing:
+    """What a database says of itself."""
+    comment = sa.func.obj_description(sa.func.to_regclass(_version.name), "pg_class")
     found = await connection.execute(
-        sa.select(sa.func.count())
+        sa.select(sa.func.count(), comment)
         .select_from(_catalogue)
-        .where(_catalogue.c.tablename == "alembic_version", _catalogue.c.schemaname == sa.func.current_schema())
+        .where(_catalogue.c.tablename == _version.name, _catalogue.c.schemaname == sa.func.current_schema())
     )
-    if not found.scalar_one():
-        return None
-    return (await connection.execute(sa.select(_version.c.version_num))).scalar_one_or_none()
+    there, said = found.one()
+    if not there:
+        return Standing(None, None)
+    revision = (await connection.execute(sa.select(_version.c.version_num))).scalar_one_or_none()
+    return Standing(revision, said.removeprefix(_STAGE) if said and said.startswith(_STAGE) else None)
 
 
-async def ensure(engine: AsyncEngine, *, automatic: bool) -> None:
-    """Raise SchemaError unless the schema is `HEAD`; with `automatic` (the embedded database) bring it there first."""
+async def ensure(engine: AsyncEngine, *, automatic: bool) -> str | None:
+    """The stage that the database says it belongs to.
+
+    Raises SchemaError unless the schema is `HEAD`; with `automatic` (the embedded database) it is brought there first.
+    """
     async with engine.connect() as connection:
-        found = await revision(connection)
+        found, stage = await standing(connection)
     if found == HEAD:
-        return
+        return stage
     if found is not None and found > HEAD and found not in _shipped():
         raise SchemaError(
             f"The database has schema {found}, which is newer than the {HEAD} of this assetcore.",
@@ -144,6 +161,7 @@ async def ensure(engine: AsyncEngine, *, automatic: bool) -> None:
             hint="Run: aipctl db upgrade",
         )
     await _migrate(engine)
+    return stage
 
 
 async def current(database_url: str) -> None:
@@ -155,14 +173,24 @@ async def current(database_url: str) -> None:
         await engine.dispose()
 
 
-async def upgrade(database_url: str) -> tuple[str | None, str]:
-    """Bring the database to `HEAD`; returns the revision before and after. Raises SchemaError for a newer database."""
+async def upgrade(database_url: str, stage: str = LOCAL, *, take: bool = False) -> tuple[Standing, Standing]:
+    """Bring the database to `HEAD`; returns how it was and is. From then on it belongs to the stage, if that is not the local one.
+
+    Raises SchemaError for a newer database, and UsageError for one of another stage, unless it is to `take` it over.
+    """
     engine = connect(database_url)
     try:
         async with engine.connect() as connection:
-            before = await revision(connection)
+            before = await standing(connection)
+        if not take:
+            refuse_stage(stage, before.stage, database_url, "; to make it this one's: aipctl db upgrade --take")
         await ensure(engine, automatic=True)
-        return before, HEAD
+        if stage == before.stage or (stage == LOCAL and not take):
+            return before, Standing(HEAD, before.stage)
+        said = sa.Table(_version.name, sa.MetaData(), comment=f"{_STAGE}{stage}")
+        async with engine.begin() as connection:
+            await connection.execute(SetTableComment(said))
+        return before, Standing(HEAD, stage)
     finally:
         await engine.dispose()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from urllib.parse import urlsplit
 
 import pytest
 import sqlalchemy as sa
@@ -268,6 +269,39 @@ async def test_a_question_about_an_environment_that_is_not_there_names_the_near_
     (world.root / "projects" / "demo").rename(world.root / "projects" / "other")
     async with Session.open(world.settings, "other", environment="pr-71") as session:
         await session.refuse_unknown_environment()
+
+
+async def test_a_laptop_that_points_at_production_writes_nothing_there(world: World, variables: dict[str, str]) -> None:
+    """A database that belongs to prod is read by a local installation, and written to only by one that says that it is prod, too."""
+    aipctl = Command(world.root, variables)
+    url = str(world.settings.database_url)
+    assert await schema.upgrade(url) == (schema.Standing(schema.HEAD, None),) * 2, "a local one claims nothing"
+    assert "The database belongs to prod." in aipctl("db", "upgrade", variables={"ENV": "prod"}).out
+    world.document("a.txt", "another text")
+    refused = aipctl("materialize", "--local", variables={"ENV": "local"})
+    assert refused.code == 64
+    told = " ".join(refused.err.split())
+    assert f"The database {url.rpartition('/')[2]} at " in told
+    assert " belongs to prod, and this installation is local (ENV): nothing is written there." in told
+    assert "On purpose: ENV=prod aipctl ..." in told
+    assert urlsplit(url).password not in refused.err
+    assert await world.plan() != {}, "questions are answered"
+    async with world.open() as session:
+        for writes in (
+            session.materialize(local=True), session.gc(dry_run=False), session.forget("topics[a.txt]", dry_run=False), session.verify(),
+            session.create_environment("pr"), session.drop_environment("pr"), session.promote("pr", "prod"),
+            session.accept("report", unverified=True, why="none"),
+            rebuild_catalog(world.settings, replace=True, automatic_schema=False, say=print),
+        ):  # fmt: skip
+            with pytest.raises(UsageError, match="belongs to prod"):
+                await writes
+    world.settings = world.settings.using("test", stage="prod")
+    assert await world.made() == {"chunks": {"made": 1}, "report": {"made": 1}}
+    with pytest.raises(UsageError, match="aipctl db upgrade --take"):
+        await schema.upgrade(url, "staging")
+    assert (await schema.upgrade(url, "staging", take=True))[1].stage == "staging"
+    with pytest.raises(UsageError, match="belongs to staging"):
+        await world.materialize()
 
 
 async def test_a_rename_on_a_branch_leaves_other_environments_what_they_have(world: World) -> None:

@@ -13,8 +13,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from assetcore.errors import ServiceError, SettingsError
-from assetcore.settings import CONVENTIONAL, Settings, masked
+from assetcore.errors import ServiceError, SettingsError, UsageError
+from assetcore.settings import CONVENTIONAL, Settings, masked, refuse_stage
 
 STACK = Path(__file__).parents[2] / "stack"
 
@@ -77,6 +77,30 @@ def test_the_names_that_everybody_uses_work_and_ours_go_before_them(
     assert Settings.load(tmp_path).redis_url is None
     monkeypatch.setenv("ASSETCORE_DATABASE_URL", "postgresql://x/y")
     assert Settings.load(tmp_path).database_url == "postgresql+asyncpg://x/y"
+
+
+def test_an_installation_is_local_unless_it_says_otherwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ENV names the stage; a file that POSIX shells read first is none, and what is no name is refused."""
+    assert Settings.load(tmp_path).stage == "local"
+    monkeypatch.setenv("ENV", "/home/ann/.shrc")
+    assert Settings.load(tmp_path).stage == "local"
+    monkeypatch.setenv("ENV", "prod")
+    assert Settings.load(tmp_path).stage == "prod"
+    monkeypatch.setenv("ENV", "our prod")
+    with pytest.raises(SettingsError, match="'stage' from environment variable ENV"):
+        Settings.load(tmp_path)
+
+
+def test_a_database_of_another_stage_is_refused_without_its_password() -> None:
+    """The sentence names database, host, both stages and the way to go on; one that says nothing, or the same, is anybody's."""
+    url = "postgresql+asyncpg://ann:hush@db.example.org:5432/shop"
+    refuse_stage("local", None, url)
+    refuse_stage("prod", "prod", url)
+    with pytest.raises(
+        UsageError, match=r"database shop at db\.example\.org belongs to prod.* is local .*\n.*ENV=prod"
+    ) as told:
+        refuse_stage("local", "prod", url)
+    assert "hush" not in str(told.value)
 
 
 @pytest.mark.parametrize(
