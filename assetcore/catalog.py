@@ -20,7 +20,7 @@ from assetcore.lineage.manifest import NAME as MANIFEST
 from assetcore.lineage.manifest import read_manifest
 from assetcore.lineage.rebuild import Difference
 from assetcore.lineage.replay import Catalog, Manifest, number_of, replay
-from assetcore.settings import Settings, refuse_stage
+from assetcore.settings import Settings
 from assetcore.storage import Bucket, Key
 
 __all__ = ["Rebuilt", "Verified", "rebuild_catalog", "verify_catalog"]
@@ -89,9 +89,8 @@ async def rebuild_catalog(settings: Settings, *, replace: bool, automatic_schema
     started = time.perf_counter()
     engine, bucket = _open(settings)
     try:
-        refuse_stage(
-            settings.stage, await schema.ensure(engine, automatic=automatic_schema), settings.database_url or ""
-        )
+        stage = await schema.ensure(engine, automatic=automatic_schema)
+        schema.refuse_stage(settings.stage, stage, settings.database_url or "")
         async with engine.connect() as connection:
             if not replace and not await rebuild.is_empty(connection):
                 raise UsageError(

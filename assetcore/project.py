@@ -29,7 +29,7 @@ from assetcore.lineage.registry import register
 from assetcore.llm.answers import Answers
 from assetcore.llm.client import Client
 from assetcore.loading import configuration, fingerprint_of, load
-from assetcore.settings import Settings, refuse_stage
+from assetcore.settings import Settings
 from assetcore.staleness import Definition
 from assetcore.storage import Bucket, Key, Reader
 
@@ -103,7 +103,7 @@ class Project:
 
     def check_writable(self) -> None:
         """Raise UsageError where the database says that it belongs to another stage (`stage`) than this installation."""
-        refuse_stage(self.settings.stage, self.stage, self.settings.database_url or "")
+        schema.refuse_stage(self.settings.stage, self.stage, self.settings.database_url or "")
 
     def fingerprint(self, name: str) -> Fingerprint:
         """The fingerprint of an asset's or check's code, and of the methods of the documents and config that it is given; computed once.

@@ -36,10 +36,10 @@ from pydantic_settings import (
 from pydantic_settings import SettingsError as UnreadableValueError
 
 from assetcore import vault
-from assetcore.errors import SettingsError, UsageError
+from assetcore.errors import SettingsError
 
 PREFIX = "ASSETCORE_"
-LOCAL = "local"
+NAME = r"^[a-z0-9][a-z0-9._-]{0,62}$"
 CONVENTIONAL = {
     "ENV": "stage",
     "DATABASE_URL": "database_url",
@@ -154,17 +154,11 @@ class Settings(BaseSettings):
         default=(), description="a list of package names that hold projects, besides projects/*"
     )
     environment: str = Field(
-        default="prod",
-        pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$",
-        description="a name of lowercase letters, digits, '.', '_' and '-'",
+        default="prod", pattern=NAME, description="a name of lowercase letters, digits, '.', '_' and '-'"
     )
-
     stage: str = Field(
-        default=LOCAL,
-        pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$",
-        description="which installation this is, such as local, staging or prod, in lowercase letters, digits, '.', '_' and '-'",
+        default="local", pattern=NAME, description="which installation this is: a name such as local, staging or prod"
     )
-
     database_url: Annotated[str, BeforeValidator(postgres_url)] | None = Field(
         default=None, repr=False, description="a Postgres address such as postgresql://user:password@host:5432/database"
     )
@@ -362,18 +356,6 @@ class Settings(BaseSettings):
             raise _wrong(error, origins, cls) from None
 
 
-def refuse_stage(ours: str, theirs: str | None, database_url: str, otherwise: str = "") -> None:
-    """Raise UsageError where a database says that it belongs to another stage: a laptop that points at production writes nothing there."""
-    if theirs is None or theirs == ours:
-        return
-    address = urlsplit(database_url)
-    raise UsageError(
-        f"The database {address.path.lstrip('/')} at {address.hostname or 'a socket of this machine'} belongs to {theirs}, and this"
-        f" installation is {ours} (ENV): nothing is written there.",
-        hint=f"Without DATABASE_URL, a database of its own is used. On purpose: ENV={theirs} aipctl ...{otherwise}",
-    )
-
-
 def masked(url: str) -> str:
     """A URL without its password."""
     parts = urlsplit(url)
@@ -416,7 +398,7 @@ def _from_prefect(cls: type[Settings], variables: Mapping[str, Any]) -> Layer:
     for variable, value in variables.items():
         ours = variable.startswith(PREFIX.lower())
         name = variable.removeprefix(PREFIX.lower()) if ours else conventional.get(variable)
-        if name in (None, "prefect_api_url", "stage"):  # which installation this is, a machine says of itself
+        if name is None or name in ("prefect_api_url", "stage"):  # what a machine is, it says itself
             continue
         origin = f"Prefect variable {variable}"
         if _is_secret(cls, name, value):
@@ -488,9 +470,7 @@ def _variables(
             if text:
                 layer[name] = Given(parsed.get(name, text), origin.format(variable), file)
     for variable, name in CONVENTIONAL.items():
-        if text := variables.get(variable):
-            if variable == "ENV" and "/" in text:
-                continue  # a POSIX shell's own: the file that it reads first
+        if (text := variables.get(variable)) and not (variable == "ENV" and "/" in text):  # that is the shell's own
             layer.setdefault(name, Given(text, origin.format(variable), file))
     return layer
 

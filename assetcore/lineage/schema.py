@@ -11,24 +11,26 @@ import json
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.schema import SetTableComment
 
-from assetcore.errors import SchemaError, ServiceError, StorageError
+from assetcore.errors import SchemaError, ServiceError, StorageError, UsageError
 from assetcore.lineage.tables import LARGEST
-from assetcore.settings import LOCAL, refuse_stage
 
 __all__ = ["HEAD", "Connection", "Engine", "Standing", "connect", "ensure", "from_json", "is_service_error", "migrations_folder",
-           "refuse_size", "service_error", "standing", "to_json", "upgrade"]  # fmt: skip
+           "refuse_size", "refuse_stage", "service_error", "standing", "to_json", "upgrade"]  # fmt: skip
 
 HEAD = "0017"
 Engine = AsyncEngine
 Connection = AsyncConnection
 """The words of SQLAlchemy that other rooms hold, and hand back to this one."""
 _AS_TEXT = "$json"
+LOCAL = "local"
+"""The stage of an installation that does not say another (setting `stage`): no database belongs to that by itself."""
 _LOCK = 0x617373657463
 _STAGE = "stage "
 """How the comment on Alembic's table begins that says to which stage the database belongs: it is read with the revision."""
@@ -193,6 +195,18 @@ async def upgrade(database_url: str, stage: str = LOCAL, *, take: bool = False) 
         return before, Standing(HEAD, stage)
     finally:
         await engine.dispose()
+
+
+def refuse_stage(ours: str, theirs: str | None, database_url: str, otherwise: str = "") -> None:
+    """Raise UsageError where a database says that it belongs to another stage: a laptop that points at production writes nothing there."""
+    if theirs is None or theirs == ours:
+        return
+    address = urlsplit(database_url)
+    raise UsageError(
+        f"The database {address.path.lstrip('/')} at {address.hostname or 'a socket of this machine'} belongs to {theirs}, and this"
+        f" installation is {ours} (ENV): nothing is written there.",
+        hint=f"Without DATABASE_URL, a database of its own is used. On purpose: ENV={theirs} aipctl ...{otherwise}",
+    )
 
 
 def _shipped() -> set[str]:

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from assetcore.errors import ServiceError, SettingsError, UsageError
-from assetcore.settings import CONVENTIONAL, Settings, masked, refuse_stage
+from assetcore.lineage.schema import refuse_stage
+from assetcore.settings import CONVENTIONAL, Settings, masked
 
 STACK = Path(__file__).parents[2] / "stack"
 
