@@ -76,6 +76,28 @@ async def trial(
 
 
 @verb(group=vectors)
+@click.argument("generations", metavar="[GENERATION GENERATION]", type=COUNT, nargs=-1)
+@click.option("--k", type=COUNT, default=10, show_default=True, help="Among so many rows the right one counts.")
+@click.option("--questions", type=COUNT, default=100, show_default=True, help="How many are asked.")
+async def compare(call: Call, generations: tuple[int, ...], k: int, questions: int) -> None:
+    """Compare two generations of an index, by default the newest two: which model finds more, and how fast?
+
+    Both are asked for the same documents, by a sentence out of each, and each by its own model: its alias must be there still.
+
+    \b
+    aipctl vectors compare 3 4 --k 5 --questions 200
+    """
+    from assetcore import vectors as room
+
+    if len(generations) not in (0, 2):
+        raise UsageError("Name two generations, or none.", hint="See: aipctl vectors ls")
+    async with call.opened() as session:
+        two = (generations[0], generations[1]) if generations else None
+        answer = (await room.compare(session.project, two, k=k, questions=questions)).to_json()
+    call.answer(answer, _compared)
+
+
+@verb(group=vectors)
 @click.argument("asset", required=False)
 async def best(call: Call, asset: str | None) -> None:
     """Say which parameters did best: the fastest with a recall@10 of at least 0.99. A new index is built with them."""
@@ -138,6 +160,17 @@ def _short(one: dict[str, Any]) -> dict[str, Any]:
     return {
         name: one[name] for name in ("m", "ef_construction", "ef_search", "recall", "p50_ms", "p95_ms", "build_seconds")
     }
+
+
+def _compared(answer: dict[str, Any]) -> Any:
+    from rich.console import Group
+
+    sides = [
+        {("recall@" + str(answer["k"]) if name == "recall" else name): value for name, value in side.items()}
+        for side in answer["generations"]
+    ]
+    told = f"Of the first {answer['k']} rows both give {answer['overlap']:.0%}, over {answer['questions']} questions."
+    return Group(_table(sides, "", kept=6), told)
 
 
 def _table(rows: list[dict[str, Any]], empty: str, kept: int | None = None) -> Any:

@@ -265,6 +265,52 @@ async def test_parameters_are_tried_beside_an_exact_search(world: World) -> None
             await vectors.trial(session.project, "vectors", m=[16], ef_construction=[16])
 
 
+async def test_two_models_are_compared_by_what_their_generations_find(
+    world: World, gateway: FakeGateway, variables: dict[str, str]
+) -> None:
+    """Recall@k, what only one of them found and the overlap are those of an exact search; each is asked by its own model."""
+    texts = {f"{name}{i}": f"All about {name} {i}. It says of itself that it is {name} {i}." for name in NAMES for i in range(4)}
+    for name in NAMES:
+        world.remove(f"{name}.txt")
+    for name, text in texts.items():
+        world.document(f"{name}.txt", text)
+    await world.materialize()
+    gateway.models |= {"embedder": "test/more-letters", "embedder-before": "test/letters"}
+    gateway.dimensions, gateway.shorter = 12, {"embedder-before": 8}
+    await world.materialize()
+
+    async with world.open() as session:
+        found = await vectors.compare(session.project, k=3)
+        with pytest.raises(NothingSelectedError, match=r"no complete generation 999; there are: \d+, \d+\."):
+            await vectors.compare(session.project, (999, found.generations[0].generation))
+        with pytest.raises(UsageError, match="two generations of the same index"):
+            await vectors.compare(session.project, (found.generations[0].generation,) * 2)
+    asked = [
+        text for body in gateway.questions("/v1/embeddings") for text in body["input"] if text not in texts.values()
+    ]
+    assert len(asked) == 2 * found.questions, "each question once of each model"
+
+    def nearest(question: str, dimensions: int) -> set[str]:
+        def cosine(text: str) -> float:
+            one, other = gateway.vector(question)[:dimensions], gateway.vector(text)[:dimensions]
+            return sum(a * b for a, b in zip(one, other, strict=True)) / math.hypot(*one) / math.hypot(*other)
+
+        return set(sorted(texts, key=lambda name: -cosine(texts[name]))[:3])
+
+    questions = asked[: found.questions]
+    right = {question: next(n for n in texts if question in texts[n]) for question in questions}
+    assert found.k == 3
+    both = [[nearest(question, dimensions) for question in questions] for dimensions in (8, 12)]
+    recalls = [[right[q] in names for q, names in zip(questions, one, strict=True)] for one in both]
+    assert [one.recall for one in found.generations] == [round(sum(one) / len(questions), 4) for one in recalls]
+    assert [one.only for one in found.generations] == [
+        sum(a and not b for a, b in zip(*sides, strict=True)) for sides in (recalls, recalls[::-1])
+    ]
+    assert found.overlap == pytest.approx(
+        sum(len(a & b) / 3 for a, b in zip(*both, strict=True)) / len(questions), abs=1e-4
+    )
+
+
 def test_an_embedding_holds_its_vector_and_its_model() -> None:
     """32-bit floats and back; what is no vector is told."""
     one = Embedding.of("a", Vector([0.5, -2.0], "test/letters"), asset="topics", document="a.txt")
