@@ -269,7 +269,11 @@ async def test_two_models_are_compared_by_what_their_generations_find(
     world: World, gateway: FakeGateway, variables: dict[str, str]
 ) -> None:
     """Recall@k, what only one of them found and the overlap are those of an exact search; each is asked by its own model."""
-    texts = {f"{name}{i}": f"All about {name} {i}. It says of itself that it is {name} {i}." for name in NAMES for i in range(4)}
+    texts = {
+        f"{name}{i}": f"All about {name} {i}. It says of itself that it is {name} {i}."
+        for name in NAMES
+        for i in range(4)
+    }
     for name in NAMES:
         world.remove(f"{name}.txt")
     for name, text in texts.items():
