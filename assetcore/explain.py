@@ -13,6 +13,7 @@ from typing import Any
 from assetcore.documents import document_id
 from assetcore.errors import NothingSelectedError, SelectionError
 from assetcore.lineage import environments, forgetting, history, runs, trace
+from assetcore.lineage.heads import at_one_moment
 from assetcore.lineage.schema import Connection
 from assetcore.lineage.trace import Found
 from assetcore.moments import RunMoment, moment
@@ -185,6 +186,7 @@ async def lineage(
     They are those that a REF names, or that a run made, by the beginning of its identifier.
     """
     async with project.engine.connect() as connection:
+        await at_one_moment(connection)
         await trace.by_index(connection)
         commit = await commit_at(project, connection, parse_ref(text).time or at)
         roots = await _roots(project, connection, text, at)
@@ -215,7 +217,7 @@ async def lineage(
                 else:
                     pairs |= {(document, member.id) for member in members}
             beyond = {b for _, b in pairs} - set(found)
-            looked_up = await trace.look_up(connection, beyond)
+            looked_up = await trace.look_up(connection, beyond) if beyond else {}
             named = await trace.qualified(connection, project.environment_id, list(looked_up.values()), commit)
             found |= {f.id: f for f in named}
             edges |= {(_node_id(a), _node_id(b)) for a, b in pairs if a in found and b in found}

@@ -44,7 +44,7 @@ def connect(database_url: str) -> AsyncEngine:
     What keeps a connection from opening, or breaks it, is raised as a ServiceError that names the address.
     """
     engine = create_async_engine(
-        database_url, pool_size=5, max_overflow=10, pool_pre_ping=True, pool_recycle=1800,
+        database_url, pool_size=5, max_overflow=10, pool_recycle=1800,
         json_serializer=to_json, json_deserializer=from_json,
     )  # fmt: skip
 
@@ -54,15 +54,22 @@ def connect(database_url: str) -> AsyncEngine:
         except Exception as error:
             raise service_error(engine, error) from error
 
+    def taken(connection: Any, *_: Any) -> None:
+        try:  # in one exchange, of which SQLAlchemy's own (pool_pre_ping) makes three: it begins a transaction, and ends it
+            connection.run_async(lambda driver: driver.fetchrow(";"))
+        except Exception as error:
+            raise sa.exc.InvalidatePoolError from error
+
     def failing(context: sa.ExceptionContext) -> None:
         error = context.original_exception
-        if not isinstance(error, Exception) or context.is_pre_ping:
+        if not isinstance(error, Exception):
             return  # who cancels a statement is told that it is cancelled
         if context.is_disconnect or is_service_error(error):
             raise service_error(engine, error) from error
         refuse_size(error)
 
     event.listen(engine.sync_engine, "do_connect", opening)
+    event.listen(engine.sync_engine, "checkout", taken)
     event.listen(engine.sync_engine, "handle_error", failing)
     return engine
 

@@ -55,6 +55,7 @@ BY_INDEX = {
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
     "jit": "off",
+    "plan_cache_mode": "force_generic_plan",
 }
 
 
@@ -313,23 +314,20 @@ async def root_name(
 
 async def up(connection: AsyncConnection, environment: int, ids: Collection[int], commit: int | None = None) -> Step:
     """What these documents were made of: by what their unit is, or was as of a commit, or else by what made them first."""
-    made = await connection.execute(_makers(await heads_of(connection, environment, commit), environment, ids, commit))
-    maker = {document: now or first for document, first, now in made}
-    by_maker: dict[int, list[int]] = {}
-    for document, materialization in maker.items():
-        by_maker.setdefault(materialization, []).append(document)
+    makers = _makers(await heads_of(connection, environment, commit), environment, ids, commit).cte("maker")
+    document, first, now = makers.c
     e, c = t.edge.c, t.collected.c
-    edges = await connection.execute(
-        sa.select(e.materialization_id, e.document_id).where(among(e.materialization_id, by_maker, sa.BigInteger))
+    maker, number = sa.func.coalesce(now, first), sa.cast(sa.null(), sa.BigInteger)
+    given = sa.select(document, e.document_id, number, number, number).join_from(
+        makers, t.edge, e.materialization_id == maker
     )
-    wholes = await connection.execute(
-        sa.select(c.materialization_id, c.asset_id, c.environment_id, c.commit_id).where(
-            among(c.materialization_id, by_maker, sa.BigInteger)
-        )
+    wholes = sa.select(document, number, c.asset_id, c.environment_id, c.commit_id).join_from(
+        makers, t.collected, c.materialization_id == maker
     )
+    rows = (await connection.execute(sa.union_all(given, wholes))).all()
     return Step(
-        frozenset((document, given) for m, given in edges for document in by_maker[m]),
-        frozenset((asset, at, commit, document) for m, asset, at, commit in wholes for document in by_maker[m]),
+        frozenset((document, above) for document, above, *_ in rows if above is not None),
+        frozenset((asset, at, commit, document) for document, _, asset, at, commit in rows if asset is not None),
     )
 
 
@@ -345,7 +343,7 @@ async def down(connection: AsyncConnection, environment: int, ids: Collection[in
     e, c = t.edge.c, t.collected.c
     made = sa.func.unnest(_m.documents).table_valued("id", name="made").render_derived()
     now = sa.and_(h.materialization_id == _m.id, h.environment_id == environment, as_of(h, commit))
-    direct = await connection.execute(
+    direct = (
         sa.select(e.document_id, made.c.id)
         .select_from(
             t.edge.join(t.materialization, _m.id == e.materialization_id).join(head, now).join(made, sa.true())
@@ -383,9 +381,8 @@ async def down(connection: AsyncConnection, environment: int, ids: Collection[in
         )
 
     # One for what still is and one for what was: each has its own index.
-    ways = sa.union_all(through(h2.c.until_commit.is_(None)), through(h2.c.until_commit > c.commit_id))
-    through_wholes = await connection.execute(ways)
-    return Step(frozenset((asked[a], b) for a, b in [*direct, *through_wholes]), frozenset())
+    ways = sa.union_all(direct, through(h2.c.until_commit.is_(None)), through(h2.c.until_commit > c.commit_id))
+    return Step(frozenset((asked[a], b) for a, b in await connection.execute(ways)), frozenset())
 
 
 async def _twins(connection: AsyncConnection, ids: Collection[int]) -> dict[int, int]:
