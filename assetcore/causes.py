@@ -22,6 +22,7 @@ from assetcore.documents import document_id
 from assetcore.errors import AssetcoreError, NothingSelectedError, SelectionError, UsageError
 from assetcore.explain import check_forgotten, check_one, find, units_labelled
 from assetcore.lineage import damage, read, trace
+from assetcore.lineage.heads import at_one_moment
 from assetcore.lineage.schema import Connection
 from assetcore.partitions import shown_duration
 from assetcore.plan import Plan, Snapshot
@@ -63,8 +64,9 @@ async def subject(project: Project, text: str) -> Subject:
     return Subject({i: n for n, i in project.asset_ids.items()}[document.asset], document.unit)
 
 
-async def deciding(project: Project, about: Subject) -> tuple[Slicing, str] | None:
-    """The document of a source that alone decides whether a unit is fresh, and what descends from it; None where more does.
+async def deciding(project: Project, about: Subject) -> tuple[Slicing, str, bytes] | None:
+    """What descends from the document of a source that alone decides whether a unit is fresh, its name, and the unit; None where
+    more decides.
 
     More does of an aggregate, and of what is made of one. A unit that was never made is not known to descend from anything.
     """
@@ -75,6 +77,7 @@ async def deciding(project: Project, about: Subject) -> tuple[Slicing, str] | No
     drivers = [(one, graph.driver(one)) for one in graph.chain(name)[:-1]]
     parameters = [graph.assets[one].dependencies.index(driver) for one, driver in drivers if driver is not None]
     async with project.engine.connect() as connection:
+        await at_one_moment(connection)
         await trace.by_index(connection)
         units = await trace.by_unit(connection, project.environment_id, project.asset_ids[name], label)
         if not units:
@@ -83,16 +86,16 @@ async def deciding(project: Project, about: Subject) -> tuple[Slicing, str] | No
         unit, known, _ = units[0]
         if parameters:
             known = await trace.root_name(connection, project.environment_id, project.asset_ids[name], unit, parameters)
-    return None if known is None else (how, known)
+    return None if known is None else (how, known, unit)
 
 
-async def why(project: Project, about: Subject, plan: Plan, snapshot: Snapshot) -> Why:
-    """Why a unit is stale, given a plan of its asset in which nothing was left out that it is made of."""
+async def why(project: Project, about: Subject, plan: Plan, snapshot: Snapshot, *, beside: bool = False) -> Why:
+    """Why a unit is stale, given a plan of its asset in which nothing was left out that it is made of, or that it `is_beside`."""
     name, label = about.asset, about.label
     if isinstance(project.graph.assets[name], Source):
         return await _why_source(project, name, label, snapshot)
     judgement = plan.judgements.get(name)
-    if judgement is None or await is_beside(project, about, snapshot):
+    if judgement is None or beside:
         found = Why(format_ref(name, label), "fresh", ())
         if label is None and not project.graph.is_whole(name):
             return found
@@ -100,6 +103,7 @@ async def why(project: Project, about: Subject, plan: Plan, snapshot: Snapshot) 
             (unit, _, _), *_ = await units_labelled(project, connection, name, label or name)
             return await _with_times(project, connection, found, name, unit)
     async with project.engine.connect() as connection:
+        await at_one_moment(connection)
         try:
             row = _row(judgement.judged, name, label)
         except NothingSelectedError:

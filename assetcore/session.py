@@ -230,17 +230,17 @@ class Session:
         about = await causes.subject(self.project, ref)
         choice = Choice(frozenset([about.asset]))
         decides = await causes.deciding(self.project, about)
-        if decides is not None:
-            snapshot = await take_descent(self.project, about.asset, *decides)
+        snapshot = await take_descent(self.project, about.asset, *decides) if decides is not None else None
+        if snapshot is not None:
             plan = await planning.judged(self.project, snapshot, choice)
+            beside = False
         else:
             plan, found = await planning.plan_for(self.project, choice, rehash=False, details=False)
-            if not await causes.is_beside(
-                self.project, about, found.snapshot
-            ):  # its roots are among all units above it
+            beside = await causes.is_beside(self.project, about, found.snapshot)
+            if not beside:  # its roots are among all units above it
                 plan, found = await planning.plan_for(self.project, choice, rehash=False, entire=True)
             snapshot = found.snapshot
-        why = await causes.why(self.project, about, plan, snapshot)
+        why = await causes.why(self.project, about, plan, snapshot, beside=beside)
         accepted = await trials.about(self.project, why.unit)
         notes = await unnoticed(self.project, [about.asset])
         checks = await look.checks_of(self.project, why.unit)

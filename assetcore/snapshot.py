@@ -151,10 +151,11 @@ async def take(
     return Read(snapshot, raw, marks, {name: found for name, found in unread.items() if found})
 
 
-async def take_descent(project: Project, name: str, how: Slicing, document: str) -> Snapshot:
+async def take_descent(project: Project, name: str, how: Slicing, document: str, unit: bytes) -> Snapshot | None:
     """Observe one document of a source, and read what lineage knows of the units of `name`, and of those above, that descend from it.
 
-    The rest is taken for what it is known to be. For assets `how` says that nothing else decides (`slices.descent`).
+    The rest is taken for what it is known to be. For assets `how` says that nothing else decides (`slices.descent`). None where this
+    unit of `name` is none of them any more: what it was made of is not made now.
     """
     graph = project.graph
     if any(graph.assets[n].options.models for n in how.roots):
@@ -165,9 +166,11 @@ async def take_descent(project: Project, name: str, how: Slicing, document: str)
     raw = await _observe_one(project, root, document)
     top = pl.Series("unit", [source_unit(document)], pl.Binary)
     async with project.engine.connect() as connection:
-        await connection.execution_options(isolation_level="REPEATABLE READ")
+        await at_one_moment(connection)
         await by_index(connection)
         units = await descending(connection, project.environment_id, [project.asset_ids[n] for n in how.roots], top)
+        if unit not in units.to_list():
+            return None
         states = await asset_states(project, connection, how.roots, definitions, moment, units=units)
     slices = {root: Slice(top, 1, pl.Series("name", [document]))}
     for one in graph.ordered(how.roots.keys() - {root}):

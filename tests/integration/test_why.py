@@ -219,6 +219,7 @@ async def test_a_unit_is_judged_alone_as_among_all(world: World) -> None:
                 assert decided is not None
                 whole = await causes.why(session.project, about, plan, found.snapshot)
                 part = await take_descent(session.project, name, *decided)
+                assert part is not None
                 alone = await causes.why(
                     session.project, about, await planning.judged(session.project, part, choice), part
                 )
