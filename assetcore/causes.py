@@ -243,19 +243,22 @@ class _Asking:
 
     async def of_units(self, name: str, rows: pl.DataFrame) -> AsyncIterator[CauseFound]:
         """The causes of stale units of one asset, each once."""
+        present = set(rows["causes"].explode().to_list())
         for code in CAUSES:
+            if code not in present or code in ("input-changed", "input-removed"):
+                continue
             some = rows.filter(pl.col("causes").list.contains(code))
             component = next((c for c, cause in COMPONENTS.items() if cause == code), None)
-            if not some.height or code in ("input-changed", "input-removed"):
-                continue
-            elif component is not None:
+            if component is not None:
                 async for cause in self._component_changed(name, component, some):
                     yield cause
             else:
                 async for cause in self._without_inputs(name, code, some):
                     yield cause
-        inputs = rows.filter(pl.col("causes").list.set_intersection(["input-changed", "input-removed"]).list.len() > 0)
-        if inputs.height:
+        if present & {"input-changed", "input-removed"}:
+            inputs = rows.filter(
+                pl.col("causes").list.set_intersection(["input-changed", "input-removed"]).list.len() > 0
+            )
             async for cause in self._inputs_changed(name, inputs):
                 yield cause
 

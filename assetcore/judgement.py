@@ -163,14 +163,11 @@ def view_below(judged: pl.DataFrame, documents: pl.DataFrame, part: Slice | None
 
     With `part` only that slice was judged, and all beside it is fresh.
     """
-    status = judged.select("unit", pl.col("status").is_in(["stale", "pending"]).alias("again"), "status")
-    marked = (
-        documents.lazy()
-        .join(status.lazy(), on="unit", how="left", maintain_order="left")
-        .filter(pl.col("status").ne_missing("removed"))
-        .with_columns(pl.col("again").fill_null(value=part is None).alias("pending"))
-        .drop("again", "status")
-        .collect()
-    )
-    again = status.filter("again")["unit"]
+    status = judged["status"]
+    again, gone = judged["unit"].filter(status.is_in(["stale", "pending"])), judged["unit"].filter(status == "removed")
+    is_again = pl.col("unit").is_in(again.implode())
+    if part is None:
+        is_again = ~pl.col("unit").is_in(judged["unit"].filter(status == "fresh").implode())
+    standing = documents.filter(~pl.col("unit").is_in(gone.implode())) if len(gone) else documents
+    marked = standing.with_columns(is_again.alias("pending"))
     return View(marked, open=len(again) > 0, open_units=again)

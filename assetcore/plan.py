@@ -261,6 +261,7 @@ def make_plan(
     """Walk the graph from the sources down and judge every asset that needs a look. Judgements that are `standing` are not made again."""
     scope = choice.assets | graph.ancestors(choice.assets)
     views: dict[str, View] = {}
+    within: dict[str, View] = {}
     plans: list[AssetPlan] = []
     sources: list[SourcePlan] = []
     open_assets: dict[str, frozenset[str]] = {}
@@ -303,13 +304,16 @@ def make_plan(
             continue
         part = snapshot.slices.get(name)
         if part is not None:
-            state = replace(state, made=part.of(state.made), documents=part.of(state.documents))
+            state = replace(state, made=part.of(state.made))
         else:
             state = _with_going(asset, snapshot, views, state)
         if standing is not None and name in standing:
             judgement = standing[name]
         elif part is not None:
-            within = {n: snapshot.slices[n].of_view(v) if n in snapshot.slices else v for n, v in views.items()}
+            for up in views.keys() - within.keys():
+                # Where only a slice is read there is nothing else to leave out.
+                beyond = up in snapshot.slices and not snapshot.how.partial(up)
+                within[up] = snapshot.slices[up].of_view(views[up]) if beyond else views[up]
             judgement = judge_asset(asset, graph, within, snapshot.definitions[name], state)
         else:
             judgement = judge_chosen(asset, graph, views, snapshot.definitions[name], state, choice)

@@ -71,7 +71,7 @@ def above(plan: Plan, graph: Graph, snapshot: Snapshot, name: str, unit: bytes) 
         going = rows.filter(pl.col("status") == "removed")
         driver = graph.driver(asset)
         further = pl.DataFrame(schema=BELOW)
-        if driver is not None and driver.upstream.name in snapshot.states:
+        if driver is not None and going.height and driver.upstream.name in snapshot.states:
             further = _what_went(driver, plan, snapshot, going, asset)
             if isinstance(driver.upstream, Source):
                 sources = further.with_columns(pl.lit("removed").alias("status"), pl.lit(value=False).alias("followed"))
@@ -113,11 +113,13 @@ def _one_up(
     """For each asset above, the open units (`up`) that these units wait for; of whole assets, which are told, only what the first does."""
     found: dict[str, pl.DataFrame] = {}
     wholes: set[str] = set()
+    if not units.height:
+        return found, wholes
     led = units.clear()
     given = plan.judgements[asset].wanted.given.join(units, on="unit", how="semi")
     for index, dependency in enumerate(graph.assets[asset].dependencies):
         upstream = dependency.upstream.name
-        if upstream not in plan.judgements or not units.height:
+        if upstream not in plan.judgements:
             continue
         if dependency.is_whole:
             wholes.add(upstream)

@@ -173,9 +173,7 @@ async def take_descent(project: Project, name: str, how: Slicing, document: str,
             return None
         states = await asset_states(project, connection, how.roots, definitions, moment, units=units)
     slices = {root: Slice(top, 1, pl.Series("name", [document]))}
-    for one in graph.ordered(how.roots.keys() - {root}):
-        upstream = graph.chain(one)[1]
-        slices[one] = Slice(_addresses(slices[upstream], states[upstream].documents), 0)
+    slices |= {one: Slice(units, 0) for one in how.roots if one != root}
     observed = {root: as_documents(graph.assets[root], raw, states[root].documents)}
     return Snapshot(definitions, states, {}, observed, slices=slices, how=how, moment=moment)
 

@@ -116,20 +116,27 @@ def judge(
     wanted). `blocked` marks units with an input that is itself to be made. A unit that only ever failed and is no longer wanted is
     nothing, and has no row.
     """
-    joined = (
-        wanted.lazy()
-        .with_columns(pl.lit(value=True).alias("is_wanted"))
-        .join(made.lazy(), on="unit", how="full", coalesce=True, suffix="_made")
+    known = (
+        wanted.with_columns(pl.lit(value=True).alias("is_wanted"))
+        .join(made, on="unit", how="full", coalesce=True, suffix="_made")
+        .with_columns(
+            pl.col("materialization").is_not_null().alias("is_made"),
+            pl.col("is_wanted").fill_null(value=False),
+            pl.col("pending").fill_null(value=may_return).alias("blocked"),
+        )
     )
-    is_made = pl.col("materialization").is_not_null()
-    is_wanted = pl.col("is_wanted").fill_null(value=False)
-    blocked = pl.col("pending").fill_null(value=may_return)
-    other = is_made & pl.col("definition").ne_missing(pl.lit(definition, pl.Int64))
-    changed = is_made & ~blocked & pl.col("inputs").ne_missing(pl.col("inputs_made"))
-    recipe_is_made = is_made & ~other & ~changed
-    failed = (
-        ~blocked & ~recipe_is_made & pl.col("failed_inputs").is_not_null()
-        & (pl.col("failed_inputs") == pl.col("inputs")) & pl.col("failed_definition").eq_missing(pl.lit(definition, pl.Int64))
+    is_made, is_wanted, blocked = pl.col("is_made"), pl.col("is_wanted"), pl.col("blocked")
+    other, changed, failed = pl.col("other"), pl.col("changed"), pl.col("failed")
+    # A column for each of what is asked several times: an expression would be worked out anew each time.
+    known = known.filter(is_wanted | is_made).with_columns(
+        (is_made & pl.col("definition").ne_missing(pl.lit(definition, pl.Int64))).alias("other"),
+        (is_made & ~blocked & pl.col("inputs").ne_missing(pl.col("inputs_made"))).alias("changed"),
+    )
+    known = known.with_columns(
+        (
+            ~blocked & ~(is_made & ~other & ~changed) & pl.col("failed_inputs").is_not_null()
+            & (pl.col("failed_inputs") == pl.col("inputs")) & pl.col("failed_definition").eq_missing(pl.lit(definition, pl.Int64))
+        ).alias("failed")
     )  # fmt: skip
     # What cannot be is not asked: an expression costs a tenth of a millisecond, and most assets are small.
     causes: list[pl.Expr] = [_when(pl.lit(value=True), "forced")] if force else []
@@ -149,32 +156,26 @@ def judge(
         causes.append(_when(changed, "input-changed"))
     if expired is not None and len(expired):
         causes.append(_when(is_made & pl.col("unit").is_in(expired.implode()), "expired"))
-    found = pl.concat_list(causes).list.drop_nulls()
-    certain = found.list.len() > 0
+    certain = pl.col("causes").list.len() > 0
     status = (
         pl.when(~is_wanted).then(pl.lit("pending" if may_return else "removed"))
         .when(certain).then(pl.lit("stale"))
         .when(blocked).then(pl.lit("pending"))
         .otherwise(pl.lit("fresh"))
     )  # fmt: skip
-    something = joined.filter(is_wanted | is_made)
-    judged = something.with_columns(status.alias("status"), found.alias("causes"), blocked.alias("blocked"))
     return (
-        judged.select(
+        known.with_columns(pl.concat_list(causes).list.drop_nulls().alias("causes"))
+        .select(
             "unit",
             pl.coalesce("label", "label_made").alias("label"),
             pl.coalesce("parent", "parent_made").alias("parent"),
             "inputs",
-            "status",
-            pl.when(pl.col("status") == "stale")
-            .then("causes")
-            .otherwise(pl.lit([], pl.List(pl.String)))
-            .alias("causes"),
+            status.alias("status"),
+            pl.when(is_wanted).then("causes").otherwise(pl.lit([], pl.List(pl.String))).alias("causes"),
             "blocked",
             "materialization",
         )
         .sort("parent", "label", "unit")
-        .collect()
     )
 
 

@@ -226,3 +226,12 @@ async def test_a_unit_is_judged_alone_as_among_all(world: World) -> None:
                 assert alone == whole
                 counted[whole.status] = counted.get(whole.status, 0) + 1
     assert counted.keys() == {"fresh", "stale", "pending", "removed"}, counted
+
+
+async def test_a_unit_whose_input_is_not_made_any_more_is_gone(world: World) -> None:
+    """The page is there, and no piece of it is what the unit was made of: it is not fresh, although nothing waits above it."""
+    world.document("a.txt", "a alpha")
+    await world.materialize("+chunks")
+    found = await why(world, "marked[a-2]")
+    assert (found.status, only(found).code) == ("removed", "input-removed")
+    assert (await why(world, "marked[a-1]")).fresh
