@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import sqlalchemy as sa
 from sqlalchemy import event
+from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.schema import SetTableComment
 
@@ -58,7 +59,7 @@ def connect(database_url: str) -> AsyncEngine:
         try:  # in one exchange, of which SQLAlchemy's own (pool_pre_ping) makes three: it begins a transaction, and ends it
             connection.run_async(lambda driver: driver.fetchrow(";"))
         except Exception as error:
-            raise sa.exc.InvalidatePoolError from error
+            raise InvalidatePoolError from error
 
     def failing(context: sa.ExceptionContext) -> None:
         error = context.original_exception
