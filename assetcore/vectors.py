@@ -6,7 +6,6 @@ The embedding documents of an asset, in the store, are the truth; an index in Po
     search    the nearest `k` rows, under any filter
     rebuild   the index is made again, from nothing
     rollback  the generation before answers again
-    compare   two generations are asked the same, generated of the corpus: which model finds more?
     trial     parameters are tried beside an exact search, and journaled; `best` says which did best
 
 An index has a **generation** for each model that its documents are of. While documents of another model come in, the generation
@@ -15,19 +14,17 @@ before goes on answering; when the new one holds them all, it takes its place in
 
 from __future__ import annotations
 
-import re
 import time
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import product
 from typing import Any
 
-from assetcore.digest import digest
 from assetcore.documents import Document
 from assetcore.embeddings import Embedding
 from assetcore.errors import NothingSelectedError, UsageError
-from assetcore.lineage import journal, read, trace
+from assetcore.lineage import journal, read
 from assetcore.lineage import vectors as index
 from assetcore.lineage.journal import Entry
 from assetcore.lineage.schema import Connection
@@ -35,8 +32,8 @@ from assetcore.lineage.vectors import EXACT, Found, Generation, Row
 from assetcore.project import Project
 
 __all__ = [
-    "Comparison", "Side", "Trial", "activate", "active", "ask", "best", "compare", "embeddings", "generations", "matching", "rebuild",
-    "rollback", "similarity_search", "sync", "sync_all", "trial",
+    "Trial", "activate", "active", "alias_of", "ask", "best", "embeddings", "generations", "matching", "rebuild", "rollback",
+    "similarity_search", "sync", "sync_all", "trial",
 ]  # fmt: skip
 
 DEFAULTS = {"m": 16, "ef_construction": 80, "ef_search": 100}
@@ -50,34 +47,6 @@ K = 10
 QUESTION_SECONDS = 60
 ENOUGH = 0.99
 """A recall@10 that is good enough: of the parameters that reach it the fastest are the best."""
-
-
-@dataclass(frozen=True, slots=True)
-class Side:
-    """How one of two generations did: `only` counts the questions that it answered, and the other did not."""
-
-    generation: int
-    model: str
-    dimensions: int
-    rows: int
-    recall: float
-    only: int
-    p50_ms: float
-    p95_ms: float
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """Two generations of an index, asked the same; `overlap` is the share of the first `k` rows that both gave, on average."""
-
-    asset: str
-    k: int
-    questions: int
-    overlap: float
-    generations: tuple[Side, Side]
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,12 +149,12 @@ async def ask(
 
     Raises UsageError where the gateway does not have that model any more, GatewayError where it cannot be asked.
     """
-    alias = await _alias(project, asset, await _asked(project, asset, generation))
+    alias = await alias_of(project, asset, await _asked(project, asset, generation))
     [found] = await project.llm.embed([text], alias, None, QUESTION_SECONDS)
     return await similarity_search(project, asset, found.vector, filter_fields, k, generation=generation)
 
 
-async def _alias(project: Project, asset: str, one: Generation) -> str:
+async def alias_of(project: Project, asset: str, one: Generation) -> str:
     """A name under which the gateway has the model that a generation is of."""
     models = await project.llm.learn()
     aliases = [*project.graph.assets[asset].options.models, *models.behind]
@@ -329,107 +298,6 @@ async def trial(
     async with project.engine.begin() as connection:
         await index.journal(connection, [{"project": names[0], "environment": names[1], **t.to_json()} for t in found])
     return found
-
-
-async def compare(
-    project: Project, numbers: tuple[int, int] | None = None, *, k: int = K, questions: int = 100
-) -> Comparison:
-    """Ask two generations of an index, by default the newest two, for documents of the corpus by a sentence out of each.
-
-    Each is asked by its own model, about documents that both have. A question is answered where its document is among those for which
-    the first `k` rows stand. Raises NothingSelectedError where there are no such two.
-    """
-    one, other = _two(await generations(project), numbers)
-    asset, sides = one.asset, (one, other)
-    async with project.engine.connect() as connection:
-        both = await index.documents(connection, one, {}) & await index.documents(connection, other, {})
-        asked = await _questions(project, connection, both, questions)
-        rows = [await index.count(connection, side) for side in sides]
-    if not asked:
-        raise UsageError(
-            f"There is no text to ask the generations {one.id} and {other.id} of {asset} for.",
-            hint="Say in the fields asset= and document= what each vector stands for.",
-        )
-    answered: list[list[bool]] = []
-    seen: list[list[set[str]]] = []
-    times: list[list[float]] = []
-    for side in sides:
-        alias = await _alias(project, asset, side)
-        embedded = await project.llm.embed([text for text, _ in asked], alias, None, QUESTION_SECONDS)
-        right, names, took = [], [], []
-        async with project.engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
-            for (_, document), question in zip(asked, embedded, strict=True):
-                begun = time.perf_counter()
-                hits = await index.nearest(connection, side, question.vector, k, {})
-                took.append(1000 * (time.perf_counter() - begun))
-                names.append({hit.name for hit in hits})
-                right.append(any((hit.fields["asset"], hit.fields["document"]) == document for hit in hits))
-        answered.append(right)
-        seen.append(names)
-        times.append(sorted(took))
-    common = [len(mine & theirs) / max(len(mine), len(theirs), 1) for mine, theirs in zip(*seen, strict=True)]
-    told = [
-        Side(
-            side.id, side.model, side.dimensions, count, round(sum(mine) / len(asked), 4),
-            sum(a and not b for a, b in zip(mine, theirs, strict=True)),
-            round(took[len(took) // 2], 3), round(took[int(len(took) * 0.95)], 3),
-        )
-        for side, count, mine, theirs, took in zip(sides, rows, answered, reversed(answered), times, strict=True)
-    ]  # fmt: skip
-    return Comparison(asset, k, len(asked), round(sum(common) / len(common), 4), (told[0], told[1]))
-
-
-def _two(found: Sequence[Generation], numbers: tuple[int, int] | None) -> tuple[Generation, Generation]:
-    """The generations of these numbers, or the newest two of one index. Raises NothingSelectedError, UsageError."""
-    complete = [one for one in found if one.completed is not None]
-    if numbers is None:
-        for newer in complete:
-            earlier = [one for one in complete if one.asset == newer.asset and one.id < newer.id]
-            if earlier:
-                return earlier[0], newer
-        raise NothingSelectedError(
-            "There are no two generations of an index to compare.",
-            hint="Another model behind its alias makes another generation: aipctl vectors ls",
-        )
-    known = {one.id: one for one in complete}
-    if unknown := [number for number in numbers if number not in known]:
-        there = ", ".join(map(str, sorted(known))) or "none"
-        raise NothingSelectedError(
-            f"There is no complete generation {unknown[0]}; there are: {there}.", hint="See: aipctl vectors ls"
-        )
-    one, other = known[numbers[0]], known[numbers[1]]
-    if one.asset != other.asset or one.id == other.id:
-        raise UsageError(
-            f"Generation {one.id} of {one.asset} is compared with {other.id} of {other.asset}.",
-            hint="Name two generations of the same index.",
-        )
-    return one, other
-
-
-async def _questions(
-    project: Project, connection: Connection, documents: Collection[tuple[str, str]], count: int
-) -> list[tuple[str, tuple[str, str]]]:
-    """For so many of these documents, always the same while they are, a sentence out of each."""
-    chosen = sorted(documents, key=lambda one: digest("question", *one))[:count]
-    asked: dict[str, list[tuple[str, str]]] = {}
-    for asset in sorted({asset for asset, _ in chosen} & project.asset_ids.keys()):
-        names = {document for of, document in chosen if of == asset}
-        found = await trace.of_asset(connection, project.environment_id, project.asset_ids[asset])
-        stored = await read.stored(connection, [one.id for one in found if one.name in names])
-        kind = project.graph.assets[asset].output.document_type
-        for one in await project.reader.documents(list(stored.values()), kind):
-            if (sentence := _sentence(one)) is not None:
-                asked.setdefault(sentence, []).append((asset, one.name))
-    return [(sentence, right[0]) for sentence, right in asked.items() if len(right) == 1]
-
-
-def _sentence(document: Document) -> str | None:
-    """One of a text's sentences, of some length; None where it is no text."""
-    if not document.media_type.startswith("text/"):
-        return None
-    sentences = [" ".join(part.split()) for part in re.split(r"(?<=[.!?])\s+|\n\s*\n", document.text)]
-    long = [one for one in sentences if 5 <= len(one.split()) <= 40] or [one for one in sentences if one]
-    return long[int.from_bytes(digest("sentence", document.name)[:4]) % len(long)] if long else None
 
 
 async def best(project: Project, asset: str) -> Trial | None:

@@ -87,14 +87,37 @@ async def compare(call: Call, generations: tuple[int, ...], k: int, questions: i
     \b
     aipctl vectors compare 3 4 --k 5 --questions 200
     """
-    from assetcore import vectors as room
+    from assetcore import measures
 
     if len(generations) not in (0, 2):
         raise UsageError("Name two generations, or none.", hint="See: aipctl vectors ls")
     async with call.opened() as session:
         two = (generations[0], generations[1]) if generations else None
-        answer = (await room.compare(session.project, two, k=k, questions=questions)).to_json()
+        answer = (await measures.compare(session.project, two, k=k, questions=questions)).to_json()
     call.answer(answer, _compared)
+
+
+@verb(group=vectors)
+@click.argument("asset", required=False)
+@click.option(
+    "--tokens", default="1000,2000,4000,8000,16000,32000", show_default=True, callback=_numbers, help="In one question."
+)
+@click.option(
+    "--texts", type=COUNT, default=512, show_default=True, help="How many are embedded, three times for each."
+)
+async def sweep(call: Call, asset: str | None, tokens: Sequence[int], texts: int) -> None:
+    """Measure in questions of how many tokens vectors are had soonest of the gateway, and keep it in the journal.
+
+    The vectors are asked for, and cost what they cost.
+
+    \b
+    aipctl vectors sweep --tokens 4000,16000 --texts 512
+    """
+    from assetcore import measures
+
+    async with call.opened() as session:
+        found = (await measures.sweep(session.project, _asset(session.project, asset), tokens, texts)).to_json()
+    call.answer(found, _swept)
 
 
 @verb(group=vectors)
@@ -171,6 +194,13 @@ def _compared(answer: dict[str, Any]) -> Any:
     ]
     told = f"Of the first {answer['k']} rows both give {answer['overlap']:.0%}, over {answer['questions']} questions."
     return Group(_table(sides, "", kept=6), told)
+
+
+def _swept(answer: dict[str, Any]) -> Any:
+    from rich.console import Group
+
+    told = f"Best: {answer['best']:,} tokens a question; they are asked in {answer['default']:,}, over {answer['texts']} texts."
+    return Group(_table(answer["batches"], ""), told)
 
 
 def _table(rows: list[dict[str, Any]], empty: str, kept: int | None = None) -> Any:

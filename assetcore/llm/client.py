@@ -8,6 +8,7 @@ and not to take what is recorded (`--replay`).
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from assetcore.digest import digest
 from assetcore.errors import AnswerError, GatewayError, UsageError
-from assetcore.llm.embedding import Embedded, Embedder, VectorCache
+from assetcore.llm.embedding import Embedded, Embedder, Swept, VectorCache
 from assetcore.llm.gateway import Gateway, Response
 from assetcore.models import Models, Price, configured, described, listed_price, price_of
 from assetcore.settings import Settings
@@ -142,6 +143,24 @@ class Client:
             embedder = Embedder(name, model, dimensions, self._embeddings, self._vector_cache())
             self._embedders[alias, dimensions] = embedder
         return await embedder.embed(texts, seconds)
+
+    async def swept(self, texts: Sequence[str], alias: str, tokens: int, seconds: float) -> Swept:
+        """How long vectors of these texts take in questions of so many tokens; what is kept of them is left out."""
+        name, model = self._known(alias)
+        took: list[float] = []
+
+        async def ask(body: Mapping[str, Any], seconds: float) -> Response:
+            begun = time.perf_counter()
+            response = await self._embeddings(body, seconds)
+            took.append(1000 * (time.perf_counter() - begun))
+            return response
+
+        begun = time.perf_counter()
+        await Embedder(name, model, None, ask, None, tokens).embed(texts, seconds)
+        all_of_them = time.perf_counter() - begun
+        took.sort()
+        p50, p95 = took[len(took) // 2], took[int(len(took) * 0.95)]
+        return Swept(tokens, len(took), round(all_of_them, 3), round(p50, 1), round(p95, 1))
 
     async def gateway(self) -> Gateway:
         """The gateway; the embedded one is started when it does not run."""

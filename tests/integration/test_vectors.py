@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 import sqlalchemy as sa
 
-from assetcore import vectors
+from assetcore import measures, vectors
 from assetcore.embeddings import Embedding, Vector
 from assetcore.errors import NothingSelectedError, UsageError
 from assetcore.lineage import schema
@@ -284,11 +284,11 @@ async def test_two_models_are_compared_by_what_their_generations_find(
     await world.materialize()
 
     async with world.open() as session:
-        found = await vectors.compare(session.project, k=3)
+        found = await measures.compare(session.project, k=3)
         with pytest.raises(NothingSelectedError, match=r"no complete generation 999; there are: \d+, \d+\."):
-            await vectors.compare(session.project, (999, found.generations[0].generation))
+            await measures.compare(session.project, (999, found.generations[0].generation))
         with pytest.raises(UsageError, match="two generations of the same index"):
-            await vectors.compare(session.project, (found.generations[0].generation,) * 2)
+            await measures.compare(session.project, (found.generations[0].generation,) * 2)
     asked = [
         text for body in gateway.questions("/v1/embeddings") for text in body["input"] if text not in texts.values()
     ]
@@ -313,6 +313,25 @@ async def test_two_models_are_compared_by_what_their_generations_find(
     assert found.overlap == pytest.approx(
         sum(len(a & b) / 3 for a, b in zip(*both, strict=True)) / len(questions), abs=1e-4
     )
+
+
+async def test_sizes_of_questions_are_measured_and_journaled(world: World, gateway: FakeGateway) -> None:
+    """Every text is asked for in questions of each size, whatever is kept of it; times are told, and the best size is in the journal."""
+    for name in NAMES:
+        world.document(f"{name}.txt", " ".join(f"{name}{i}" for i in range(300)))
+    await world.materialize()
+    before = len(gateway.asked)
+    async with world.open() as session:
+        found = await measures.sweep(session.project, "vectors", [100, 400])
+        last = (await session.journal())[-1].row
+    assert found.texts == 12, "of each document three different parts"
+    assert [one.tokens for one in found.batches] == [100, 400]
+    assert found.texts == found.batches[0].questions > found.batches[1].questions > 1
+    assert all(0 < one.p50_ms <= one.p95_ms for one in found.batches)
+    asked = [len(body["input"]) for _, body in gateway.asked[before:]]
+    assert sum(asked) in (6 * found.texts, 6 * found.texts + 1), "three times in either size, after one to begin with"
+    assert (last.what, last.facts["tokens a question"]) == ("vectors sweep", found.best)
+    assert found.best in (100, 400)
 
 
 def test_an_embedding_holds_its_vector_and_its_model() -> None:
