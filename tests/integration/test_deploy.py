@@ -75,7 +75,8 @@ def worker(aipctl: Command, pool: str, tmp_path_factory: pytest.TempPathFactory)
     command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--limit", "2"]
     quick = {"PREFECT_WORKER_QUERY_SECONDS": "1", "PREFECT_WORKER_HEARTBEAT_SECONDS": "2"}
     elsewhere = tmp_path_factory.mktemp("worker")
-    quick["TMPDIR"] = str(elsewhere)  # Prefect's runner keeps a folder there, under a name that all users of a machine share
+    # Prefect's runner keeps a folder there, under a name that all users of a machine share.
+    quick["TMPDIR"] = str(elsewhere)
     with (elsewhere / "log").open("w") as log:
         process = subprocess.Popen(
             command, cwd=elsewhere, env={**aipctl.variables, **quick}, stdout=log, stderr=log, stdin=subprocess.DEVNULL,
