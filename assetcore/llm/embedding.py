@@ -283,7 +283,7 @@ def _numbers(stored: bytes | None) -> list[float] | None:
     return numbers.tolist()
 
 
-def _parts(waiting: Sequence[tuple[bytes, str]], most: int) -> list[list[tuple[bytes, str]]]:
+def _parts(waiting: Sequence[tuple[bytes, str]], most: int = TOKENS) -> list[list[tuple[bytes, str]]]:
     """The texts in their order, in questions of about so many tokens."""
     parts: list[list[tuple[bytes, str]]] = []
     size = 0
