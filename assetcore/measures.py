@@ -26,7 +26,8 @@ from assetcore.project import Project
 
 __all__ = ["Comparison", "Side", "Sweep", "compare", "sweep"]
 
-SECONDS = 60
+SECONDS = 600
+"""A slow model is measured, too."""
 LETTERS = 700
 """Of a text that vectors are asked for in a sweep: those of a chunk, some 175 tokens."""
 ROUNDS = 3
