@@ -78,7 +78,7 @@ async def deciding(project: Project, about: Subject) -> tuple[Slicing, str, byte
     parameters = [graph.assets[one].dependencies.index(driver) for one, driver in drivers if driver is not None]
     async with project.engine.connect() as connection:
         await at_one_moment(connection)
-        await trace.by_index(connection)
+        await trace.by_index(connection, named=True)
         units = await trace.by_unit(connection, project.environment_id, project.asset_ids[name], label)
         if not units:
             return None

@@ -190,6 +190,7 @@ async def lineage(
         await trace.by_index(connection)
         commit = await commit_at(project, connection, parse_ref(text).time or at)
         roots = await _roots(project, connection, text, at)
+        await trace.by_index(connection, named=True)
         names = {i: n for n, i in project.asset_ids.items()}
         found: dict[int, Found] = {f.id: f for f in roots}
         edges: set[tuple[str, str]] = set()

@@ -167,7 +167,7 @@ async def take_descent(project: Project, name: str, how: Slicing, document: str,
     top = pl.Series("unit", [source_unit(document)], pl.Binary)
     async with project.engine.connect() as connection:
         await at_one_moment(connection)
-        await by_index(connection)
+        await by_index(connection, named=True)
         units = await descending(connection, project.environment_id, [project.asset_ids[n] for n in how.roots], top)
         if unit not in units.to_list():
             return None
