@@ -42,7 +42,8 @@ IMPORTED = (
     "anyio._backends._asyncio", "cryptography.hazmat.primitives.ciphers.aead",
 )  # fmt: skip
 """What most commands import sooner or later, the last ones at the moment when they are used: Prefect's engine, for instance."""
-GO = b"go\n"
+READY, GO = b"?", b"!"
+"""What the preloader says before it is given anything, and what a fork hears before it begins."""
 MEMORY = {
     "ARROW_DEFAULT_MEMORY_POOL": "system",
     "_RJEM_MALLOC_CONF": "dirty_decay_ms:0,muzzy_decay_ms:0,background_thread:false",
@@ -50,6 +51,8 @@ MEMORY = {
 """Arrow's own allocator keeps what it had, and that of polars gives it back later, in threads of its own, unless they are imported so."""
 LOOK_SECONDS = 60.0
 """So often the preloader looks whether its home is still there."""
+READY_SECONDS = 1.0
+"""A preloader that does not take a connection by then is stopped, or the machine is: files that it were given would stay open in it."""
 ANSWER_SECONDS = 5.0
 LOST = 137
 
@@ -126,6 +129,9 @@ def _handed_over() -> tuple[socket.socket, int] | None:
     except OSError:
         return None
     try:
+        if connection.recv(1) != READY:
+            raise ConnectionError(path)
+        connection.settimeout(ANSWER_SECONDS)
         umask = os.umask(0)
         os.umask(umask)
         asked = {
@@ -204,7 +210,7 @@ def _connected(path: str) -> socket.socket:
 
     connection = socket.socket(socket.AF_UNIX)
     try:
-        connection.settimeout(ANSWER_SECONDS)
+        connection.settimeout(READY_SECONDS)
         with _short(path) as name:
             connection.connect(name)
         if _peer(connection) != os.geteuid():
@@ -270,6 +276,7 @@ def _next(path: str, code: list[Any], wanted: str) -> socket.socket | None:
             connection.settimeout(ANSWER_SECONDS)
             files: list[int] = []
             try:
+                connection.sendall(READY)
                 size, files, _, _ = socket.recv_fds(connection, 8, 3)
                 asked = json.loads(_exactly(connection, int.from_bytes(size, "big")))
                 if asked["code"] != code:

@@ -170,6 +170,16 @@ async def test_a_command_that_would_import_otherwise_does_so_itself(preloaded: P
     assert forked(preloaded, [sys.executable, "-m", "assetcore"])
 
 
+async def test_a_preloader_that_is_stopped_holds_nothing_of_a_command(preloaded: Preloaded) -> None:
+    """A command that it does not answer imports for itself, and who reads what the command says sees the end of it."""
+    preloaded.process.send_signal(signal.SIGSTOP)
+    try:
+        assert not forked(preloaded)
+    finally:
+        preloaded.process.send_signal(signal.SIGCONT)
+    assert forked(preloaded)
+
+
 async def test_a_preloader_ends_when_its_code_has_changed_and_when_its_home_is_gone(
     world: World, variables: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
