@@ -166,13 +166,15 @@ def _libraries() -> tuple[str, ...]:
     paths = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
     if sys.prefix != sys.base_prefix:
         paths.add(sys.prefix)
-    return tuple(str(Path(path)) + os.sep for path in paths)
+    major, minor = sys.version_info[:2]
+    archive = os.path.join(sys.base_prefix, sys.platlibdir, f"python{major}{minor}.zip")  # looked for on each path of imports
+    return (archive, *(str(Path(path)) + os.sep for path in paths))
 
 
 @cache
 def _is_library(file: str) -> bool:
-    """Python's own, installed, or ours."""
-    return file.startswith(("<frozen", _OWN, *_libraries())) or "site-packages" in file
+    """Python's own, installed, ours, or in no file: what a library has written, such as the `__init__` of a dataclass."""
+    return file.startswith(("<", _OWN, *_libraries())) or "site-packages" in file
 
 
 def _shown(path: str, root: Path) -> str:

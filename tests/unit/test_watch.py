@@ -7,12 +7,14 @@ import importlib
 import json
 import linecache
 import os
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 import pytest
 
+import assetcore
 from assetcore.watch import MOST, watch
 
 
@@ -74,6 +76,39 @@ def test_what_python_and_packages_read_is_not_told(root: Path) -> None:
         linecache.getline(json.__file__, 1)
         Path("/etc/hostname").exists() and Path("/etc/hostname").read_text()
     assert watched.inputs == ()
+
+
+def test_what_is_in_no_file_asks_for_who_called_it(root: Path) -> None:
+    """Code that a library has written, such as a dataclass's `__init__`, is not the user's: here this package asks, there the test does."""
+    own = compile("made()", str(Path(assetcore.__file__).with_name("made.py")), "eval")
+    made = eval(compile("lambda: open(path).close()", "<string>", "eval"), {"path": root / "seen.txt"})
+    with watch(root) as watched:
+        eval(own, {"made": made})
+    assert watched.inputs == ()
+    with watch(root) as watched:
+        made()
+    assert [one.what for one in watched.inputs] == ["the file seen.txt"]
+    assert __file__.endswith(watched.inputs[0].where.rpartition(":")[0])
+
+
+LOOKED = """
+import importlib.metadata, sys
+from pathlib import Path
+from assetcore.watch import watch
+
+with watch(Path.cwd()) as watched:
+    list(importlib.metadata.distributions(name="nothing"))
+sys.stdout.write(repr(watched.inputs))
+"""
+
+
+def test_the_archive_that_python_looks_for_is_pythons_own(tmp_path: Path) -> None:
+    """Which distributions there are is looked for in `python3xx.zip`, too, which need not be there, and is in nobody's settings."""
+    done = subprocess.run(
+        [sys.executable, "-c", LOOKED], env={**os.environ, "HOME": str(tmp_path)}, capture_output=True, check=True
+    )
+    assert b"the folder" in done.stdout
+    assert b".zip" not in done.stdout
 
 
 def test_nothing_is_seen_outside_and_where_a_version_answers_for_it(root: Path) -> None:
