@@ -167,7 +167,7 @@ def _libraries() -> tuple[str, ...]:
     if sys.prefix != sys.base_prefix:
         paths.add(sys.prefix)
     major, minor = sys.version_info[:2]
-    archive = os.path.join(sys.base_prefix, sys.platlibdir, f"python{major}{minor}.zip")  # looked for on each path of imports
+    archive = os.path.join(sys.base_prefix, sys.platlibdir, f"python{major}{minor}.zip")  # it need not be there
     return (archive, *(str(Path(path)) + os.sep for path in paths))
 
 
