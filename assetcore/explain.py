@@ -208,15 +208,17 @@ async def lineage(
                 if names_before:
                     step = await follow(connection, project.environment_id, set(names_before), commit)
                     pairs = {(names_before[a], b) for a, b in step.edges}
-            for asset, environment, commit, document in step.wholes:
-                members = await trace.of_asset(connection, environment, asset, commit=commit, limit=EXPANDED + 1)
+            for asset, environment, given, document, _ in step.wholes:
+                members = await trace.of_asset(connection, environment, asset, commit=given, limit=EXPANDED + 1)
                 if len(members) > EXPANDED:
-                    node = LineageNode(f"{names.get(asset, '?')}@{commit}", names.get(asset, "?"), None, None, None)
+                    node = LineageNode(f"{names.get(asset, '?')}@{given}", names.get(asset, "?"), None, None, None)
                     wholes[node.id] = node
                     edges.add((_node_id(document), node.id))
                     edges |= _asset_edges(project, node, wholes) if depth is None else set()
                 else:
                     pairs |= {(document, member.id) for member in members}
+            if step.wholes:  # above whole assets all is followed as it was when what is made of them was made
+                commit = max(since for *_, since in step.wholes)
             beyond = {b for _, b in pairs} - set(found)
             looked_up = await trace.look_up(connection, beyond) if beyond else {}
             named = await trace.qualified(connection, project.environment_id, list(looked_up.values()), commit)

@@ -309,7 +309,8 @@ class Keeper:
 def refuse_large_fields(documents: Iterable[Document]) -> None:
     """Raise StorageError, naming document and field, where the typed fields of one are larger than metadata is."""
     for document in documents:
-        sizes = {name: _size(getattr(document, name)) for name in document.field_names()}
+        plain = jsonable_fields(document)
+        sizes = {name: _size(plain[name]) for name in document.field_names()}
         if sum(sizes.values()) > LARGEST_FIELDS:
             name = max(sizes, key=sizes.__getitem__)
             raise StorageError(
@@ -320,8 +321,6 @@ def refuse_large_fields(documents: Iterable[Document]) -> None:
 
 
 def _size(value: Any) -> int:
-    if isinstance(value, bytes):
-        return len(value)
     return len((value if isinstance(value, str) else sorted_json(value)).encode(errors="surrogatepass"))
 
 

@@ -81,10 +81,13 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step of a trace: pairs (from, to) of documents, and (asset, environment, commit, document) where a whole asset was given."""
+    """One step of a trace: pairs (from, to) of documents, and (asset, environment, commit, document, since) where a whole asset was given.
+
+    A whole asset was given as of a commit; since the commit `since` the document's unit is what was made of it.
+    """
 
     edges: frozenset[tuple[int, int]]
-    wholes: frozenset[tuple[int, int, int, int]]
+    wholes: frozenset[tuple[int, int, int, int, int]]
 
 
 _BASE32, _HEXADECIMAL = frozenset("abcdefghijklmnopqrstuvwxyz234567"), frozenset("0123456789abcdef")
@@ -317,19 +320,23 @@ async def root_name(
 async def up(connection: AsyncConnection, environment: int, ids: Collection[int], commit: int | None = None) -> Step:
     """What these documents were made of: by what their unit is, or was as of a commit, or else by what made them first."""
     makers = _makers(await heads_of(connection, environment, commit), environment, ids, commit).cte("maker")
-    document, first, now = makers.c
+    document, first, now, since = makers.c
     e, c = t.edge.c, t.collected.c
     maker, number = sa.func.coalesce(now, first), sa.cast(sa.null(), sa.BigInteger)
-    given = sa.select(document, e.document_id, number, number, number).join_from(
+    given = sa.select(document, e.document_id, number, number, number, number).join_from(
         makers, t.edge, e.materialization_id == maker
     )
-    wholes = sa.select(document, number, c.asset_id, c.environment_id, c.commit_id).join_from(
-        makers, t.collected, c.materialization_id == maker
-    )
+    wholes = sa.select(
+        document, number, c.asset_id, c.environment_id, c.commit_id, sa.func.coalesce(since, c.commit_id)
+    ).join_from(makers, t.collected, c.materialization_id == maker)
     rows = (await connection.execute(sa.union_all(given, wholes))).all()
     return Step(
         frozenset((document, above) for document, above, *_ in rows if above is not None),
-        frozenset((asset, at, commit, document) for document, _, asset, at, commit in rows if asset is not None),
+        frozenset(
+            (asset, of, commit, document, made_at)
+            for document, _, asset, of, commit, made_at in rows
+            if asset is not None
+        ),
     )
 
 
@@ -448,7 +455,7 @@ async def excerpts(
     """Of which others these documents are part, where that is known: whole, kind, start, end, pointer."""
     head = await heads_of(connection, environment, commit)
     made = await connection.execute(_makers(head, environment, ids, commit))
-    makers = {(now or first, document) for document, first, now in made}
+    makers = {(now or first, document) for document, first, now, _ in made}
     x = t.excerpt.c
     rows = await connection.execute(
         sa.select(x.materialization_id, x.document_id, x.whole_id, x.kind, x.start, x.end, x.pointer).where(
@@ -511,8 +518,8 @@ async def look_up(connection: AsyncConnection, ids: Iterable[int]) -> dict[int, 
 
 def _makers(
     head: sa.FromClause, environment: int, ids: Collection[int], commit: int | None
-) -> sa.Select[Any, Any, Any]:
-    """For each document: the materialization that made it first, and the one that its unit is, or was, if that holds it."""
+) -> sa.Select[Any, Any, Any, Any]:
+    """For each document: the materialization that made it first, and the one that its unit is, or was, if that holds it, and since when."""
     h, first, now = head.c, t.materialization.alias("first"), t.materialization.alias("now")
     made = t.document.join(first, first.c.id == _d.materialization_id)
     then = sa.and_(h.environment_id == environment, h.asset_id == first.c.asset_id, as_of(h, commit))
@@ -521,12 +528,16 @@ def _makers(
         heads = made.outerjoin(head, sa.and_(then, h.unit == first.c.unit)).outerjoin(
             now, sa.and_(now.c.id == h.materialization_id, held)
         )
-        found = now.c.id
+        found, since = now.c.id, sa.case((now.c.id.is_not(None), h.since_commit))
     else:
         candidates = made.outerjoin(now, sa.and_(_of_same_unit(now.c, first.c), held))
         heads = candidates.outerjoin(head, sa.and_(then, h.materialization_id == now.c.id))
-        found = sa.func.max(h.materialization_id)
-    statement = sa.select(_d.id, first.c.id, found).select_from(heads).where(among(_d.id, ids, sa.BigInteger))
+        found, since = sa.func.max(h.materialization_id), sa.func.max(h.since_commit)
+    statement = (
+        sa.select(_d.id, first.c.id, found.label("found"), since.label("since"))
+        .select_from(heads)
+        .where(among(_d.id, ids, sa.BigInteger))
+    )
     return statement if commit is None else statement.group_by(_d.id, first.c.id)
 
 
