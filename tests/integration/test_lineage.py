@@ -492,7 +492,7 @@ async def test_tracing_finds_the_few_among_many(history: History, large: dict[in
         assert await trace.root_name(connection, PROD, FEW, unit("00007"), [0, 0]) == "00007"
         assert (await trace.down(connection, PROD, [page])).edges == {(page, chunk)}
         assert (await trace.down(connection, PROD, [few])).edges == {(few, large[REPORT][0])}
-        assert {(w[0], w[-1]) for w in (await trace.up(connection, PROD, large[REPORT])).wholes} == {
+        assert {(w[0], w[3]) for w in (await trace.up(connection, PROD, large[REPORT])).wholes} == {
             (FEW, large[REPORT][0])
         }
         assert [f.id for f in await trace.with_prefix(connection, PROD, document_id(sha256("1 7"), 12))] == [page]
