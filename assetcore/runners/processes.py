@@ -22,7 +22,7 @@ from typing import ParamSpec, TypeVar
 from assetcore.calls import Call, Outcome
 from assetcore.runners import worker
 
-__all__ = ["ENDED", "Processes", "without_main"]
+__all__ = ["ENDED", "Processes", "let_go", "without_main"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -69,6 +69,7 @@ class Processes:
             try:
                 return await _submitted(pool, worker.call_all, *self._project, name, calls, code)
             except BrokenProcessPool:
+                let_go(pool)
                 if self._pool is pool:
                     self._pool = self._starting = None
         return [await self._alone(name, call, code) for call in calls]
@@ -79,12 +80,14 @@ class Processes:
             try:
                 return (await _submitted(cell, worker.call_all, *self._project, name, [call], code))[0]
             except BrokenProcessPool:
+                let_go(cell)
                 self._cell = None
         return Outcome([], 0.0, ENDED)
 
     async def close(self) -> None:
         """End the processes, also those that are in the middle of a call."""
         for pool in filter(None, (self._pool, self._cell)):
+            let_go(pool)
             running = list((pool._processes or {}).values())  # there is no public way to end a call before Python 3.14
             pool.shutdown(wait=False, cancel_futures=True)
             for process in running:
@@ -103,6 +106,19 @@ class Processes:
 
 
 _one_start = threading.Lock()
+_ending: list[tuple[threading.Thread, ProcessPoolExecutor]] = []
+
+
+def let_go(pool: ProcessPoolExecutor) -> None:
+    """Keep a pool that is not needed any more until the thread that manages it has ended.
+
+    Where the garbage collector takes the pool while that thread clears up after a process that ended, and in that thread, the thread
+    waits for a lock that it holds, and Python for the thread when it exits (seen on 3.13.0: `_ExecutorManagerThread.terminate_broken`).
+    """
+    manager = pool._executor_manager_thread
+    _ending[:] = [(thread, kept) for thread, kept in _ending if thread.is_alive() and kept is not pool]
+    if isinstance(manager, threading.Thread):
+        _ending.append((manager, pool))
 
 
 async def _submitted(pool: ProcessPoolExecutor, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:

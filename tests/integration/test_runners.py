@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import multiprocessing
 import os
 import signal
 import sys
+import weakref
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,6 +20,7 @@ import pytest
 from assetcore.errors import ServiceError, UsageError
 from assetcore.results import RunResult
 from assetcore.runners import runner_for
+from assetcore.runners.processes import let_go
 from assetcore.session import Session
 from assetcore.settings import Settings
 from tests.integration.command import Command, until
@@ -197,3 +202,22 @@ async def _materializations(world: World, asset: str) -> int:
     async with world.open() as session, session.project.engine.connect() as connection:
         wanted = t.materialization.c.asset_id == session.project.asset_ids[asset]
         return int((await connection.execute(sa.select(sa.func.count()).where(wanted))).scalar_one())
+
+
+def test_a_pool_that_is_let_go_is_there_until_its_manager_has_ended() -> None:
+    """Nobody collects it while its thread may be clearing up; afterwards nothing holds it."""
+    pool, later = (ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) for _ in range(2))
+    pool.submit(os.getpid).result(60)
+    manager, seen = pool._executor_manager_thread, weakref.ref(pool)
+    let_go(pool)
+    del pool
+    gc.collect()
+    kept = seen()
+    assert kept is not None
+    assert manager is not None
+    kept.shutdown(wait=False)
+    del kept
+    manager.join(60)
+    let_go(later)
+    gc.collect()
+    assert seen() is None
