@@ -106,19 +106,16 @@ class Processes:
 
 
 _one_start = threading.Lock()
-_ending: list[tuple[threading.Thread, ProcessPoolExecutor]] = []
 
 
 def let_go(pool: ProcessPoolExecutor) -> None:
-    """Keep a pool that is not needed any more until the thread that manages it has ended.
+    """Keep a pool that is not needed any more for as long as the thread that manages it runs.
 
     Where the garbage collector takes the pool while that thread clears up after a process that ended, and in that thread, the thread
     waits for a lock that it holds, and Python for the thread when it exits (seen on 3.13.0: `_ExecutorManagerThread.terminate_broken`).
     """
-    manager = pool._executor_manager_thread
-    _ending[:] = [(thread, kept) for thread, kept in _ending if thread.is_alive() and kept is not pool]
-    if isinstance(manager, threading.Thread):
-        _ending.append((manager, pool))
+    if isinstance(manager := pool._executor_manager_thread, threading.Thread):
+        vars(manager)["pool"] = pool
 
 
 async def _submitted(pool: ProcessPoolExecutor, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:

@@ -206,7 +206,7 @@ async def _materializations(world: World, asset: str) -> int:
 
 def test_a_pool_that_is_let_go_is_there_until_its_manager_has_ended() -> None:
     """Nobody collects it while its thread may be clearing up; afterwards nothing holds it."""
-    pool, later = (ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) for _ in range(2))
+    pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
     pool.submit(os.getpid).result(60)
     manager, seen = pool._executor_manager_thread, weakref.ref(pool)
     let_go(pool)
@@ -218,6 +218,6 @@ def test_a_pool_that_is_let_go_is_there_until_its_manager_has_ended() -> None:
     kept.shutdown(wait=False)
     del kept
     manager.join(60)
-    let_go(later)
+    del manager
     gc.collect()
     assert seen() is None
