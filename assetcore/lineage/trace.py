@@ -333,9 +333,7 @@ async def up(connection: AsyncConnection, environment: int, ids: Collection[int]
     return Step(
         frozenset((document, above) for document, above, *_ in rows if above is not None),
         frozenset(
-            (asset, of, commit, document, made_at)
-            for document, _, asset, of, commit, made_at in rows
-            if asset is not None
+            (asset, of, given, document, since) for document, _, asset, of, given, since in rows if asset is not None
         ),
     )
 

@@ -54,9 +54,8 @@ NOT_ASKED = {
 
 def client_environment(settings: Settings) -> dict[str, str]:
     """What Prefect, as a client, is to find in its environment unless the user has said otherwise; it reads it when it is imported."""
-    found = CLIENT_ENVIRONMENT | {
-        "PREFECT_HOME": str(settings.home / "prefect-client")
-    }  # the user's profile is not ours
+    # The user's own profile is not ours.
+    found = CLIENT_ENVIRONMENT | {"PREFECT_HOME": str(settings.home / "prefect-client")}
     if settings.prefect_api_url is None:
         found |= NOT_ASKED
         if (certificate := settings.home / CERTIFICATE).exists():
