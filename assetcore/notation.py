@@ -15,14 +15,23 @@ __all__ = ["parse_yaml"]
 
 REPEATED = 100_000
 """So many values may a text say beyond those that are written out in it."""
+TOO_DEEP = "it is nested too deeply"
+DEEPEST = 200
+"""So many brackets may be open at once. The scanner looks ahead at all that are, once more for each."""
 
 
 def parse_yaml(text: str) -> Any:
     """The value that a text says; None for an empty one. Raises ValueError."""
     import yaml  # 20 ms, only where there is something to read
 
+    class Loader(yaml.SafeLoader):
+        def fetch_flow_collection_start(self, TokenClass: type[yaml.Token]) -> None:
+            if self.flow_level == DEEPEST:
+                raise ValueError(TOO_DEEP)
+            super().fetch_flow_collection_start(TokenClass)
+
     try:
-        loader = yaml.SafeLoader(text)
+        loader = Loader(text)
         try:
             node = loader.get_single_node()
             if node is None:
@@ -36,7 +45,7 @@ def parse_yaml(text: str) -> Any:
     except yaml.YAMLError as error:
         raise ValueError(str(error)) from None
     except RecursionError:
-        raise ValueError("it is nested too deeply") from None
+        raise ValueError(TOO_DEEP) from None
 
 
 def _size(node: yaml.Node, sizes: dict[int, int]) -> int:
