@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import time
 
@@ -65,10 +66,19 @@ async def test_an_object_that_is_gone_or_cut_off(bucket: Bucket) -> None:
     assert {cause for cause, _ in (await examine(bucket, one, Pace())).values()} == {MISSING}
 
 
-async def test_a_pace_is_kept_by_all_who_share_it() -> None:
-    """What begins is held back until what was read before is paid for."""
-    pace = Pace(rate=1_000_000)
-    started = time.monotonic()
+async def test_a_pace_is_kept_by_all_who_share_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What begins is held back until what was read before is paid for, and no longer."""
+    waited: list[float] = []
+    now = 1000.0
+
+    async def sleep(seconds: float) -> None:
+        nonlocal now
+        waited.append(seconds)
+        now += seconds
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    pace = Pace(1_000_000, now)
     for _ in range(4):
         await pace(50_000)
-    assert 0.14 < time.monotonic() - started < 1
+    assert waited == pytest.approx([0.0, 0.05, 0.05, 0.05])

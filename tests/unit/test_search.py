@@ -185,7 +185,7 @@ def test_the_limit_counts_over_all_indexes() -> None:
 
 
 def test_tens_of_thousands_of_entries_are_searched_at_once() -> None:
-    """A question over 30,000 short documents, read from the stored bytes, is answered in well under a second."""
+    """A question over 30,000 short documents, read from the stored bytes, costs no more than a few looks at each of them."""
     frame = pl.DataFrame({"name": [f"module.f{i}" for i in range(30_000)]}).with_columns(
         text=pl.format(
             "def f{}(self, x{}): Return the value of item number {}.",
@@ -195,8 +195,14 @@ def test_tens_of_thousands_of_entries_are_searched_at_once() -> None:
         )
     )
     index = SearchIndex.build("code", frame)
+
+    def ask() -> str:
+        stored = SearchIndex.stored("code", index.content, index.media_type, {"entries": 30_000})
+        return search(stored, "x42 value item")[0].name
+
+    assert "x42" in dict(frame.iter_rows())[ask()]
     started = time.process_time()
-    assert search(SearchIndex.stored("code", index.content, index.media_type, {"entries": 30_000}), "x42 value item")[
-        0
-    ].name
-    assert time.process_time() - started < 1.0
+    frame.to_dicts()
+    looked = time.process_time()
+    ask()
+    assert time.process_time() - looked < 10 * (looked - started)
