@@ -1,8 +1,8 @@
 """What does it cost? Measurements as tables, with ratios between what is measured in one run; nothing here passes or fails.
 
     make bench                          the command, the handbook, workload W of 1,000 and 10,000 documents, lineage, layers of assets, ...
-    make bench ARGS='command'           one of them: command, handbook, workload, lineage, layers, telemetry, imports, models, vectors,
-                                        limits, observe, store, peers
+    make bench ARGS='command'           one of them: command, handbook, workload, lineage, layers, share, telemetry, imports, models,
+                                        vectors, limits, observe, store, peers
     make bench ARGS='workload --documents 1000 --repeat 5'
     make bench ARGS='lineage --documents 1000000'     half an hour, and 6 GB of disk
     BENCH_VENVS=FOLDER make bench ARGS=peers          also CocoIndex and DVC, from FOLDER/cocoindex and FOLDER/dvc
@@ -28,6 +28,7 @@ from tests.bench import (
     models,
     observe,
     peers,
+    share,
     store,
     telemetry,
     vectors,
@@ -41,6 +42,7 @@ SECTIONS = (
     "workload",
     "lineage",
     "layers",
+    "share",
     "telemetry",
     "imports",
     "models",
@@ -82,6 +84,8 @@ def main() -> None:
     if "layers" in sections:
         for assets in map(int, given.assets.split(",")):
             layers.bench(report, assets)
+    if "share" in sections:
+        share.bench(report, int(given.documents.rpartition(",")[2]), given.repeat)
     if "telemetry" in sections:
         telemetry.bench(report, int(given.documents.partition(",")[0]))
     if "imports" in sections:

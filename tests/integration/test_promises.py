@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import os
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from assetcore.errors import StaleInputError, StorageError
 from assetcore.explain import Lineage
@@ -249,3 +253,44 @@ async def test_a_package_whose_version_counts(world: World) -> None:
     await world.materialize()
     world.settings = world.settings.using("test", packages={})
     assert (await world.plan())["frame"]["causes"] == {"environment-changed": 1}
+
+
+async def test_a_plan_asks_as_often_of_many_units_as_of_few(world: World) -> None:
+    """How many statements a plan takes depends on what changed, not on how many units there are, or how many are stale."""
+    asked: dict[int, dict[str, int]] = {}
+    moments = itertools.count(1_700_000_000)
+
+    def write(numbers: range, text: str) -> None:
+        for number in numbers:
+            world.document(f"{number:03}.txt", f"{text} {number}")
+            moment = next(moments)  # long ago: what was just written is looked at twice
+            os.utime(world.root / "data" / f"{number:03}.txt", times=(moment, moment))
+
+    for count in (18, 180):
+        write(range(count), "text")
+        world.code(BODY)
+        await world.materialize()
+        found = asked[count] = {"nothing": await statements(world)}
+        write(range(1), "edited")
+        found["one"] = await statements(world)
+        write(range(0, count, 6), "again")
+        found["a sixth"] = await statements(world)
+        world.code(BODY.replace("text=word", "text=word.upper()"))
+        found["code"] = await statements(world)
+    assert asked[18] == asked[180]
+    assert asked[18]["nothing"] < asked[18]["one"]
+
+
+async def statements(world: World) -> int:
+    """How many statements a plan sends to Postgres, once it has looked at the sources."""
+    asked: list[str] = []
+
+    def note(connection: Any, cursor: Any, statement: str, *others: Any) -> None:
+        asked.append(statement)
+
+    async with world.open() as session:
+        await session.plan()
+    async with world.open() as session:
+        sa.event.listen(session.project.engine.sync_engine, "before_cursor_execute", note)
+        await session.plan()
+    return len(asked)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import io
 import random
 import string
 import tracemalloc
@@ -197,6 +198,31 @@ async def test_any_rows_are_read_in_the_order_asked(bucket: Bucket) -> None:
     assert table["at"].to_pylist() == [documents[i].at for i in order]
     assert await reader.column(asked, "ordinal") == [documents[i].ordinal for i in order]
     assert await reader.column(stored[-1:], "span") == [{"start": 1, "end": None}]
+
+
+async def test_one_document_of_thousands_costs_its_row_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a pack of 4,000 documents, reading one reads the footer and one group of rows; those beside it then cost nothing."""
+    read: list[int] = []
+
+    class Counted(io.FileIO):
+        def read(self, size: int | None = -1) -> Any:
+            read.append(len(data := super().read(-1 if size is None else size) or b""))
+            return data
+
+    async def counted(key: Key) -> pa.NativeFile:
+        return pa.PythonFile(Counted(tmp_path / key), mode="r")
+
+    bucket = Bucket.open(f"file://{tmp_path}")
+    monkeypatch.setattr(bucket, "open_input", counted)
+    chance = random.Random(1)
+    documents = [Plain(name=str(i), content=chance.randbytes(2048)) for i in range(4000)]
+    stored = await put(bucket, documents)
+    reader = Reader(bucket)
+    assert await reader.documents(stored[2000:2001], Plain) == documents[2000:2001]
+    assert 1 << 20 <= sum(read) < 2 << 20
+    read.clear()
+    assert await reader.documents([stored[2001], stored[1999]], Plain) == [documents[2001], documents[1999]]
+    assert read == []
 
 
 async def test_a_table_has_text_or_content(bucket: Bucket) -> None:
