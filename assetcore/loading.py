@@ -274,7 +274,9 @@ def _forget(package: str) -> None:
 def _remember(before: frozenset[str], root: Path) -> None:
     """Note which modules came from below the root since; installed packages and assetcore itself are not the user's."""
     for name in frozenset(sys.modules) - before:
-        file = getattr(sys.modules[name], "__file__", None) or ""
+        file = (
+            getattr(sys.modules.get(name), "__file__", None) or ""
+        )  # another thread's, where it could not be imported
         installed = "site-packages" in file or name.partition(".")[0] == "assetcore"
         if file.startswith(f"{root}/") and not installed:
             _loaded.add(name)
