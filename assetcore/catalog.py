@@ -90,7 +90,7 @@ async def rebuild_catalog(settings: Settings, *, replace: bool, automatic_schema
     engine, bucket = _open(settings)
     try:
         stage = await schema.ensure(engine, automatic=automatic_schema)
-        schema.refuse_stage(settings.stage, stage, settings.database_url or "")
+        schema.refuse_stage(settings.stage, stage, settings.database_url or "", embedded=automatic_schema)
         async with engine.connect() as connection:
             if not replace and not await rebuild.is_empty(connection):
                 raise UsageError(

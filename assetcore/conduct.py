@@ -65,6 +65,7 @@ async def conduct(
 
     Raises UsageError for what its parameters do not take, and whatever the flow raises.
     """
+    session.project.check_writable()
     given = {**_checked(declared, parameters), **await _documents(session, declared, inputs)}
     missing = [n for n, p in declared.parameters().items() if p.default is p.empty and n not in given]
     if missing:

@@ -25,7 +25,7 @@ from assetcore.fingerprint import Fingerprint
 from assetcore.graph import Graph
 from assetcore.lineage import schema
 from assetcore.lineage.checks import Version
-from assetcore.lineage.registry import register
+from assetcore.lineage.registry import look_up, register
 from assetcore.llm.answers import Answers
 from assetcore.llm.client import Client
 from assetcore.loading import configuration, fingerprint_of, load
@@ -56,6 +56,7 @@ class Project:
     llm: Client
     clock: Callable[[], datetime]
     stage: str | None = None
+    embedded: bool = False
     _fingerprints: dict[str, Fingerprint] = field(default_factory=dict)
     _definitions: dict[str, Definition] = field(default_factory=dict)
 
@@ -87,13 +88,18 @@ class Project:
             configured = configuration(graph, settings.root, config, published)
             stage = await schema.ensure(engine, automatic=automatic_schema)
             environment = environment or settings.environment
-            identifier, environment_id, asset_ids = await register(engine, graph, environment)
-            client = Client(settings, Answers(engine, bucket, graph.project, settings.redis_url))
+            foreign = stage if stage != settings.stage else None
+            if foreign is None:
+                identifier, environment_id, asset_ids = await register(engine, graph, environment)
+            else:
+                engine = schema.reading(engine, settings.stage, foreign, embedded=automatic_schema)
+                identifier, environment_id, asset_ids = await look_up(engine, graph, environment)
+            client = Client(settings, Answers(engine, bucket, graph.project, settings.redis_url, foreign is None))
             try:
                 yield cls(
                     graph.project, settings.root, settings, graph, environment, configured, tuple(config), engine, bucket, Reader(bucket),
                     identifier, environment_id, asset_ids, client,
-                    clock or (lambda: datetime.now(UTC)), stage,
+                    clock or (lambda: datetime.now(UTC)), stage, automatic_schema,
                 )  # fmt: skip
             finally:
                 await client.close()
@@ -101,9 +107,14 @@ class Project:
             await bucket.close()
             await engine.dispose()
 
+    @property
+    def writable(self) -> bool:
+        """Whether the database is this installation's; one that says that it belongs to another stage (`stage`) is only read."""
+        return self.stage is None or self.stage == self.settings.stage
+
     def check_writable(self) -> None:
-        """Raise UsageError where the database says that it belongs to another stage (`stage`) than this installation."""
-        schema.refuse_stage(self.settings.stage, self.stage, self.settings.database_url or "")
+        """Raise UsageError where the database is only read."""
+        schema.refuse_stage(self.settings.stage, self.stage, self.settings.database_url or "", embedded=self.embedded)
 
     def fingerprint(self, name: str) -> Fingerprint:
         """The fingerprint of an asset's or check's code, and of the methods of the documents and config that it is given; computed once.

@@ -110,7 +110,7 @@ async def rehearse(
                 compared.append(told)
             ended = [one for one in compared if one.error is None]
             different = sum(1 for one in ended if not one.same)
-            if counted and ended and state.definition is not None:
+            if counted and project.writable and ended and state.definition is not None:
                 async with project.engine.begin() as connection:
                     await damage.note_repeats(
                         connection, project.asset_ids[name], state.definition, len(ended), different

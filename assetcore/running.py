@@ -63,6 +63,7 @@ async def run_through(project: Project, run: Run, plan: Plan, unshown: Mapping[s
 @asynccontextmanager
 async def taken_up(project: Project, stored: runs.StoredRun) -> AsyncIterator[tuple[Run, Plan]]:
     """A run that was begun elsewhere, opened here to be completed: planned anew, so that nothing made is made again."""
+    project.check_writable()
     request = stored.plan
     async with alone(project, lambda _: None):
         choice = await planning.choose(project, request["select"], force=request["force"])

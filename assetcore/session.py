@@ -351,7 +351,8 @@ class Session:
         kept = keep if keep is not None else self.project.settings.retention
         async with alone(self.project, lambda _: None, COMPACTING):
             swept = await sweep(self.project, alone(self.project, lambda _: None), dry_run=dry_run, keep=kept)
-        await journal.flush(self.project)
+        if not dry_run:
+            await journal.flush(self.project)
         return swept
 
     async def forget(self, ref: str, *, dry_run: bool = True) -> Forgotten:

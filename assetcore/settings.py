@@ -40,6 +40,8 @@ from assetcore.errors import SettingsError
 
 PREFIX = "ASSETCORE_"
 NAME = r"^[a-z0-9][a-z0-9._-]{0,62}$"
+LOCAL = "local"
+"""The stage of an installation that does not say another: no database belongs to that by itself."""
 CONVENTIONAL = {
     "ENV": "stage",
     "DATABASE_URL": "database_url",
@@ -157,7 +159,9 @@ class Settings(BaseSettings):
         default="prod", pattern=NAME, description="a name of lowercase letters, digits, '.', '_' and '-'"
     )
     stage: str = Field(
-        default="local", pattern=NAME, description="which installation this is: a name such as local, staging or prod"
+        default=LOCAL,
+        pattern=NAME,
+        description="a name of lowercase letters, digits, '.', '_' and '-', such as local, staging or prod",
     )
     database_url: Annotated[str, BeforeValidator(postgres_url)] | None = Field(
         default=None, repr=False, description="a Postgres address such as postgresql://user:password@host:5432/database"
@@ -578,10 +582,15 @@ def _wrong(error: ValidationError, origins: Mapping[str, str], cls: type[Setting
         secret = any(word in str(field.annotation) for word in ("SecretStr", "BucketAccess"))
         value = "***" if secret else _shown(problem["input"])
         reason = re.sub(r"^Value error, ", "", problem["msg"])
-        sentence = f"Setting '{name}' from {origins.get(name, 'default')} is {value}: {reason}. It should be {field.description}."
+        why = "" if problem["type"] == "string_pattern_mismatch" else f": {reason}"  # what it should be says more
+        sentence = (
+            f"Setting '{name}' from {origins.get(name, 'default')} is {value}{why}. It should be {field.description}."
+        )
         if sentence not in sentences:
             sentences.append(sentence)
-    return SettingsError("\n".join(sentences))
+    others = "ENV" in origins.get("stage", "") and any(problem["loc"][0] == "stage" for problem in error.errors())
+    hint = "If ENV is meant for another program: ASSETCORE_STAGE=local goes before it." if others else None
+    return SettingsError("\n".join(sentences), hint=hint)
 
 
 def _shown(value: object) -> str:

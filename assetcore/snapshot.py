@@ -320,7 +320,7 @@ async def _observe(
         unread=unread,
     )
     observed = observed.rename({"fields": "field_digests"}).select(known.columns)
-    if not observed.equals(known):
+    if project.writable and not observed.equals(known):
         async with project.engine.begin() as connection:
             await lineage.keep_observation(connection, identifier, known, observed)
     return observed

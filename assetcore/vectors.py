@@ -182,7 +182,7 @@ async def sync(project: Project, asset: str) -> Generation | None:
     names, identifier = (project.name, project.environment, asset), project.asset_ids[asset]
     async with project.engine.connect() as connection:
         current = await _answering(project, connection, asset)
-    if current is not None:
+    if current is not None or not project.writable:
         return current
     async with project.engine.begin() as connection:
         await index.alone(connection, *names)
@@ -204,9 +204,10 @@ async def sync(project: Project, asset: str) -> Generation | None:
 
 
 async def _answering(project: Project, connection: Connection, asset: str) -> Generation | None:
-    """The generation that answers, where nothing needs to be done for that."""
+    """The generation that answers, where nothing needs to be done for that; and where nothing may be, the one that did last."""
     names = (project.name, project.environment, asset)
-    return await index.answering(connection, *names, project.environment_id, project.asset_ids[asset])
+    identifiers = (project.environment_id, project.asset_ids[asset])
+    return await index.answering(connection, *names, *identifiers, behind=not project.writable)
 
 
 async def rebuild(project: Project, asset: str) -> Generation | None:
@@ -262,6 +263,7 @@ async def trial(
             f"m={bad[0][0]} and ef_construction={bad[0][1]} do not go together.",
             hint="m is 2 to 100, and ef_construction 2m to 1000.",
         )
+    project.check_writable()
     one = await active(project, asset)
     names = (project.name, project.environment, asset)
     found: list[Trial] = []

@@ -182,7 +182,8 @@ async def noting_damage(project: Project) -> AsyncIterator[None]:
     try:
         yield
     except DamagedObjectError as error:
-        await note_damage(project, [error.key])
+        if project.writable:
+            await note_damage(project, [error.key])
         raise
 
 

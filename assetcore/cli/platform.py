@@ -219,7 +219,8 @@ async def upgrade(call: Call, take: bool) -> None:
 
     settings = call.settings()
     addresses = await stack.up(settings, ("postgres",), call.say)
-    before, after = await schema.upgrade(addresses.database_url, settings.stage, take=take)
+    embedded = settings.database_url is None
+    before, after = await schema.upgrade(addresses.database_url, settings.stage, take=take, embedded=embedded)
     answer = {"before": before.revision, "after": after.revision, "stage": after.stage}
     told = (
         f"The schema is at {after.revision} already."

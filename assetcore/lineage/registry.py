@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from assetcore.graph import Graph
 from assetcore.lineage import tables as t
 
-__all__ = ["register", "rename"]
+__all__ = ["look_up", "register", "rename"]
 
 
 async def register(engine: AsyncEngine, graph: Graph, environment: str) -> tuple[int, int, dict[str, int]]:
@@ -47,6 +47,18 @@ async def register(engine: AsyncEngine, graph: Graph, environment: str) -> tuple
             )
             found |= dict(rows.all())
     return int(identifier), int(environment_id), {n: found[n] for n in graph.assets}
+
+
+async def look_up(engine: AsyncEngine, graph: Graph, environment: str) -> tuple[int, int, dict[str, int]]:
+    """The same of a database in which nothing is to be written: what is new has a number below zero, of which nothing is known there."""
+    p, e = t.project.c, t.environment.c
+    async with engine.connect() as connection:
+        found = await connection.execute(sa.select(p.id).where(p.name == graph.project))
+        identifier = found.scalar_one_or_none() or -1
+        found = await connection.execute(sa.select(e.id).where(e.project_id == identifier, e.name == environment))
+        environment_id = found.scalar_one_or_none() or -1
+        named = await _named(connection, identifier, graph)
+    return identifier, environment_id, {name: named.get(name, -n) for n, name in enumerate(graph.assets, 1)}
 
 
 async def _named(connection: AsyncConnection, project: int, graph: Graph) -> dict[str, int]:

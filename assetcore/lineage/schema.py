@@ -21,8 +21,9 @@ from sqlalchemy.schema import SetTableComment
 
 from assetcore.errors import SchemaError, ServiceError, StorageError, UsageError
 from assetcore.lineage.tables import LARGEST
+from assetcore.settings import LOCAL
 
-__all__ = ["HEAD", "Connection", "Engine", "Standing", "connect", "ensure", "from_json", "is_service_error", "migrations_folder",
+__all__ = ["HEAD", "Connection", "Engine", "Standing", "connect", "ensure", "from_json", "is_service_error", "migrations_folder", "reading",
            "refuse_size", "refuse_stage", "service_error", "standing", "to_json", "upgrade"]  # fmt: skip
 
 HEAD = "0017"
@@ -30,9 +31,8 @@ Engine = AsyncEngine
 Connection = AsyncConnection
 """The words of SQLAlchemy that other rooms hold, and hand back to this one."""
 _AS_TEXT = "$json"
-LOCAL = "local"
-"""The stage of an installation that does not say another (setting `stage`): no database belongs to that by itself."""
 _LOCK = 0x617373657463
+_READ_ONLY = "25006"
 _STAGE = "stage "
 """How the comment on Alembic's table begins that says to which stage the database belongs: it is read with the revision."""
 _version = sa.table("alembic_version", sa.column("version_num"))
@@ -183,7 +183,9 @@ async def current(database_url: str) -> None:
         await engine.dispose()
 
 
-async def upgrade(database_url: str, stage: str = LOCAL, *, take: bool = False) -> tuple[Standing, Standing]:
+async def upgrade(
+    database_url: str, stage: str = LOCAL, *, take: bool = False, embedded: bool = False
+) -> tuple[Standing, Standing]:
     """Bring the database to `HEAD`; returns how it was and is. From then on it belongs to the stage, if that is not the local one.
 
     Raises SchemaError for a newer database, and UsageError for one of another stage, unless it is to `take` it over.
@@ -193,7 +195,7 @@ async def upgrade(database_url: str, stage: str = LOCAL, *, take: bool = False) 
         async with engine.connect() as connection:
             before = await standing(connection)
         if not take:
-            refuse_stage(stage, before.stage, database_url, "; to make it this one's: aipctl db upgrade --take")
+            refuse_stage(stage, before.stage, database_url, embedded=embedded, upgrading=True)
         await ensure(engine, automatic=True)
         if stage == before.stage or (stage == LOCAL and not take):
             return before, Standing(HEAD, before.stage)
@@ -205,15 +207,31 @@ async def upgrade(database_url: str, stage: str = LOCAL, *, take: bool = False) 
         await engine.dispose()
 
 
-def refuse_stage(ours: str, theirs: str | None, database_url: str, otherwise: str = "") -> None:
+def reading(engine: AsyncEngine, ours: str, theirs: str, *, embedded: bool = False) -> AsyncEngine:
+    """The engine of a database that belongs to another stage: what would write all the same Postgres refuses, told as UsageError."""
+    database_url = engine.url.render_as_string()
+
+    def failing(context: sa.ExceptionContext) -> None:
+        if getattr(context.original_exception, "sqlstate", None) == _READ_ONLY:
+            refuse_stage(ours, theirs, database_url, embedded=embedded)
+
+    event.listen(engine.sync_engine, "handle_error", failing)
+    return engine.execution_options(postgresql_readonly=True)
+
+
+def refuse_stage(
+    ours: str, theirs: str | None, database_url: str, *, embedded: bool = False, upgrading: bool = False
+) -> None:
     """Raise UsageError where a database says that it belongs to another stage: a laptop that points at production writes nothing there."""
     if theirs is None or theirs == ours:
         return
     address = urlsplit(database_url)
+    elsewhere = "" if embedded else "Without DATABASE_URL, a database of its own is used. "
+    take = "; to make it this one's: aipctl db upgrade --take" if embedded or upgrading else ""
     raise UsageError(
         f"The database {address.path.lstrip('/')} at {address.hostname or 'a socket of this machine'} belongs to {theirs}, and this"
         f" installation is {ours} (ENV): nothing is written there.",
-        hint=f"Without DATABASE_URL, a database of its own is used. On purpose: ENV={theirs} aipctl ...{otherwise}",
+        hint=f"{elsewhere}On purpose: ENV={theirs} aipctl ...{take}",
     )
 
 

@@ -25,7 +25,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSONB
 __all__ = [
     "LARGEST", "acceptance", "answer", "asset", "block", "borrowed", "check_result", "check_standing", "check_version", "collected",
     "commit", "damage", "definition", "document", "edge", "environment", "excerpt", "failure", "head", "journal", "journal_batch",
-    "materialization", "metadata", "object_", "observation", "part", "project", "repeat", "run", "run_asset", "span", "spent",
+    "materialization", "metadata", "object_", "observation", "part", "project", "repeat", "run", "run_asset", "small", "span", "spent",
     "subject_key", "undeclared_input", "unshown", "vector_generation", "vector_trial", "verified", "watermark",
 ]  # fmt: skip
 
@@ -43,7 +43,7 @@ LARGEST = 16 << 20
 """Bytes of a value that comes of documents, errors or code. Bytes belong into the store: nothing that is metadata is as large."""
 
 
-def _small(*names: str) -> list[sa.CheckConstraint]:
+def small(*names: str) -> list[sa.CheckConstraint]:
     """Postgres refuses what is larger in these columns. As it is given: what is stored compressed may have been larger."""
     return [sa.CheckConstraint(sa.func.pg_column_size(sa.column(n)) <= LARGEST, name=f"{n}_size") for n in names]
 
@@ -88,7 +88,7 @@ definition = sa.Table(
     sa.Column("facts", JSONB, nullable=False, comment="each component with its digest and what it was made of"),
     _now(),
     sa.UniqueConstraint("asset_id", "digest"),
-    *_small("facts"),
+    *small("facts"),
     comment="the part of a recipe that all units of an asset share",
 )  # fmt: skip
 
@@ -96,7 +96,7 @@ part = sa.Table(
     "part", metadata,
     sa.Column("digest", BYTEA, primary_key=True),
     sa.Column("source", sa.Text, nullable=False),
-    *_small("source"),
+    *small("source"),
     comment="the normalised source of each part of a fingerprint, once for each digest",
 )  # fmt: skip
 
@@ -143,7 +143,7 @@ span = sa.Table(
     sa.Column("seconds", sa.Double, nullable=False),
     sa.Column("attributes", JSONB, nullable=False),
     sa.Column("error", sa.Text),
-    *_small("attributes", "error"),
+    *small("attributes", "error"),
     comment="what took time in a run; removed with the days, may be lost",
 )  # fmt: skip
 
@@ -249,7 +249,7 @@ document = sa.Table(
     sa.Column("row", sa.Integer, comment="row of the pack; null where the object is the document"),
     sa.Column("fields", JSONB(none_as_null=True), comment="typed fields, where no pack holds them"),
     sa.Index(None, "sha256"),
-    *_small("fields"),
+    *small("fields"),
     comment="one version of a document",
 )  # fmt: skip
 
@@ -326,7 +326,7 @@ failure = sa.Table(
     sa.Column("traceback", sa.Text, nullable=False),
     sa.Column("run_id", sa.Text, nullable=False),
     _now(),
-    *_small("error", "traceback"),
+    *small("error", "traceback"),
     comment="units whose last attempt failed, with the recipe that failed",
 )  # fmt: skip
 
@@ -381,7 +381,7 @@ check_result = sa.Table(
     sa.Column("traceback", sa.Text),
     sa.Column("run_id", sa.Text, nullable=False),
     _now(),
-    *_small("message", "traceback"),
+    *small("message", "traceback"),
     comment="what a check said of a unit's materialization, or of an asset as of a commit",
 )  # fmt: skip
 
@@ -395,7 +395,7 @@ check_standing = sa.Table(
     sa.Column("errors", sa.Integer, nullable=False),
     sa.Column("findings", JSONB, nullable=False, comment="the first that did not pass: unit, status, message"),
     _now(),
-    *_small("findings"),
+    *small("findings"),
     comment="derived: what a check says of an asset as it is, without reading its units",
 )  # fmt: skip
 

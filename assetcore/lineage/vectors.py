@@ -24,9 +24,9 @@ from sqlalchemy.exc import ProgrammingError
 from assetcore.lineage.commit import copy
 from assetcore.lineage.read import among
 from assetcore.lineage.schema import Connection, to_json
+from assetcore.lineage.tables import metadata, small, watermark
 from assetcore.lineage.tables import vector_generation as g
 from assetcore.lineage.tables import vector_trial as x
-from assetcore.lineage.tables import watermark
 
 w = watermark.c
 
@@ -82,12 +82,13 @@ class Found:
 @lru_cache(maxsize=256)
 def _rows(number: int, dimensions: int) -> sa.Table:
     return sa.Table(
-        f"{NAMED}{number}", sa.MetaData(),
+        f"{NAMED}{number}", sa.MetaData(naming_convention=metadata.naming_convention),
         sa.Column("address", BYTEA, primary_key=True),
         sa.Column("document", sa.BigInteger, nullable=False),
         sa.Column("name", sa.Text, nullable=False),
         sa.Column("fields", JSONB, nullable=False),
         sa.Column("vector", HALFVEC(dimensions), nullable=False),
+        *small("name", "fields"),
         sa.Index(f"ix_vector_{number}_fields", "fields", postgresql_using="gin", postgresql_ops={"fields": "jsonb_path_ops"}),
     )  # fmt: skip
 
@@ -129,15 +130,16 @@ async def generations(
 
 
 async def answering(
-    connection: Connection, project: str, environment: str, asset: str, environment_id: int, asset_id: int
-) -> Generation | None:
-    """The generation that answers, if it is what the asset now is and has its table; in one statement, because every search begins so."""
+    connection: Connection, project: str, environment: str, asset: str, environment_id: int, asset_id: int, *, behind: bool = False
+) -> Generation | None:  # fmt: skip
+    """The generation that answers, if it has its table and is what the asset now is, or may be `behind`; in one statement, because every
+    search begins so."""
     shown = [g.c[name] for name in Generation.__slots__]
     changed = sa.select(w.changed_commit).where(w.environment_id == environment_id, w.asset_id == asset_id)
     table = sa.func.to_regclass(sa.func.concat(sa.literal(NAMED, sa.Text), g.c.id))
     query = sa.select(*shown).where(
         g.c.project == project, g.c.environment == environment, g.c.asset == asset, g.c.active,
-        g.c.synced == sa.func.coalesce(changed.scalar_subquery(), 0), table.is_not(None),
+        sa.or_(sa.literal(behind), g.c.synced == sa.func.coalesce(changed.scalar_subquery(), 0)), table.is_not(None),
     )  # fmt: skip
     row = (await connection.execute(query)).one_or_none()
     return None if row is None else Generation(*row)

@@ -36,6 +36,7 @@ class Answers:
     bucket: Bucket
     project: str
     redis_url: str | None
+    kept: bool = True
 
     async def find(self, digest: bytes, since: datetime | None = None) -> dict[str, Any] | None:
         """What was answered last, not before `since`."""
@@ -50,7 +51,9 @@ class Answers:
             return None
 
     async def keep(self, digest: bytes, alias: str, record: Mapping[str, Any]) -> None:
-        """Record an answer: first the object, then the row that finds it."""
+        """Record an answer, where they are `kept`: first the object, then the row that finds it."""
+        if not self.kept:
+            return
         key = lineage.answer_key(self.project, alias, digest, datetime.now(UTC))
         await self.bucket.write(key, json.dumps(record, ensure_ascii=False, indent=1).encode("utf-8", "replace"))
         async with self.engine.begin() as connection:

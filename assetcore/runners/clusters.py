@@ -26,6 +26,11 @@ from assetcore.runners.processes import ENDED, without_main
 __all__ = ["Dask", "Ray"]
 
 START_SECONDS = 30.0
+OWN_DASK = {
+    "distributed.scheduler.allowed-failures": 1,
+    "distributed.scheduler.http.routes": [],  # no dashboard: that there is a server for one, on a port of its own, cannot be helped
+    "distributed.worker.http.routes": [],
+}
 
 
 class _WorkerEnded(Exception):
@@ -143,10 +148,10 @@ class Dask(_Cluster):
         self._client: Any = None
         if self._address is None:
             logging.getLogger("distributed").setLevel(logging.ERROR)  # workers of our own come and go as they should
-            with dask.config.set({"distributed.scheduler.allowed-failures": 1}), without_main():
+            with dask.config.set(OWN_DASK), without_main():
                 self._cluster = await self._library.LocalCluster(
-                    n_workers=self.places, threads_per_worker=1, host="127.0.0.1", dashboard_address=None, asynchronous=True,
-                    silence_logs=logging.ERROR, memory_limit=0,
+                    n_workers=self.places, threads_per_worker=1, host="127.0.0.1", asynchronous=True, silence_logs=logging.ERROR,
+                    memory_limit=0, scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},  # None is 8787
                 )  # fmt: skip
         address = self._address or self._cluster.scheduler_address
         try:

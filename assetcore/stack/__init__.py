@@ -28,7 +28,7 @@ from assetcore.errors import ServiceError
 from assetcore.settings import Settings, masked
 from assetcore.stack import gateway, postgres, prefect, preloader, redis, s3, store
 from assetcore.stack.home import Home, Service, unusable
-from assetcore.stack.process import alive, did_not_start, listens
+from assetcore.stack.process import alive, did_not_start, listens, lost_its_port
 from assetcore.stack.trouble import Trouble, connection_trouble
 
 OUR_NAMES = (
@@ -47,6 +47,8 @@ OUR_NAMES = (
     "preloader",
 )
 
+MOVES = 3
+"""How often a service is started again because another program has taken its port before it did."""
 Progress = Callable[[str], None]
 T = TypeVar("T")
 
@@ -143,7 +145,7 @@ async def up(
 async def preload(settings: Settings, *, wait: bool = False) -> None:
     """Start the process that later commands are forked of, unless it runs or is not wanted. No command needs it: see its log."""
     home = Home(settings.home)
-    if not preloader.wanted(settings):
+    if not preloader.wanted(settings) or preloader.in_its_way(home) is not None:
         return
     if not alive(home.services().get(preloader.NAME, Service())):
         home.prepare()
@@ -202,7 +204,13 @@ async def check(settings: Settings) -> list[ServiceStatus]:
     )
     names = [name for name in SERVERS if name not in unasked]
     found = await asyncio.gather(*(_server_status(settings, home, services, name) for name in names))
-    if alive(services.get(preloader.NAME, Service())):
+    if preloader.wanted(settings) and (path := preloader.in_its_way(home)) is not None:
+        found.append(
+            ServiceStatus(
+                preloader.NAME, False, "", problem=f"{path} is not its socket", remedy="Move that, or remove it."
+            )
+        )
+    elif alive(services.get(preloader.NAME, Service())):
         found.append(
             ServiceStatus(
                 preloader.NAME, True, str(preloader.socket(home)), "" if preloader.listens(home) else "still imports"
@@ -276,7 +284,7 @@ async def _ready(home: Home, name: str, say: Progress) -> None:
         return
     begun = time.monotonic()
     say(f"{name} is starting")
-    mended = False
+    mended, moves = False, MOVES
     while True:
         trouble = None
         if listens(service.port):
@@ -286,7 +294,13 @@ async def _ready(home: Home, name: str, say: Progress) -> None:
             except Trouble as error:
                 trouble = error
         if not alive(service):
-            raise did_not_start(name, home, "ended while it was starting")
+            if not moves or not lost_its_port(service, home, name):
+                raise did_not_start(name, home, "ended while it was starting")
+            moves -= 1
+            async with home.lock():
+                await _unbroken(asyncio.to_thread(_start, home, name))
+            service = home.services()[name]
+            continue
         if trouble is not None and trouble.kind == "password" and not mended:
             mended = True
             async with home.lock():

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 import sys
 import time
 from contextlib import suppress
@@ -27,6 +28,15 @@ def wanted(settings: Settings) -> bool:
     return settings.preload and settings.database_url is None and sys.platform == "linux"
 
 
+def in_its_way(home: Home) -> Path | None:
+    """What is in the place of its socket, if that is something else."""
+    try:
+        mode = socket(home).stat().st_mode
+    except OSError:
+        return None
+    return None if stat.S_ISSOCK(mode) else socket(home)
+
+
 def start(home: Home, settings: Settings) -> Service:
     """Start it. It takes commands when it has imported everything, a second or two later."""
     code = "import sys; from assetcore.preload import serve; serve(*sys.argv[1:])"
@@ -42,7 +52,7 @@ def socket(home: Home) -> Path:
 
 def listens(home: Home) -> bool:
     """Whether it has imported everything, and takes commands."""
-    return socket(home).exists()
+    return socket(home).is_socket()
 
 
 def settle(home: Home, service: Service) -> None:
@@ -57,4 +67,5 @@ def stop(home: Home, service: Service) -> None:
     if alive(service):
         with suppress(ProcessLookupError):
             os.kill(service.pid, signal.SIGTERM)
-    socket(home).unlink(missing_ok=True)
+    if listens(home):
+        socket(home).unlink(missing_ok=True)

@@ -136,6 +136,11 @@ def listens(port: int) -> bool:
     return True
 
 
+def lost_its_port(service: Service, home: Home, name: str) -> bool:
+    """Whether a service has ended because another program had its port: between being found free and being taken it is nobody's."""
+    return free_port(service.port) != service.port or "already in use" in tail(home.log(name)).lower()
+
+
 def did_not_start(name: str, home: Home, what: str) -> ServiceError:
     """The sentence for a service that ended or hangs, with what it said last."""
     return ServiceError(

@@ -8,12 +8,14 @@ from urllib.parse import urlsplit
 import pytest
 import sqlalchemy as sa
 
+from assetcore import vectors
 from assetcore.catalog import rebuild_catalog, verify_catalog
 from assetcore.errors import NothingSelectedError, PromotionError, UsageError
 from assetcore.lineage import schema
 from assetcore.lineage import tables as t
 from assetcore.session import Session
 from assetcore.settings import Settings
+from assetcore.storage import DamagedObjectError
 from tests.integration.command import Command
 from tests.integration.world import World
 
@@ -287,10 +289,13 @@ async def test_a_laptop_that_points_at_production_writes_nothing_there(world: Wo
     assert urlsplit(url).password not in refused.err
     assert await world.plan() != {}, "questions are answered"
     async with world.open() as session:
+        with pytest.raises(UsageError, match="belongs to prod"):  # what no verb has thought of
+            async with session.project.engine.begin() as connection:
+                await connection.execute(sa.insert(t.project).values(name="another"))
         for writes in (
             session.materialize(local=True), session.gc(dry_run=False), session.forget("topics[a.txt]", dry_run=False), session.verify(),
             session.create_environment("pr"), session.drop_environment("pr"), session.promote("pr", "prod"),
-            session.accept("report", unverified=True, why="none"),
+            session.accept("report", unverified=True, why="none"), vectors.trial(session.project, "report"),
             rebuild_catalog(world.settings, replace=True, automatic_schema=False, say=print),
         ):  # fmt: skip
             with pytest.raises(UsageError, match="belongs to prod"):
@@ -302,6 +307,36 @@ async def test_a_laptop_that_points_at_production_writes_nothing_there(world: Wo
     assert (await schema.upgrade(url, "staging", take=True))[1].stage == "staging"
     with pytest.raises(UsageError, match="belongs to staging"):
         await world.materialize()
+
+
+async def test_questions_to_a_database_of_another_stage_leave_it_as_it_is(world: World) -> None:
+    """What a local installation declares, looks at and finds lost is kept nowhere; it is answered what is so there all the same."""
+    await schema.upgrade(str(world.settings.database_url), "prod")
+    before = {table.name: await rows(world, table) for table in t.metadata.sorted_tables}
+    world.code(
+        CODE.replace("{how}", "")
+        + "\n    @asset\n    async def new(report: Report = each(report)) -> Report:\n        return report\n"
+    )
+    world.document("d.txt", "d one")
+    plan = await world.plan()
+    assert plan["new"]["causes"] == {"missing": 1}
+    assert plan["chunks"]["causes"] == {"missing": 1}
+    async with at(world, "night").open() as session:
+        assert [info.documents for info in await session.ls()] == [0, 0, 0, 0]
+    async with world.open() as session:
+        assert (await session.why("chunks[d.txt]")).causes[0].code == "missing"
+        assert (await session.lineage("report")).nodes
+        await session.gc()
+        await session.forget("topics[a.txt]")
+        assert [one.same for one in await session.rerun(2)] == [True, True]
+        [shown] = await session.show("report")
+    for file in (world.root / "store").rglob("*.parquet"):
+        file.write_bytes(b"")
+    async with world.open() as session:
+        with pytest.raises(DamagedObjectError):
+            await session.show("chunks")
+    assert shown.content == b"a one a two b one b two c one c two"
+    assert {table.name: await rows(world, table) for table in t.metadata.sorted_tables} == before
 
 
 async def test_a_rename_on_a_branch_leaves_other_environments_what_they_have(world: World) -> None:

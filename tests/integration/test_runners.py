@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import http.client
 import multiprocessing
 import os
 import signal
@@ -150,6 +151,44 @@ async def test_a_dask_cluster_that_is_there_is_used(world: World) -> None:
         assert (await there.made())["chunks"] == {"made": 20}
         assert (await world.contents())["chunks"]["3.txt", "3-1"] == b"BETA3"
         assert len(cluster.workers) == 1
+
+
+async def test_a_dask_cluster_of_the_run_listens_on_loopback_and_has_no_dashboard(world: World) -> None:
+    """Its ports are those that the system gives, on 127.0.0.1, and nothing is shown there."""
+    before = _listening()
+    async with on(world, "dask").open() as session:
+        runner = runner_for(session.project.settings, session.graph, session.name)
+        try:
+            await runner.ready()
+            opened = _listening() - before
+            pages = [await asyncio.to_thread(_asked, port) for _, port in opened]
+        finally:
+            await runner.close()
+    assert {address for address, _ in opened} == {"127.0.0.1"}
+    assert 8787 not in {port for _, port in opened}
+    assert set(pages) <= {None, 404}
+    assert 404 in pages
+
+
+def _listening() -> set[tuple[str, int]]:
+    """Where this process and its children listen."""
+    found = set[tuple[str, int]]()
+    for process in (psutil.Process(), *psutil.Process().children(recursive=True)):
+        with suppress(psutil.Error):
+            found |= {tuple(c.laddr) for c in process.net_connections("inet") if c.status == psutil.CONN_LISTEN}
+    return found
+
+
+def _asked(port: int) -> int | None:
+    """What an HTTP server answers to somebody who looks for a page; None where there is no such server."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", "/status")
+        return connection.getresponse().status
+    except (http.client.HTTPException, OSError):
+        return None
+    finally:
+        connection.close()
 
 
 async def test_a_cluster_that_is_not_there_is_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,7 @@ from assetcore import stack
 from assetcore.errors import ServiceError
 from assetcore.settings import Settings
 from assetcore.stack.home import Home, Service
+from assetcore.stack.process import free_port
 
 pytestmark = pytest.mark.integration
 
@@ -174,6 +175,42 @@ async def test_a_taken_port_is_left_to_its_owner(own: Settings) -> None:
         assert all(moved[name] != ports[name] for name in DATA)
         assert await ok(own, "postgres")
         assert await ok(own, "redis")
+
+
+@pytest.mark.parametrize("name", sorted(DATA))
+async def test_a_service_whose_port_another_program_takes_first_moves(
+    own: Settings, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A port is nobody's between being found free and being taken: who loses it is started again at another, within the same `up`."""
+    taken: list[socket.socket] = []
+
+    def lose(preferred: int = 0) -> int:
+        port = free_port(preferred)
+        if not taken:
+            taken.append(socket.create_server(("127.0.0.1", port)))
+        return port
+
+    monkeypatch.setattr(f"assetcore.stack.{name}.free_port", lose)
+    try:
+        await stack.up(own, {name})
+        assert Home(own.home).services()[name].port != taken[0].getsockname()[1]
+        assert await ok(own, name)
+    finally:
+        taken[0].close()
+
+
+async def test_a_folder_in_the_place_of_the_preloaders_socket_is_told(own: Settings) -> None:
+    """No preloader is started, again and again, that could not listen; `check` says what is in its way, and `down` leaves it."""
+    Home(own.home).prepare()
+    folder = own.home / "preloader"
+    folder.mkdir()
+    await stack.preload(own, wait=True)
+    assert "preloader" not in Home(own.home).services()
+    [told] = [status for status in await stack.check(own) if status.name == "preloader"]
+    assert (told.ok, told.problem) == (False, f"{folder} is not its socket")
+    await stack.down(own)
+    folder.rmdir()
+    assert "preloader" not in {status.name for status in await stack.check(own)}
 
 
 async def test_down_leaves_nothing_running_and_clean_leaves_nothing(own: Settings) -> None:

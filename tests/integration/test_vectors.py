@@ -6,6 +6,7 @@ import asyncio
 import math
 import random
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 
 import pytest
 import sqlalchemy as sa
@@ -15,6 +16,7 @@ from assetcore.embeddings import Embedding, Vector
 from assetcore.errors import NothingSelectedError, UsageError
 from assetcore.lineage import schema
 from assetcore.lineage import vectors as index
+from assetcore.lineage.tables import answer as answers
 from assetcore.lineage.vectors import Row
 from assetcore.session import Session
 from assetcore.settings import Settings
@@ -164,6 +166,24 @@ async def test_another_model_is_another_generation(world: World, gateway: FakeGa
         with pytest.raises(UsageError, match="no earlier generation"):
             await vectors.rollback(session.project, "vectors")
         assert (await vectors.activate(session.project, "vectors", newer.id)).active
+
+
+async def test_an_index_of_another_stage_answers_as_it_is(world: World, gateway: FakeGateway) -> None:
+    """Where nothing may be written, an index that is behind is not brought up to date, and what a model says is not kept."""
+    await world.materialize()
+    async with world.open() as session:
+        [one] = await vectors.generations(session.project)
+        async with session.project.engine.begin() as connection:
+            await index.note(connection, one, synced=0)
+    await schema.upgrade(str(world.settings.database_url), "prod")
+    async with world.open() as session:
+        assert [hit.name for hit in await session.search("all about the cow", limit=1)] == ["cow.txt"]
+        assert await vectors.generations(session.project) == [replace(one, synced=0)]
+        answer = await session.project.llm.ask([{"role": "user", "content": "who?"}], "generator", {}, 0, 30)
+        assert answer.text
+        async with session.project.engine.connect() as connection:
+            assert not (await connection.execute(sa.select(answers))).all()
+    assert not list((world.root / "store" / "demo" / "answers").glob("*"))
 
 
 async def test_an_index_changes_hands_while_it_is_asked(world: World, gateway: FakeGateway) -> None:

@@ -33,7 +33,11 @@ def tool(*command: str) -> str:
 
 @pytest.mark.parametrize(
     ("schema", "file"),
-    [("vendor.compose-spec", STACK / "docker-compose.yml"), *(("vendor.github-workflows", file) for file in WORKFLOWS)],
+    [
+        ("vendor.compose-spec", STACK / "docker-compose.yml"),
+        ("vendor.dependabot", REPOSITORY / ".github" / "dependabot.yml"),
+        *(("vendor.github-workflows", file) for file in WORKFLOWS),
+    ],
     ids=lambda value: getattr(value, "name", value),
 )
 def test_a_file_fits_its_schema(schema: str, file: Path) -> None:
@@ -153,6 +157,14 @@ def test_prefect_yaml_deploys_a_flow_that_is_there() -> None:
         variables = deployment["work_pool"]["job_variables"]
         assert variables["image"] == "{{ image.image }}"
         assert all("prefect.blocks.secret" in value for value in variables["env"].values())
+
+
+@pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file.name)
+def test_an_action_of_others_is_named_by_its_commit(file: Path) -> None:
+    """A tag can be moved to other code; which version the commit is stands beside it."""
+    used = re.findall(r"uses: +(.+)", file.read_text())
+    assert [one for one in used if not re.fullmatch(r"\./\S+|[\w./-]+@[0-9a-f]{40} # v\d+(\.\d+)+", one)] == []
+    assert used
 
 
 def test_a_tag_releases_images_and_packages() -> None:

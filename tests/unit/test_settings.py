@@ -88,8 +88,13 @@ def test_an_installation_is_local_unless_it_says_otherwise(tmp_path: Path, monke
     monkeypatch.setenv("ENV", "prod")
     assert Settings.load(tmp_path).stage == "prod"
     monkeypatch.setenv("ENV", "our prod")
-    with pytest.raises(SettingsError, match="'stage' from environment variable ENV"):
+    with pytest.raises(
+        SettingsError, match=r"'stage' from environment variable ENV is our prod\. It should be a name of"
+    ) as told:
         Settings.load(tmp_path)
+    assert told.value.hint == "If ENV is meant for another program: ASSETCORE_STAGE=local goes before it."
+    monkeypatch.setenv("ASSETCORE_STAGE", "local")
+    assert Settings.load(tmp_path).stage == "local"
 
 
 def test_a_database_of_another_stage_is_refused_without_its_password() -> None:
@@ -102,6 +107,8 @@ def test_a_database_of_another_stage_is_refused_without_its_password() -> None:
     ) as told:
         refuse_stage("local", "prod", url)
     assert "hush" not in str(told.value)
+    with pytest.raises(UsageError, match=r"\n  On purpose: ENV=prod .*aipctl db upgrade --take$"):
+        refuse_stage("local", "prod", url, embedded=True)
 
 
 @pytest.mark.parametrize(
