@@ -307,7 +307,7 @@ async def _step(run: Run, name: str, upstream: Sequence[State[Any]], display: _D
 
     @task(
         name=name, task_run_name=name, description=asset.description or None, cache_policy=NO_CACHE, persist_result=False, retries=0,
-        log_prints=False,
+        log_prints=_current.get() is None,  # what an asset prints: on a worker into the log of its task, here to whoever watches
     )  # fmt: skip
     async def perform() -> State[Any]:
         _tag([asset.kind, f"group:{asset.group}", *asset.tags])

@@ -17,7 +17,7 @@ import psutil
 import pytest
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, LogFilter, LogFilterFlowRunId
 from prefect.client.schemas.schedules import IntervalSchedule
 from prefect.states import Cancelling
 from redis import asyncio as redis
@@ -35,6 +35,7 @@ import asyncio, os, pathlib
 
 @asset
 async def clean(topic: Topic = each(topics)) -> Topic:
+    print("cleaning", topic.name)
     folder = pathlib.Path("begun")
     folder.mkdir(exist_ok=True)
     (folder / f"{topic.stem}-{os.getpid()}").touch()
@@ -200,7 +201,8 @@ async def test_what_cannot_be_deployed_is_told(aipctl: Command, world: World, pr
 async def test_a_worker_makes_what_is_stale(
     worker: subprocess.Popen[str], world: World, prefect_api: str, pool: str
 ) -> None:
-    """A triggered run makes the stale units and shows its tasks; two at once make nothing twice; failures fail the flow run."""
+    """A triggered run makes the stale units and shows its tasks, with what they print; two at once make nothing twice; failures fail
+    the flow run."""
     async with PrefectClient(prefect_api) as client:
         both = [await triggered(client, pool), await triggered(client, pool)]
         states = [(await ended(client, one)).state for one in both]
@@ -215,7 +217,12 @@ async def test_a_worker_makes_what_is_stale(
                 "report",
             }
 
+        async def printed() -> bool:
+            logs = await client.read_logs(LogFilter(flow_run_id=LogFilterFlowRunId(any_=both)))
+            return {"cleaning a.txt", "cleaning b.txt"} <= {line.message for line in logs}
+
         await _until(shown)
+        await _until(printed)
         assert len(list((world.root / "begun").iterdir())) == 2
         assert (await world.contents())["report"]["report", "report.txt"] == b"ALPHA BETA"
         world.document("b.txt", "wrong")
