@@ -22,7 +22,6 @@ from assetcore.documents import document_id
 from assetcore.errors import AssetcoreError, NothingSelectedError, SelectionError, UsageError
 from assetcore.explain import check_forgotten, check_one, find, units_labelled
 from assetcore.lineage import damage, read, trace
-from assetcore.lineage.heads import at_one_moment
 from assetcore.lineage.schema import Connection
 from assetcore.partitions import shown_duration
 from assetcore.plan import Plan, Snapshot
@@ -64,7 +63,9 @@ async def subject(project: Project, text: str) -> Subject:
     return Subject({i: n for n, i in project.asset_ids.items()}[document.asset], document.unit)
 
 
-async def deciding(project: Project, about: Subject) -> tuple[Slicing, str, bytes] | None:
+async def deciding(
+    project: Project, connection: Connection, about: Subject
+) -> tuple[Slicing, str, bytes] | None:
     """What descends from the document of a source that alone decides whether a unit is fresh, its name, and the unit; None where
     more decides.
 
@@ -76,43 +77,39 @@ async def deciding(project: Project, about: Subject) -> tuple[Slicing, str, byte
         return None
     drivers = [(one, graph.driver(one)) for one in graph.chain(name)[:-1]]
     parameters = [graph.assets[one].dependencies.index(driver) for one, driver in drivers if driver is not None]
-    async with project.engine.connect() as connection:
-        await at_one_moment(connection)
-        await trace.by_index(connection, named=True)
-        units = await trace.by_unit(connection, project.environment_id, project.asset_ids[name], label)
-        if not units:
-            return None
-        check_one(name, label, units)
-        unit, known, _ = units[0]
-        if parameters:
-            known = await trace.root_name(connection, project.environment_id, project.asset_ids[name], unit, parameters)
+    units = await trace.by_unit(connection, project.environment_id, project.asset_ids[name], label)
+    if not units:
+        return None
+    check_one(name, label, units)
+    unit, known, _ = units[0]
+    if parameters:
+        known = await trace.root_name(connection, project.environment_id, project.asset_ids[name], unit, parameters)
     return None if known is None else (how, known, unit)
 
 
-async def why(project: Project, about: Subject, plan: Plan, snapshot: Snapshot, *, beside: bool = False) -> Why:
+async def why(
+    project: Project, connection: Connection, about: Subject, plan: Plan, snapshot: Snapshot, *, beside: bool = False
+) -> Why:
     """Why a unit is stale, given a plan of its asset in which nothing was left out that it is made of, or that it `is_beside`."""
     name, label = about.asset, about.label
     if isinstance(project.graph.assets[name], Source):
-        return await _why_source(project, name, label, snapshot)
+        return await _why_source(project, connection, name, label, snapshot)
     judgement = plan.judgements.get(name)
     if judgement is None or beside:
         found = Why(format_ref(name, label), "fresh", ())
         if label is None and not project.graph.is_whole(name):
             return found
-        async with project.engine.connect() as connection:
-            (unit, _, _), *_ = await units_labelled(project, connection, name, label or name)
-            return await _with_times(project, connection, found, name, unit)
-    async with project.engine.connect() as connection:
-        await at_one_moment(connection)
-        try:
-            row = _row(judgement.judged, name, label)
-        except NothingSelectedError:
-            await check_forgotten(project, connection, name, label or name)
-            raise
-        asking = _Asking(project, connection, plan, snapshot, await _repeated(project, connection, plan, snapshot))
-        causes = [] if row["status"] == "fresh" else [cause async for cause in asking.of_unit(name, row)]
-        found = Why(asking.named(name, row["label"], row["parent"]), row["status"], few(causes))
-        return await _with_times(project, connection, found, name, row["unit"])
+        (unit, _, _), *_ = await units_labelled(project, connection, name, label or name)
+        return await _with_times(project, connection, found, name, unit)
+    try:
+        row = _row(judgement.judged, name, label)
+    except NothingSelectedError:
+        await check_forgotten(project, connection, name, label or name)
+        raise
+    asking = _Asking(project, connection, plan, snapshot, await _repeated(project, connection, plan, snapshot))
+    causes = [] if row["status"] == "fresh" else [cause async for cause in asking.of_unit(name, row)]
+    found = Why(asking.named(name, row["label"], row["parent"]), row["status"], few(causes))
+    return await _with_times(project, connection, found, name, row["unit"])
 
 
 async def _with_times(project: Project, connection: Connection, why: Why, name: str, unit: bytes) -> Why:
@@ -443,20 +440,20 @@ class _Asking:
         return None
 
 
-async def _why_source(project: Project, name: str, label: str | None, snapshot: Snapshot) -> Why:
+async def _why_source(
+    project: Project, connection: Connection, name: str, label: str | None, snapshot: Snapshot
+) -> Why:
     """A source's document differs from what was taken in, or it does not."""
     state = snapshot.states.get(name)
     unit = format_ref(name, label)
     if state is None:
         if label is not None:
-            async with project.engine.connect() as connection:
-                await units_labelled(project, connection, name, label)  # it says so where there is none
+            await units_labelled(project, connection, name, label)  # it says so where there is none
         return Why(unit, "fresh", ())
     observed = dict(snapshot.observed[name].select("name", "identity").iter_rows())
     known = dict(state.documents.select("name", "identity").iter_rows())
     if label is not None and label not in observed and label not in known:
-        async with project.engine.connect() as connection:
-            await check_forgotten(project, connection, name, label)
+        await check_forgotten(project, connection, name, label)
         raise NothingSelectedError(f"{name} has no document {label!r}.", hint=suggestion(label, {*observed, *known}))
     names = sorted({*observed, *known}) if label is None else [label]
     changed = [n for n in names if observed.get(n) != known.get(n)]

@@ -164,7 +164,8 @@ def view_below(judged: pl.DataFrame, documents: pl.DataFrame, part: Slice | None
     With `part` only that slice was judged, and all beside it is fresh.
     """
     status = judged["status"]
-    again, gone = judged["unit"].filter(status.is_in(["stale", "pending"])), judged["unit"].filter(status == "removed")
+    again = judged["unit"].filter((status == "stale") | (status == "pending"))
+    gone = judged["unit"].filter(status == "removed")
     is_again = pl.col("unit").is_in(again.implode())
     if part is None:
         is_again = ~pl.col("unit").is_in(judged["unit"].filter(status == "fresh").implode())

@@ -11,6 +11,7 @@ from datetime import datetime
 
 from assetcore.fingerprint import HAZARDS, Note
 from assetcore.lineage import damage, read, undeclared
+from assetcore.lineage.schema import Connection
 from assetcore.partitions import shown_duration
 from assetcore.plan import Plan
 from assetcore.project import Project
@@ -29,14 +30,15 @@ NAMED = 10
 """So many documents of a source are named."""
 
 
-async def unnoticed(project: Project, names: Collection[str]) -> tuple[dict[str, str], ...]:
+async def unnoticed(
+    project: Project, connection: Connection, names: Collection[str]
+) -> tuple[dict[str, str], ...]:
     """What a change of would go unnoticed: what of the code of assets cannot be followed, and what their units were seen to read."""
     declared = [name for name in names if name in project.graph.functions]
     found = [{"asset": name, **note._asdict()} for name in declared for note in project.fingerprint(name).notes]
     digests = {project.asset_ids[name]: project.definition(name).digest for name in declared}
     if digests:
-        async with project.engine.connect() as connection:
-            seen = await undeclared.seen(connection, digests)
+        seen = await undeclared.seen(connection, digests)
         for name in declared:
             for one in seen.get(project.asset_ids[name], ()):
                 what = f"{one.what}, which no input declares and a unit was seen to read"

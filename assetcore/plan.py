@@ -303,10 +303,10 @@ def make_plan(
                 views[name] = View(state.documents)
             continue
         part = snapshot.slices.get(name)
-        if part is not None:
-            state = replace(state, made=part.of(state.made))
-        else:
+        if part is None:
             state = _with_going(asset, snapshot, views, state)
+        elif not snapshot.how.partial(name):  # otherwise nothing else was read
+            state = replace(state, made=part.of(state.made))
         if standing is not None and name in standing:
             judgement = standing[name]
         elif part is not None:
@@ -322,7 +322,7 @@ def make_plan(
         if state.former is None and (aggregates := changed_aggregates(asset, judgement)):
             changed[name] = aggregates
         below = view_below(judged, snapshot.states[name].documents, part)
-        again = judged.filter(judged["status"].is_in(["stale", "pending"]))
+        again = judged.filter((judged["status"] == "stale") | (judged["status"] == "pending"))
         views[name] = replace(
             below,
             open=below.open or any(views[up].open for up in graph.upstream(name)),

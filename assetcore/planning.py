@@ -76,8 +76,10 @@ async def plan_for(
     supposed = parse_suppositions(project.graph, supposing)
     found = await take(project, choice, rehash=rehash, entire=entire, supposed=supposed)
     plan = await judged(project, found.snapshot, choice, details=details)
+    async with project.engine.connect() as connection:
+        seen = await unnoticed(project, connection, [a.asset for a in plan.assets])
     notes = (
-        *await unnoticed(project, [a.asset for a in plan.assets]),
+        *seen,
         *await varying(project, plan),
         *overdue(project, plan, found.marks, project.clock()),
     )

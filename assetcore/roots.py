@@ -37,15 +37,16 @@ class Above:
 
     def stale(self) -> Iterator[tuple[str, pl.DataFrame]]:
         """The units that are certain to be made, of each asset: what they say is the cause."""
-        yield from self._ends(pl.col("status") == "stale")
+        yield from self._that_are("stale")
 
     def gone(self) -> Iterator[tuple[str, pl.DataFrame]]:
         """What is not there any more, as far up as that can be followed: to documents of sources, where it can."""
-        yield from self._ends((pl.col("status") == "removed") & ~pl.col("followed"))
-
-    def _ends(self, wanted: pl.Expr) -> Iterator[tuple[str, pl.DataFrame]]:
-        found = ((name, rows.filter(wanted)) for name, rows in self.reached.items())
+        found = ((name, rows.filter(~pl.col("followed"))) for name, rows in self._that_are("removed"))
         yield from ((name, rows) for name, rows in found if rows.height)
+
+    def _that_are(self, status: str) -> Iterator[tuple[str, pl.DataFrame]]:
+        found = ((name, rows, rows["status"] == status) for name, rows in self.reached.items())
+        yield from ((name, rows.filter(there)) for name, rows, there in found if there.any())
 
     def way(self, name: str, unit: bytes) -> list[tuple[str, str | None, str]]:
         """From the unit that was asked about, without it, up to this one: asset, parent and label of each."""
@@ -66,13 +67,15 @@ def above(plan: Plan, graph: Graph, snapshot: Snapshot, name: str, unit: bytes) 
         judgement = plan.judgements.get(asset)
         if asset not in waiting or judgement is None:
             continue
-        met = pl.concat(waiting.pop(asset)).unique("unit", keep="first", maintain_order=True)
+        met = pl.concat(waiting.pop(asset))
+        if met.height > 1:
+            met = met.unique("unit", keep="first", maintain_order=True)
         rows = judgement.judged.join(met, on="unit")
-        going = rows.filter(pl.col("status") == "removed")
+        gone = rows["status"] == "removed"
         driver = graph.driver(asset)
         further = pl.DataFrame(schema=BELOW)
-        if driver is not None and going.height and driver.upstream.name in snapshot.states:
-            further = _what_went(driver, plan, snapshot, going, asset)
+        if driver is not None and gone.any() and driver.upstream.name in snapshot.states:
+            further = _what_went(driver, plan, snapshot, rows.filter(gone), asset)
             if isinstance(driver.upstream, Source):
                 sources = further.with_columns(pl.lit("removed").alias("status"), pl.lit(value=False).alias("followed"))
                 before = [reached[driver.upstream.name]] if driver.upstream.name in reached else []
@@ -80,9 +83,9 @@ def above(plan: Plan, graph: Graph, snapshot: Snapshot, name: str, unit: bytes) 
                 reached[driver.upstream.name] = together
             else:
                 waiting.setdefault(driver.upstream.name, []).append(further.select(list(BELOW)))
-        followed = pl.col("unit").is_in(further["below_unit"].implode())
+        followed = pl.col("unit").is_in(further["below_unit"].implode()) if further.height else pl.lit(value=False)
         reached[asset] = rows.with_columns(followed.alias("followed"))
-        held = rows.filter(pl.col("blocked") & (pl.col("status") != "removed")).select("unit")
+        held = rows.filter(rows["blocked"] & ~gone).select("unit")
         for upstream, frame in _one_up(plan, graph, asset, held)[0].items():
             lead = frame.select(
                 pl.col("up").alias("unit"), pl.lit(asset).alias("below"), pl.col("unit").alias("below_unit")
@@ -113,19 +116,20 @@ def _one_up(
     """For each asset above, the open units (`up`) that these units wait for; of whole assets, which are told, only what the first does."""
     found: dict[str, pl.DataFrame] = {}
     wholes: set[str] = set()
-    if not units.height:
+    dependencies = graph.assets[asset].dependencies
+    judged = [(index, one) for index, one in enumerate(dependencies) if one.upstream.name in plan.judgements]
+    if not units.height or not judged:
         return found, wholes
     led = units.clear()
     given = plan.judgements[asset].wanted.given.join(units, on="unit", how="semi")
-    for index, dependency in enumerate(graph.assets[asset].dependencies):
+    for index, dependency in judged:
         upstream = dependency.upstream.name
-        if upstream not in plan.judgements:
-            continue
         if dependency.is_whole:
             wholes.add(upstream)
             continue
         documents = plan.views[upstream].documents.select("address", pl.col("unit").alias("up"))
-        mine = given.filter(pl.col("parameter") == index).join(documents, on="address").select("unit", "up")
+        mine = given if len(dependencies) == 1 else given.filter(pl.col("parameter") == index)
+        mine = mine.join(documents, on="address").select("unit", "up")
         found[upstream] = mine.join(_open(plan, upstream), on="up", how="semi")
         led = pl.concat([led, found[upstream].select("unit")])
     if wholes:

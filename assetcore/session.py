@@ -19,6 +19,7 @@ import polars as pl
 
 from assetcore import causes, environments, explain, journal, look, planning, stack, trials
 from assetcore.budget import Budget
+from assetcore.causes import Subject
 from assetcore.costs import parse_limit
 from assetcore.differences import Diff, compare
 from assetcore.environments import EnvironmentDiff, Promoted
@@ -31,13 +32,16 @@ from assetcore.history import History, history
 from assetcore.journal import JournalCheck, Line
 from assetcore.judgement import Choice
 from assetcore.lineage import costs, registry, runs, spans
+from assetcore.lineage.heads import at_one_moment
 from assetcore.lineage.journal import Entry, append
 from assetcore.lineage.runs import RunInfo
+from assetcore.lineage.schema import Connection
+from assetcore.lineage.trace import about_few
 from assetcore.llm import calling
 from assetcore.loading import find_root, package_of, project_names
 from assetcore.look import AssetInfo, Context, Exported, StoredDocument
 from assetcore.notes import unnoticed
-from assetcore.plan import Plan
+from assetcore.plan import Plan, Snapshot
 from assetcore.project import Project
 from assetcore.provenance import write_statement
 from assetcore.reasons import CauseGroup, Why
@@ -229,20 +233,29 @@ class Session:
         """Why a unit is stale: the document, config value, model or lines of code that changed."""
         about = await causes.subject(self.project, ref)
         choice = Choice(frozenset([about.asset]))
-        decides = await causes.deciding(self.project, about)
-        snapshot = await take_descent(self.project, about.asset, *decides) if decides is not None else None
-        if snapshot is not None:
-            plan = await planning.judged(self.project, snapshot, choice)
-            beside = False
-        else:
-            plan, found = await planning.plan_for(self.project, choice, rehash=False, details=False)
-            beside = await causes.is_beside(self.project, about, found.snapshot)
-            if not beside:  # its roots are among all units above it
-                plan, found = await planning.plan_for(self.project, choice, rehash=False, entire=True)
-            snapshot = found.snapshot
-        why = await causes.why(self.project, about, plan, snapshot, beside=beside)
-        accepted = await trials.about(self.project, why.unit)
-        notes = await unnoticed(self.project, [about.asset])
+        async with self.project.engine.connect() as connection:
+            await about_few(connection)
+            decides = await causes.deciding(self.project, connection, about)
+            if decides is not None:
+                snapshot = await take_descent(self.project, connection, about.asset, *decides)
+                if snapshot is not None:
+                    plan = await planning.judged(self.project, snapshot, choice)
+                    return await self._why(connection, about, plan, snapshot)
+        plan, found = await planning.plan_for(self.project, choice, rehash=False, details=False)
+        beside = await causes.is_beside(self.project, about, found.snapshot)
+        if not beside:  # its roots are among all units above it
+            plan, found = await planning.plan_for(self.project, choice, rehash=False, entire=True)
+        async with self.project.engine.connect() as connection:
+            await at_one_moment(connection)
+            return await self._why(connection, about, plan, found.snapshot, beside=beside)
+
+    async def _why(
+        self, connection: Connection, about: Subject, plan: Plan, snapshot: Snapshot, *, beside: bool = False
+    ) -> Why:
+        """With what is to be told beside it."""
+        why = await causes.why(self.project, connection, about, plan, snapshot, beside=beside)
+        accepted = await trials.about(self.project, connection, why.unit)
+        notes = await unnoticed(self.project, connection, [about.asset])
         checks = await look.checks_of(self.project, why.unit)
         return replace(why, checks=checks, notes=notes, accepted=accepted)
 

@@ -27,7 +27,7 @@ from assetcore.lineage.acceptances import with_accepted
 from assetcore.lineage.costs import unit_costs
 from assetcore.lineage.heads import at_one_moment
 from assetcore.lineage.schema import Connection
-from assetcore.lineage.trace import by_index, descending
+from assetcore.lineage.trace import about_few, descending
 from assetcore.partitions import Dynamic, Moment, Partitions, checked_keys, shown_duration
 from assetcore.plan import Snapshot, unsettled, without_lost
 from assetcore.project import Project
@@ -151,7 +151,9 @@ async def take(
     return Read(snapshot, raw, marks, {name: found for name, found in unread.items() if found})
 
 
-async def take_descent(project: Project, name: str, how: Slicing, document: str, unit: bytes) -> Snapshot | None:
+async def take_descent(
+    project: Project, connection: Connection, name: str, how: Slicing, document: str, unit: bytes
+) -> Snapshot | None:
     """Observe one document of a source, and read what lineage knows of the units of `name`, and of those above, that descend from it.
 
     The rest is taken for what it is known to be. For assets `how` says that nothing else decides (`slices.descent`). None where this
@@ -163,15 +165,12 @@ async def take_descent(project: Project, name: str, how: Slicing, document: str,
     definitions = project.definitions(how.roots)
     moment = Moment(project.clock(), {})
     root = how.roots[name]
-    raw = await _observe_one(project, root, document)
+    raw = await _observe_one(project, connection, root, document)
     top = pl.Series("unit", [source_unit(document)], pl.Binary)
-    async with project.engine.connect() as connection:
-        await at_one_moment(connection)
-        await by_index(connection, named=True)
-        units = await descending(connection, project.environment_id, [project.asset_ids[n] for n in how.roots], top)
-        if unit not in units.to_list():
-            return None
-        states = await asset_states(project, connection, how.roots, definitions, moment, units=units)
+    units = await descending(connection, project.environment_id, [project.asset_ids[n] for n in how.roots], top)
+    if unit not in units.to_list():
+        return None
+    states = await asset_states(project, connection, how.roots, definitions, moment, units=units)
     slices = {root: Slice(top, 1, pl.Series("name", [document]))}
     slices |= {one: Slice(units, 0) for one in how.roots if one != root}
     observed = {root: as_documents(graph.assets[root], raw, states[root].documents)}
@@ -326,16 +325,17 @@ async def _observe(
     return observed
 
 
-async def _observe_one(project: Project, name: str, document: str) -> pl.DataFrame:
+async def _observe_one(project: Project, connection: Connection, name: str, document: str) -> pl.DataFrame:
     """Look at one document of a source, where it can be asked for one. Nothing is remembered: it is no look at the source."""
     source = project.graph.assets[name]
     assert isinstance(source, Source)
     if not sources.looks_at_one(source):
+        await connection.rollback()  # no transaction waits for the world outside
         [observed] = await observe(project, [name], unread={name: []})
+        await about_few(connection)
         return observed.filter(pl.col("name") == document)
     identifier = project.asset_ids[name]
-    async with project.engine.connect() as connection:
-        known = (await read.observations(connection, [identifier], [document]))[identifier]
+    known = (await read.observations(connection, [identifier], [document]))[identifier]
     observed = await sources.observe(
         source, project.root, known.rename({"field_digests": "fields"}), only=[document], unread=[]
     )

@@ -116,31 +116,30 @@ def judge(
     wanted). `blocked` marks units with an input that is itself to be made. A unit that only ever failed and is no longer wanted is
     nothing, and has no row.
     """
-    known = (
-        wanted.with_columns(pl.lit(value=True).alias("is_wanted"))
-        .join(made, on="unit", how="full", coalesce=True, suffix="_made")
-        .with_columns(
-            pl.col("materialization").is_not_null().alias("is_made"),
-            pl.col("is_wanted").fill_null(value=False),
-            pl.col("pending").fill_null(value=may_return).alias("blocked"),
-        )
-    )
-    is_made, is_wanted, blocked = pl.col("is_made"), pl.col("is_wanted"), pl.col("blocked")
-    other, changed, failed = pl.col("other"), pl.col("changed"), pl.col("failed")
+    known = wanted.join(made, on="unit", how="full", coalesce=True, suffix="_made")
+    is_made, is_wanted = pl.col("materialization").is_not_null(), pl.col("pending").is_not_null()
+    blocked, other, changed, failed = pl.col("blocked"), pl.col("other"), pl.col("changed"), pl.col("failed")
+    # What cannot be is not asked: a step over a frame costs a tenth of a millisecond, and most assets are small.
+    if made["materialization"].null_count():
+        known = known.filter(is_wanted | is_made)
     # A column for each of what is asked several times: an expression would be worked out anew each time.
-    known = known.filter(is_wanted | is_made).with_columns(
-        (is_made & pl.col("definition").ne_missing(pl.lit(definition, pl.Int64))).alias("other"),
-        (is_made & ~blocked & pl.col("inputs").ne_missing(pl.col("inputs_made"))).alias("changed"),
-    )
+    is_blocked = pl.col("pending").fill_null(value=may_return)
     known = known.with_columns(
-        (
-            ~blocked & ~(is_made & ~other & ~changed) & pl.col("failed_inputs").is_not_null()
-            & (pl.col("failed_inputs") == pl.col("inputs")) & pl.col("failed_definition").eq_missing(pl.lit(definition, pl.Int64))
-        ).alias("failed")
-    )  # fmt: skip
-    # What cannot be is not asked: an expression costs a tenth of a millisecond, and most assets are small.
+        is_blocked.alias("blocked"),
+        (is_made & pl.col("definition").ne_missing(pl.lit(definition, pl.Int64))).alias("other"),
+        (is_made & ~is_blocked & pl.col("inputs").ne_missing(pl.col("inputs_made"))).alias("changed"),
+    )
     causes: list[pl.Expr] = [_when(pl.lit(value=True), "forced")] if force else []
-    causes += [_when(~is_made & ~failed, "missing"), _when(failed, "failed")]
+    if made["failed_inputs"].null_count() < made.height:
+        known = known.with_columns(
+            (
+                ~blocked & ~(is_made & ~other & ~changed) & pl.col("failed_inputs").is_not_null()
+                & (pl.col("failed_inputs") == pl.col("inputs")) & pl.col("failed_definition").eq_missing(pl.lit(definition, pl.Int64))
+            ).alias("failed")
+        )  # fmt: skip
+        causes += [_when(~is_made & ~failed, "missing"), _when(failed, "failed")]
+    else:
+        causes.append(_when(~is_made, "missing"))
     if damaged is not None and damaged.height:
         for lost in LOST:
             units = damaged.filter(pl.col("cause") == lost)["unit"]
@@ -163,20 +162,17 @@ def judge(
         .when(blocked).then(pl.lit("pending"))
         .otherwise(pl.lit("fresh"))
     )  # fmt: skip
-    return (
-        known.with_columns(pl.concat_list(causes).list.drop_nulls().alias("causes"))
-        .select(
-            "unit",
-            pl.coalesce("label", "label_made").alias("label"),
-            pl.coalesce("parent", "parent_made").alias("parent"),
-            "inputs",
-            status.alias("status"),
-            pl.when(is_wanted).then("causes").otherwise(pl.lit([], pl.List(pl.String))).alias("causes"),
-            "blocked",
-            "materialization",
-        )
-        .sort("parent", "label", "unit")
+    judged = known.with_columns(pl.concat_list(causes).list.drop_nulls().alias("causes")).select(
+        "unit",
+        pl.coalesce("label", "label_made").alias("label"),
+        pl.coalesce("parent", "parent_made").alias("parent"),
+        "inputs",
+        status.alias("status"),
+        pl.when(is_wanted).then("causes").otherwise(pl.lit([], pl.List(pl.String))).alias("causes"),
+        "blocked",
+        "materialization",
     )
+    return judged.sort("parent", "label", "unit") if judged.height > 1 else judged
 
 
 def _when(condition: pl.Expr, cause: Cause) -> pl.Expr:

@@ -16,9 +16,10 @@ import polars as pl
 from assetcore.assets import Source
 from assetcore.errors import NothingSelectedError, SelectionError, UsageError
 from assetcore.graph import Graph
-from assetcore.lineage import acceptances, journal, read
+from assetcore.lineage import acceptances, journal, read, trace
 from assetcore.lineage.acceptances import Acceptance, same_code
 from assetcore.lineage.journal import Entry
+from assetcore.lineage.schema import Connection
 from assetcore.plan import Plan
 from assetcore.project import Project
 from assetcore.refs import parse_ref
@@ -189,7 +190,7 @@ async def accept(
     return Accepted(name, tuple(kept), fresh, trial)
 
 
-async def about(project: Project, reference: str) -> tuple[dict[str, Any], ...]:
+async def about(project: Project, connection: Connection, reference: str) -> tuple[dict[str, Any], ...]:
     """What was accepted of the code that a unit was made with, where that is not the present code: said for ever."""
     try:
         ref = parse_ref(reference)
@@ -202,16 +203,16 @@ async def about(project: Project, reference: str) -> tuple[dict[str, Any], ...]:
     ):
         return ()
     identifier, new = project.asset_ids[ref.asset], project.fingerprint(ref.asset).digest
-    async with project.engine.connect() as connection:
-        accepted = (await acceptances.of_assets(connection, [identifier])).get(identifier, [])
-        if not accepted:
-            return ()
-        known = (await read.definitions(connection, [identifier]))[identifier]
-        made = (await read.made_units(connection, project.environment_id, [identifier]))[identifier]
-    path = pl.coalesce(pl.col("parent") + "/" + pl.col("label"), pl.col("label"))
-    made = made.filter(pl.col("definition").is_not_null())
+    accepted = (await acceptances.of_assets(connection, [identifier])).get(identifier, [])
+    if not accepted:
+        return ()
+    units: pl.Series | None = None
     if ref.unit is not None:
-        made = made.filter((pl.col("label") == ref.unit) | (path == ref.unit))
+        found = await trace.by_unit(connection, project.environment_id, identifier, ref.unit)
+        units = pl.Series("unit", [unit for unit, _, _ in found], pl.Binary)
+    known = (await read.definitions(connection, [identifier]))[identifier]
+    made = (await read.made_units(connection, project.environment_id, [identifier], units))[identifier]
+    made = made.filter(pl.col("definition").is_not_null())
     codes = {known[d].components["code"].digest for d in made["definition"].unique() if "code" in known[d].components}
     others = {code for code in codes if code != new and code in same_code(new, accepted)}
     return tuple(a.to_json() for a in accepted if {a.old, a.new} & others)

@@ -112,6 +112,8 @@ def shown_unit(known: pl.DataFrame) -> pl.Expr:
 
 def sort_documents(documents: pl.DataFrame) -> pl.DataFrame:
     """The order in which documents are handed over: by the path of the unit, step by step, then as the unit returned them."""
+    if documents.height < 2:
+        return documents
     path = pl.coalesce("path", "label").str.replace_all("/", "\x01", literal=True)
     return documents.sort(path, "unit", "position", "address")
 
@@ -162,6 +164,8 @@ def wanted_units(asset: Asset[..., Any], graph: Graph, views: Mapping[str, View]
     own = asset.options.partitions
     if graph.is_whole(asset.name) and all(d.is_whole for d in asset.dependencies):
         return _whole(asset, views)
+    if driver is not None and len(asset.dependencies) == 1 and asset.partitions is None:
+        return _alone(driver, views)
     if driver is not None:
         base = _base(asset, driver, views)
         if asset.partitions is not None:
@@ -212,6 +216,16 @@ def _whole(asset: Asset[..., Any], views: Mapping[str, View]) -> Wanted:
     return Wanted(pl.DataFrame([row], schema=schema), pl.DataFrame(schema=GIVEN))
 
 
+def _alone(driver: Dependency, views: Mapping[str, View]) -> Wanted:
+    """The units of an asset that is made once for each document, and of nothing else: no frame is joined."""
+    documents = _as_handed(views[driver.upstream.name].documents, driver)
+    units = documents.select(*_named_for(driver), pl.col("identity").alias("inputs"), "pending")
+    given = documents.select(
+        pl.col("address").alias("unit"), pl.lit(0, pl.Int64).alias("parameter"), "document", "address"
+    )
+    return Wanted(units.sort("parent", "label", "unit") if units.height > 1 else units, given)
+
+
 @dataclass(frozen=True, slots=True)
 class _Part:
     """What one parameter contributes: unit, inputs, pending; and which documents, where it is not a whole asset."""
@@ -223,15 +237,7 @@ class _Part:
 
 def _base(asset: Asset[..., Any], driver: Dependency, views: Mapping[str, View]) -> pl.DataFrame:
     """A row a unit: the driver's documents, times those of each dependency with cross=True."""
-    upstream = driver.upstream
-    documents = views[upstream.name].documents
-    parent = pl.lit(None, pl.String) if isinstance(upstream, Source) else pl.coalesce("path", "label")
-    base = documents.select(
-        pl.col("address").alias("unit"),
-        pl.col("name").alias("label"),
-        parent.alias("parent"),
-        pl.col("address").alias("driver"),
-    )
+    base = views[driver.upstream.name].documents.select(*_named_for(driver), pl.col("address").alias("driver"))
     for dependency in asset.dependencies:
         if dependency.cross:
             other = views[dependency.upstream.name].documents.select(
@@ -247,6 +253,12 @@ def _base(asset: Asset[..., Any], driver: Dependency, views: Mapping[str, View])
         pairs = base.select("driver", *crossed).iter_rows()
         base = base.with_columns(pl.Series("unit", [short_digest("pair", *pair) for pair in pairs], pl.Binary))
     return base
+
+
+def _named_for(driver: Dependency) -> tuple[pl.Expr, pl.Expr, pl.Expr]:
+    """The unit of each document of the driver: its address, its label, and its parent."""
+    parent = pl.lit(None, pl.String) if isinstance(driver.upstream, Source) else pl.coalesce("path", "label")
+    return pl.col("address").alias("unit"), pl.col("name").alias("label"), parent.alias("parent")
 
 
 def _in_partitions(asset: Asset[..., Any], driver: Dependency, base: pl.DataFrame, there: There) -> pl.DataFrame:
@@ -356,9 +368,7 @@ def _each_part(
     graph: Graph,
     views: Mapping[str, View],
 ) -> _Part:
-    documents = views[dependency.upstream.name].documents
-    if dependency.fields is not None:
-        documents = documents.with_columns(projected(documents, dependency))
+    documents = _as_handed(views[dependency.upstream.name].documents, dependency)
     facts = documents.select(pl.col("address").alias("of"), "document", pl.col("identity").alias("inputs"), "pending")
     if dependency.cross:
         of = base.select("unit", pl.col(f"cross:{dependency.parameter}").alias("of"))
@@ -437,6 +447,11 @@ def _ancestor(name: str, above: str, graph: Graph, views: Mapping[str, View]) ->
         up = views[step].documents.select(pl.col("address").alias("of"), pl.col("unit").alias("up"))
         found = found.join(up, on="of", how="inner", maintain_order="left").select("address", pl.col("up").alias("of"))
     raise LookupError(f"{name} does not descend from {above}")
+
+
+def _as_handed(documents: pl.DataFrame, dependency: Dependency) -> pl.DataFrame:
+    """Documents with their identity to one that is handed them: of all their parts, or of some."""
+    return documents if dependency.fields is None else documents.with_columns(projected(documents, dependency))
 
 
 def projected(documents: pl.DataFrame, dependency: Dependency) -> pl.Series:

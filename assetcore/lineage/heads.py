@@ -18,6 +18,7 @@ from assetcore.lineage import tables as t
 __all__ = ["Loan", "as_of", "at_one_moment", "heads_of", "lent_heads", "loans", "once", "take_over"]
 
 _ONCE = "assetcore_once"
+FEW = "few"
 
 
 class Loan(NamedTuple):
@@ -27,9 +28,12 @@ class Loan(NamedTuple):
     at: int
 
 
-async def at_one_moment(connection: AsyncConnection) -> None:
-    """What is read over this connection is as of one moment: what all questions ask first is then asked once."""
-    await connection.execution_options(isolation_level="REPEATABLE READ", **{_ONCE: {}})
+async def at_one_moment(connection: AsyncConnection, *, few: bool = False) -> None:
+    """What is read over this connection is as of one moment: what all questions ask first is then asked once.
+
+    With `few`, all that is asked is known to be about few rows.
+    """
+    await connection.execution_options(isolation_level="REPEATABLE READ", **{_ONCE: {FEW: few}})
 
 
 def once(connection: AsyncConnection) -> dict[str, Any] | None:

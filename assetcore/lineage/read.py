@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from assetcore.errors import StorageError
 from assetcore.lineage import tables as t
-from assetcore.lineage.heads import as_of, heads_of, once
+from assetcore.lineage.heads import FEW, as_of, heads_of, once
 from assetcore.staleness import MADE, Component, Definition
 from assetcore.storage import Key, Location, Stored
 from assetcore.units import DOCUMENTS, sort_documents
@@ -140,10 +140,14 @@ async def gathered(
 ) -> AsyncIterator[pl.DataFrame]:
     """What a statement finds, as columns, part by part: Postgres gathers so many rows, and a million rows are never a million objects.
 
-    One statement, whose answers are streamed.
+    One statement, whose answers are streamed. Few rows are read as they are.
     """
     # Compiling the statement takes longer than it saves, and gathering in several processes means copying between them.
     known = once(connection)
+    if known is not None and known[FEW]:
+        if rows := (await connection.execute(statement)).all():
+            yield frame(rows, schema)
+        return
     if known is None or "gathering" not in known:
         settings = [sa.func.set_config(name, value, True) for name, value in GATHERING.items()]  # of this transaction
         await connection.execute(sa.select(*settings))
@@ -208,7 +212,8 @@ async def current_documents(
     found: dict[int, list[pl.DataFrame]] = {asset: [] for asset in assets}
     async for part in gathered(connection, statement, {c.name: schema[c.name] for c in (*always, *some)}):
         for (asset,), rows in part.partition_by("asset", as_dict=True, include_key=False).items():
-            found[asset].append(rows.drop(_untold(asset, in_parts, named), strict=False))
+            untold = _untold(asset, in_parts, named)
+            found[asset].append(rows.drop(untold, strict=False) if untold else rows)
     return {asset: _documents(found.pop(asset), named=named is None or asset in named) for asset in assets}
 
 
@@ -230,9 +235,10 @@ def _documents(found: Sequence[pl.DataFrame], *, named: bool) -> pl.DataFrame:
     """Rows as `units.DOCUMENTS`, in order; what was not read is null."""
     if not found:
         return pl.DataFrame(schema=DOCUMENTS)
-    rows = pl.concat(found)
-    unread = [pl.lit(None, kind).alias(name) for name, kind in DOCUMENTS.items() if name not in rows.columns]
-    rows = sort_documents(rows.with_columns(unread)).with_columns(pl.lit(value=False).alias("pending"))
+    rows = pl.concat(found).with_columns(pl.lit(value=False).alias("pending"))
+    if unread := [pl.lit(None, kind).alias(name) for name, kind in DOCUMENTS.items() if name not in rows.columns]:
+        rows = rows.with_columns(unread)
+    rows = sort_documents(rows)
     return (rows if named else rows.with_columns(pl.lit(None, pl.String).alias("path"))).select(list(DOCUMENTS))
 
 
@@ -294,11 +300,16 @@ async def made_units(
             "failed_inputs": pl.Binary,
         },
     )
-    merged = heads.join(failures, on=["asset", "unit"], how="full", coalesce=True, suffix="_failed")
-    merged = merged.with_columns(pl.coalesce("label", "label_failed").alias("label"))
+    if failures.height:
+        merged = heads.join(failures, on=["asset", "unit"], how="full", coalesce=True, suffix="_failed")
+        label = pl.coalesce("label", "label_failed").alias("label")
+        merged = merged.select("asset", *(label if name == "label" else name for name in MADE))
+    else:
+        none = (pl.lit(None, MADE[name]).alias(name) for name in ("failed_definition", "failed_inputs"))
+        merged = heads.with_columns(none)
     by_asset = merged.partition_by("asset", as_dict=True, include_key=False)
     empty = pl.DataFrame(schema=MADE)
-    return {a: by_asset[(a,)].select(list(MADE)) if (a,) in by_asset else empty for a in assets}
+    return {a: by_asset.get((a,), empty) for a in assets}
 
 
 async def expired(

@@ -18,13 +18,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from assetcore.documents import document_id
 from assetcore.lineage import tables as t
-from assetcore.lineage.heads import as_of, heads_of
+from assetcore.lineage.heads import as_of, at_one_moment, heads_of
 from assetcore.lineage.read import among, columns, current, position, with_documents
 from assetcore.roots import GIVEN_TO
 
 __all__ = [
     "Found",
     "Step",
+    "about_few",
     "by_index",
     "by_unit",
     "descending",
@@ -106,6 +107,12 @@ _columns = (
     _d.identity,
     _d.address,
 )
+
+
+async def about_few(connection: AsyncConnection) -> None:
+    """What is read over this connection is as of one moment, and about few units that are named: rows, not columns, planned once."""
+    await at_one_moment(connection, few=True)
+    await by_index(connection, named=True)
 
 
 async def by_index(connection: AsyncConnection, *, named: bool = False) -> None:

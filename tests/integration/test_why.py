@@ -10,8 +10,10 @@ from assetcore import causes, planning
 from assetcore.causes import Subject
 from assetcore.errors import NothingSelectedError, UsageError
 from assetcore.judgement import Choice
+from assetcore.lineage.trace import about_few
 from assetcore.reasons import CauseFound, Why
 from assetcore.settings import Settings
+from assetcore.slices import Slicing
 from assetcore.snapshot import take_descent
 from tests.integration.world import HEAD, World
 
@@ -207,22 +209,30 @@ async def test_a_unit_is_judged_alone_as_among_all(world: World) -> None:
     edit(world.root / "projects" / "demo" / "assets.py", '"-" + chunk.text', '"+" + chunk.text')
     world.document("new.txt", "new")
     async with world.open() as session:
-        assert await causes.deciding(session.project, Subject("both", "both")) is None, "it is made of all"
-        assert await causes.deciding(session.project, Subject("clean", "new.txt")) is None, "it was never made"
+        project = session.project
+
+        async def decided(about: Subject) -> tuple[Slicing, str, bytes] | None:
+            async with project.engine.connect() as connection:
+                return await causes.deciding(project, connection, about)
+
+        assert await decided(Subject("both", "both")) is None, "it is made of all"
+        assert await decided(Subject("clean", "new.txt")) is None, "it was never made"
         for name in ("topics", "clean", "chunks", "marked"):
             choice = Choice(frozenset([name]))
-            plan, found = await planning.plan_for(session.project, choice, rehash=False, entire=True)
+            plan, found = await planning.plan_for(project, choice, rehash=False, entire=True)
             state = found.snapshot.states[name].documents
             for label in sorted(set(state["path"])):
                 about = Subject(name, label)
-                decided = await causes.deciding(session.project, about)
-                assert decided is not None
-                whole = await causes.why(session.project, about, plan, found.snapshot)
-                part = await take_descent(session.project, name, *decided)
-                assert part is not None
-                alone = await causes.why(
-                    session.project, about, await planning.judged(session.project, part, choice), part
-                )
+                decides = await decided(about)
+                assert decides is not None
+                async with project.engine.connect() as connection:
+                    whole = await causes.why(project, connection, about, plan, found.snapshot)
+                async with project.engine.connect() as connection:
+                    await about_few(connection)
+                    part = await take_descent(project, connection, name, *decides)
+                    assert part is not None
+                    judged = await planning.judged(project, part, choice)
+                    alone = await causes.why(project, connection, about, judged, part)
                 assert alone == whole
                 counted[whole.status] = counted.get(whole.status, 0) + 1
     assert counted.keys() == {"fresh", "stale", "pending", "removed"}, counted
