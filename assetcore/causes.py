@@ -63,9 +63,7 @@ async def subject(project: Project, text: str) -> Subject:
     return Subject({i: n for n, i in project.asset_ids.items()}[document.asset], document.unit)
 
 
-async def deciding(
-    project: Project, connection: Connection, about: Subject
-) -> tuple[Slicing, str, bytes] | None:
+async def deciding(project: Project, connection: Connection, about: Subject) -> tuple[Slicing, str, bytes] | None:
     """What descends from the document of a source that alone decides whether a unit is fresh, its name, and the unit; None where
     more decides.
 
@@ -77,13 +75,11 @@ async def deciding(
         return None
     drivers = [(one, graph.driver(one)) for one in graph.chain(name)[:-1]]
     parameters = [graph.assets[one].dependencies.index(driver) for one, driver in drivers if driver is not None]
-    units = await trace.by_unit(connection, project.environment_id, project.asset_ids[name], label)
+    units = await trace.rooted(connection, project.environment_id, project.asset_ids[name], label, parameters)
     if not units:
         return None
-    check_one(name, label, units)
-    unit, known, _ = units[0]
-    if parameters:
-        known = await trace.root_name(connection, project.environment_id, project.asset_ids[name], unit, parameters)
+    check_one(name, label, [(unit, own, parent) for unit, own, parent, _ in units])
+    unit, _, _, known = units[0]
     return None if known is None else (how, known, unit)
 
 
@@ -328,8 +324,8 @@ class _Asking:
         """Which of the documents that these units are given are new, changed or gone since they were made."""
         materializations = rows["materialization"].drop_nulls()
         was = await trace.given_to(self.connection, materializations.to_list())
-        wholes = await trace.wholes_of(self.connection, materializations.to_list())
-        given = self.plan.judgements[name].wanted.given.join(rows.select("unit", "materialization"), on="unit")
+        wholes = await self._wholes(name, materializations.to_list())
+        given = self.plan.judgements[name].wanted.given.join(rows[["unit", "materialization"]], on="unit")
         told = False
         for index, dependency in enumerate(self.project.graph.assets[name].dependencies):
             view = self.plan.views[dependency.upstream.name].documents
@@ -347,6 +343,11 @@ class _Asking:
                 yield cause
         if not told:
             yield CauseFound("input-changed", f"what {name} is given has changed", subject=name, units=rows.height)
+
+    async def _wholes(self, name: str, materializations: Sequence[int]) -> list[tuple[int, int, int, int, int]]:
+        if not any(dependency.is_whole for dependency in self.project.graph.assets[name].dependencies):
+            return []
+        return await trace.wholes_of(self.connection, materializations)
 
     async def _whole(
         self, parameter: int, wholes: Sequence[tuple[int, int, int, int, int]], view: pl.DataFrame | None
@@ -410,7 +411,7 @@ class _Asking:
                     for cause in await self._definitions_differ(name, component, was, now):
                         yield cause
         given = await trace.given_to(self.connection, [first[0], number])
-        wholes = await trace.wholes_of(self.connection, [first[0], number])
+        wholes = await self._wholes(name, [first[0], number])
         for index, dependency in enumerate(self.project.graph.assets[name].dependencies):
             if dependency.is_whole:
                 then, _ = await self._whole(index, [w for w in wholes if w[0] == first[0]], None)

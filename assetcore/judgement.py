@@ -166,7 +166,7 @@ def view_below(judged: pl.DataFrame, documents: pl.DataFrame, part: Slice | None
     status = judged["status"]
     again = judged["unit"].filter((status == "stale") | (status == "pending"))
     gone = judged["unit"].filter(status == "removed")
-    is_again = pl.col("unit").is_in(again.implode())
+    is_again = pl.col("unit").is_in(again.implode()) if len(again) else pl.lit(value=False)
     if part is None:
         is_again = ~pl.col("unit").is_in(judged["unit"].filter(status == "fresh").implode())
     standing = documents.filter(~pl.col("unit").is_in(gone.implode())) if len(gone) else documents

@@ -30,9 +30,7 @@ NAMED = 10
 """So many documents of a source are named."""
 
 
-async def unnoticed(
-    project: Project, connection: Connection, names: Collection[str]
-) -> tuple[dict[str, str], ...]:
+async def unnoticed(project: Project, connection: Connection, names: Collection[str]) -> tuple[dict[str, str], ...]:
     """What a change of would go unnoticed: what of the code of assets cannot be followed, and what their units were seen to read."""
     declared = [name for name in names if name in project.graph.functions]
     found = [{"asset": name, **note._asdict()} for name in declared for note in project.fingerprint(name).notes]

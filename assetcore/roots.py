@@ -24,7 +24,6 @@ GIVEN_TO = {
     "label": pl.String, "name": pl.String, "identity": pl.Binary, "media_type": pl.String, "sha256": pl.Binary, "field_digests": pl.Binary,
 }  # fmt: skip
 """A document that a unit was given when it became this materialization, or would be given now."""
-OPEN = ("stale", "pending", "removed")
 DIFFERENCES = ["address", "identity", "identity_now"]
 BELOW = {"unit": pl.Binary, "below": pl.String, "below_unit": pl.Binary}
 
@@ -34,6 +33,8 @@ class Above:
     """What a unit waits for, and itself: for each asset rows of its judgement, with the unit below through which each was met."""
 
     reached: Mapping[str, pl.DataFrame]
+    followed: Mapping[str, pl.Series]
+    """Of units that are there no more, those whose input went, too: that is what is told."""
 
     def stale(self) -> Iterator[tuple[str, pl.DataFrame]]:
         """The units that are certain to be made, of each asset: what they say is the cause."""
@@ -41,8 +42,11 @@ class Above:
 
     def gone(self) -> Iterator[tuple[str, pl.DataFrame]]:
         """What is not there any more, as far up as that can be followed: to documents of sources, where it can."""
-        found = ((name, rows.filter(~pl.col("followed"))) for name, rows in self._that_are("removed"))
-        yield from ((name, rows) for name, rows in found if rows.height)
+        for name, rows in self._that_are("removed"):
+            further = self.followed.get(name)
+            ends = rows if further is None else rows.filter(~pl.col("unit").is_in(further.implode()))
+            if ends.height:
+                yield name, ends
 
     def _that_are(self, status: str) -> Iterator[tuple[str, pl.DataFrame]]:
         found = ((name, rows, rows["status"] == status) for name, rows in self.reached.items())
@@ -63,6 +67,7 @@ def above(plan: Plan, graph: Graph, snapshot: Snapshot, name: str, unit: bytes) 
     """All that this unit of an asset waits for, whether it is stale by itself or not, up to the units that wait for nothing."""
     waiting = {name: [pl.DataFrame({"unit": [unit], "below": [None], "below_unit": [None]}, schema=BELOW)]}
     reached: dict[str, pl.DataFrame] = {}
+    followed: dict[str, pl.Series] = {}
     for asset in reversed(graph.ordered({name, *graph.ancestors([name])})):
         judgement = plan.judgements.get(asset)
         if asset not in waiting or judgement is None:
@@ -72,26 +77,25 @@ def above(plan: Plan, graph: Graph, snapshot: Snapshot, name: str, unit: bytes) 
             met = met.unique("unit", keep="first", maintain_order=True)
         rows = judgement.judged.join(met, on="unit")
         gone = rows["status"] == "removed"
-        driver = graph.driver(asset)
-        further = pl.DataFrame(schema=BELOW)
-        if driver is not None and gone.any() and driver.upstream.name in snapshot.states:
+        driver = graph.driver(asset) if gone.any() else None
+        if driver is not None and driver.upstream.name in snapshot.states:
             further = _what_went(driver, plan, snapshot, rows.filter(gone), asset)
+            followed[asset] = further["below_unit"]
             if isinstance(driver.upstream, Source):
-                sources = further.with_columns(pl.lit("removed").alias("status"), pl.lit(value=False).alias("followed"))
+                sources = further.with_columns(pl.lit("removed").alias("status"))
                 before = [reached[driver.upstream.name]] if driver.upstream.name in reached else []
                 together = pl.concat([*before, sources]).unique("unit", keep="first", maintain_order=True)
                 reached[driver.upstream.name] = together
             else:
                 waiting.setdefault(driver.upstream.name, []).append(further.select(list(BELOW)))
-        followed = pl.col("unit").is_in(further["below_unit"].implode()) if further.height else pl.lit(value=False)
-        reached[asset] = rows.with_columns(followed.alias("followed"))
-        held = rows.filter(rows["blocked"] & ~gone).select("unit")
+        reached[asset] = rows
+        held = rows["unit"].filter(rows["blocked"] & ~gone).to_frame()
         for upstream, frame in _one_up(plan, graph, asset, held)[0].items():
             lead = frame.select(
                 pl.col("up").alias("unit"), pl.lit(asset).alias("below"), pl.col("unit").alias("below_unit")
             )
             waiting.setdefault(upstream, []).append(lead)
-    return Above(reached)
+    return Above(reached, followed)
 
 
 def _what_went(driver: Dependency, plan: Plan, snapshot: Snapshot, going: pl.DataFrame, asset: str) -> pl.DataFrame:
@@ -120,21 +124,21 @@ def _one_up(
     judged = [(index, one) for index, one in enumerate(dependencies) if one.upstream.name in plan.judgements]
     if not units.height or not judged:
         return found, wholes
-    led = units.clear()
+    led: list[pl.Series] = []
     given = plan.judgements[asset].wanted.given.join(units, on="unit", how="semi")
     for index, dependency in judged:
         upstream = dependency.upstream.name
         if dependency.is_whole:
             wholes.add(upstream)
             continue
-        documents = plan.views[upstream].documents.select("address", pl.col("unit").alias("up"))
+        documents = plan.views[upstream].documents[["address", "unit"]]
         mine = given if len(dependencies) == 1 else given.filter(pl.col("parameter") == index)
-        mine = mine.join(documents, on="address").select("unit", "up")
+        mine = mine.join(documents, on="address", suffix="_up").select("unit", pl.col("unit_up").alias("up"))
         found[upstream] = mine.join(_open(plan, upstream), on="up", how="semi")
-        led = pl.concat([led, found[upstream].select("unit")])
+        led.append(found[upstream]["unit"])
     if wholes:
         found |= {upstream: _pairs(_open(plan, upstream), units.head(1)) for upstream in wholes}
-    elif (astray := units.join(led, on="unit", how="anti")).height:
+    elif (astray := units.join(pl.concat(led).to_frame(), on="unit", how="anti")).height:
         # They wait for documents that are not there yet: of those above, nobody can say which.
         found = {up: pl.concat([rows, _pairs(_open(plan, up), astray.head(1))]) for up, rows in found.items()}
     return found, wholes
@@ -145,7 +149,8 @@ def _pairs(up: pl.DataFrame, units: pl.DataFrame) -> pl.DataFrame:
 
 
 def _open(plan: Plan, name: str) -> pl.DataFrame:
-    return plan.judgements[name].judged.filter(pl.col("status").is_in(OPEN)).select(pl.col("unit").alias("up"))
+    judged = plan.judgements[name].judged
+    return judged["unit"].filter(judged["status"] != "fresh").alias("up").to_frame()
 
 
 def differences(was: pl.DataFrame, now: pl.DataFrame, dependency: Dependency) -> pl.DataFrame:

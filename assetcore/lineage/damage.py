@@ -32,6 +32,7 @@ EXPECTED = {
 }  # fmt: skip
 OBJECTS = {"object": pl.Int64, "key": pl.String, "size": pl.Int64, "sha256": pl.Binary}
 DAMAGED = {"asset": pl.Int64, "unit": pl.Binary, "document": pl.Int64, "cause": pl.String}
+_first, _now = t.materialization.alias("first"), t.materialization.alias("now")
 
 
 class Damaged(NamedTuple):
@@ -116,7 +117,7 @@ async def _stored(connection: AsyncConnection, which: sa.ColumnElement[bool]) ->
 def _current(head: sa.FromClause, environment: int, shown: Sequence[sa.ColumnElement[Any]]) -> sa.Select[Any]:
     """From the damaged documents, which are few, to the units that currently have them: a document only ever is of one unit."""
     x, d, h = t.damage.c, t.document.c, head.c
-    first, now = t.materialization.alias("first"), t.materialization.alias("now")
+    first, now = _first, _now
     joined = (
         t.damage.join(t.document, d.id == x.document_id)
         .join(first, first.c.id == d.materialization_id)

@@ -130,9 +130,8 @@ async def columns(
     connection: AsyncConnection, statement: sa.Select[*tuple[Any, ...]], schema: Mapping[str, Any]
 ) -> pl.DataFrame:
     """What a statement finds, as columns."""
-    return pl.concat(
-        [pl.DataFrame(schema=dict(schema)), *[part async for part in gathered(connection, statement, schema)]]
-    )
+    parts = [part async for part in gathered(connection, statement, schema)]
+    return parts[0] if len(parts) == 1 else pl.concat([pl.DataFrame(schema=dict(schema)), *parts])
 
 
 async def gathered(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import polars as pl
@@ -42,7 +43,7 @@ __all__ = [
     "of_run",
     "qualified",
     "repeated",
-    "root_name",
+    "rooted",
     "spellings",
     "up",
     "wholes_of",
@@ -93,6 +94,9 @@ class Step:
 
 _BASE32, _HEXADECIMAL = frozenset("abcdefghijklmnopqrstuvwxyz234567"), frozenset("0123456789abcdef")
 _d, _m = t.document.c, t.materialization.c
+# Names for a table are made once: they take as long as a statement.
+_first, _now, _given = (t.materialization.alias(name) for name in ("first", "now", "given"))
+_other, _then = t.document.alias("other"), t.head.alias("then")
 _path = sa.collate(sa.func.translate(sa.func.coalesce(_m.parent + "/" + _m.label, _m.label), "/", "\x01"), "C")
 """The order of units in which `units.sort_documents` hands them over."""
 _columns = (
@@ -225,7 +229,7 @@ async def with_prefix(
     head = await heads_of(connection, environment, commit)
     h = head.c
     between = sa.or_(*(_d.sha256.between(low, high) for low, high in _ranges(prefix)))
-    first = t.materialization.alias("first")
+    first = _first
     # By the unit that made it first: from a document there is no way to the materializations that hold it.
     made = t.document.join(first, first.c.id == _d.materialization_id)
     held = _d.id == sa.any_(_m.documents)
@@ -298,30 +302,34 @@ async def repeated(
     return {(asset, label) for asset, label in rows}
 
 
-async def root_name(
-    connection: AsyncConnection, environment: int, asset: int, unit: bytes, parameters: Sequence[int]
-) -> str | None:
-    """The name of the document at the top from which a current unit descends: up through one of these parameters after the other.
+async def rooted(
+    connection: AsyncConnection, environment: int, asset: int, label: str, parameters: Sequence[int]
+) -> list[tuple[bytes, str, str | None, str | None]]:
+    """The units `by_unit` finds, each with the name of the document at the top from which it descends.
 
-    None where what it was given is not known any more.
+    That is up through one of these parameters after the other; None where what the unit was given is not known any more.
     """
     head = await heads_of(connection, environment)
     h = head.c
-    ways: sa.FromClause = head
-    maker: sa.ColumnElement[Any] = h.materialization_id
-    name: sa.ColumnElement[Any] = sa.null()
-    for parameter in parameters:
-        given, above = t.edge.alias(), t.document.alias()
+    names, matches = spellings(label)
+    ways, maker, name = labelled(head, names), h.materialization_id, _m.label
+    for step, parameter in enumerate(parameters):
+        given, above = _step_up(step)
         led = sa.and_(given.c.materialization_id == maker, given.c.parameter == parameter)
-        ways = ways.join(given, led).join(above, above.c.id == given.c.document_id)
+        ways = ways.outerjoin(given, led).outerjoin(above, above.c.id == given.c.document_id)
         # Whichever materialization made the document first, it is one of the same unit.
         maker, name = above.c.materialization_id, above.c.name
     rows = await connection.execute(
-        sa.select(name)
+        sa.select(h.unit, _m.label, _m.parent, name.label("root"))
         .select_from(ways)
-        .where(h.environment_id == environment, h.asset_id == asset, h.unit == unit, h.until_commit.is_(None))
+        .where(matches, h.environment_id == environment, h.asset_id == asset, h.until_commit.is_(None))
     )
-    return rows.scalars().first()
+    return [(unit, own, above, root) for unit, own, above, root in rows]
+
+
+@cache
+def _step_up(number: int) -> tuple[Any, Any]:
+    return t.edge.alias(f"given{number}"), t.document.alias(f"above{number}")
 
 
 async def up(connection: AsyncConnection, environment: int, ids: Collection[int], commit: int | None = None) -> Step:
@@ -365,13 +373,12 @@ async def down(connection: AsyncConnection, environment: int, ids: Collection[in
         .where(among(e.document_id, ids, sa.BigInteger))
     )
     # A whole asset was given as of a commit: the documents that some unit of it then was.
-    m2, h2 = t.materialization.alias("given"), t.head.alias("then")
+    m2, h2, first = _given, _then, _first
     given = sa.func.unnest(m2.c.documents).table_valued("id", name="listed_given").render_derived()
     held = sa.and_(
         h2.c.asset_id == c.asset_id, h2.c.environment_id == c.environment_id, h2.c.since_commit <= c.commit_id
     )
     chosen = sa.select(_d.asset_id, _d.materialization_id).where(among(_d.id, ids, sa.BigInteger)).subquery()
-    first = t.materialization.alias("first")
     units = (
         sa.select(first.c.asset_id, first.c.unit)
         .join(chosen, chosen.c.materialization_id == first.c.id)
@@ -401,7 +408,7 @@ async def down(connection: AsyncConnection, environment: int, ids: Collection[in
 
 async def _twins(connection: AsyncConnection, ids: Collection[int]) -> dict[int, int]:
     """Other rows of the same documents (asset, address and identity), each with the one that was asked for."""
-    other = t.document.alias("other")
+    other = _other
     same = sa.and_(
         other.c.sha256 == _d.sha256,
         other.c.asset_id == _d.asset_id,
@@ -419,7 +426,7 @@ async def formerly(
     connection: AsyncConnection, project: int, ids: Collection[int], declared: Collection[int]
 ) -> dict[int, int]:
     """The same documents (name and content) in assets that are not declared any more, each with the one that was asked for."""
-    other, a = t.document.alias("other"), t.asset.c
+    other, a = _other, t.asset.c
     gone = sa.select(a.id).where(a.project_id == project, a.id.not_in(list(declared)))
     same = sa.and_(
         other.c.sha256 == _d.sha256,
@@ -525,7 +532,7 @@ def _makers(
     head: sa.FromClause, environment: int, ids: Collection[int], commit: int | None
 ) -> sa.Select[Any, Any, Any, Any]:
     """For each document: the materialization that made it first, and the one that its unit is, or was, if that holds it, and since when."""
-    h, first, now = head.c, t.materialization.alias("first"), t.materialization.alias("now")
+    h, first, now = head.c, _first, _now
     made = t.document.join(first, first.c.id == _d.materialization_id)
     then = sa.and_(h.environment_id == environment, h.asset_id == first.c.asset_id, as_of(h, commit))
     held = _d.id == sa.any_(now.c.documents)

@@ -462,7 +462,7 @@ async def test_reading_stays_on_indexes(history: History, large: dict[int, list[
         "by label": lambda c: trace.by_unit(c, PROD, FEW, "00007"),
         "repeated labels": lambda c: trace.qualified(c, PROD, below),
         "look up": lambda c: trace.look_up(c, few),
-        "the document at the top": lambda c: trace.root_name(c, PROD, FEW, unit("00007"), [0, 0]),
+        "the document at the top": lambda c: trace.rooted(c, PROD, FEW, "00007", [0, 0]),
         "what descends": lambda c: trace.descending(c, PROD, [PAGES, CHUNKS, FEW], one),
         "documents of a unit": lambda c: read.current_documents(c, PROD, [PAGES, CHUNKS], units=one),
         "made units of few": lambda c: read.made_units(c, PROD, [PAGES, CHUNKS], units=one),
@@ -489,7 +489,7 @@ async def test_tracing_finds_the_few_among_many(history: History, large: dict[in
     async with history.engine.connect() as connection:
         assert (await trace.up(connection, PROD, [few])).edges == {(few, chunk)}
         assert (await trace.up(connection, PROD, [chunk])).edges == {(chunk, page)}
-        assert await trace.root_name(connection, PROD, FEW, unit("00007"), [0, 0]) == "00007"
+        assert [root for *_, root in await trace.rooted(connection, PROD, FEW, "00007", [0, 0])] == ["00007"]
         assert (await trace.down(connection, PROD, [page])).edges == {(page, chunk)}
         assert (await trace.down(connection, PROD, [few])).edges == {(few, large[REPORT][0])}
         assert {(w[0], w[3]) for w in (await trace.up(connection, PROD, large[REPORT])).wholes} == {
