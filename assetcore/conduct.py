@@ -24,7 +24,7 @@ from assetcore import notify
 from assetcore.assets import Dependency
 from assetcore.collectors import collector_for
 from assetcore.documents import Document
-from assetcore.errors import AssetcoreError, MakeError, StorageError, UsageError
+from assetcore.errors import AssetcoreError, MakeError, NothingSelectedError, StorageError, UsageError
 from assetcore.flow import prefect_settings_for, settle
 from assetcore.lineage import read, runs, spans
 from assetcore.lineage.runs import new_run_id
@@ -204,7 +204,7 @@ def _keeping(session: Session, run: str) -> Sink:
 async def _documents(
     session: Session, declared: PipelineFlow[Any], inputs: Mapping[str, str]
 ) -> dict[str, DocumentList]:
-    """The current documents of assets, as the flow's parameters take them."""
+    """The current documents of assets, as the flow's parameters take them. Raises NothingSelectedError for one that was never made."""
     project, known = session.project, declared.parameters()
     found: dict[str, DocumentList] = {}
     for parameter, name in inputs.items():
@@ -217,6 +217,8 @@ async def _documents(
         asset = session.graph[name]
         identifier = project.asset_ids[name]
         async with project.engine.connect() as connection:
+            if not (await read.watermark(connection, project.environment_id, identifier)).changed:
+                raise NothingSelectedError(f"{name} is not made yet.", hint=f"Make it: aipctl materialize '+{name}'")
             documents = (await read.current_documents(connection, project.environment_id, [identifier]))[identifier]
             stored = await read.stored(connection, documents["document"].to_list())
         dependency = Dependency(parameter, "collect", asset, "list", None)

@@ -274,4 +274,4 @@ def _is_allowed(annotation: Any) -> bool:
 
 
 def _called(annotation: Any) -> str:
-    return "nothing" if annotation is None else getattr(annotation, "__name__", str(annotation))
+    return "nothing" if annotation is None else annotation.__name__ if isinstance(annotation, type) else str(annotation)

@@ -113,10 +113,13 @@ async def test_a_flow_runs_here_and_on_a_worker_with_the_same_result(
 
 
 def test_what_is_asked_wrongly_is_told(aipctl: Command) -> None:
-    """An unknown flow, parameter or value, and a flow that fails: a sentence, and nothing on stdout."""
+    """An unknown flow, parameter or value, what is not made yet, and a flow that fails: a sentence, and nothing on stdout."""
     (aipctl.root / "data" / "c.txt").write_text("WRONG")
     assert aipctl("materialize", "--local").code == 0
+    with (aipctl.root / "projects" / "demo" / "assets.py").open("a") as module:
+        module.write("\n@asset\nasync def later(topic: Topic = each(topics)) -> Topic:\n    return topic\n")
     for words, code, sentence in [
+        (("run", "publish", "--input", "documents=later"), 4, "later is not made yet"),
         (("run", "publsh"), 64, "demo has no flow 'publsh'"),
         (("run", "publish"), 64, "publish takes documents, and was given nothing for it"),
         (("run", "publish", "--input", "documents=clean", "--param", "limits={longest: many}"), 64, "--param limits="),

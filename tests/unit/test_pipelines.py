@@ -63,7 +63,7 @@ def _blocking(documents: DocumentList) -> DocumentList: ...
         (_text, r"_text \(.*\) returns str, and a \w+ returns documents"),
         (_silent, r"_silent \(.*\) returns nothing"),
         (_anything, r"_anything \(.*\) takes documents: nothing"),
-        (_list, r"_list \(.*\) takes documents: "),
+        (_list, r"_list \(.*\) takes documents: list\[str\]"),
         (_blocking, r"_blocking \(.*\) is no async function.*\n.*async def"),
         (print, "print is no async function"),
     ],
