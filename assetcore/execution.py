@@ -40,7 +40,7 @@ from assetcore.results import AssetResult, Event, Failure, Say
 from assetcore.runners import Runner, runner_for
 from assetcore.slices import Slice
 from assetcore.snapshot import Read, asset_states, is_settled, observed_digest, settled_with, source_unit
-from assetcore.staleness import Definition
+from assetcore.staleness import Definition, rows_where
 from assetcore.storage import DamagedObjectError, run_timestamp
 from assetcore.telemetry import Recorder, Span
 from assetcore.units import View, open_partitions
@@ -385,25 +385,24 @@ class Run:
         part = self.slices.get(name)
         judgement = judge_chosen(asset, project.graph, views, definition, state, self.choice)
         chosen = self.choice.narrow(asset, judgement.judged)
-        to_make = chosen.filter((pl.col("status") == "stale") & ~pl.col("blocked"))
-        skipped = chosen.filter(pl.col("blocked") & (pl.col("status") != "removed"))
-        removed = chosen.filter(pl.col("status") == "removed")
+        status, blocked = chosen["status"], chosen["blocked"]
+        to_make = rows_where(chosen, (status == "stale") & ~blocked)
+        removed = rows_where(chosen, status == "removed")
         freshness = asset.options.freshness
         since = self.moment.now - freshness if freshness is not None else None  # older ones would have expired
         reuse: Earlier = {}
         if not (force or new):
             reuse = await self.keeper.reusable(asset, definition_id, to_make["inputs"].to_list(), since)
-        result.fresh = chosen.filter(pl.col("status") == "fresh").height
-        result.fresh += part.beside(state.made) if part is not None else 0
-        result.skipped, result.removed = skipped.height, removed.height
-        gone = [(unit, was) for unit, was in removed.select("unit", "materialization").iter_rows() if was is not None]
+        result.fresh = int((status == "fresh").sum()) + (part.beside(state.made) if part is not None else 0)
+        result.skipped, result.removed = int((blocked & (status != "removed")).sum()), removed.height
+        gone = [(unit, was) for unit, was in removed[["unit", "materialization"]].iter_rows() if was is not None]
         last = marks[project.asset_ids[name]].last if project.asset_ids[name] in marks else 0
         # From here on only keys are held of what there is in all; documents come and go by the batch.
         wholes = {d.upstream.name for d in asset.dependencies if d.is_whole}
         judgement, state = judgement.lean(to_make), state.lean()
         views = {n: view.lean(whole=n in wholes) for n, view in views.items()}
-        to_make = to_make.select("unit", "label", "parent", "inputs", "materialization")
-        del chosen, skipped, removed
+        to_make = to_make[["unit", "label", "parent", "inputs", "materialization"]]
+        del chosen, removed, status, blocked
         await guard.prepare(definition_id)
         work = Work(
             project, self.keeper, guard, self.runner, self.tell, asset, definition, definition_id, judgement, state, marks, views,
@@ -412,7 +411,8 @@ class Run:
         )  # fmt: skip
         try:
             to_make = await work.take_back(to_make, await guard.fit(reuse), gone)
-            firsts = to_make if force else to_make.unique("inputs", keep="first", maintain_order=True)
+            single = force or to_make.height < 2
+            firsts = to_make if single else to_make.unique("inputs", keep="first", maintain_order=True)
             await work.make(firsts)
             if firsts.height < to_make.height:  # units of one recipe are executed once
                 again = to_make.join(firsts.select("unit"), on="unit", how="anti", maintain_order="left")
@@ -539,13 +539,14 @@ class Run:
     async def _finish(self, asset: Asset[..., Any], definition: Definition, work: Work) -> None:
         """Hand down what is unfinished; note the asset as settled when nothing is."""
         project = self.project
-        stale = work.judgement.judged.filter(pl.col("status") != "fresh")["unit"]
+        judged = work.judgement.judged
+        stale = judged["unit"].filter(judged["status"] != "fresh")
         done = set() if work.guard.withholds else set(work.finished)
         unfinished = [u for u in stale if u not in done]
         above = any(up in self.unfinished for up in project.graph.upstream(asset.name))
         if work.alone and not (unfinished or work.result.failed or above):
             one = Ended(asset, definition, work)
-            await (self._settle([one]) if work.judgement.judged.height > SMALL else self._settling.ask(one))
+            await (self._settle([one]) if judged.height > SMALL else self._settling.ask(one))
             return
         if work.alone:
             async with project.engine.connect() as connection:
@@ -554,7 +555,7 @@ class Run:
             self.slices.pop(asset.name, None)
         self._sizes.pop(asset.name, None)
         units = self.unfinished[asset.name] = pl.Series("unit", unfinished, pl.Binary)
-        again = work.judgement.judged.filter(pl.col("unit").is_in(units.implode()))
+        again = judged.filter(pl.col("unit").is_in(units.implode()))
         found = open_partitions(asset, again, work.views, work.state.there) if work.alone else None
         self.unfinished_partitions[asset.name] = found
 

@@ -16,7 +16,7 @@ from assetcore.assets import Asset
 from assetcore.graph import Graph
 from assetcore.selection import UnitRule
 from assetcore.slices import Slice
-from assetcore.staleness import Definition, definition_causes, judge
+from assetcore.staleness import Definition, definition_causes, judge, rows_where
 from assetcore.units import There, View, Wanted, wanted_units
 
 __all__ = ["AssetState", "Choice", "Judgement", "changed_aggregates", "judge_asset", "judge_chosen", "view_below"]
@@ -44,8 +44,8 @@ class AssetState:
 
     def lean(self) -> AssetState:
         """What making units looks at: which documents each has, and with what it was made."""
-        made = self.made.select("unit", "definition", "inputs", "materialization")
-        return replace(self, made=made, documents=self.documents.select("unit", "document", "identity", "position"))
+        made = self.made[["unit", "definition", "inputs", "materialization"]]
+        return replace(self, made=made, documents=self.documents[["unit", "document", "identity", "position"]])
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +86,10 @@ class Judgement:
 
     def lean(self, units: pl.DataFrame) -> Judgement:
         """What it takes to make these units, and to say afterwards which of those that are not fresh are left."""
-        given = self.wanted.given.select("unit", "parameter", "document")
-        if units.height < self.judged.height:
-            given = given.join(units.select("unit"), on="unit", how="semi", maintain_order="left")
-        judged = self.judged.filter(pl.col("status") != "fresh").select("unit", "label", "parent", "status")
+        given = self.wanted.given[["unit", "parameter", "document"]]
+        if units.height < self.judged.height and given.height:
+            given = given.join(units[["unit"]], on="unit", how="semi", maintain_order="left")
+        judged = rows_where(self.judged, self.judged["status"] != "fresh")[["unit", "label", "parent", "status"]]
         return Judgement(judged, Wanted(self.wanted.units.clear(), given))
 
 
@@ -136,7 +136,8 @@ def judge_chosen(
 
 def changed_aggregates(asset: Asset[..., Any], judgement: Judgement) -> list[int]:
     """The materializations of units that are given several documents, some of which changed or are gone: which, `former` tells."""
-    if not any(d.kind == "collect" for d in asset.dependencies):
+    never = judgement.judged["materialization"].null_count() == judgement.judged.height
+    if never or not any(d.kind == "collect" for d in asset.dependencies):
         return []
     changed = judgement.judged.filter(pl.col("causes").list.contains("input-changed"))
     return changed["materialization"].drop_nulls().to_list()
@@ -165,10 +166,13 @@ def view_below(judged: pl.DataFrame, documents: pl.DataFrame, part: Slice | None
     """
     status = judged["status"]
     again = judged["unit"].filter((status == "stale") | (status == "pending"))
+    if documents.is_empty():
+        return View(documents, open=len(again) > 0, open_units=again)
     gone = judged["unit"].filter(status == "removed")
     is_again = pl.col("unit").is_in(again.implode()) if len(again) else pl.lit(value=False)
     if part is None:
-        is_again = ~pl.col("unit").is_in(judged["unit"].filter(status == "fresh").implode())
+        fresh = judged["unit"].filter(status == "fresh")
+        is_again = ~pl.col("unit").is_in(fresh.implode()) if len(fresh) else pl.lit(value=True)
     standing = documents.filter(~pl.col("unit").is_in(gone.implode())) if len(gone) else documents
     marked = standing.with_columns(is_again.alias("pending"))
     return View(marked, open=len(again) > 0, open_units=again)

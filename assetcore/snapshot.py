@@ -313,12 +313,12 @@ async def _observe(
     observed = await sources.observe(
         source,
         project.root,
-        known.rename({"field_digests": "fields"}),
+        _named(known, "field_digests", "fields"),
         rehash=rehash,
         settings=project.settings,
         unread=unread,
     )
-    observed = observed.rename({"fields": "field_digests"}).select(known.columns)
+    observed = _named(observed, "fields", "field_digests")[known.columns]
     if project.writable and not observed.equals(known):
         async with project.engine.begin() as connection:
             await lineage.keep_observation(connection, identifier, known, observed)
@@ -337,9 +337,14 @@ async def _observe_one(project: Project, connection: Connection, name: str, docu
     identifier = project.asset_ids[name]
     known = (await read.observations(connection, [identifier], [document]))[identifier]
     observed = await sources.observe(
-        source, project.root, known.rename({"field_digests": "fields"}), only=[document], unread=[]
+        source, project.root, _named(known, "field_digests", "fields"), only=[document], unread=[]
     )
-    return observed.rename({"fields": "field_digests"}).select(known.columns)
+    return _named(observed, "fields", "field_digests")[known.columns]
+
+
+def _named(frame: pl.DataFrame, before: str, after: str) -> pl.DataFrame:
+    """The frame with a column by another name; there may be thousands of sources, and `rename` is a query."""
+    return pl.DataFrame([column.alias(after) if column.name == before else column for column in frame.iter_columns()])
 
 
 def changed_commits(project: Project, name: str, marks: Mapping[int, read.Watermark]) -> dict[str, int]:

@@ -20,7 +20,9 @@ import polars as pl
 
 from assetcore.digest import digest
 
-__all__ = ["CAUSES", "JUDGED", "LOST", "MADE", "Cause", "Component", "Definition", "definition_causes", "judge"]
+__all__ = [
+    "CAUSES", "JUDGED", "LOST", "MADE", "Cause", "Component", "Definition", "definition_causes", "judge", "rows_where",
+]  # fmt: skip
 
 Cause = Literal[
     "forced", "missing", "failed", "object-missing", "corrupt", "inputs-changed", "schema-changed", "version-changed", "code-changed",
@@ -173,6 +175,12 @@ def judge(
         "materialization",
     )
     return judged.sort("parent", "label", "unit") if judged.height > 1 else judged
+
+
+def rows_where(frame: pl.DataFrame, mask: pl.Series) -> pl.DataFrame:
+    """The rows for which it is true; most often all of them or none, which is told without copying any."""
+    there = mask.sum()
+    return frame if there == frame.height else frame.filter(mask) if there else frame.clear()
 
 
 def _when(condition: pl.Expr, cause: Cause) -> pl.Expr:

@@ -67,7 +67,7 @@ class View:
 
     def lean(self, *, whole: bool) -> View:
         """What is still asked for when all units are judged: of an asset that is given as a `whole`, which documents these are."""
-        documents = self.documents.select("document", "name")
+        documents = self.documents[["document", "name"]]
         return replace(self, documents=documents if whole else documents.clear())
 
 
@@ -205,15 +205,11 @@ def _whole(asset: Asset[..., Any], views: Mapping[str, View]) -> Wanted:
     """The only unit of an asset that is made once, over everything: no frame is joined for a single row."""
     above = [views[d.upstream.name] for d in asset.dependencies]
     given = [sequence_digest("inputs", view.documents["identity"]) for view in above]
-    row = {
-        "unit": whole_unit(),
-        "label": asset.name,
-        "parent": None,
-        "inputs": given[0] if len(given) == 1 else sequence_digest("inputs", given),
-        "pending": any(view.open or view.documents["pending"].any() for view in above),
-    }
-    schema = {"unit": pl.Binary, "label": pl.String, "parent": pl.String, "inputs": pl.Binary, "pending": pl.Boolean}
-    return Wanted(pl.DataFrame([row], schema=schema), pl.DataFrame(schema=GIVEN))
+    inputs = given[0] if len(given) == 1 else sequence_digest("inputs", given)
+    pending = any(view.open or view.documents["pending"].any() for view in above)
+    row = (whole_unit(), asset.name, None, inputs, pending)
+    columns = [pl.Series(name, [value], kind) for (name, kind), value in zip(WANTED.items(), row, strict=True)]
+    return Wanted(pl.DataFrame(columns), pl.DataFrame(schema=GIVEN))
 
 
 def _alone(driver: Dependency, views: Mapping[str, View]) -> Wanted:

@@ -38,6 +38,8 @@ FORMAT = 2
 """Format 1 lacks `was`, failures, how a source's documents were seen, and the asset's identifier, kind and group."""
 NAME = "_manifest"
 """How the artifact names of manifests begin; no document's artifact name does."""
+FEW_ROWS = 4
+"""So few are not compressed: each column would only become larger, and a compressor for each takes half of what writing them costs."""
 
 
 @cache
@@ -86,7 +88,8 @@ def encode_manifest(
         _columns(batch), schema=_schema().with_metadata({"assetcore": json.dumps(header, sort_keys=True)})
     )
     sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd", use_dictionary=False)
+    compression = "zstd" if table.num_rows > FEW_ROWS else "none"
+    pq.write_table(table, sink, compression=compression, use_dictionary=False)
     return sink.getvalue()
 
 

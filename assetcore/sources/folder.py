@@ -274,13 +274,9 @@ class Folder(Files):
 
 def _hashes(known: pl.DataFrame, files: Sequence[tuple[str, int, int, int]]) -> dict[int, bytes | None]:
     """The hashes of those files that have not changed since they were recorded, by their index."""
-    now = (
-        pl.DataFrame(files, schema=["name", "size", "mtime_ns", "inode"], orient="row").with_row_index()
-        if files
-        else None
-    )
-    if now is None:
+    if known.is_empty() or not files:
         return {}
+    now = pl.DataFrame(files, schema=["name", "size", "mtime_ns", "inode"], orient="row").with_row_index()
     same = ["name", "size", "mtime_ns", "inode"]
     found = now.filter(pl.col("mtime_ns") != 0).join(known.select(*same, "sha256"), on=same, how="inner")
     return dict(found.select("index", "sha256").iter_rows())

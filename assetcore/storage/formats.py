@@ -96,7 +96,10 @@ def from_column(column: pa.Array | pa.ChunkedArray, is_json: bool) -> list[Any]:
 
 def arrow_array(values: Sequence[Any], type: pa.DataType) -> pa.Array:
     """An Arrow array of Python values. `pa.array` would do, but it imports pandas, which takes a quarter of a second."""
-    return pl.Series(values=values, dtype=_as_polars(type)).to_arrow().cast(type)
+    if all(value is None for value in values):
+        return pa.nulls(len(values), type)
+    found = pl.Series(values=values, dtype=_as_polars(type)).to_arrow()
+    return found if found.type == type else found.cast(type)
 
 
 def binary_array(values: Sequence[bytes], width: int | None = None) -> pa.Array:
