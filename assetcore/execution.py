@@ -28,7 +28,7 @@ from assetcore.guard import Guard
 from assetcore.judgement import AssetState, Choice, judge_chosen
 from assetcore.keep import Defined, Draft, Earlier, Keeper, facts_of
 from assetcore.lineage import commit as lineage
-from assetcore.lineage import damage, read, recipes, spans, undeclared
+from assetcore.lineage import damage, read, spans, undeclared
 from assetcore.lineage.commit import Committed, Overtaken, Reused, Settled
 from assetcore.lineage.heads import at_one_moment
 from assetcore.lineage.schema import Connection
@@ -92,6 +92,14 @@ class Seen(NamedTuple):
     views: dict[str, View]
 
 
+class Arrived(NamedTuple):
+    """What lineage knows of a source when a run comes to it: its last commit, its documents (those that are lost as such), its units."""
+
+    last: int
+    documents: pl.DataFrame
+    units: pl.DataFrame
+
+
 class Ended(NamedTuple):
     """An asset of which everything was made that there was to make."""
 
@@ -131,6 +139,8 @@ class Run:
     _sights: Ferry[str, Seen] = field(init=False)
     _marks: Ferry[Collection[int], Mapping[int, read.Watermark]] = field(init=False)
     _settling: Ferry[Ended, None] = field(init=False)
+    _arrivals: Ferry[str, Arrived] = field(init=False)
+    _settling_sources: Ferry[tuple[Source, int], None] = field(init=False)
 
     def __post_init__(self) -> None:
         identifiers, marks = self.project.asset_ids, self.found.marks
@@ -138,6 +148,8 @@ class Run:
         self._sights = Ferry(self._see)
         self._marks = Ferry(self._read_marks)
         self._settling = Ferry(self._settle)
+        self._arrivals = Ferry(self._see_sources)
+        self._settling_sources = Ferry(self._settle_sources)
         self.keeper = Keeper(self.project, self.id, run_timestamp(self.started))
         self.slices = dict(self.found.snapshot.slices)
         self._changed = {identifier: mark.changed for identifier, mark in self.found.marks.items()}
@@ -197,7 +209,8 @@ class Run:
 
     async def close(self) -> None:
         """End what was started."""
-        for ferry in (self._sights, self._marks, self._settling, self.keeper):
+        ferries = (self._sights, self._marks, self._settling, self._arrivals, self._settling_sources)
+        for ferry in (*ferries, self.keeper):
             await ferry.close()
         await self.runner.close()
         await self.pools.close()
@@ -226,31 +239,19 @@ class Run:
     async def _take_in(self, source: Source, result: AssetResult) -> None:
         """Keep the bytes of what is new or changed, and note what is gone."""
         project, name = self.project, source.name
-        identifier = project.asset_ids[name]
-        async with project.engine.connect() as connection:
-            last = (await read.watermark(connection, project.environment_id, identifier)).last
-            if last != self.found.marks.get(identifier, read.Watermark()).last:
-                self.slices.pop(name, None)
-            part = self.slices.get(name)
-            units = part.units if part is not None else None
-            observed = self._observed(name)
-            documents = await read.current_documents(
-                connection, project.environment_id, [identifier], units=units, in_parts=()
-            )
-            known = documents[identifier]
-            known = without_lost(known, await damage.current_damage(connection, project.environment_id, [identifier]))
-            heads = (await read.made_units(connection, project.environment_id, [identifier], units=units))[identifier]
-            _, fresh, gone = source_changes(name, observed, known)
-            if self.choice.force and name in self.choice.assets:
+        alone = [] if self._is_small(name) else await self._see_sources([name])
+        last, known, heads = alone[0] if alone else await self._arrivals.ask(name)
+        observed = self._observed(name)
+        _, fresh, gone = source_changes(name, observed, known)
+        sound = fresh
+        if self.choice.force and name in self.choice.assets:
+            async with project.engine.connect() as connection:
                 stored = await read.stored(connection, known["document"].to_list())
-                broken = known.filter(pl.col("document").is_in(list(await self.keeper.broken(stored))))
-                lost = observed.join(broken.select("name"), on="name", how="semi")
-                fresh = pl.concat([fresh.join(lost, on="name", how="anti"), lost.select(fresh.columns)])
-                earlier = await recipes.reusable(
-                    connection, identifier, 0, fresh.join(lost, on="name", how="anti")["identity"].to_list()
-                )
-            else:
-                earlier = await recipes.reusable(connection, identifier, 0, fresh["identity"].to_list())
+            broken = known.filter(pl.col("document").is_in(list(await self.keeper.broken(stored))))
+            lost = observed.join(broken.select("name"), on="name", how="semi")
+            sound = fresh.join(lost, on="name", how="anti")
+            fresh = pl.concat([sound, lost.select(fresh.columns)])
+        earlier = await self.keeper.reusable(source, 0, sound["identity"].to_list(), None)
         was = dict(heads.select("unit", "materialization").iter_rows())
         total = fresh.height + gone.height
         reused: list[Reused] = []
@@ -340,22 +341,56 @@ class Run:
             self.slices.pop(source.name, None)
         return committed.number
 
+    async def _see_sources(self, names: Sequence[str]) -> list[Arrived]:
+        """Sources as lineage knows them. One of which only a slice needs a look comes alone."""
+        project, environment = self.project, self.project.environment_id
+        identifiers = [project.asset_ids[name] for name in names]
+        async with project.engine.connect() as connection:
+            marks = await read.watermarks(connection, environment, identifiers)
+            last = {i: marks.get(i, read.Watermark()).last for i in identifiers}
+            for name, identifier in zip(names, identifiers, strict=True):
+                if last[identifier] != self.found.marks.get(identifier, read.Watermark()).last:
+                    self.slices.pop(name, None)
+            part = self.slices.get(names[0])
+            units = part.units if part is not None else None
+            documents = await read.current_documents(connection, environment, identifiers, units=units, in_parts=())
+            lost = await damage.current_damage(connection, environment, identifiers)
+            heads = await read.made_units(connection, environment, identifiers, units=units)
+        return [Arrived(last[i], without_lost(documents[i], lost), heads[i]) for i in identifiers]
+
+    def _is_small(self, name: str) -> bool:
+        """Whether a source is known to be small, and is looked at as a whole: then it is looked at together with others."""
+        size = self._sizes.get(name)
+        return name not in self.slices and size is not None and size <= SMALL
+
     async def _settle_source(self, source: Source, last: int) -> None:
         """A source is settled when lineage holds exactly what was observed."""
-        project, identifier, part = self.project, self.project.asset_ids[source.name], self.slices.get(source.name)
+        small = self._is_small(source.name) and self.found.observed[source.name].height <= SMALL
         self._sizes.pop(source.name, None)
+        await (self._settling_sources.ask((source, last)) if small else self._settle_sources([(source, last)]))
+
+    async def _settle_sources(self, ended: Sequence[tuple[Source, int]]) -> list[None]:
+        """As `_settle_source`. One of which only a slice needs a look comes alone."""
+        project, environment = self.project, self.project.environment_id
+        identifiers = {source.name: project.asset_ids[source.name] for source, _ in ended}
+        part = self.slices.get(ended[0][0].name)
+        found: list[Settled] = []
         async with project.engine.begin() as connection:
-            await self._know(connection, source.name, last)
+            marks = await read.watermarks(connection, environment, identifiers.values())
+            for source, last in ended:
+                self._note(source.name, last, marks)
             units = part.units if part is not None else None
-            known = await read.current_identities(connection, project.environment_id, identifier, units=units)
-            if not known["identity"].sort().equals(self._observed(source.name)["identity"].sort()):
-                return  # something changed while it was read; the next plan sees it
-            observed = self.found.observed[source.name]
-            settled = {"observed": observed_digest(observed)}
-            count = self._sizes[source.name] = observed.height
-            await lineage.settle(
-                connection, project.environment_id, identifier, settled, units=count, documents=count, last=last
-            )
+            known = await read.current_identities(connection, environment, identifiers.values(), units=units)
+            for source, last in ended:
+                name, identifier = source.name, identifiers[source.name]
+                if not known[identifier]["identity"].sort().equals(self._observed(name)["identity"].sort()):
+                    continue  # something changed while it was read; the next plan sees it
+                observed = self.found.observed[name]
+                count = self._sizes[name] = observed.height
+                found.append(Settled(identifier, {"observed": observed_digest(observed)}, count, count, last))
+            if found:
+                await lineage.settle_all(connection, environment, found)
+        return [None] * len(ended)
 
     async def _know(self, connection: Connection, name: str, last: int) -> None:
         """Remember at which commit a step's asset changed last, if the last one is the step's own; otherwise its slice is void."""

@@ -249,6 +249,8 @@ def source_changes(
 
 def without_lost(known: pl.DataFrame, damaged: pl.DataFrame) -> pl.DataFrame:
     """The known documents of a source; those whose bytes are lost are not known to be what they were: they are taken in again."""
+    if damaged.is_empty():
+        return known
     lost = pl.col("document").is_in(damaged["document"].implode())
     return known.with_columns(pl.when(lost).then(pl.lit(LOST_IDENTITY)).otherwise("identity").alias("identity"))
 

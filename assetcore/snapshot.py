@@ -182,8 +182,12 @@ async def _differing(
 ) -> dict[str, Slice]:
     """Of each changed source the documents that are new, differ or are gone; a source of which most differ is left out."""
     found: dict[str, Slice] = {}
-    for name in changed:
-        known = await read.current_identities(connection, project.environment_id, project.asset_ids[name])
+    if not changed:
+        return found
+    identifiers = {name: project.asset_ids[name] for name in changed}
+    identities = await read.current_identities(connection, project.environment_id, identifiers.values())
+    for name, identifier in identifiers.items():
+        known = identities.pop(identifier)
         now = observed[name].select("name", pl.col("identity").alias("now"))
         both = known.join(now, on="name", how="full", coalesce=True)
         differing = both.filter(pl.col("identity").ne_missing(pl.col("now")))["name"]

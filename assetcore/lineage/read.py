@@ -242,18 +242,25 @@ def _documents(found: Sequence[pl.DataFrame], *, named: bool) -> pl.DataFrame:
 
 
 async def current_identities(
-    connection: AsyncConnection, environment: int, asset: int, units: pl.Series | None = None
-) -> pl.DataFrame:
-    """The current documents of a source by name: unit and identity. With `units`, of these."""
+    connection: AsyncConnection, environment: int, assets: Collection[int], units: pl.Series | None = None
+) -> dict[int, pl.DataFrame]:
+    """The current documents of these sources by name: unit and identity. With `units`, of these."""
     head = await heads_of(connection, environment)
     d, h = t.document.c, head.c
-    return await columns(
+    schema = {"name": pl.String, "unit": pl.Binary, "identity": pl.Binary}
+    of_asset = [] if len(assets) == 1 else [h.asset_id]  # a column less of what may be large
+    found = await columns(
         connection,
-        sa.select(d.name, h.unit, d.identity)
+        sa.select(*of_asset, d.name, h.unit, d.identity)
         .select_from(current(head))
-        .where(h.environment_id == environment, h.asset_id == asset, as_of(h, None), *_of_units(h, units)),
-        {"name": pl.String, "unit": pl.Binary, "identity": pl.Binary},
+        .where(h.environment_id == environment, one_of(h.asset_id, assets), as_of(h, None), *_of_units(h, units)),
+        ({"asset": pl.Int64} if of_asset else {}) | schema,
     )
+    if not of_asset:
+        return dict.fromkeys(assets, found)
+    by_asset = found.partition_by("asset", as_dict=True, include_key=False)
+    empty = pl.DataFrame(schema=schema)
+    return {a: by_asset.get((a,), empty) for a in assets}
 
 
 def _of_units(h: Any, units: pl.Series | None) -> list[sa.ColumnElement[bool]]:
