@@ -14,7 +14,7 @@ import os
 import pickle
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -30,6 +30,9 @@ OWN_DASK = {
     "distributed.scheduler.allowed-failures": 1,
     "distributed.scheduler.http.routes": [],  # no dashboard: that there is a server for one, on a port of its own, cannot be helped
     "distributed.worker.http.routes": [],
+    # A worker that has ended comes back. Where it ended twice within this time, it was given up while it was on its way; with the last
+    # of them, what was left to do waited for ever.
+    "distributed.deploy.lost-worker-timeout": "1 day",
 }
 
 
@@ -141,14 +144,16 @@ class Dask(_Cluster):
 
     package = "distributed"
     extra = "dask"
+    _cluster: Any = None
+    _client: Any = None
+    _settings: AbstractContextManager[Any] = nullcontext()
 
     async def _start(self) -> None:
         dask: Any = importlib.import_module("dask")
-        self._cluster: Any = None
-        self._client: Any = None
         if self._address is None:
             logging.getLogger("distributed").setLevel(logging.ERROR)  # workers of our own come and go as they should
-            with dask.config.set(OWN_DASK), without_main():
+            self._settings = dask.config.set(OWN_DASK)  # until it ends: some of them are asked when a worker does
+            with without_main():
                 self._cluster = await self._library.LocalCluster(
                     n_workers=self.places, threads_per_worker=1, host="127.0.0.1", asynchronous=True, silence_logs=logging.ERROR,
                     memory_limit=0, scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},  # None is 8787
@@ -181,9 +186,10 @@ class Dask(_Cluster):
             raise _WorkerEnded from error
 
     async def _stop(self) -> None:
-        for one in filter(None, (self._client, self._cluster)):
-            with suppress(Exception):  # what ends anyway need not end well
-                await asyncio.wait_for(one.close(), START_SECONDS)
+        with self._settings:
+            for one in filter(None, (self._client, self._cluster)):
+                with suppress(Exception):  # what ends anyway need not end well
+                    await asyncio.wait_for(one.close(), START_SECONDS)
 
 
 class Ray(_Cluster):

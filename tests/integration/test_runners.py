@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import dask.config
 import psutil
 import pytest
 
@@ -130,9 +131,13 @@ async def test_what_a_killed_worker_had_is_made_by_another(world: World, runner:
 
 @pytest.mark.parametrize("runner", ["processes", "dask"])
 async def test_a_unit_that_ends_its_worker_fails_alone(world: World, runner: str) -> None:
-    """A function that ends its process, whichever it is, fails its own unit with a sentence; the other units are made."""
+    """A function that ends its process, whichever it is, fails its own unit with a sentence; the other units are made.
+
+    Dask gives a worker up that is not back in time, and waits for ever once it has none; here none would be back in time.
+    """
     world.code(DEADLY)
-    result = await on(world, runner).materialize()
+    with dask.config.set({"distributed.deploy.lost-worker-timeout": "1ms"}):
+        result = await on(world, runner).materialize()
     assert [(a.made, a.failed) for a in result.assets] == [(19, 1)]
     (failure,) = result.failures
     assert (failure.unit, "ended in the middle" in failure.error) == ("3.txt", True)
