@@ -6,6 +6,7 @@ it (another one, where it was reused), and what differed from the version before
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,12 +17,12 @@ from assetcore.errors import NothingSelectedError
 from assetcore.explain import check_forgotten, check_one, find
 from assetcore.lineage import history as lineage
 from assetcore.lineage import read, trace
-from assetcore.lineage.history import Version
+from assetcore.lineage.history import AssetChange, Version
 from assetcore.lineage.schema import Connection
 from assetcore.lineage.trace import Found
 from assetcore.project import Project
 from assetcore.refs import format_ref, parse_ref, suggestion
-from assetcore.staleness import Definition, definition_causes
+from assetcore.staleness import CAUSES, Definition, definition_causes
 
 __all__ = ["Change", "History", "history"]
 
@@ -30,7 +31,9 @@ __all__ = ["Change", "History", "history"]
 class Change:
     """One change: when, by which run, for whom; `what` is made, unchanged, reused or gone; and how it differs from before.
 
-    `documents` are those that there were from then on (name, id), or how many units of an asset something was done to, in `counts`.
+    `documents` are those that there were from then on (name, id). Of an asset `counts` says to how many units something was done, and
+    `units` how many were planned for each cause, `pending` those that were decided when what is above had
+    been made; without a plan, `asked` says what was.
     """
 
     at: datetime
@@ -41,12 +44,14 @@ class Change:
     documents: tuple[tuple[str, str], ...] = ()
     made_by: str | None = None
     counts: Mapping[str, Any] | None = None
+    units: Mapping[str, int] | None = None
+    asked: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {
             "at": self.at.isoformat(), "run": self.run, "actor": self.actor, "what": self.what, "causes": list(self.causes),
             "documents": [{"document": name, "id": identifier} for name, identifier in self.documents], "made_by": self.made_by,
-            "counts": self.counts,
+            "counts": self.counts, "units": dict(self.units) if self.units is not None else None, "asked": self.asked,
         }  # fmt: skip
 
 
@@ -71,14 +76,25 @@ async def history(project: Project, text: str, limit: int) -> History:
             name, label, document = {i: n for n, i in project.asset_ids.items()}[found.asset], found.unit, found.name
         if label is None:
             rows = await lineage.asset_changes(connection, project.environment_id, project.asset_ids[name], limit)
-            changes = [
-                Change(row.at, row.run, row.actor, row.status or "committed", counts=dict(row.counts)) for row in rows
-            ]
+            changes = [_of_run(row) for row in rows]
         else:
             changes = (await _of_unit(project, connection, name, label, document))[:limit]
     if not changes:
         raise NothingSelectedError(f"{text} was never made in {project.environment}.", hint="See: aipctl ls")
     return History(format_ref(name, label, document), tuple(changes))
+
+
+def _of_run(row: AssetChange) -> Change:
+    """What a run did to an asset, and for which causes, as its plan has them."""
+    what, told = row.status or "committed", row.planned
+    if told is None:
+        return Change(row.at, row.run, row.actor, what, counts=dict(row.counts), asked=row.asked)
+    units: dict[str, int] = Counter(told["causes"]) + Counter({"input-removed": told["removed"]})
+    touched = sum(row.counts.get(done, 0) for done in ("made", "unchanged", "reused", "failed"))
+    pending = max(told["pending"], touched - sum(told["causes"].values()))
+    causes = tuple(cause for cause in CAUSES if cause in units)
+    units = {cause: units[cause] for cause in causes} | ({"pending": pending} if pending else {})
+    return Change(row.at, row.run, row.actor, what, causes, counts=dict(row.counts), units=units)
 
 
 async def _of_unit(

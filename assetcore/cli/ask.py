@@ -183,6 +183,8 @@ async def history(call: Call, ref: str, limit: int) -> None:
     \b
     aipctl history chunks
     aipctl history 'chunks[with]/with-0'
+
+    Of an asset: how many units each run made, and how many were planned for each cause. What a run made: aipctl lineage RUN --depth 0.
     """
     from assetcore.cli import show
 

@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB, JSONPATH
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from assetcore.lineage import tables as t
@@ -52,6 +53,9 @@ class AssetChange:
     at: datetime
     commits: int
     counts: Mapping[str, Any]
+    asked: str | None
+    planned: Mapping[str, Any] | None
+    """What the run's plan says of the asset (`AssetPlan.to_json`); None of what was done without one, as a promotion is."""
 
 
 async def commit_at(connection: AsyncConnection, project: int, environment: int, at: datetime) -> int | None:
@@ -131,9 +135,18 @@ async def asset_changes(connection: AsyncConnection, environment: int, asset: in
         .subquery()
     )
     name = sa.select(t.asset.c.name).where(t.asset.c.id == asset).scalar_subquery()
+    of_asset = sa.cast("$.plan.assets[*] ? (@.asset == $name)", JSONPATH)
+    planned = sa.func.jsonb_path_query_first(r.plan, of_asset, sa.func.jsonb_build_object("name", name))
     rows = await connection.execute(
         sa.select(
-            changes.c.run_id, sa.func.coalesce(r.actor, j.actor), r.status, changes.c.at, changes.c.commits, a.counts
+            changes.c.run_id,
+            sa.func.coalesce(r.actor, j.actor),
+            r.status,
+            changes.c.at,
+            changes.c.commits,
+            a.counts,
+            r.selection,
+            sa.type_coerce(planned, JSONB),
         )
         .select_from(
             changes.outerjoin(t.run, r.id == changes.c.run_id)
@@ -143,5 +156,6 @@ async def asset_changes(connection: AsyncConnection, environment: int, asset: in
         .order_by(changes.c.at.desc())
     )
     return [
-        AssetChange(run, actor, status, at, commits, counts or {}) for run, actor, status, at, commits, counts in rows
+        AssetChange(run, actor, status, at, commits, counts or {}, asked, told)
+        for run, actor, status, at, commits, counts, asked, told in rows
     ]

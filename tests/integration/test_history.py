@@ -128,6 +128,18 @@ async def test_history_tells_who_did_what_and_why(world: World) -> None:
         assert [c.run for c in asset.changes] == [fourth, third, second, first]
         assert [c.what for c in asset.changes] == ["done"] * 4
         assert (asset.changes[3].counts or {})["made"] == 2
+        assert [(c.causes, c.units) for c in (await session.history("clean")).changes] == [
+            (("input-removed",), {"input-removed": 1}),
+            (("input-changed",), {"input-changed": 1}),
+            (("input-changed",), {"input-changed": 1}),
+            (("missing",), {"missing": 2}),
+        ]
+        assert [c.units for c in asset.changes] == [
+            {"input-removed": 1},
+            {"pending": 1},
+            {"pending": 1},
+            {"pending": 2},
+        ]
         assert [c.run for c in (await session.history("topics[b.txt]")).changes] == [first]
         made = await session.lineage(second, depth=1)
         assert {(n.asset, n.document) for n in made.nodes} == {

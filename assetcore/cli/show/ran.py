@@ -156,8 +156,11 @@ def history(answer: Answer) -> RenderableType:
 
     def why(row: Answer) -> str:
         reused = [f"made by {row['made_by']}"] if row["made_by"] else []
-        counts = row["counts"] or {}
-        return counted(counts, TOUCHED) if row["counts"] is not None else ", ".join([*row["causes"], *reused])
+        units = row["units"] or {}
+        return row["asked"] or counted(units, list(units)) or ", ".join([*row["causes"], *reused])
+
+    def what(row: Answer) -> str:
+        return counted(row["counts"] or {}, TOUCHED) or row["what"]
 
     def shown(row: Answer) -> str:
         ids = [document["id"] for document in row["documents"]]
@@ -165,7 +168,7 @@ def history(answer: Answer) -> RenderableType:
 
     columns = [
         Column("when", lambda row: moment(row["at"])),
-        words("what"),
+        Column("what", what),
         Column("why", why),
         words("run"),
         Column("by", lambda row: row["actor"] or ""),
