@@ -184,7 +184,8 @@ async def history(call: Call, ref: str, limit: int) -> None:
     aipctl history chunks
     aipctl history 'chunks[with]/with-0'
 
-    Of an asset: how many units each run made, and how many were planned for each cause. What a run made: aipctl lineage RUN --depth 0.
+    Of an asset: how many units each run made, and how many were planned for each cause. What it made, and of what:
+    aipctl lineage RUN --depth 1.
     """
     from assetcore.cli import show
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import polars as pl
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import BYTEA, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from assetcore.errors import NothingSelectedError, UsageError
@@ -24,8 +24,8 @@ from assetcore.lineage.read import among, columns, one_of, watermarks
 from assetcore.refs import suggestion
 
 __all__ = [
-    "Base", "Environment", "Pin", "apart", "borrow", "create", "drop", "every", "find", "hold", "keep_base", "last_runs",
-    "made_with", "pins", "refuse_unknown", "registered", "stated", "take_standing", "units_at",
+    "Base", "Environment", "Pin", "apart", "borrow", "close", "compared", "create", "drop", "every", "find", "hold", "keep_base",
+    "last_runs", "made_with", "pins", "refuse_unknown", "registered", "stated", "take_standing", "units_at",
 ]  # fmt: skip
 
 DERIVED = (t.watermark, t.failure, t.check_standing)
@@ -38,6 +38,9 @@ class Pin(NamedTuple):
     changed: int
     lender: int
     at: int
+
+
+_UNITS = {"asset": pl.Int64, "unit": pl.Binary, "materialization": pl.Int64}
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,8 +261,27 @@ async def last_runs(
 async def apart(connection: AsyncConnection, one: int, other: int, assets: Collection[int]) -> pl.DataFrame:
     """The units of these assets that are not the same in two environments: what they are in the one, and `was`, in the other.
 
-    Postgres compares them, so that only those that differ are looked up and handed over.
+    Of an asset that the one took over as the other still has it, only what the one did since then is looked at: of a million units in a
+    large table, to look at all takes seconds.
     """
+    since = await close(connection, one, other, assets)
+    found = [await compared(connection, one, other, set(assets) - since.keys())]
+    if since:
+        units = await _touched(connection, one, since)
+        now, was = [await _units_of(connection, of, list(since), units) for of in (one, other)]
+        both = now.join(was.rename({"materialization": "was"}), on=["asset", "unit"], how="full", coalesce=True)
+        found.append(both.filter(pl.col("materialization").ne_missing(pl.col("was"))))
+    differing = pl.concat(found)
+    m, wanted = t.materialization.c, differing["materialization"].drop_nulls().to_list()
+    labelled = sa.select(m.id, m.label).where(among(m.id, wanted, sa.BigInteger))
+    labels = await columns(connection, labelled, {"materialization": pl.Int64, "label": pl.String})
+    return differing.join(labels, on="materialization", how="left")
+
+
+async def compared(connection: AsyncConnection, one: int, other: int, assets: Collection[int]) -> pl.DataFrame:
+    """As `apart`, without labels, of all units: Postgres compares them, so that only those that differ are handed over."""
+    if not assets:
+        return pl.DataFrame(schema=_UNITS | {"was": pl.Int64})
     sides: list[sa.Subquery] = []
     for environment in (one, other):
         h = (await heads_of(connection, environment)).c
@@ -271,12 +293,45 @@ async def apart(connection: AsyncConnection, one: int, other: int, assets: Colle
         sa.func.coalesce(a.asset_id, b.asset_id).label("asset"), sa.func.coalesce(a.unit, b.unit).label("unit"),
         a.materialization_id.label("materialization"), b.materialization_id.label("was"),
     ).select_from(pairs).where(a.materialization_id.is_distinct_from(b.materialization_id))  # fmt: skip
-    schema = {"asset": pl.Int64, "unit": pl.Binary, "materialization": pl.Int64, "was": pl.Int64}
-    found = await columns(connection, differing, schema)
-    m, wanted = t.materialization.c, found["materialization"].drop_nulls().to_list()
-    labelled = sa.select(m.id, m.label).where(among(m.id, wanted, sa.BigInteger))
-    labels = await columns(connection, labelled, {"materialization": pl.Int64, "label": pl.String})
-    return found.join(labels, on="materialization", how="left")
+    return await columns(connection, differing, _UNITS | {"was": pl.Int64})
+
+
+async def close(connection: AsyncConnection, one: int, other: int, assets: Collection[int]) -> dict[int, int]:
+    """The assets that one environment borrowed last, and took over, as of which commit, where the other still has just that."""
+    if not assets:
+        return {}
+    b = t.borrowed.c
+    rows = await connection.execute(
+        sa.select(b.asset_id, b.lender_id, b.at_commit, b.until_commit)
+        .where(b.environment_id == one, one_of(b.asset_id, assets))
+        .order_by(b.since_commit)
+    )
+    last = {asset: (Loan(lender, at), until) for asset, lender, at, until in rows}
+    theirs = {asset: Loan(pin.lender, pin.at) for asset, pin in (await pins(connection, other)).items()}
+    return {asset: loan.at for asset, (loan, until) in last.items() if until is not None and theirs.get(asset) == loan}
+
+
+async def _touched(connection: AsyncConnection, environment: int, since: Mapping[int, int]) -> pl.Series:
+    """The units of assets, or more than those, that are another thing in an environment since these commits, or are gone since then."""
+    h = t.head.c
+    then, mine = (
+        sa.case(dict(since), value=h.asset_id),
+        sa.and_(h.environment_id == environment, one_of(h.asset_id, since)),
+    )
+    # One for what is and one for what was: each has its own index.
+    new = sa.select(h.unit).where(mine, h.until_commit.is_(None), h.since_commit > then)
+    old = sa.select(h.unit).where(mine, h.until_commit > min(since.values()), h.until_commit > then)
+    return (await columns(connection, sa.union(new, old).subquery().select(), {"unit": pl.Binary}))["unit"]
+
+
+async def _units_of(
+    connection: AsyncConnection, environment: int, assets: Collection[int], units: pl.Series
+) -> pl.DataFrame:
+    """What these units of assets are now in an environment."""
+    h = (await heads_of(connection, environment)).c
+    current = sa.and_(h.environment_id == environment, one_of(h.asset_id, assets), h.until_commit.is_(None))
+    found = sa.select(h.asset_id, h.unit, h.materialization_id).where(current, among(h.unit, units.to_list(), BYTEA))
+    return await columns(connection, found, _UNITS)
 
 
 async def units_at(connection: AsyncConnection, pin: Pin | None, asset: int) -> pl.DataFrame:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -11,7 +12,7 @@ import sqlalchemy as sa
 from assetcore import vectors
 from assetcore.catalog import rebuild_catalog, verify_catalog
 from assetcore.errors import NothingSelectedError, PromotionError, UsageError
-from assetcore.lineage import schema
+from assetcore.lineage import environments, schema
 from assetcore.lineage import tables as t
 from assetcore.session import Session
 from assetcore.settings import Settings
@@ -140,6 +141,41 @@ async def test_promoting_moves_pointers_and_leaves_nothing_stale(world: World) -
     async with world.open() as session:
         assert {name for name, *_ in (await session.promote("pr", "prod")).assets} == {"topics", "chunks", "report"}
     assert await world.plan() == {}
+
+
+async def test_what_differs_is_found_by_what_was_done_since_as_by_a_look_at_all(world: World) -> None:
+    """Units that were edited, appeared and went in an environment, before and after a promotion, and after its name was used anew."""
+    pr = at(world, "pr")
+
+    async def differing() -> tuple[set[tuple[Any, ...]], int]:
+        async with pr.open() as session, session.project.engine.connect() as connection:
+            project, assets = session.project, list(session.project.asset_ids.values())
+            [prod] = [e for e in await environments.every(connection, project.id) if e.name == "prod"]
+            there = (project.environment_id, prod.id)
+            whole = await environments.compared(connection, *there, assets)
+            found = await environments.apart(connection, *there, assets)
+            taken = await environments.close(connection, *there, assets)
+        assert set(found.drop("label").rows()) == set(whole.rows())
+        return set(whole.rows()), len(taken)
+
+    for text in ("a other", "a again"):
+        async with world.open() as session:
+            await session.create_environment("pr")
+        world.document("a.txt", text)
+        world.document(f"{text}.txt", "new")
+        world.remove("b.txt" if text == "a other" else "c.txt")
+        await pr.materialize()
+        rows, assets = await differing()
+        assert (len(rows), assets) == (7, 3)  # three of topics, three of chunks, the report
+        async with world.open() as session:
+            await session.promote("pr", "prod")
+        assert (await differing())[0] == set()
+        world.document("c.txt" if text == "a other" else "a.txt", "more")
+        await pr.materialize()
+        assert len((await differing())[0]) == 3
+        async with world.open() as session:
+            await session.promote("pr", "prod")
+            await session.drop_environment("pr")
 
 
 async def test_what_has_moved_on_is_not_overwritten(world: World) -> None:

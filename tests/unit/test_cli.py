@@ -658,9 +658,18 @@ def test_history_and_comparisons_for_people() -> None:
     change = {
         "at": "2026-11-20T14:30:00+00:00", "run": "r1", "actor": "ada@box", "what": "reused", "causes": ["input-changed"],
         "documents": [{"document": "a", "id": "abc234"}], "made_by": "r0", "counts": None,
+        "units": None, "asked": None,
     }  # fmt: skip
-    text = " ".join(drawn(show.history({"ref": "a", "changes": [change]})).split())
-    for word in ("reused", "input-changed, made by r0", "ada@box", "abc234"):
+    run = change | {
+        "what": "done",
+        "counts": {"made": 3, "failed": 1},
+        "units": {"code-changed": 2, "pending": 1},
+        "documents": [],
+    }
+    promoted = run | {"what": "failed", "counts": {"reused": 5}, "units": None, "asked": "promote pr"}
+    text = " ".join(drawn(show.history({"ref": "a", "changes": [change, run, promoted]})).split())
+    told = ("3 made, 1 failed", "2 code-changed, 1 pending", "failed, 5 reused", "promote pr")
+    for word in ("reused", "input-changed, made by r0", "ada@box", "abc234", *told):
         assert word in text
     gone = {"document": "a[b]", "change": "gone", "before": "abc234", "after": None}
     text = drawn(show.comparison({"diff": None, "same": False, "documents": [gone], "counts": {"gone": 3, "new": 1}}))

@@ -160,7 +160,8 @@ def history(answer: Answer) -> RenderableType:
         return row["asked"] or counted(units, list(units)) or ", ".join([*row["causes"], *reused])
 
     def what(row: Answer) -> str:
-        return counted(row["counts"] or {}, TOUCHED) or row["what"]
+        done = counted(row["counts"] or {}, TOUCHED)
+        return done if done and row["what"] == "done" else ", ".join(filter(None, (row["what"], done)))
 
     def shown(row: Answer) -> str:
         ids = [document["id"] for document in row["documents"]]
