@@ -137,7 +137,7 @@ async def asset_changes(connection: AsyncConnection, environment: int, asset: in
     name = sa.select(t.asset.c.name).where(t.asset.c.id == asset).scalar_subquery()
     of_asset = sa.cast("$.plan.assets[*] ? (@.asset == $name)", JSONPATH)
     planned = sa.func.jsonb_path_query_first(r.plan, of_asset, sa.func.jsonb_build_object("name", name))
-    rows = await connection.execute(
+    rows: Any = await connection.execute(
         sa.select(
             changes.c.run_id,
             sa.func.coalesce(r.actor, j.actor),
