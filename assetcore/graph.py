@@ -138,12 +138,7 @@ class Graph:
 
     def driver(self, name: str) -> Dependency | None:
         """The `each` whose documents the units of `name` are: the one that descends from all the others."""
-        eaches = [d for d in self.assets[name].dependencies if d.kind == "each" and not d.cross]
-        for candidate in eaches:
-            chain = self.chain(candidate.upstream.name)
-            if all(other.upstream.name in chain for other in eaches):
-                return candidate
-        return None
+        return self._drivers[name]
 
     def is_whole(self, name: str) -> bool:
         """Whether the asset is made once, over everything: neither once for each document nor for each group or partition."""
@@ -158,8 +153,22 @@ class Graph:
 
     def chain(self, name: str) -> tuple[str, ...]:
         """`name`, the asset whose documents are its units, the one whose documents are that one's units, and so on."""
+        return self._chain(name, self._drivers)
+
+    @cached_property
+    def _drivers(self) -> dict[str, Dependency | None]:
+        """The driver of each asset, from those above down: each asked anew of all above it would take twice as long a step."""
+        found: dict[str, Dependency | None] = {}
+        for name, asset in self.assets.items():
+            eaches = [d for d in asset.dependencies if d.kind == "each" and not d.cross]
+            names = {d.upstream.name for d in eaches}
+            finest = (d for d in eaches if len(names) == 1 or names.issubset(self._chain(d.upstream.name, found)))
+            found[name] = next(finest, None)
+        return found
+
+    def _chain(self, name: str, drivers: Mapping[str, Dependency | None]) -> tuple[str, ...]:
         chain = [name]
-        while (driver := self.driver(chain[-1])) and not self._is_multiplied(chain[-1]):
+        while (driver := drivers[chain[-1]]) and not self._is_multiplied(chain[-1]):
             chain.append(driver.upstream.name)
         return tuple(chain)
 

@@ -121,6 +121,23 @@ def test_a_chain_goes_up_by_drivers_until_units_are_no_longer_documents() -> Non
     assert GRAPH.chain("pages") == ("pages",)
 
 
+def test_a_chain_may_be_as_long_as_one_likes() -> None:
+    """Hundreds of assets, each made of the documents of the one before, are a graph at once: each is looked at once."""
+    declared: list[Asset[..., Any]] = [PAGES]
+    for number in range(300):
+
+        @asset(name=f"step{number}")
+        async def step(page: Page = each(declared[-1])) -> Page:
+            return page
+
+        declared.append(step)
+    graph = Graph("demo", declared)
+    assert len(graph.chain("step299")) == 301
+    driver = graph.driver("step299")
+    assert driver is not None
+    assert driver.upstream.name == "step298"
+
+
 def test_fields_that_group_are_known_above() -> None:
     """An asset knows by which of its fields it is grouped."""
     assert GRAPH.consumers_of_fields("marked") == {"kind"}
