@@ -259,6 +259,8 @@ async def test_a_plan_asks_as_often_of_many_units_as_of_few(world: World) -> Non
     """How many statements a plan takes depends on what changed, not on how many units there are, or how many are stale."""
     asked: dict[int, dict[str, int]] = {}
     moments = itertools.count(1_700_000_000)
+    for name in ("a.txt", "b.txt", "c.txt"):
+        world.remove(name)
 
     def write(numbers: range, text: str) -> None:
         for number in numbers:
