@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import polars as pl
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import BYTEA, insert
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from assetcore.errors import NothingSelectedError, UsageError
@@ -264,14 +264,10 @@ async def apart(connection: AsyncConnection, one: int, other: int, assets: Colle
     Of an asset that the one took over as the other still has it, only what the one did since then is looked at: of a million units in a
     large table, to look at all takes seconds.
     """
-    since = await close(connection, one, other, assets)
-    found = [await compared(connection, one, other, set(assets) - since.keys())]
-    if since:
-        units = await _touched(connection, one, since)
-        now, was = [await _units_of(connection, of, list(since), units) for of in (one, other)]
-        both = now.join(was.rename({"materialization": "was"}), on=["asset", "unit"], how="full", coalesce=True)
-        found.append(both.filter(pl.col("materialization").ne_missing(pl.col("was"))))
-    differing = pl.concat(found)
+    taken = await close(connection, one, other, assets)
+    differing = pl.concat(
+        [await compared(connection, one, other, set(assets) - taken.keys()), await _done_since(connection, one, taken)]
+    )
     m, wanted = t.materialization.c, differing["materialization"].drop_nulls().to_list()
     labelled = sa.select(m.id, m.label).where(among(m.id, wanted, sa.BigInteger))
     labels = await columns(connection, labelled, {"materialization": pl.Int64, "label": pl.String})
@@ -282,11 +278,19 @@ async def compared(connection: AsyncConnection, one: int, other: int, assets: Co
     """As `apart`, without labels, of all units: Postgres compares them, so that only those that differ are handed over."""
     if not assets:
         return pl.DataFrame(schema=_UNITS | {"was": pl.Int64})
-    sides: list[sa.Subquery] = []
+    sides: list[sa.Select[*tuple[Any, ...]]] = []
     for environment in (one, other):
         h = (await heads_of(connection, environment)).c
         current = sa.and_(h.environment_id == environment, one_of(h.asset_id, assets), h.until_commit.is_(None))
-        sides.append(sa.select(h.asset_id, h.unit, h.materialization_id).where(current).subquery())
+        sides.append(sa.select(h.asset_id, h.unit, h.materialization_id).where(current))
+    return await _difference(connection, *sides)
+
+
+async def _difference(
+    connection: AsyncConnection, now: sa.Select[*tuple[Any, ...]], was: sa.Select[*tuple[Any, ...]]
+) -> pl.DataFrame:
+    """The units that are not the same in two sets of heads."""
+    sides = now.subquery(), was.subquery()
     a, b = (side.c for side in sides)
     pairs = sides[0].join(sides[1], sa.and_(a.asset_id == b.asset_id, a.unit == b.unit), full=True)
     differing = sa.select(
@@ -297,7 +301,7 @@ async def compared(connection: AsyncConnection, one: int, other: int, assets: Co
 
 
 async def close(connection: AsyncConnection, one: int, other: int, assets: Collection[int]) -> dict[int, int]:
-    """The assets that one environment borrowed last, and took over, as of which commit, where the other still has just that."""
+    """The assets that one environment borrowed last, and with which commit it took them over, where the other still has just that."""
     if not assets:
         return {}
     b = t.borrowed.c
@@ -308,30 +312,19 @@ async def close(connection: AsyncConnection, one: int, other: int, assets: Colle
     )
     last = {asset: (Loan(lender, at), until) for asset, lender, at, until in rows}
     theirs = {asset: Loan(pin.lender, pin.at) for asset, pin in (await pins(connection, other)).items()}
-    return {asset: loan.at for asset, (loan, until) in last.items() if until is not None and theirs.get(asset) == loan}
+    return {asset: until for asset, (loan, until) in last.items() if until is not None and theirs.get(asset) == loan}
 
 
-async def _touched(connection: AsyncConnection, environment: int, since: Mapping[int, int]) -> pl.Series:
-    """The units of assets, or more than those, that are another thing in an environment since these commits, or are gone since then."""
+async def _done_since(connection: AsyncConnection, environment: int, taken: Mapping[int, int]) -> pl.DataFrame:
+    """As `compared`, of assets that an environment took over with these commits: its own heads say what it has done to which units."""
+    if not taken:
+        return pl.DataFrame(schema=_UNITS | {"was": pl.Int64})
     h = t.head.c
-    then, mine = (
-        sa.case(dict(since), value=h.asset_id),
-        sa.and_(h.environment_id == environment, one_of(h.asset_id, since)),
-    )
-    # One for what is and one for what was: each has its own index.
-    new = sa.select(h.unit).where(mine, h.until_commit.is_(None), h.since_commit > then)
-    old = sa.select(h.unit).where(mine, h.until_commit > min(since.values()), h.until_commit > then)
-    return (await columns(connection, sa.union(new, old).subquery().select(), {"unit": pl.Binary}))["unit"]
-
-
-async def _units_of(
-    connection: AsyncConnection, environment: int, assets: Collection[int], units: pl.Series
-) -> pl.DataFrame:
-    """What these units of assets are now in an environment."""
-    h = (await heads_of(connection, environment)).c
-    current = sa.and_(h.environment_id == environment, one_of(h.asset_id, assets), h.until_commit.is_(None))
-    found = sa.select(h.asset_id, h.unit, h.materialization_id).where(current, among(h.unit, units.to_list(), BYTEA))
-    return await columns(connection, found, _UNITS)
+    heads, then = sa.select(h.asset_id, h.unit, h.materialization_id), sa.case(dict(taken), value=h.asset_id)
+    heads = heads.where(h.environment_id == environment, one_of(h.asset_id, taken))
+    new = heads.where(h.until_commit.is_(None), h.since_commit >= then)
+    old = heads.where(h.since_commit < then, h.until_commit >= min(taken.values()), h.until_commit >= then)
+    return await _difference(connection, new, old)
 
 
 async def units_at(connection: AsyncConnection, pin: Pin | None, asset: int) -> pl.DataFrame:
