@@ -53,6 +53,7 @@ def root(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.timeout(900)  # twenty commands, one after the other, and models that compute
 def test_the_tour_answers_what_the_readme_shows(environment: dict[str, str], root: Path) -> None:
     """Every command of the console blocks, in order: the same answers, but for numbers, identifiers and times."""
     shell = _Shell(root, environment)
