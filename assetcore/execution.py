@@ -1,6 +1,6 @@
 """Execution: how does a plan become documents?
 
-A `Run` takes in what changed in the sources and makes assets, one step each. The walk of one asset: read what it is made of,
+A `Run` has what changed in the sources taken in (`intake`) and makes assets, one step each. The walk of one asset: read what it is made of,
 judge its units again (an upstream may have been made again with the same result), take back what an earlier recipe made, leave
 out what is gone, and make the rest in batches. Nothing here knows of Prefect: `flow` calls `Run.perform` inside its tasks.
 """
@@ -9,37 +9,34 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, NamedTuple, TypeVar
 
 import polars as pl
 
-from assetcore import sources
 from assetcore.assets import Asset, Source
-from assetcore.batches import LARGEST_BATCH, TRACED_KEYS, Work
+from assetcore.batches import TRACED_KEYS, Work
 from assetcore.budget import Budget
 from assetcore.collectors import collector_for
-from assetcore.documents import Document
-from assetcore.errors import AssetcoreError, SourceError, StorageError
+from assetcore.errors import AssetcoreError, StorageError
 from assetcore.ferry import Ferry
 from assetcore.guard import Guard
+from assetcore.intake import SMALL, Intake, Standing
 from assetcore.judgement import AssetState, Choice, judge_chosen
-from assetcore.keep import Defined, Draft, Earlier, Keeper, facts_of
+from assetcore.keep import Defined, Earlier, Keeper
 from assetcore.lineage import commit as lineage
-from assetcore.lineage import damage, read, spans, undeclared
-from assetcore.lineage.commit import Committed, Overtaken, Reused, Settled
+from assetcore.lineage import read, spans, undeclared
+from assetcore.lineage.commit import Overtaken, Settled
 from assetcore.lineage.heads import at_one_moment
 from assetcore.lineage.schema import Connection
 from assetcore.partitions import Moment
-from assetcore.plan import source_changes, without_lost
 from assetcore.pools import Pools
 from assetcore.project import Project
 from assetcore.results import AssetResult, Event, Failure, Say
 from assetcore.runners import Runner, runner_for
-from assetcore.slices import Slice
-from assetcore.snapshot import Read, asset_states, is_settled, observed_digest, settled_with, source_unit
+from assetcore.snapshot import Read, asset_states, is_settled, settled_with
 from assetcore.staleness import Definition, rows_where
 from assetcore.storage import DamagedObjectError, run_timestamp
 from assetcore.telemetry import Recorder, Span
@@ -48,13 +45,7 @@ from assetcore.verify import note_damage
 
 __all__ = ["Run", "walk"]
 
-BATCH_BYTES = 16 << 20
-"""Bytes of a source that are taken in by one commit."""
 ATTEMPTS = 5
-NEVER = read.Watermark(settled={})
-"""Of an asset that nothing was ever committed to."""
-SMALL = 1024
-"""Assets of so many documents are read together with others: neither is any statement long, nor memory."""
 T = TypeVar("T")
 
 
@@ -92,14 +83,6 @@ class Seen(NamedTuple):
     views: dict[str, View]
 
 
-class Arrived(NamedTuple):
-    """What lineage knows of a source when a run comes to it: its last commit, its documents (those that are lost as such), its units."""
-
-    last: int
-    documents: pl.DataFrame
-    units: pl.DataFrame
-
-
 class Ended(NamedTuple):
     """An asset of which everything was made that there was to make."""
 
@@ -110,11 +93,7 @@ class Ended(NamedTuple):
 
 @dataclass(slots=True)
 class Run:
-    """One execution of a plan.
-
-    `slices` are the plan's, widened as documents appear; `_changed` says at which commit each asset last changed as far as this run knows.
-    An asset of which another run has changed something meanwhile has no slice any more, and what is below it is looked at as a whole.
-    """
+    """One execution of a plan."""
 
     project: Project
     id: str
@@ -129,30 +108,25 @@ class Run:
     progress: dict[str, float] = field(default_factory=dict)
     budget: Budget | None = None
     flow_run: str | None = None
-    slices: dict[str, Slice] = field(init=False)
-    _changed: dict[int, int] = field(init=False)
+    standing: Standing = field(init=False)
     keeper: Keeper = field(init=False)
+    intake: Intake = field(init=False)
     runner: Runner = field(init=False)
     pools: Pools = field(init=False)
     recorder: Recorder = field(init=False)
-    _sizes: dict[str, int] = field(init=False)
     _sights: Ferry[str, Seen] = field(init=False)
     _marks: Ferry[Collection[int], Mapping[int, read.Watermark]] = field(init=False)
     _settling: Ferry[Ended, None] = field(init=False)
-    _arrivals: Ferry[str, Arrived] = field(init=False)
-    _settling_sources: Ferry[tuple[Source, int], None] = field(init=False)
 
     def __post_init__(self) -> None:
-        identifiers, marks = self.project.asset_ids, self.found.marks
-        self._sizes = {n: m.documents for n, i in identifiers.items() if (m := marks.get(i, NEVER)).settled is not None}
         self._sights = Ferry(self._see)
         self._marks = Ferry(self._read_marks)
         self._settling = Ferry(self._settle)
-        self._arrivals = Ferry(self._see_sources)
-        self._settling_sources = Ferry(self._settle_sources)
         self.keeper = Keeper(self.project, self.id, run_timestamp(self.started))
-        self.slices = dict(self.found.snapshot.slices)
-        self._changed = {identifier: mark.changed for identifier, mark in self.found.marks.items()}
+        self.standing = Standing(self.project, self.found)
+        self.intake = Intake(
+            self.project, self.found, self.choice, self.keeper, self.standing, self.unfinished, self.tell, self._fail
+        )
         self.pools = Pools(self.project.settings.redis_url, self.project.settings.pools)
         self.runner = runner_for(self.project.settings, self.project.graph, self.project.name)
         self.recorder = Recorder(self.project.name, self.id, [self._keep_spans])
@@ -182,7 +156,7 @@ class Run:
             self._fail(name, error)
         for attempt in range(ATTEMPTS):
             try:
-                await (self._take_in(asset, result) if isinstance(asset, Source) else self._make(asset, result))
+                await (self.intake.take_in(asset, result) if isinstance(asset, Source) else self._make(asset, result))
                 break
             except Overtaken:
                 if attempt == ATTEMPTS - 1:
@@ -209,9 +183,8 @@ class Run:
 
     async def close(self) -> None:
         """End what was started."""
-        ferries = (self._sights, self._marks, self._settling, self._arrivals, self._settling_sources)
-        for ferry in (*ferries, self.keeper):
-            await ferry.close()
+        for one in (self._sights, self._marks, self._settling, self.intake, self.keeper):
+            await one.close()
         await self.runner.close()
         await self.pools.close()
 
@@ -234,178 +207,11 @@ class Run:
             self.progress[event.asset] = 100 * event.done / event.total
         self.say(event)
 
-    # -- sources ---------------------------------------------------------------------------------------------------------------
-
-    async def _take_in(self, source: Source, result: AssetResult) -> None:
-        """Keep the bytes of what is new or changed, and note what is gone."""
-        project, name = self.project, source.name
-        alone = [] if self._is_small(name) else await self._see_sources([name])
-        last, known, heads = alone[0] if alone else await self._arrivals.ask(name)
-        observed = self._observed(name)
-        _, fresh, gone = source_changes(name, observed, known)
-        sound = fresh
-        if self.choice.force and name in self.choice.assets:
-            async with project.engine.connect() as connection:
-                stored = await read.stored(connection, known["document"].to_list())
-            broken = known.filter(pl.col("document").is_in(list(await self.keeper.broken(stored))))
-            lost = observed.join(broken.select("name"), on="name", how="semi")
-            sound = fresh.join(lost, on="name", how="anti")
-            fresh = pl.concat([sound, lost.select(fresh.columns)])
-        earlier = await self.keeper.reusable(source, 0, sound["identity"].to_list(), None)
-        was = dict(heads.select("unit", "materialization").iter_rows())
-        total = fresh.height + gone.height
-        reused: list[Reused] = []
-        wanted: dict[str, bytes] = {}
-        for document, key in fresh.select("name", "identity").iter_rows():
-            unit = source_unit(document)
-            same = next((m for u, m in earlier.get(key, []) if u == unit), None)
-            if same is not None:
-                reused.append(Reused(unit, document, same, was.get(unit)))
-            else:
-                wanted[document] = key
-        removed = [(unit, was[unit]) for unit in gone["unit"]]
-        if reused or removed:
-            last = self._next(source, last, await self.keeper.commit(source, None, 0, reused=reused, removed=removed))
-        result.reused, result.removed = len(reused), len(removed)
-        done = len(reused) + len(removed)
-        pending: list[Document] = []
-        size = 0
-        try:
-            async for document in self._read_now(source, tuple(wanted)):
-                pending.append(document)
-                size += len(document.content)
-                if len(pending) >= LARGEST_BATCH or size > BATCH_BYTES:
-                    last = self._next(source, last, await self._commit_documents(source, pending, was))
-                    for one in pending:
-                        del wanted[one.name]
-                    result.taken_in += len(pending)
-                    done += len(pending)
-                    self.tell(Event("progress", name, done, total))
-                    pending, size = [], 0
-            if pending:
-                last = self._next(source, last, await self._commit_documents(source, pending, was))
-                result.taken_in += len(pending)
-                for one in pending:
-                    del wanted[one.name]
-        except StorageError as error:
-            self._fail(name, error)
-        if wanted:  # what could not be taken in is unfinished: what is made of it, and of all documents, waits
-            self.unfinished[name] = pl.Series("unit", [source_unit(n) for n in wanted], pl.Binary)
-        await self._settle_source(source, last)
-
-    async def _read_now(self, source: Source, names: Collection[str]) -> AsyncIterator[Document]:
-        """The documents of these names that can be read; the others are told as a failure."""
-        try:
-            async for document in sources.documents(source, self.project.root, names, settings=self.project.settings):
-                yield document
-        except SourceError as error:
-            self._fail(source.name, error)
-
     def _fail(self, name: str, error: AssetcoreError) -> None:
         """Note what kept a step from being finished, apart from units that fail for themselves; other steps go on."""
         self.results[name].failed += 1
         self.failures.append(Failure(name, name, str(error), ""))
         self.tell(Event("unit-failed", name, text=f"{name}: {error}"))
-
-    async def _commit_documents(
-        self, source: Source, documents: Sequence[Document], was: Mapping[bytes, int | None]
-    ) -> Committed:
-        base = await self.keeper.allocate()
-        drafts = [
-            Draft(source_unit(d.name), d.name, None, key, [d], (), (), 0.0, was.get(source_unit(d.name)), (), seen=seen)
-            for d, key, seen in self._as_seen(source, documents)
-        ]
-        made, objects = await self.keeper.store(source, base, drafts)
-        return await self.keeper.commit(source, None, 0, base=base, made=made, objects=objects)
-
-    def _as_seen(
-        self, source: Source, documents: Sequence[Document]
-    ) -> Iterator[tuple[Document, bytes, lineage.Seen | None]]:
-        """Documents with their identities, and how they were seen where that is what was read."""
-        type_name = source.output.type_name
-        found = self.found.observed[source.name].filter(pl.col("name").is_in([d.name for d in documents]))
-        shown = {row[0]: row for row in found.select("name", "identity", *lineage.Seen._fields).iter_rows()}
-        for document in documents:
-            key = facts_of(document, type_name)[-1]
-            _, seen_key, *seen = shown.get(document.name, (None, None))
-            yield document, key, lineage.Seen(*seen) if seen_key == key else None
-
-    def _observed(self, name: str) -> pl.DataFrame:
-        """What was observed of a source, as far as it needs a look."""
-        observed = self.found.observed[name]
-        return self.slices[name].seen(observed) if name in self.slices else observed
-
-    def _next(self, source: Source, last: int, committed: Committed) -> int:
-        """The number of a commit to a source; where it does not follow the last one, another run was there."""
-        if committed.after != last:
-            self.slices.pop(source.name, None)
-        return committed.number
-
-    async def _see_sources(self, names: Sequence[str]) -> list[Arrived]:
-        """Sources as lineage knows them. One of which only a slice needs a look comes alone."""
-        project, environment = self.project, self.project.environment_id
-        identifiers = [project.asset_ids[name] for name in names]
-        async with project.engine.connect() as connection:
-            marks = await read.watermarks(connection, environment, identifiers)
-            last = {i: marks.get(i, read.Watermark()).last for i in identifiers}
-            for name, identifier in zip(names, identifiers, strict=True):
-                if last[identifier] != self.found.marks.get(identifier, read.Watermark()).last:
-                    self.slices.pop(name, None)
-            part = self.slices.get(names[0])
-            units = part.units if part is not None else None
-            documents = await read.current_documents(connection, environment, identifiers, units=units, in_parts=())
-            lost = await damage.current_damage(connection, environment, identifiers)
-            heads = await read.made_units(connection, environment, identifiers, units=units)
-        return [Arrived(last[i], without_lost(documents[i], lost), heads[i]) for i in identifiers]
-
-    def _is_small(self, name: str) -> bool:
-        """Whether a source is known to be small, and is looked at as a whole: then it is looked at together with others."""
-        size = self._sizes.get(name)
-        return name not in self.slices and size is not None and size <= SMALL
-
-    async def _settle_source(self, source: Source, last: int) -> None:
-        """A source is settled when lineage holds exactly what was observed."""
-        small = self._is_small(source.name) and self.found.observed[source.name].height <= SMALL
-        self._sizes.pop(source.name, None)
-        await (self._settling_sources.ask((source, last)) if small else self._settle_sources([(source, last)]))
-
-    async def _settle_sources(self, ended: Sequence[tuple[Source, int]]) -> list[None]:
-        """As `_settle_source`. One of which only a slice needs a look comes alone."""
-        project, environment = self.project, self.project.environment_id
-        identifiers = {source.name: project.asset_ids[source.name] for source, _ in ended}
-        part = self.slices.get(ended[0][0].name)
-        found: list[Settled] = []
-        async with project.engine.begin() as connection:
-            marks = await read.watermarks(connection, environment, identifiers.values())
-            for source, last in ended:
-                self._note(source.name, last, marks)
-            units = part.units if part is not None else None
-            known = await read.current_identities(connection, environment, identifiers.values(), units=units)
-            for source, last in ended:
-                name, identifier = source.name, identifiers[source.name]
-                if not known[identifier]["identity"].sort().equals(self._observed(name)["identity"].sort()):
-                    continue  # something changed while it was read; the next plan sees it
-                observed = self.found.observed[name]
-                count = self._sizes[name] = observed.height
-                found.append(Settled(identifier, {"observed": observed_digest(observed)}, count, count, last))
-            if found:
-                await lineage.settle_all(connection, environment, found)
-        return [None] * len(ended)
-
-    async def _know(self, connection: Connection, name: str, last: int) -> None:
-        """Remember at which commit a step's asset changed last, if the last one is the step's own; otherwise its slice is void."""
-        identifier = self.project.asset_ids[name]
-        self._note(name, last, await read.watermarks(connection, self.project.environment_id, [identifier]))
-
-    def _note(self, name: str, last: int, marks: Mapping[int, read.Watermark]) -> None:
-        identifier = self.project.asset_ids[name]
-        mark = marks.get(identifier, read.Watermark())
-        if mark.last == last:
-            self._changed[identifier] = mark.changed
-        else:
-            self.slices.pop(name, None)
-
-    # -- assets ----------------------------------------------------------------------------------------------------------------
 
     async def _make(self, asset: Asset[..., Any], result: AssetResult) -> None:
         project, name = self.project, asset.name
@@ -417,7 +223,7 @@ class Run:
             return
         (definition_id, new), marks, state, views = await self._seen(asset, definition)
         force = self.choice.force and name in self.choice.assets
-        part = self.slices.get(name)
+        part = self.standing.slices.get(name)
         judgement = judge_chosen(asset, project.graph, views, definition, state, self.choice)
         chosen = self.choice.narrow(asset, judgement.judged)
         status, blocked = chosen["status"], chosen["blocked"]
@@ -467,8 +273,8 @@ class Run:
     async def _seen(self, asset: Asset[..., Any], definition: Definition) -> Seen:
         """An asset as it is before it is judged; of small ones, those that ask at the same moment are read together."""
         name = asset.name
-        sizes = [self._sizes.get(n) for n in (name, *self._needed(name))]
-        if name not in self.slices and all(size is not None and size <= SMALL for size in sizes):
+        sizes = [self.standing.sizes.get(n) for n in (name, *self._needed(name))]
+        if name not in self.standing.slices and all(size is not None and size <= SMALL for size in sizes):
             return await self._sights.ask(name)
         defined = (await self.keeper.define([asset]))[name]
         async with self.project.engine.connect() as connection:
@@ -508,18 +314,28 @@ class Run:
             connection, project.environment_id, [project.asset_ids[n] for n in {*needed, name}]
         )
         if not self._has_slice(name, needed, marks):
-            self.slices.pop(name, None)
+            self.standing.slices.pop(name, None)
             states = await asset_states(
                 project, connection, {*needed, name}, {name: definition}, self.moment, judged={name}, named=named
             )
             return marks, states[name], {n: self._view(n, states[n].documents) for n in needed}
-        within = [n for n in needed if n in self.slices]
-        units = pl.concat([self.slices[n].units for n in within]).unique()
+        within = [n for n in needed if n in self.standing.slices]
+        units = pl.concat([self.standing.slices[n].units for n in within]).unique()
         states = await asset_states(project, connection, within, {}, self.moment, units=units, judged=(), named=named)
-        states = {n: replace(found, documents=self.slices[n].of(found.documents)) for n, found in states.items()}
-        part = self.slices[name] = self.slices[name].widened(states[graph.chain(name)[1]].documents["address"])
+        states = {
+            n: replace(found, documents=self.standing.slices[n].of(found.documents)) for n, found in states.items()
+        }
+        part = self.standing.slices[name] = self.standing.slices[name].widened(
+            states[graph.chain(name)[1]].documents["address"]
+        )
         states |= await asset_states(
-            project, connection, [n for n in needed if n not in self.slices], {}, self.moment, judged=(), named=named
+            project,
+            connection,
+            [n for n in needed if n not in self.standing.slices],
+            {},
+            self.moment,
+            judged=(),
+            named=named,
         )
         states |= await asset_states(
             project, connection, [name], {name: definition}, self.moment, units=part.units, judged={name}, named=()
@@ -528,16 +344,16 @@ class Run:
 
     def _has_slice(self, name: str, needed: Collection[str], marks: Mapping[int, read.Watermark]) -> bool:
         """Whether only the slice of an asset needs a look: nobody but this run has changed it, or what it is made of, since the plan."""
-        if name not in self.slices:
+        if name not in self.standing.slices:
             return False
         project, roots, empty = self.project, self.found.snapshot.how.roots, read.Watermark()
         own = project.asset_ids[name]
         if marks.get(own, empty).last != self.found.marks.get(own, empty).last:
             return False
-        if any(n in roots and n not in self.slices for n in needed):
+        if any(n in roots and n not in self.standing.slices for n in needed):
             return False
         identifiers = [project.asset_ids[n] for n in needed]
-        return all(marks.get(i, empty).changed == self._changed.get(i, 0) for i in identifiers)
+        return all(marks.get(i, empty).changed == self.standing.changed.get(i, 0) for i in identifiers)
 
     async def _untouched(self, asset: Asset[..., Any], definition: Definition) -> int | None:
         """How many units an asset has of which every one is known to be fresh, because nothing above came out changed; or None."""
@@ -585,10 +401,10 @@ class Run:
             return
         if work.alone:
             async with project.engine.connect() as connection:
-                await self._know(connection, asset.name, work.last)
+                await self.standing.know(connection, asset.name, work.last)
         else:
-            self.slices.pop(asset.name, None)
-        self._sizes.pop(asset.name, None)
+            self.standing.slices.pop(asset.name, None)
+        self.standing.sizes.pop(asset.name, None)
         units = self.unfinished[asset.name] = pl.Series("unit", unfinished, pl.Binary)
         again = judged.filter(pl.col("unit").is_in(units.implode()))
         found = open_partitions(asset, again, work.views, work.state.there) if work.alone else None
@@ -602,8 +418,8 @@ class Run:
         async with project.engine.begin() as connection:
             marks = await read.watermarks(connection, project.environment_id, identifiers.values())
             for one in ended:
-                self._note(one.asset.name, one.work.last, marks)
-            parts = {one.asset.name: self.slices.get(one.asset.name) for one in ended}
+                self.standing.note(one.asset.name, one.work.last, marks)
+            parts = {one.asset.name: self.standing.slices.get(one.asset.name) for one in ended}
             whole = [identifiers[name] for name, part in parts.items() if part is None]
             counts = await read.counts(connection, project.environment_id, whole)
             timed = [identifiers[one.asset.name] for one in ended if one.asset.options.freshness is not None]
@@ -618,7 +434,7 @@ class Run:
                     units, documents = own[identifier]
                     units += part.beside(work.state.made)
                     documents += work.marks[identifier].documents - work.state.documents.height
-                self._sizes[name] = documents
+                self.standing.sizes[name] = documents
                 settled = settled_with(project, name, definition, work.marks, self.moment, oldest.get(identifier))
                 found.append(Settled(identifier, settled, units, documents, work.last))
             await lineage.settle_all(connection, project.environment_id, found)
