@@ -1,7 +1,7 @@
 """Settings: which addresses, limits and models does this installation use, and who said so?
 
 Values come in layers, the first that speaks wins: arguments, Prefect variables, environment variables, `.env`, `assetcore.toml`,
-`[tool.assetcore]` in pyproject.toml, defaults. Each layer is read by itself, so that `origins()` can say where every value came
+`[tool.assetcore]` in pyproject.toml, defaults. Each layer is read by itself (`layers`), so that `origins()` can say where every value came
 from. A setting that nobody knows, or that has the wrong form, is an error: a typo that silently becomes a default costs hours.
 
     environment variable    ASSETCORE_<NAME>, and DATABASE_URL, REDIS_URL, PREFECT_API_URL, OPENAI_BASE_URL, OPENAI_API_KEY
@@ -16,46 +16,25 @@ import difflib
 import json
 import os
 import re
-import stat
-import tomllib
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-from dotenv import dotenv_values
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
-    DotEnvSettingsSource,
-    EnvSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
-from pydantic_settings import SettingsError as UnreadableValueError
 
-from assetcore import vault
+from assetcore import layers
 from assetcore.errors import SettingsError
 
-PREFIX = "ASSETCORE_"
 NAME = r"^[a-z0-9][a-z0-9._-]{0,62}$"
 LOCAL = "local"
 """The stage of an installation that does not say another: no database belongs to that by itself."""
-CONVENTIONAL = {
-    "ENV": "stage",
-    "DATABASE_URL": "database_url",
-    "REDIS_URL": "redis_url",
-    "PREFECT_API_URL": "prefect_api_url",
-    "OPENAI_BASE_URL": "openai_base_url",
-    "OPENAI_API_KEY": "openai_api_key",
-    "LMNR_PROJECT_API_KEY": "lmnr_project_api_key",
-    "LMNR_BASE_URL": "lmnr_base_url",
-    "OTEL_EXPORTER_OTLP_ENDPOINT": "otlp_endpoint",
-    "PUSHOVER_USER": "pushover_user",
-    "PUSHOVER_TOKEN": "pushover_token",
-    "PUSHOVER_URL": "pushover_url",
-}
 
 
 def postgres_url(value: object) -> object:
@@ -285,20 +264,20 @@ class Settings(BaseSettings):
         root = Path(root).absolute()
         values: dict[str, Any] = {}
         origins: dict[str, str] = {}
-        arguments = {name: Given(value, "argument") for name, value in overrides.items() if value is not None}
-        here = _layers(cls, root)
-        variables = _published(arguments, *here) if published else {}
-        for layer in (arguments, _from_prefect(cls, variables), *here):
+        arguments = {name: layers.Given(value, "argument") for name, value in overrides.items() if value is not None}
+        here = layers.of_machine(cls, root)
+        variables = layers.published(arguments, *here) if published else {}
+        for layer in (arguments, layers.of_prefect(cls, variables), *here):
             for name, (value, origin, file) in layer.items():
                 if name not in cls.model_fields or name == "root":
                     raise _unknown(name, origin, cls)
-                if file is not None and _is_secret(cls, name, value):
-                    _check_mode(file, name)
+                if file is not None and layers.is_secret(cls, name, value):
+                    layers.check_mode(file, name)
                 if name not in values:
                     values[name], origins[name] = value, origin
                 elif isinstance(values[name], dict) and isinstance(value, dict):
                     values[name] = value | values[name]
-        _dereference(cls, values, origins, root)
+        layers.dereference(cls, values, origins, root)
         try:
             home = Path(values.get("home", ".assetcore")).expanduser()
         except (TypeError, RuntimeError) as error:
@@ -366,205 +345,6 @@ def masked(url: str) -> str:
     if parts.password is None:
         return url
     return urlunsplit(parts._replace(netloc=parts.netloc.replace(f":{parts.password}@", ":***@", 1)))
-
-
-class Given(NamedTuple):
-    """A value, and who said so: where that is a file, which."""
-
-    value: Any
-    origin: str
-    file: Path | None = None
-
-
-Layer = dict[str, Given]
-
-
-def _layers(cls: type[Settings], root: Path) -> list[Layer]:
-    """The layers of this machine, strongest first; arguments and Prefect's variables come before them."""
-    return [
-        _from_environment(cls),
-        _from_dotenv(cls, root / ".env"),
-        _from_toml(root / "assetcore.toml", ()),
-        _from_toml(root / "pyproject.toml", ("tool", "assetcore")),
-    ]
-
-
-def _published(*layers: Layer) -> Mapping[str, Any]:
-    """The variables of the Prefect that the layers name, if they name one."""
-    api = next((layer["prefect_api_url"].value for layer in layers if "prefect_api_url" in layer), None)
-    asked = isinstance(api, str) and api.startswith(("http://", "https://"))
-    return vault.variables(str(api).rstrip("/")) if asked else {}
-
-
-def _from_prefect(cls: type[Settings], variables: Mapping[str, Any]) -> Layer:
-    layer: Layer = {}
-    conventional = {variable.lower(): name for variable, name in CONVENTIONAL.items()}
-    for variable, value in variables.items():
-        ours = variable.startswith(PREFIX.lower())
-        name = variable.removeprefix(PREFIX.lower()) if ours else conventional.get(variable)
-        if name is None or name in ("prefect_api_url", "stage"):  # what a machine is, it says itself
-            continue
-        origin = f"Prefect variable {variable}"
-        if _is_secret(cls, name, value):
-            raise SettingsError(
-                f"Setting '{name}' from {origin} is a secret, and Prefect shows variables to everybody.",
-                hint="Put it into a Secret block, and block:NAME into the variable: aipctl blocks init does both.",
-            )
-        table = isinstance(value, str) and value.startswith(("{", "["))
-        try:
-            given = Given(json.loads(value) if table else value, origin)
-        except ValueError:
-            raise SettingsError(f"Setting '{name}' from {origin} is not JSON: {value:.80}") from None
-        if ours or name not in layer:
-            layer[name] = given
-    return layer
-
-
-def _from_environment(cls: type[Settings]) -> Layer:
-    source = _parsed(
-        lambda: EnvSettingsSource(cls, env_prefix=PREFIX, env_ignore_empty=True, env_nested_delimiter="__")()
-    )
-    return _variables(cls, source, os.environ, "environment variable {}")
-
-
-def _from_dotenv(cls: type[Settings], file: Path) -> Layer:
-    if not file.is_file():
-        return {}
-    try:
-        variables = dotenv_values(file)
-        source = _parsed(
-            lambda: DotEnvSettingsSource(
-                cls, env_file=file, env_prefix=PREFIX, env_ignore_empty=True, env_nested_delimiter="__"
-            )()
-        )
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(
-            f"{file} cannot be read: {error}.", hint="Make it readable UTF-8 text, or remove it."
-        ) from error
-    for name, value in variables.items():  # what is no setting, too: a provider's key, a password in a source's address
-        ours = name in CONVENTIONAL or name.upper().startswith(PREFIX)
-        if value and not ours and (SECRETIVE.search(name) or _has_password(value)):
-            _check_mode(file, name)
-    return _variables(cls, source, variables, f"{{}} in {file}", file)
-
-
-def _parsed(read: Any) -> dict[str, Any]:
-    try:
-        return read()
-    except UnreadableValueError as error:
-        setting = re.sub(r'.*field "(\w+)".*', r"\1", str(error))
-        raise SettingsError(
-            f"Setting '{setting}' from {PREFIX}{setting.upper()} is not JSON.",
-            hint="""A table is written {"alias": "model"} and a list ["a", "b"].""",
-        ) from error
-
-
-def _variables(
-    cls: type[Settings],
-    parsed: dict[str, Any],
-    variables: Mapping[str, str | None],
-    origin: str,
-    file: Path | None = None,
-) -> Layer:
-    layer: Layer = {}
-    for variable, text in variables.items():
-        upper = variable.upper()
-        if upper.startswith(PREFIX):
-            name = upper.removeprefix(PREFIX).partition("__")[0].lower()
-            if text:
-                layer[name] = Given(parsed.get(name, text), origin.format(variable), file)
-    for variable, name in CONVENTIONAL.items():
-        if (text := variables.get(variable)) and not (variable == "ENV" and "/" in text):  # that is the shell's own
-            layer.setdefault(name, Given(text, origin.format(variable), file))
-    return layer
-
-
-def _from_toml(file: Path, table: tuple[str, ...]) -> Layer:
-    try:
-        content: Any = tomllib.loads(file.read_text("utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise SettingsError(
-            f"{file} cannot be read: {error}.", hint="Correct it; the settings in it are unknown until then."
-        ) from error
-    for key in table:
-        content = content.get(key, {})
-    where = f"[{'.'.join(table)}] in {file}" if table else str(file)
-    return {name: Given(value, where, file) for name, value in content.items()}
-
-
-# --- secrets --------------------------------------------------------------------------------------------------------------
-
-REFERENCES = ("block:", "file:")
-SECRETIVE = re.compile(r"(_API_KEY|_MASTER_KEY|_PASSWORD|_SECRET|_TOKEN)$")
-"""How variables are called that hold secrets, whoever reads them."""
-_ADDRESSES = ("database_url", "redis_url")
-"""Settings that are no secret themselves, but may hold a password."""
-
-
-def _is_secret(cls: type[Settings], name: str, value: object) -> bool:
-    """Whether a value, written down where others may read it, would give something away. A reference does not."""
-    if isinstance(value, dict):
-        inner = [access.get(key) for access in value.values() if isinstance(access, dict) for key in ("key", "secret")]
-        return name == "buckets" and any(isinstance(one, str) and not one.startswith(REFERENCES) for one in inner)
-    if not isinstance(value, str) or value.startswith(REFERENCES) or name not in cls.model_fields:
-        return False
-    if "SecretStr" in str(cls.model_fields[name].annotation):
-        return True
-    return _has_password(value)
-
-
-def _has_password(value: str) -> bool:
-    try:
-        return urlsplit(value).password is not None
-    except ValueError:
-        return False
-
-
-def _check_mode(file: Path, holds: str) -> None:
-    """Refuse a file that others may read. Raises SettingsError."""
-    mode = stat.S_IMODE(file.stat().st_mode)
-    if mode & 0o077:
-        raise SettingsError(
-            f"{file} holds a secret ({holds}), and others may read it: its mode is {mode:04o}.",
-            hint=f"chmod 600 {file}",
-        )
-
-
-def _dereference(cls: type[Settings], values: dict[str, Any], origins: dict[str, str], root: Path) -> None:
-    """Put secrets in the place of references to them."""
-
-    def secret(setting: str, reference: object, origin: str) -> tuple[Any, str]:
-        if not isinstance(reference, str) or not reference.startswith(REFERENCES):
-            return reference, origin
-        kind, _, name = reference.partition(":")
-        asked_by = f"Setting '{setting}' from {origin}"
-        found = vault.secret(api, name, asked_by) if kind == "block" else _secret_file(root, name, asked_by)
-        return found, f"{reference} by {origin}"
-
-    api = values.get("prefect_api_url")
-    for setting, value in list(values.items()):
-        if setting in _ADDRESSES or (
-            setting in cls.model_fields and "SecretStr" in str(cls.model_fields[setting].annotation)
-        ):
-            values[setting], origins[setting] = secret(setting, value, origins[setting])
-        elif setting == "buckets" and isinstance(value, dict):
-            values[setting] = {
-                url: {key: secret(f"buckets.{url}.{key}", one, origins[setting])[0] for key, one in access.items()}
-                if isinstance(access, dict)
-                else access
-                for url, access in value.items()
-            }
-
-
-def _secret_file(root: Path, name: str, asked_by: str) -> str:
-    file = root / Path(name).expanduser()
-    try:
-        _check_mode(file, asked_by.removeprefix("Setting ").partition(" from ")[0].strip("'"))
-        return file.read_text("utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{asked_by} is in {file}, which cannot be read: {error}.") from None
 
 
 def _unknown(name: str, origin: str, cls: type[Settings]) -> SettingsError:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from assetcore.settings import CONVENTIONAL
+from assetcore.layers import CONVENTIONAL
 from tests.bench.meter import Cost, Services, measure
 
 AIPCTL = Path(sys.executable).with_name("aipctl")

@@ -18,7 +18,8 @@ import pytest
 from redis import asyncio as redis
 
 from assetcore import stack as services
-from assetcore.settings import CONVENTIONAL, Settings
+from assetcore.layers import CONVENTIONAL
+from assetcore.settings import Settings
 
 # A developer's own addresses must not lead the tests to their services.
 for variable in [*CONVENTIONAL, *(name for name in os.environ if name.startswith("ASSETCORE_"))]:

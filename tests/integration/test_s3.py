@@ -16,8 +16,9 @@ import pytest
 
 from assetcore import stack
 from assetcore.errors import ServiceError, StorageError, UsageError
+from assetcore.layers import CONVENTIONAL
 from assetcore.running import alone
-from assetcore.settings import CONVENTIONAL, Settings
+from assetcore.settings import Settings
 from assetcore.stack.home import Home
 from assetcore.stack.process import alive
 from assetcore.storage import Bucket, Key, ObjectExistsError

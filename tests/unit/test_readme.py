@@ -17,7 +17,8 @@ from assetcore import __version__, errors
 from assetcore.assets import Options
 from assetcore.cli import VERBS, main
 from assetcore.grammar import FIELDS, parse
-from assetcore.settings import PREFIX, Settings
+from assetcore.layers import PREFIX
+from assetcore.settings import Settings
 from assetcore.staleness import CAUSES
 from tests import readme
 

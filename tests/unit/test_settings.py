@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from assetcore.errors import ServiceError, SettingsError, UsageError
+from assetcore.layers import CONVENTIONAL
 from assetcore.lineage.schema import refuse_stage
-from assetcore.settings import CONVENTIONAL, Settings, masked
+from assetcore.settings import Settings, masked
 
 STACK = Path(__file__).parents[2] / "stack"
 
