@@ -34,7 +34,7 @@ __all__ = ["alone", "nothing_to_do", "plan_rows", "prepare_prefect", "run_throug
 
 LOCK_SECONDS = 30
 MANY_UNITS = 1000
-"""After so many, Postgres looks at what its tables hold."""
+"""After so many units, Postgres looks at what its tables hold, if they are not few among those that are there."""
 
 
 async def nothing_to_do(project: Project, plan: Plan, found: Read, started: datetime) -> RunResult:
@@ -168,9 +168,10 @@ async def _finish(project: Project, run: Run, status: str) -> None:
     await run.keeper.record()
     await run.end(status)
     await journal.flush(project)
-    if sum(r.made + r.unchanged + r.taken_in for r in run.results.values()) >= MANY_UNITS:
+    written = sum(r.made + r.unchanged + r.taken_in for r in run.results.values())
+    if written >= MANY_UNITS:
         async with project.engine.begin() as connection:
-            await lineage.analyze(connection)
+            await lineage.analyze(connection, written)
 
 
 async def _tell_failure(project: Project, run: Run, problems: Sequence[tuple[str, str]]) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from inspect import isawaitable
+from typing import NamedTuple
 
 import polars as pl
 
@@ -50,6 +51,14 @@ __all__ = [
     "take",
     "take_descent",
 ]
+
+
+class Look(NamedTuple):
+    """A look at a source: what was observed, and what had been the last time (name, identity)."""
+
+    observed: pl.DataFrame
+    before: pl.DataFrame
+
 
 FEW = 4
 """A source is read in slices when at most one in so many of its documents differ."""
@@ -92,7 +101,8 @@ async def take(
     moment = await now(project, scope)
     unread: dict[str, sources.Unread] = {name: [] for name in names}
     looked = await observe(project, names, rehash=rehash, unread=unread)
-    raw = {n: supposed_observation(supposed, n, seen) for n, seen in zip(names, looked, strict=True)}
+    raw = {n: supposed_observation(supposed, n, seen.observed) for n, seen in zip(names, looked, strict=True)}
+    before = {n: seen.before for n, seen in zip(names, looked, strict=True)}
     async with project.engine.connect() as connection:
         await at_one_moment(connection)
         marks = await read.watermarks(connection, project.environment_id)
@@ -105,7 +115,9 @@ async def take(
         damaged = [n for n in names if project.asset_ids[n] in lost]
         changed = [n for n in names if n in damaged or not _is_taken_in(project, n, raw[n], marks)]
         look = unsettled(graph, choice.assets, settled, changed, force=choice.force)
-        differing = {} if entire else await _differing(project, connection, raw, set(changed).difference(damaged))
+        sound = {} if entire else {n: before[n] for n in changed if n not in damaged}
+        differing = await _differing(project, connection, raw, sound, marks)
+        del before, looked, sound
         whole = {*(choice.assets if choice.force else choice.units), *(n for n in changed if n not in differing)}
         how = slicing(graph, look, settled, changed, whole)
         needed = {up for n in look for direct in graph.upstream(n) for up in graph.chain(direct)} | look
@@ -178,16 +190,24 @@ async def take_descent(
 
 
 async def _differing(
-    project: Project, connection: Connection, observed: Mapping[str, pl.DataFrame], changed: Collection[str]
+    project: Project,
+    connection: Connection,
+    observed: Mapping[str, pl.DataFrame],
+    before: Mapping[str, pl.DataFrame],
+    marks: Mapping[int, read.Watermark],
 ) -> dict[str, Slice]:
-    """Of each changed source the documents that are new, differ or are gone; a source of which most differ is left out."""
+    """Of each changed source the documents that are new, differ or are gone; a source of which most differ is left out.
+
+    Where lineage holds what was observed the time `before`, it is not asked what that was.
+    """
     found: dict[str, Slice] = {}
-    if not changed:
-        return found
-    identifiers = {name: project.asset_ids[name] for name in changed}
-    identities = await read.current_identities(connection, project.environment_id, identifiers.values())
-    for name, identifier in identifiers.items():
-        known = identities.pop(identifier)
+    held = {name: seen for name, seen in before.items() if _is_taken_in(project, name, seen, marks)}
+    asked = {name: project.asset_ids[name] for name in before if name not in held}
+    identities: dict[int, pl.DataFrame] = {}
+    if asked:
+        identities = await read.current_identities(connection, project.environment_id, asked.values())
+    for name in before:
+        known = held[name] if name in held else identities.pop(asked[name])
         now = observed[name].select("name", pl.col("identity").alias("now"))
         both = known.join(now, on="name", how="full", coalesce=True)
         differing = both.filter(pl.col("identity").ne_missing(pl.col("now")))["name"]
@@ -290,7 +310,7 @@ def _is_taken_in(project: Project, name: str, observed: pl.DataFrame, marks: Map
 
 async def observe(
     project: Project, names: Sequence[str], *, rehash: bool = False, unread: Mapping[str, sources.Unread] | None = None
-) -> list[pl.DataFrame]:
+) -> list[Look]:
     """Look at sources: of each a row a document. What was found is remembered, so that only what differs is read next time.
 
     With `unread`, documents that cannot be read are put there.
@@ -309,7 +329,7 @@ async def observe(
 
 async def _observe(
     project: Project, name: str, known: pl.DataFrame, rehash: bool, unread: sources.Unread | None
-) -> pl.DataFrame:
+) -> Look:
     source = project.graph.assets[name]
     if not isinstance(source, Source):
         raise AssetcoreError(f"{name} is not a source.")
@@ -326,7 +346,7 @@ async def _observe(
     if project.writable and not observed.equals(known):
         async with project.engine.begin() as connection:
             await lineage.keep_observation(connection, identifier, known, observed)
-    return observed
+    return Look(observed, known["name", "identity"])
 
 
 async def _observe_one(project: Project, connection: Connection, name: str, document: str) -> pl.DataFrame:
@@ -335,9 +355,9 @@ async def _observe_one(project: Project, connection: Connection, name: str, docu
     assert isinstance(source, Source)
     if not sources.looks_at_one(source):
         await connection.rollback()  # no transaction waits for the world outside
-        [observed] = await observe(project, [name], unread={name: []})
+        [seen] = await observe(project, [name], unread={name: []})
         await about_few(connection)
-        return observed.filter(pl.col("name") == document)
+        return seen.observed.filter(pl.col("name") == document)
     identifier = project.asset_ids[name]
     known = (await read.observations(connection, [identifier], [document]))[identifier]
     observed = await sources.observe(

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import polars as pl
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, insert
+from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, REGCLASS, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.schema import ExecutableDDLElement
@@ -36,6 +36,8 @@ __all__ = [
 
 
 LARGE = (t.document, t.materialization, t.edge, t.head, t.collected)
+FEW_OF = 10
+"""Fewer than one in so many are few: Postgres by itself looks again at a table of which a tenth has changed."""
 
 
 class Overtaken(Exception):
@@ -317,8 +319,16 @@ def _analyze(element: _Analyze, compiler: Any, **_: Any) -> str:
     return "ANALYZE " + ", ".join(compiler.preparer.format_table(table) for table in LARGE)
 
 
-async def analyze(connection: AsyncConnection) -> None:
-    """After many rows were written: Postgres looks at them now, not in a minute, so that the next questions are answered by index."""
+async def analyze(connection: AsyncConnection, written: int | None = None) -> None:
+    """After many rows were written: Postgres looks at them now, not in a minute, so that the next questions are answered by index.
+
+    Given how many units were `written`, not where they are few among those of which it knows: that changes no answer.
+    """
+    if written is not None:
+        tables = sa.table("pg_class", sa.column("oid"), sa.column("reltuples"))
+        known = sa.select(tables.c.reltuples).where(tables.c.oid == sa.cast(t.head.name, REGCLASS))
+        if written * FEW_OF < (await connection.execute(known)).scalar_one():
+            return
     await connection.execute(_Analyze())
 
 

@@ -499,6 +499,29 @@ async def test_tracing_finds_the_few_among_many(history: History, large: dict[in
         assert await trace.with_prefix(connection, NIGHT, document_id(sha256("1 7"), 12)) == []
 
 
+async def test_postgres_looks_at_its_tables_where_they_grew(history: History) -> None:
+    """After a run that wrote much Postgres looks at its tables; not again after one that wrote little beside what it knows of."""
+
+    async def known() -> float:
+        async with history.engine.connect() as connection:
+            tables = sa.table("pg_class", sa.column("relname"), sa.column("reltuples"))
+            return (
+                await connection.execute(sa.select(tables.c.reltuples).where(tables.c.relname == "head"))
+            ).scalar_one()
+
+    async def make(numbers: range) -> None:
+        await history.made(PAGES, {str(number): f"text {number}" for number in numbers})
+        async with history.engine.begin() as connection:
+            await lineage.analyze(connection, len(numbers))
+
+    await make(range(40))
+    assert await known() == 40
+    await make(range(40, 43))
+    assert await known() == 40
+    await make(range(43, 48))
+    assert await known() == 48
+
+
 async def plans_of(engine: schema.Engine, ask: Any) -> list[Any]:
     """How Postgres answers the statements of a question."""
     asked: list[tuple[str, Any]] = []

@@ -283,6 +283,35 @@ async def test_a_plan_asks_as_often_of_many_units_as_of_few(world: World) -> Non
     assert asked[18]["nothing"] < asked[18]["one"]
 
 
+async def test_what_a_source_was_is_not_asked_of_lineage_where_the_last_look_knows(world: World) -> None:
+    """Which documents differ says the last look at the source, as long as lineage holds what was seen then; afterwards lineage says it."""
+    asked: list[str] = []
+
+    def note(connection: Any, cursor: Any, statement: str, *others: Any) -> None:
+        asked.append(statement)
+
+    async def identities() -> tuple[dict[str, Any], int]:
+        asked.clear()
+        async with world.open() as session:
+            sa.event.listen(session.project.engine.sync_engine, "before_cursor_execute", note)
+            plan = (await session.plan()).to_json()
+        return plan, sum("document.name AS name, head.unit AS unit, document.identity" in one for one in asked)
+
+    for number in range(8):
+        world.document(f"{number}.txt", f"text {number}")
+    await world.materialize()
+    world.document("3.txt", "edited")
+    world.document("new.txt", "new")
+    world.remove("5.txt")
+    first, never = await identities()
+    again, once = await identities()
+    assert (never, once) == (0, 1)
+    assert first == again
+    assert first["assets"][0]["causes"] == {"input-changed": 1, "missing": 1}
+    await world.materialize()
+    assert await world.plan() == {}
+
+
 async def statements(world: World) -> int:
     """How many statements a plan sends to Postgres, once it has looked at the sources."""
     asked: list[str] = []
