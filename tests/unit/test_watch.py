@@ -80,7 +80,7 @@ def test_what_python_and_packages_read_is_not_told(root: Path) -> None:
 
 def test_what_is_in_no_file_asks_for_who_called_it(root: Path) -> None:
     """Code that a library has written, such as a dataclass's `__init__`, is not the user's: here this package asks, there the test does."""
-    own = compile("made()", str(Path(assetcore.__file__).with_name("made.py")), "eval")
+    own = compile("made()", assetcore.__file__, "eval")
     made = eval(compile("lambda: open(path).close()", "<string>", "eval"), {"path": root / "seen.txt"})
     with watch(root) as watched:
         eval(own, {"made": made})
