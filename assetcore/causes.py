@@ -8,7 +8,7 @@ they were made with then and now. Each root is told once, with one way to it and
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -32,7 +32,7 @@ from assetcore.roots import GIVEN_TO, above, differences, waiting
 from assetcore.slices import Slicing, descent
 from assetcore.staleness import CAUSES, COMPONENTS, LOST, Component, Definition
 
-__all__ = ["Subject", "deciding", "is_beside", "roots_of", "subject", "why"]
+__all__ = ["Descendant", "Subject", "deciding", "is_beside", "roots_of", "subject", "why"]
 
 SHOWN_DIFFS = 5
 NAMED = 3
@@ -49,6 +49,18 @@ class Subject:
     label: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Descendant:
+    """A unit of which one document of a source alone decides whether it is fresh, and what else descends from that document."""
+
+    unit: bytes
+    label: str
+    parent: str | None
+    made_at: datetime
+    document: str
+    how: Slicing
+
+
 async def subject(project: Project, text: str) -> Subject:
     """What a REF asks about. Raises SelectionError, UsageError."""
     ref = parse_ref(text)
@@ -63,9 +75,8 @@ async def subject(project: Project, text: str) -> Subject:
     return Subject({i: n for n, i in project.asset_ids.items()}[document.asset], document.unit)
 
 
-async def deciding(project: Project, connection: Connection, about: Subject) -> tuple[Slicing, str, bytes] | None:
-    """What descends from the document of a source that alone decides whether a unit is fresh, its name, and the unit; None where
-    more decides.
+async def deciding(project: Project, connection: Connection, about: Subject) -> Descendant | None:
+    """The unit that is asked about, where one document of a source alone decides whether it is fresh; None where more decides.
 
     More does of an aggregate, and of what is made of one. A unit that was never made is not known to descend from anything.
     """
@@ -78,41 +89,52 @@ async def deciding(project: Project, connection: Connection, about: Subject) -> 
     units = await trace.rooted(connection, project.environment_id, project.asset_ids[name], label, parameters)
     if not units:
         return None
-    check_one(name, label, [(unit, own, parent) for unit, own, parent, _ in units])
-    unit, _, _, known = units[0]
-    return None if known is None else (how, known, unit)
+    check_one(name, label, [found[:3] for found in units])
+    unit, own, parent, made_at, document = units[0]
+    return None if document is None else Descendant(unit, own, parent, made_at, document, how)
 
 
 async def why(
-    project: Project, connection: Connection, about: Subject, plan: Plan, snapshot: Snapshot, *, beside: bool = False
-) -> Why:
-    """Why a unit is stale, given a plan of its asset in which nothing was left out that it is made of, or that it `is_beside`."""
+    project: Project, connection: Connection, about: Subject, plan: Plan, snapshot: Snapshot, *,
+    beside: bool = False, known: Descendant | None = None,
+) -> Why:  # fmt: skip
+    """Why a unit is stale, given a plan of its asset in which nothing was left out that it is made of, or that it `is_beside`.
+
+    What is `known` of a unit that one document decides is not asked again.
+    """
     name, label = about.asset, about.label
     if isinstance(project.graph.assets[name], Source):
         return await _why_source(project, connection, name, label, snapshot)
     judgement = plan.judgements.get(name)
-    if judgement is None or beside:
+    if judgement is not None and not beside:
+        try:
+            row = _row(judgement.judged, name, label)
+        except NothingSelectedError:
+            await check_forgotten(project, connection, name, label or name)
+            raise
+        unit, is_fresh = row["unit"], row["status"] == "fresh"
+        repeated = await _repeated(
+            project, connection, _unsure(plan, snapshot, about, [name] if is_fresh else plan.judgements)
+        )
+        asking = _Asking(project, connection, plan, snapshot, repeated)
+        causes = [] if is_fresh else [cause async for cause in asking.of_unit(name, row)]
+        found = Why(asking.named(name, row["label"], row["parent"]), row["status"], few(causes))
+    elif known is not None:
+        repeated = await _repeated(project, connection, {(name, known.label)} - {(name, label)})
+        unit, found = known.unit, Why(_named(name, known.label, known.parent, twice=bool(repeated)), "fresh", ())
+    else:
         found = Why(format_ref(name, label), "fresh", ())
         if label is None and not project.graph.is_whole(name):
             return found
         (unit, _, _), *_ = await units_labelled(project, connection, name, label or name)
-        return await _with_times(project, connection, found, name, unit)
-    try:
-        row = _row(judgement.judged, name, label)
-    except NothingSelectedError:
-        await check_forgotten(project, connection, name, label or name)
-        raise
-    asking = _Asking(project, connection, plan, snapshot, await _repeated(project, connection, plan, snapshot))
-    causes = [] if row["status"] == "fresh" else [cause async for cause in asking.of_unit(name, row)]
-    found = Why(asking.named(name, row["label"], row["parent"]), row["status"], few(causes))
-    return await _with_times(project, connection, found, name, row["unit"])
-
-
-async def _with_times(project: Project, connection: Connection, why: Why, name: str, unit: bytes) -> Why:
-    """With when what the unit is was made, and until when that is fresh."""
-    made_at = await read.made_at(connection, project.environment_id, project.asset_ids[name], unit)
+    made_at = known.made_at if known else await _made_at(project, connection, name, unit)
     freshness = project.graph.assets[name].options.freshness
-    return replace(why, made_at=made_at, fresh_until=made_at + freshness if made_at and freshness else None)
+    return replace(found, made_at=made_at, fresh_until=made_at + freshness if made_at and freshness else None)
+
+
+async def _made_at(project: Project, connection: Connection, name: str, unit: bytes) -> datetime | None:
+    """When what the unit is was made."""
+    return await read.made_at(connection, project.environment_id, project.asset_ids[name], unit)
 
 
 async def is_beside(project: Project, about: Subject, snapshot: Snapshot) -> bool:
@@ -155,18 +177,31 @@ async def roots_of(project: Project, plan: Plan, snapshot: Snapshot) -> tuple[Ca
     return tuple(sorted(groups, key=lambda group: -(group.stale + group.pending)))
 
 
-async def _repeated(
-    project: Project, connection: Connection, plan: Plan, snapshot: Snapshot
-) -> frozenset[tuple[str, str]]:
-    """Assets and labels by which they have several units: of what was read in slices, asked of lineage."""
-    names = {project.asset_ids[name]: name for name in plan.judgements if snapshot.how.partial(name)}
-    labels = {
-        (number, label)
-        for number, name in names.items()
-        for label in plan.judgements[name].judged.filter(pl.col("parent").is_not_null())["label"]
+def _unsure(plan: Plan, snapshot: Snapshot, about: Subject, names: Iterable[str]) -> set[tuple[str, str]]:
+    """The labels by which these assets may have several units: where only slices were read, but not the one that named a unit."""
+    sliced = {name: plan.judgements[name].judged for name in names if snapshot.how.partial(name)}
+    told = {
+        (name, label)
+        for name, judged in sliced.items()
+        for label, parent in zip(judged["label"], judged["parent"], strict=True)
+        if parent is not None
     }
-    twice = await trace.repeated(connection, project.environment_id, labels) if labels else ()
+    return told - {(about.asset, about.label)}
+
+
+async def _repeated(
+    project: Project, connection: Connection, labels: Collection[tuple[str, str]]
+) -> frozenset[tuple[str, str]]:
+    """Of these assets and labels, those by which an asset has several units."""
+    names = {project.asset_ids[name]: name for name, _ in labels}
+    units = {(project.asset_ids[name], label) for name, label in labels}
+    twice = await trace.repeated(connection, project.environment_id, units)
     return frozenset((names[number], label) for number, label in twice)
+
+
+def _named(name: str, label: str, parent: str | None, *, twice: bool) -> str:
+    """The shortest REF of a unit: with its parent where its label repeats."""
+    return format_ref(name, f"{parent}/{label}" if twice and parent is not None else label)
 
 
 def _row(judged: pl.DataFrame, name: str, label: str | None) -> dict[str, Any]:
@@ -227,12 +262,11 @@ class _Asking:
         return tuple(self.named(name, label, parent) for name, parent, label in way)
 
     def named(self, name: str, label: str, parent: str | None) -> str:
-        """The shortest REF of a unit: with its parent where its label repeats."""
         judgement = self.plan.judgements.get(name)
         if judgement is None or parent is None:
             return format_ref(name, label)
         twice = (name, label) in self.repeated or (judgement.judged["label"] == label).sum() > 1
-        return format_ref(name, f"{parent}/{label}" if twice else label)
+        return _named(name, label, parent, twice=bool(twice))
 
     async def of_units(self, name: str, rows: pl.DataFrame) -> AsyncIterator[CauseFound]:
         """The causes of stale units of one asset, each once."""
@@ -277,7 +311,11 @@ class _Asking:
             if code in LOST:
                 details = await damage.details(self.connection, row["materialization"], code)
                 detail = f"{detail}: {'; '.join(details[:NAMED])}"
-            if code == "expired" and (made_at := await self._made_at(name, row["unit"])) and self.snapshot.moment:
+            if (
+                code == "expired"
+                and (made_at := await _made_at(self.project, self.connection, name, row["unit"]))
+                and self.snapshot.moment
+            ):
                 age = shown_duration(self.snapshot.moment.now - made_at, units=2)
                 detail = f"{ref} was made {age} ago, and stays fresh for {freshness}"
             yield CauseFound(code, detail, subject=ref)
@@ -285,9 +323,6 @@ class _Asking:
             yield CauseFound(
                 code, f"and {rows.height - SHOWN:,} more units of {name}", subject=name, units=rows.height - SHOWN
             )
-
-    async def _made_at(self, name: str, unit: bytes) -> datetime | None:
-        return await read.made_at(self.connection, self.project.environment_id, self.project.asset_ids[name], unit)
 
     async def _component_changed(self, name: str, component: str, rows: pl.DataFrame) -> AsyncIterator[CauseFound]:
         """Once for each definition that some of the units were made with."""

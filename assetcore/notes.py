@@ -32,7 +32,7 @@ NAMED = 10
 
 async def unnoticed(project: Project, connection: Connection, names: Collection[str]) -> tuple[dict[str, str], ...]:
     """What a change of would go unnoticed: what of the code of assets cannot be followed, and what their units were seen to read."""
-    declared = [name for name in names if name in project.graph.functions]
+    declared = [name for name in names if name in project.graph.functions and name not in project.graph.sources]
     found = [{"asset": name, **note._asdict()} for name in declared for note in project.fingerprint(name).notes]
     digests = {project.asset_ids[name]: project.definition(name).digest for name in declared}
     if digests:

@@ -238,10 +238,11 @@ def source_changes(
     source: str, observed: pl.DataFrame, known: pl.DataFrame
 ) -> tuple[SourcePlan, pl.DataFrame, pl.DataFrame]:
     """What is new, changed and gone: the plan, the observed rows to take in, and the known documents that are gone."""
-    was = known.select("name", pl.col("identity").alias("was"))
+    was = known[["name"]].hstack([known["identity"].alias("was")])
     differing = observed.join(was, on="name", how="left", maintain_order="left")
     fresh = differing.filter(pl.col("was").is_null() | (pl.col("was") != pl.col("identity")))
-    gone = known.join(observed, on="name", how="anti")
+    still = observed.height - differing["was"].null_count()
+    gone = known.join(observed, on="name", how="anti") if still < known.height else known.clear()
     new, lost = fresh["was"].null_count(), fresh.filter(pl.col("was") == LOST_IDENTITY).height
     changed = fresh.height - new - lost
     return SourcePlan(source, observed.height, new, changed, gone.height, lost), fresh.drop("was"), gone

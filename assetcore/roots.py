@@ -56,7 +56,8 @@ class Above:
         """From the unit that was asked about, without it, up to this one: asset, parent and label of each."""
         way: list[tuple[str, str | None, str]] = []
         while True:
-            row = self.reached[name].row(by_predicate=pl.col("unit") == unit, named=True)
+            rows = self.reached[name]
+            row = rows.row(rows["unit"].index_of(unit), named=True)
             if row["below"] is None:
                 return way[::-1]
             way.append((name, row["parent"], row["label"]))
@@ -125,7 +126,10 @@ def _one_up(
     if not units.height or not judged:
         return found, wholes
     led: list[pl.Series] = []
-    given = plan.judgements[asset].wanted.given.join(units, on="unit", how="semi")
+    # All of them or none is told without joining frames: of one document there are few.
+    given = plan.judgements[asset].wanted.given
+    if units.height < plan.judgements[asset].judged.height:
+        given = given.join(units, on="unit", how="semi")
     for index, dependency in judged:
         upstream = dependency.upstream.name
         if dependency.is_whole:
@@ -133,13 +137,17 @@ def _one_up(
             continue
         documents = plan.views[upstream].documents[["address", "unit"]]
         mine = given if len(dependencies) == 1 else given.filter(pl.col("parameter") == index)
-        mine = mine.join(documents, on="address", suffix="_up").select("unit", pl.col("unit_up").alias("up"))
-        found[upstream] = mine.join(_open(plan, upstream), on="up", how="semi")
+        pairs = mine.join(documents, on="address", suffix="_up")
+        found[upstream] = pl.DataFrame([pairs["unit"], pairs["unit_up"].alias("up")])
+        still = _open(plan, upstream)
+        if still.height < plan.judgements[upstream].judged.height:
+            found[upstream] = found[upstream].join(still, on="up", how="semi")
         led.append(found[upstream]["unit"])
     if wholes:
         found |= {upstream: _pairs(_open(plan, upstream), units.head(1)) for upstream in wholes}
-    elif (astray := units.join(pl.concat(led).to_frame(), on="unit", how="anti")).height:
+    elif (those := pl.concat(led)).n_unique() < units.height:
         # They wait for documents that are not there yet: of those above, nobody can say which.
+        astray = units.join(those.to_frame(), on="unit", how="anti")
         found = {up: pl.concat([rows, _pairs(_open(plan, up), astray.head(1))]) for up, rows in found.items()}
     return found, wholes
 

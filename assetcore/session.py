@@ -19,7 +19,7 @@ import polars as pl
 
 from assetcore import causes, environments, explain, journal, look, planning, stack, trials
 from assetcore.budget import Budget
-from assetcore.causes import Subject
+from assetcore.causes import Descendant, Subject
 from assetcore.costs import parse_limit
 from assetcore.differences import Diff, compare
 from assetcore.environments import EnvironmentDiff, Promoted
@@ -237,10 +237,11 @@ class Session:
             await about_few(connection)
             decides = await causes.deciding(self.project, connection, about)
             if decides is not None:
-                snapshot = await take_descent(self.project, connection, about.asset, *decides)
+                how, document = decides.how, decides.document
+                snapshot = await take_descent(self.project, connection, about.asset, how, document, decides.unit)
                 if snapshot is not None:
                     plan = await planning.judged(self.project, snapshot, choice)
-                    return await self._why(connection, about, plan, snapshot)
+                    return await self._why(connection, about, plan, snapshot, known=decides)
         plan, found = await planning.plan_for(self.project, choice, rehash=False, details=False)
         beside = await causes.is_beside(self.project, about, found.snapshot)
         if not beside:  # its roots are among all units above it
@@ -250,10 +251,11 @@ class Session:
             return await self._why(connection, about, plan, found.snapshot, beside=beside)
 
     async def _why(
-        self, connection: Connection, about: Subject, plan: Plan, snapshot: Snapshot, *, beside: bool = False
-    ) -> Why:
+        self, connection: Connection, about: Subject, plan: Plan, snapshot: Snapshot, *,
+        beside: bool = False, known: Descendant | None = None,
+    ) -> Why:  # fmt: skip
         """With what is to be told beside it."""
-        why = await causes.why(self.project, connection, about, plan, snapshot, beside=beside)
+        why = await causes.why(self.project, connection, about, plan, snapshot, beside=beside, known=known)
         accepted = await trials.about(self.project, connection, why.unit)
         notes = await unnoticed(self.project, connection, [about.asset])
         checks = await look.checks_of(self.project, why.unit)

@@ -107,11 +107,7 @@ async def take(
         await at_one_moment(connection)
         marks = await read.watermarks(connection, project.environment_id)
         lost = await damage.damaged_assets(connection, project.environment_id)
-        settled = {
-            n: marks[project.asset_ids[n]].units
-            for n in definitions
-            if is_settled(project, n, definitions[n].digest, marks, moment) and project.asset_ids[n] not in lost
-        }
+        settled = _settled(project, definitions, marks, lost, moment)
         damaged = [n for n in names if project.asset_ids[n] in lost]
         changed = [n for n in names if n in damaged or not _is_taken_in(project, n, raw[n], marks)]
         look = unsettled(graph, choice.assets, settled, changed, force=choice.force)
@@ -168,8 +164,9 @@ async def take_descent(
 ) -> Snapshot | None:
     """Observe one document of a source, and read what lineage knows of the units of `name`, and of those above, that descend from it.
 
-    The rest is taken for what it is known to be. For assets `how` says that nothing else decides (`slices.descent`). None where this
-    unit of `name` is none of them any more: what it was made of is not made now.
+    The rest is taken for what it is known to be; so are these where the document is what was taken in, and all is settled above it: then
+    nothing is read of them. For assets `how` says that nothing else decides (`slices.descent`). None where this unit of `name` is none
+    of them any more: what it was made of is not made now.
     """
     graph = project.graph
     if any(graph.assets[n].options.models for n in how.roots):
@@ -179,6 +176,13 @@ async def take_descent(
     root = how.roots[name]
     raw = await _observe_one(project, connection, root, document)
     top = pl.Series("unit", [source_unit(document)], pl.Binary)
+    known = await read.current_identities(connection, project.environment_id, [project.asset_ids[root]], top)
+    if known[project.asset_ids[root]]["identity"].equals(raw["identity"]):
+        marks = await read.watermarks(connection, project.environment_id)
+        lost = await damage.damaged_assets(connection, project.environment_id)
+        settled = _settled(project, definitions, marks, lost, moment)
+        if project.asset_ids[root] not in lost and not unsettled(graph, [name], settled, ()):
+            return Snapshot(definitions, {}, settled, {root: raw}, moment=moment)
     units = await descending(connection, project.environment_id, [project.asset_ids[n] for n in how.roots], top)
     if unit not in units.to_list():
         return None
@@ -249,6 +253,22 @@ async def _listed(project: Project, names: Iterable[str]) -> dict[Dynamic, tuple
                 told = f"{type(error).__name__}: {error}"
                 raise SourceError(f"{asset.place}: {own!r} of {asset.name} could not be asked: {told}.") from error
     return found
+
+
+def _settled(
+    project: Project,
+    definitions: Mapping[str, Definition],
+    marks: Mapping[int, read.Watermark],
+    lost: Collection[int],
+    moment: Moment,
+) -> dict[str, int]:
+    """The assets that need no look as long as nothing changes above them, and how many units each has."""
+    identifiers = {name: project.asset_ids[name] for name in definitions}
+    return {
+        name: marks[identifier].units
+        for name, identifier in identifiers.items()
+        if identifier not in lost and is_settled(project, name, definitions[name].digest, marks, moment)
+    }
 
 
 def is_settled(project: Project, name: str, digest: bytes, marks: Mapping[int, read.Watermark], moment: Moment) -> bool:
@@ -384,9 +404,9 @@ def observed_digest(observed: pl.DataFrame) -> str:
 
 def as_documents(source: AnyAsset, observed: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
     """What was observed, as documents (`units.DOCUMENTS`): those that lineage knows keep their identifiers."""
-    facts = known.select("name", "document", "address", "unit", pl.col("identity").alias("was"))
+    facts = known[["name", "document", "address", "unit"]].hstack([known["identity"].alias("was")])
     joined = observed.join(facts, on="name", how="left", maintain_order="left")
-    units = [u or source_unit(n) for u, n in joined.select("unit", "name").iter_rows()]
+    units = [u or source_unit(n) for u, n in zip(joined["unit"], joined["name"], strict=True)]
     addresses = [a or document_address(u, n) for a, u, n in zip(joined["address"], units, joined["name"], strict=True)]
     documents = joined.select(
         pl.when(pl.col("identity") == pl.col("was")).then("document").otherwise(None).alias("document"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import polars as pl
@@ -17,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from assetcore.lineage import tables as t
 from assetcore.lineage.heads import heads_of
-from assetcore.lineage.read import among, columns, current, one_of
+from assetcore.lineage.read import among, columns, current
 
 __all__ = [
     "DAMAGED", "EXPECTED", "LET_GO", "OBJECTS", "Damaged", "among_keys", "clear", "current_damage", "damaged_assets", "details", "expected",
@@ -63,18 +64,14 @@ async def clear(connection: AsyncConnection, documents: Collection[int]) -> None
 
 async def damaged_assets(connection: AsyncConnection, environment: int) -> set[int]:
     """The assets that are damaged as they currently are. Next to nothing where nothing ever was."""
-    head = await heads_of(connection, environment)
-    return set((await connection.execute(_current(head, environment, [head.c.asset_id]).distinct())).scalars())
+    statement = _damaged_assets(await heads_of(connection, environment))
+    return set((await connection.execute(statement, {"environment": environment})).scalars())
 
 
 async def current_damage(connection: AsyncConnection, environment: int, assets: Collection[int]) -> pl.DataFrame:
     """The damaged documents that these assets currently have (`DAMAGED`)."""
-    head = await heads_of(connection, environment)
-    h, x = head.c, t.damage.c
-    statement = _current(head, environment, [h.asset_id, h.unit, x.document_id, x.cause]).where(
-        one_of(h.asset_id, assets)
-    )
-    rows = (await connection.execute(statement)).all()
+    statement = _current_damage(await heads_of(connection, environment))
+    rows = (await connection.execute(statement, {"environment": environment, "assets": list(assets)})).all()
     return pl.DataFrame([tuple(row) for row in rows], schema=DAMAGED, orient="row")
 
 
@@ -94,7 +91,8 @@ async def details(connection: AsyncConnection, materialization: int, cause: str)
 async def noted(connection: AsyncConnection, environment: int) -> set[int]:
     """The current documents that something is noted of."""
     head = await heads_of(connection, environment)
-    return set((await connection.execute(_current(head, environment, [t.damage.c.document_id]))).scalars())
+    statement = _current(head, [t.damage.c.document_id])
+    return set((await connection.execute(statement, {"environment": environment})).scalars())
 
 
 async def in_objects(connection: AsyncConnection, identifiers: Collection[int]) -> pl.DataFrame:
@@ -114,8 +112,23 @@ async def _stored(connection: AsyncConnection, which: sa.ColumnElement[bool]) ->
     return found.sort("object", "row", "document")
 
 
-def _current(head: sa.FromClause, environment: int, shown: Sequence[sa.ColumnElement[Any]]) -> sa.Select[Any]:
-    """From the damaged documents, which are few, to the units that currently have them: a document only ever is of one unit."""
+# Every plan and question asks these: each statement is put together once.
+@lru_cache
+def _damaged_assets(head: sa.FromClause) -> sa.Select[Any]:
+    return _current(head, [head.c.asset_id]).distinct()
+
+
+@lru_cache
+def _current_damage(head: sa.FromClause) -> sa.Select[Any]:
+    h, x = head.c, t.damage.c
+    return _current(head, [h.asset_id, h.unit, x.document_id, x.cause]).where(among(h.asset_id, "assets", sa.Integer))
+
+
+def _current(head: sa.FromClause, shown: Sequence[sa.ColumnElement[Any]]) -> sa.Select[Any]:
+    """From the damaged documents, which are few, to the units that currently have them: a document only ever is of one unit.
+
+    In the `environment` that is given when it is asked.
+    """
     x, d, h = t.damage.c, t.document.c, head.c
     first, now = _first, _now
     joined = (
@@ -124,7 +137,10 @@ def _current(head: sa.FromClause, environment: int, shown: Sequence[sa.ColumnEle
         .join(
             head,
             sa.and_(
-                h.environment_id == environment, h.asset_id == first.c.asset_id, h.unit == first.c.unit, h.until_commit.is_(None)
+                h.environment_id == sa.bindparam("environment"),
+                h.asset_id == first.c.asset_id,
+                h.unit == first.c.unit,
+                h.until_commit.is_(None),
             ),
         )
         .join(now, now.c.id == h.materialization_id)

@@ -7,7 +7,8 @@ they were borrowed; whoever asks reads them through `heads_of`. In one that borr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -65,11 +66,15 @@ async def heads_of(connection: AsyncConnection, environment: int, commit: int | 
     What is borrowed is told as current rows of this environment. To be narrowed by `as_of`, asset and unit as the table would be.
     """
     borrowed = await loans(connection, environment, commit)
-    if not borrowed:
-        return t.head
-    h = t.head.c
-    own = sa.select(*h).where(h.environment_id == environment, h.asset_id.not_in(list(borrowed)))
-    return sa.union_all(own, *lent_heads(environment, borrowed)).subquery("head")
+    return _with_borrowed(environment, tuple(sorted(borrowed.items()))) if borrowed else t.head
+
+
+@lru_cache
+def _with_borrowed(environment: int, borrowed: Sequence[tuple[int, Loan]]) -> sa.FromClause:
+    """The same while the same is borrowed: what is asked of it is put together once."""
+    h, lent = t.head.c, dict(borrowed)
+    own = sa.select(*h).where(h.environment_id == environment, h.asset_id.not_in(list(lent)))
+    return sa.union_all(own, *lent_heads(environment, lent)).subquery("head")
 
 
 def as_of(h: Any, commit: int | None) -> sa.ColumnElement[bool]:

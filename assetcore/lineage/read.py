@@ -26,6 +26,7 @@ from assetcore.units import DOCUMENTS, sort_documents
 __all__ = [
     "Watermark",
     "among",
+    "array_of",
     "asset_counts",
     "columns",
     "counts",
@@ -108,9 +109,14 @@ def with_documents(materializations: sa.FromClause) -> sa.FromClause:
     return materializations.join(_listed, sa.true()).join(t.document, t.document.c.id == _listed.c.id)
 
 
-def among(column: sa.ColumnElement[Any], values: Iterable[Any], kind: Any) -> sa.ColumnElement[bool]:
+def array_of(values: Iterable[Any] | str, kind: Any) -> sa.ColumnElement[Any]:
+    """One parameter, however many values: these, or those that are given by this name when the statement is executed."""
+    return sa.cast(sa.bindparam(values) if isinstance(values, str) else list(values), ARRAY(kind))
+
+
+def among(column: sa.ColumnElement[Any], values: Iterable[Any] | str, kind: Any) -> sa.ColumnElement[bool]:
     """`column = ANY(array)`: one parameter and one statement text, however many values."""
-    return column == sa.any_(sa.cast(list(values), ARRAY(kind)))
+    return column == sa.any_(array_of(values, kind))
 
 
 def one_of(column: sa.ColumnElement[Any], assets: Collection[int]) -> sa.ColumnElement[bool]:
@@ -210,7 +216,8 @@ async def current_documents(
     schema = {"asset": pl.Int64} | DOCUMENTS
     found: dict[int, list[pl.DataFrame]] = {asset: [] for asset in assets}
     async for part in gathered(connection, statement, {c.name: schema[c.name] for c in (*always, *some)}):
-        for (asset,), rows in part.partition_by("asset", as_dict=True, include_key=False).items():
+        told = part.with_columns(pl.lit(value=False).alias("pending"))
+        for (asset,), rows in told.partition_by("asset", as_dict=True, include_key=False).items():
             untold = _untold(asset, in_parts, named)
             found[asset].append(rows.drop(untold, strict=False) if untold else rows)
     return {asset: _documents(found.pop(asset), named=named is None or asset in named) for asset in assets}
@@ -234,11 +241,11 @@ def _documents(found: Sequence[pl.DataFrame], *, named: bool) -> pl.DataFrame:
     """Rows as `units.DOCUMENTS`, in order; what was not read is null."""
     if not found:
         return pl.DataFrame(schema=DOCUMENTS)
-    rows = pl.concat(found).with_columns(pl.lit(value=False).alias("pending"))
+    rows = found[0] if len(found) == 1 else pl.concat(found)
     if unread := [pl.lit(None, kind).alias(name) for name, kind in DOCUMENTS.items() if name not in rows.columns]:
         rows = rows.with_columns(unread)
     rows = sort_documents(rows)
-    return (rows if named else rows.with_columns(pl.lit(None, pl.String).alias("path"))).select(list(DOCUMENTS))
+    return (rows if named else rows.with_columns(pl.lit(None, pl.String).alias("path")))[list(DOCUMENTS)]
 
 
 async def current_identities(
@@ -291,22 +298,24 @@ async def made_units(
         ),
         schema,
     )
-    failed = await connection.execute(
-        sa.select(f.asset_id, f.unit, f.label, f.definition_id, f.inputs).where(
-            f.environment_id == environment, one_of(f.asset_id, assets)
+    failed = (
+        await connection.execute(
+            sa.select(f.asset_id, f.unit, f.label, f.definition_id, f.inputs).where(
+                f.environment_id == environment, one_of(f.asset_id, assets), *_of_units(f, units)
+            )
         )
-    )
-    failures = frame(
-        failed.all(),
-        {
-            "asset": pl.Int64,
-            "unit": pl.Binary,
-            "label": pl.String,
-            "failed_definition": pl.Int64,
-            "failed_inputs": pl.Binary,
-        },
-    )
-    if failures.height:
+    ).all()
+    if failed:
+        failures = frame(
+            failed,
+            {
+                "asset": pl.Int64,
+                "unit": pl.Binary,
+                "label": pl.String,
+                "failed_definition": pl.Int64,
+                "failed_inputs": pl.Binary,
+            },
+        )
         merged = heads.join(failures, on=["asset", "unit"], how="full", coalesce=True, suffix="_failed")
         label = pl.coalesce("label", "label_failed").alias("label")
         merged = merged.select("asset", *(label if name == "label" else name for name in MADE))

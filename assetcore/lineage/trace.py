@@ -9,18 +9,19 @@ from __future__ import annotations
 import base64
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from datetime import datetime
+from functools import cache, lru_cache
 from typing import Any
 
 import polars as pl
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import ARRAY, BYTEA
+from sqlalchemy.dialects.postgresql import BYTEA
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from assetcore.documents import document_id
 from assetcore.lineage import tables as t
 from assetcore.lineage.heads import as_of, at_one_moment, heads_of
-from assetcore.lineage.read import among, columns, current, position, with_documents
+from assetcore.lineage.read import among, array_of, columns, current, position, with_documents
 from assetcore.roots import GIVEN_TO
 
 __all__ = [
@@ -126,8 +127,13 @@ async def by_index(connection: AsyncConnection, *, named: bool = False) -> None:
     about is `named` (identifiers, units, labels), a statement is planned once, not for each of its values; how much of a table is in a
     range, such as the documents whose hash begins with something, only the values tell.
     """
+    await connection.execute(_by_index(named=named))
+
+
+@cache
+def _by_index(*, named: bool) -> sa.Select[*tuple[Any, ...]]:
     settings = BY_INDEX | ({"plan_cache_mode": "force_generic_plan"} if named else {})
-    await connection.execute(sa.select(*(sa.func.set_config(name, value, True) for name, value in settings.items())))
+    return sa.select(*(sa.func.set_config(name, value, True) for name, value in settings.items()))
 
 
 async def of_asset(
@@ -178,19 +184,20 @@ async def in_partition(
 
 def spellings(label: str) -> tuple[list[str], sa.ColumnElement[bool]]:
     """What `parent/label` can mean: the labels that a unit can have, and which of them with which parent."""
-    parent, slash, rest = label.partition("/")
-    matches, names = [_m.label == label], [label]
-    while slash:
-        matches.append(sa.and_(_m.parent == parent, _m.label == rest))
-        names.append(rest)
-        more, slash, rest = rest.partition("/")
-        parent = f"{parent}/{more}"
-    return names, sa.or_(*matches)
+    return _ends_of(label), _goes_by(label)
 
 
-def labelled(head: sa.FromClause, labels: Iterable[str]) -> sa.FromClause:
-    """The heads of units with one of these labels, first found by the index of their hashes."""
-    each = sa.func.unnest(sa.cast(list(dict.fromkeys(labels)), ARRAY(sa.Text)))
+def _ends_of(label: str) -> list[str]:
+    return [label, *(label[place + 1 :] for place, character in enumerate(label) if character == "/")]
+
+
+def _goes_by(label: str | sa.BindParameter[str]) -> sa.ColumnElement[bool]:
+    return sa.or_(_m.label == label, _m.parent + "/" + _m.label == label)
+
+
+def labelled(head: sa.FromClause, labels: Iterable[str] | str) -> sa.FromClause:
+    """The heads of units with one of these labels (`array_of`), first found by the index of their hashes."""
+    each = sa.func.unnest(array_of(labels if isinstance(labels, str) else dict.fromkeys(labels), sa.Text))
     wanted = each.table_valued("label", name="wanted").render_derived()
     same = sa.and_(sa.func.hashtext(_m.label) == sa.func.hashtext(wanted.c.label), _m.label == wanted.c.label)
     return wanted.join(t.materialization, same).join(head, head.c.materialization_id == _m.id)
@@ -290,46 +297,59 @@ async def repeated(
     """Of these assets and labels, those by which an asset has several units."""
     if not units:
         return set()
-    head = await heads_of(connection, environment, commit)
+    assets, labels = ({*some} for some in zip(*units, strict=True))
+    values = {"environment": environment, "assets": [*assets], "labels": [*labels]}
+    statement = _repeated(await heads_of(connection, environment, commit), commit)
+    return {(asset, label) for asset, label in await connection.execute(statement, values)}
+
+
+@lru_cache
+def _repeated(head: sa.FromClause, commit: int | None) -> sa.Select[Any, Any]:
     h = head.c
-    rows = await connection.execute(
+    return (
         sa.select(h.asset_id, _m.label)
-        .select_from(labelled(head, {label for _, label in units}))
-        .where(h.environment_id == environment, as_of(h, commit), h.asset_id.in_({asset for asset, _ in units}))
+        .select_from(labelled(head, "labels"))
+        .where(
+            h.environment_id == sa.bindparam("environment"), as_of(h, commit), among(h.asset_id, "assets", sa.Integer)
+        )
         .group_by(h.asset_id, _m.label)
         .having(sa.func.count() > 1)
     )
-    return {(asset, label) for asset, label in rows}
 
 
 async def rooted(
     connection: AsyncConnection, environment: int, asset: int, label: str, parameters: Sequence[int]
-) -> list[tuple[bytes, str, str | None, str | None]]:
-    """The units `by_unit` finds, each with the name of the document at the top from which it descends.
+) -> list[tuple[bytes, str, str | None, datetime, str | None]]:
+    """The units `by_unit` finds, each with when it was made and the name of the document at the top from which it descends.
 
     That is up through one of these parameters after the other; None where what the unit was given is not known any more.
     """
-    head = await heads_of(connection, environment)
+    statement = _rooted(await heads_of(connection, environment), tuple(parameters))
+    values = {"environment": environment, "asset": asset, "label": label, "labels": _ends_of(label)}
+    rows = await connection.execute(statement, values)
+    return [(unit, own, above, made_at, root) for unit, own, above, made_at, root in rows]
+
+
+@lru_cache
+def _rooted(head: sa.FromClause, parameters: Sequence[int]) -> sa.Select[Any, Any, Any, Any, Any]:
     h = head.c
-    names, matches = spellings(label)
-    ways, maker, name = labelled(head, names), h.materialization_id, _m.label
+    ways, maker, name = labelled(head, "labels"), h.materialization_id, _m.label
     for step, parameter in enumerate(parameters):
-        given, above = _step_up(step)
+        given, above = t.edge.alias(f"given{step}"), t.document.alias(f"above{step}")
         led = sa.and_(given.c.materialization_id == maker, given.c.parameter == parameter)
         ways = ways.outerjoin(given, led).outerjoin(above, above.c.id == given.c.document_id)
         # Whichever materialization made the document first, it is one of the same unit.
         maker, name = above.c.materialization_id, above.c.name
-    rows = await connection.execute(
-        sa.select(h.unit, _m.label, _m.parent, name.label("root"))
-        .select_from(ways)
-        .where(matches, h.environment_id == environment, h.asset_id == asset, h.until_commit.is_(None))
+    asked = (
+        h.environment_id == sa.bindparam("environment"),
+        h.asset_id == sa.bindparam("asset"),
+        h.until_commit.is_(None),
     )
-    return [(unit, own, above, root) for unit, own, above, root in rows]
-
-
-@cache
-def _step_up(number: int) -> tuple[Any, Any]:
-    return t.edge.alias(f"given{number}"), t.document.alias(f"above{number}")
+    return (
+        sa.select(h.unit, _m.label, _m.parent, _m.made_at, name.label("root"))
+        .select_from(ways)
+        .where(_goes_by(sa.bindparam("label")), *asked)
+    )
 
 
 async def up(connection: AsyncConnection, environment: int, ids: Collection[int], commit: int | None = None) -> Step:
@@ -444,21 +464,25 @@ async def descending(
     connection: AsyncConnection, environment: int, assets: Collection[int], units: pl.Series
 ) -> pl.Series:
     """These units, and all that these assets now have for documents of them: the unit of a document has its address."""
-    head = await heads_of(connection, environment)
+    statement = _descending(await heads_of(connection, environment))
+    values = {"environment": environment, "assets": list(assets), "units": units.to_list()}
+    return pl.Series("unit", (await connection.execute(statement, values)).scalars().all(), pl.Binary)
+
+
+@lru_cache
+def _descending(head: sa.FromClause) -> sa.Select[Any]:
     h = head.c
-    first = sa.select(sa.func.unnest(sa.cast(units.to_list(), ARRAY(BYTEA))).label("unit"))
-    below = first.cte("below", recursive=True)
+    below = sa.select(sa.func.unnest(array_of("units", BYTEA)).label("unit")).cte("below", recursive=True)
     here = sa.and_(
-        h.environment_id == environment,
-        h.asset_id.in_(list(assets)),
+        h.environment_id == sa.bindparam("environment"),
+        among(h.asset_id, "assets", sa.Integer),
         h.unit == below.c.unit,
         h.until_commit.is_(None),
     )
     further = sa.select(_d.address).select_from(
         with_documents(below.join(head, here).join(t.materialization, _m.id == h.materialization_id))
     )
-    rows = await connection.execute(sa.select(below.union(further).c.unit))
-    return pl.Series("unit", rows.scalars().all(), pl.Binary)
+    return sa.select(below.union(further).c.unit)
 
 
 async def excerpts(

@@ -70,17 +70,19 @@ class Rows:
         columns = {name: getattr(self, name) for name in self.__slots__}
         rows = pl.DataFrame(columns, schema={name: OBSERVED[name] for name in columns}).sort("name")
         determining = ["name", "media_type", "sha256", "fields"]
-        if known is not None and known.height and _same_type(source, known):
-            rows = rows.join(known.select(*determining, "identity"), on=determining, how="left", maintain_order="left")
-        else:
+        if known is None or not known.height or not _same_type(source, known):
             rows = rows.with_columns(identity=pl.lit(None, pl.Binary()))
+        elif rows[determining].equals(known[determining]):
+            return rows.hstack([known["identity"]])[OBSERVED.names()]
+        else:
+            rows = rows.join(known[[*determining, "identity"]], on=determining, how="left", maintain_order="left")
         missing = rows["identity"].is_null()
         if missing.any():
             made = [
                 identity(source.output.type_name, *row) for row in rows.filter(missing).select(determining).iter_rows()
             ]
             rows = rows.with_columns(identity=_scatter(rows["identity"], missing, made))
-        return rows.select(OBSERVED.names())
+        return rows[OBSERVED.names()]
 
 
 def leave(unread: Unread | None, name: str, error: SourceError) -> None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from assetcore import causes, planning
-from assetcore.causes import Subject
+from assetcore.causes import Descendant, Subject
 from assetcore.errors import NothingSelectedError, UsageError
 from assetcore.judgement import Choice
+from assetcore.lineage import damage, trace
 from assetcore.lineage.trace import about_few
 from assetcore.reasons import CauseFound, Why
 from assetcore.settings import Settings
-from assetcore.slices import Slicing
 from assetcore.snapshot import take_descent
 from tests.integration.world import HEAD, World
 
@@ -211,7 +214,7 @@ async def test_a_unit_is_judged_alone_as_among_all(world: World) -> None:
     async with world.open() as session:
         project = session.project
 
-        async def decided(about: Subject) -> tuple[Slicing, str, bytes] | None:
+        async def decided(about: Subject) -> Descendant | None:
             async with project.engine.connect() as connection:
                 return await causes.deciding(project, connection, about)
 
@@ -229,10 +232,10 @@ async def test_a_unit_is_judged_alone_as_among_all(world: World) -> None:
                     whole = await causes.why(project, connection, about, plan, found.snapshot)
                 async with project.engine.connect() as connection:
                     await about_few(connection)
-                    part = await take_descent(project, connection, name, *decides)
+                    part = await take_descent(project, connection, name, decides.how, decides.document, decides.unit)
                     assert part is not None
                     judged = await planning.judged(project, part, choice)
-                    alone = await causes.why(project, connection, about, judged, part)
+                    alone = await causes.why(project, connection, about, judged, part, known=decides)
                 assert alone == whole
                 counted[whole.status] = counted.get(whole.status, 0) + 1
     assert counted.keys() == {"fresh", "stale", "pending", "removed"}, counted
@@ -245,3 +248,74 @@ async def test_a_unit_whose_input_is_not_made_any_more_is_gone(world: World) -> 
     found = await why(world, "marked[a-2]")
     assert (found.status, only(found).code) == ("removed", "input-removed")
     assert (await why(world, "marked[a-1]")).fresh
+
+
+async def test_of_what_is_settled_nothing_is_read(world: World) -> None:
+    """Where all above was found fresh, and the document is what was taken in, that is the answer: the one that a look at all gives."""
+
+    async def looked(ref: str) -> tuple[bool, Why]:
+        """Whether units were looked at for it, and the answer."""
+        async with world.open() as session:
+            project = session.project
+            about = await causes.subject(project, ref)
+            choice = Choice(frozenset([about.asset]))
+            async with project.engine.connect() as connection:
+                await about_few(connection)
+                decides = await causes.deciding(project, connection, about)
+                assert decides is not None
+                part = await take_descent(project, connection, about.asset, decides.how, decides.document, decides.unit)
+                assert part is not None
+            plan, found = await planning.plan_for(project, choice, rehash=False, entire=True)
+            async with project.engine.connect() as connection:
+                whole = await causes.why(project, connection, about, plan, found.snapshot)
+            answer = await session.why(ref)
+            assert replace(answer, unit=ref, notes=(), checks=(), accepted=()) == replace(whole, unit=ref)
+            assert (answer.made_at is None) == (about.asset == "topics")
+            return bool(part.states), answer
+
+    refs = ("topics[a.txt]", "clean[a.txt]", "chunks[a.txt]", "marked[a-1]", "marked[a.txt/a.txt/a-1]", "marked[b-1]")
+    for ref in refs:
+        has_looked, answer = await looked(ref)
+        assert (has_looked, answer.fresh) == (False, True), ref
+    assert answer.unit == "marked[b-1]"
+    assert (await looked("marked[a.txt/a.txt/a-1]"))[1].unit == "marked[a-1]", "the shortest name that is its own"
+
+    world.document("a.txt", "a other beta")
+    assert [await looked(ref) for ref in ("marked[b-1]",)] == [(False, answer)]
+    for ref in refs[:-1]:
+        has_looked, changed = await looked(ref)
+        assert (has_looked, changed.fresh) == (True, False), ref
+    await world.materialize()
+    world.document("a.txt", "a alpha beta")
+    assert not (await looked("clean[a.txt]"))[1].fresh, "what it was once is not what was taken in"
+    await world.materialize()
+    assert (await looked("clean[a.txt]"))[1].fresh
+
+    edit(world.root / "projects" / "demo" / "assets.py", '"-" + chunk.text', '"+" + chunk.text')
+    assert [(await looked(ref))[0] for ref in ("chunks[a.txt]", "marked[a-1]")] == [False, True]
+    await world.materialize()
+    async with world.open() as session:
+        assets, environment = session.project.asset_ids, session.project.environment_id
+        async with session.project.engine.begin() as connection:
+            [piece, *_] = await trace.of_asset(connection, environment, assets["chunks"])
+            await damage.note(connection, [damage.Damaged(piece.id, assets["chunks"], "corrupt", "other bytes")])
+    assert [(await looked(ref))[0] for ref in ("clean[a.txt]", "chunks[a.txt]")] == [False, True]
+    assert only((await looked("chunks[a.txt]"))[1]).code == "corrupt"
+
+
+async def test_why_asks_little(world: World) -> None:
+    """How many statements an answer takes: of a unit that is fresh with all above it, and of one of which a document was edited."""
+    asked: list[str] = []
+
+    def note(connection: Any, cursor: Any, statement: str, *others: Any) -> None:
+        asked.append(statement)
+
+    async with world.open() as session:
+        await session.why("marked[a-1]")
+        sa.event.listen(session.project.engine.sync_engine, "before_cursor_execute", note)
+        assert (await session.why("marked[a-1]")).fresh
+        assert len(asked) == 9
+        asked.clear()
+        world.document("a.txt", "a other beta")
+        assert not (await session.why("marked[a-1]")).fresh
+        assert len(asked) == 16
