@@ -43,7 +43,8 @@ def resolve(declared: Asset[..., Any]) -> Resolved:
     dependencies: list[Dependency] = []
     configs: list[Config] = []
     takers: list[PartitionTaker] = []
-    for parameter in inspect.signature(declared.function).parameters.values():
+    parameters = inspect.signature(declared.function).parameters
+    for parameter in parameters.values():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
             raise declared.fail(
                 f"takes {parameter}, which nothing can fill.", "Give each input a parameter with a name of its own."
@@ -76,7 +77,7 @@ def resolve(declared: Asset[..., Any]) -> Resolved:
         (d.upstream.partitions for d in dependencies if d.kind == "each" and not d.cross and d.upstream.partitions),
         None,
     )
-    related = (_related(declared, d, partitions) for d in dependencies)
+    related = (_related(declared, d, parameters[d.parameter].default.partitions, partitions) for d in dependencies)
     return Resolved(tuple(related), tuple(configs), output, partitions, takers[0] if takers else None)
 
 
@@ -101,10 +102,12 @@ def _taker(declared: Asset[..., Any], name: str, annotation: Any) -> PartitionTa
     return PartitionTaker(name, annotation)
 
 
-def _related(declared: Asset[..., Any], dependency: Dependency, own: Partitions | None) -> Dependency:
-    """The dependency with which partitions of its upstream a partition is given. Raises DeclarationError where that cannot be said."""
+def _related(declared: Asset[..., Any], dependency: Dependency, said: str | None, own: Partitions | None) -> Dependency:
+    """The dependency with which partitions of its upstream a partition is given, by what `partitions=` says.
+
+    Raises DeclarationError where that cannot be said.
+    """
     upstream, name = dependency.upstream, dependency.parameter
-    said = inspect.signature(declared.function).parameters[name].default.partitions
     asked = f"{dependency.kind}({upstream.name}, partitions={said!r})"
     if said is not None:
         for one, divided in ((upstream, upstream.partitions), (declared, own)):

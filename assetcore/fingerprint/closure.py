@@ -37,7 +37,6 @@ from assetcore.fingerprint.objects import (
     is_assigned,
     is_within,
     literal_of,
-    literals,
     runtime_path,
     shown,
     unwrapped,
@@ -243,12 +242,12 @@ class Closure:
         docstrings, annotations, dropped = set[int](), set[int](), set[tuple[int, int]]()
         for number, scope in enumerate(definition.scopes):
             interested, heads = self._decorators(draft, number, definition, place, dropped)
-            if scope.annotations.data and (interested or exposed or keep.annotations):
+            if scope.annotations is not None and (interested or exposed or keep.annotations):
                 annotations.add(number)
-                self._section(draft, f"annotations {number}", scope.annotations, place)
+                self._section(draft, f"annotations {number}", scope.annotations.read(), place)
             for parameter, default in scope.defaults.items():
                 if parameter not in dependencies:
-                    self._section(draft, f"default {parameter}", default, place)
+                    self._section(draft, f"default {parameter}", default.read(), place)
             if number:  # the bases of the definition itself are known as objects
                 heads = [*heads, *(r for base in scope.bases for r in body[base])]
             inherited = (
@@ -423,7 +422,7 @@ class Closure:
             if self._refer(value) is None:
                 self._value(draft, f"cell {name}", value)
         draft.add("bases", b"", *(self._class(b) for b in cls.__mro__[1:] if self._origins.of(b.__module__) == "user"))
-        self._set_from_outside(draft, cls, site)
+        self._set_from_outside(draft, cls, site, *place.file.stated(site.node))
 
     def _made_class(self, draft: Draft, cls: type, place: Place) -> None:
         """A class that no `class` statement makes (namedtuple, type(...), create_model): the statement that does, and its bases."""
@@ -435,11 +434,12 @@ class Closure:
             self.findings.note("AC110", draft.name, 0, f"the class {cls.__qualname__}")
         draft.add("bases", text(cls.__qualname__), *(self._class(base) for base in cls.__mro__[1:]))
 
-    def _set_from_outside(self, draft: Draft, cls: type, site: Site) -> None:
+    def _set_from_outside(
+        self, draft: Draft, cls: type, site: Site, stated: Mapping[str, Any], literal: Mapping[str, Any]
+    ) -> None:
         """Methods and plain values that were put into a class after its statement had run."""
-        stated = {n.name: n for n in ast.walk(site.node) if isinstance(n, FUNCTIONS)}
-        literal = literals(site.node.body)
-        for name, value in sorted(vars(cls).items(), key=lambda item: item[0]):
+        for name in sorted(vars(cls)):
+            value = vars(cls)[name]
             function = function_of(value)
             if isinstance(function, types.FunctionType) and self._origins.of(home(function)) == "user":
                 own = stated.get(name)
@@ -447,7 +447,7 @@ class Closure:
                 as_stated = as_stated or is_assigned(site.node.body, name)
                 if not as_stated and not function.__code__.co_filename.startswith(GENERATED):
                     self._value(draft, f"set {name}", function)
-            elif is_plain(value) and not name.startswith("_"):
+            elif not name.startswith("_") and is_plain(value):
                 computed = name not in literal and is_assigned(site.node.body, name)
                 if not computed and literal.get(name, MISSING) != value:
                     self._value(draft, f"set {name}", value)

@@ -11,7 +11,7 @@ imports inside functions are known; a class body is invisible to its methods, an
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -25,6 +25,8 @@ DATA_NAMES = {"__doc__": "docstrings", "__annotations__": "annotations"}
 """Names whose presence says that the code reads docstrings or annotations: then they are data, in all of the closure."""
 
 READS = frozenset({"read_text", "read_bytes"})
+TELLING = frozenset({*DATA_NAMES, *READS, "__subclasses__"})
+"""Words that tell something of the definition wherever they stand in it."""
 
 
 class Imported(NamedTuple):
@@ -71,8 +73,8 @@ class ScopeParts:
     is_class: bool
     parent: int | None
     decorators: list[Section] = field(default_factory=list)
-    annotations: Section = field(default_factory=Section)
-    defaults: dict[str, Section] = field(default_factory=dict)
+    annotations: Later | None = None
+    defaults: dict[str, Later] = field(default_factory=dict)
     bases: list[int] = field(default_factory=list)
     """Of a class inside the definition: the mentions of the body that are its bases."""
 
@@ -117,6 +119,25 @@ def imported_names(statement: ast.Import | ast.ImportFrom) -> Iterable[tuple[str
 
 
 @dataclass(slots=True)
+class Later:
+    """A section that is read when it is asked for: most annotations and defaults do not count."""
+
+    normal: Normal
+    body: Callable[[_Reader], bytes]
+    stack: list[_Scope]
+    section: Section | None = None
+
+    def read(self) -> Section:
+        """The section, read once."""
+        if self.section is None:
+            with deep():
+                reader = _Reader(self.normal)
+                reader.stack = self.stack
+                self.section = reader.section(lambda: self.body(reader))
+        return self.section
+
+
+@dataclass(slots=True)
 class _Scope:
     kind: str
     bound: set[str] = field(default_factory=set)
@@ -148,13 +169,6 @@ class _Reader:
         self.imports: list[Mention] = []
         self.data_names: set[str] = set()
         self.hazards: list[tuple[str, int, str]] = []
-        self.special: dict[type[ast.AST], Callable[[Any], bytes | None]] = {
-            ast.Name: self.name, ast.Attribute: self.attribute, ast.Constant: self.constant, ast.Call: self.call,
-            ast.FunctionDef: self.function, ast.AsyncFunctionDef: self.function, ast.Lambda: self.lambda_,
-            ast.ClassDef: self.class_, ast.Import: self.import_, ast.ImportFrom: self.import_,
-            ast.ListComp: self.comprehension, ast.SetComp: self.comprehension, ast.GeneratorExp: self.comprehension,
-            ast.AnnAssign: self.annotated, ast.DictComp: self.comprehension, ast.Global: self.nothing, ast.Nonlocal: self.nothing,
-        }  # fmt: skip
 
     def definition(self, name: str) -> Definition:
         body = self.section(lambda: sequence([self.encode(n) for n in self.normal.body]))
@@ -166,8 +180,8 @@ class _Reader:
         return encode(tree, self.ask)
 
     def ask(self, tree: ast.AST) -> bytes | None:
-        special = self.special.get(type(tree))
-        return None if special is None else special(tree)
+        special = _SPECIAL.get(type(tree))
+        return None if special is None else special(self, tree)
 
     def section(self, body: Callable[[], bytes], head: ast.AST | None = None) -> Section:
         """Read something into a section of its own."""
@@ -179,6 +193,13 @@ class _Reader:
             self.open = outer
         first = None if head is None else done.places.get(head)
         return Section(data, tuple(done.mentions), first, tuple(done.handed), tuple(done.literals))
+
+    def later(self, body: Callable[[_Reader], bytes], expressions: Iterable[ast.expr]) -> Later:
+        """A section that is read when it is asked for; now, where that may tell something of the definition."""
+        later = Later(self.normal, body, list(self.stack))
+        if not all(map(_is_silent, expressions)):
+            later.section = self.section(lambda: body(self))
+        return later
 
     # Names
 
@@ -275,7 +296,8 @@ class _Reader:
         self.decorators(tree, parts)
         fields = [("args", self.arguments(tree.args, parts, own=number == 0))]
         self.stack.append(_Scope("function", {p.name for p in getattr(tree, "type_params", ())}))
-        parts.annotations = self.section(lambda: self.annotations(tree))
+        annotated = _annotated(tree)
+        parts.annotations = self.later(lambda reader: reader.annotations(annotated), annotated.values())
         self.stack.append(_function_scope(tree))
         fields.append(("body", sequence([self.encode(statement) for statement in tree.body])))
         if number:
@@ -333,7 +355,7 @@ class _Reader:
             if value is None:
                 return constant(None)
             if own:
-                parts.defaults[name] = self.section(lambda: self.encode(value))
+                parts.defaults[name] = self.later(lambda reader: reader.encode(value), [value])
                 return constant(None)
             return self.encode(value)
 
@@ -348,13 +370,8 @@ class _Reader:
         starred = [constant(a.arg if a else None) for a in (arguments.vararg, arguments.kwarg)]
         return sequence([*names, *starred, sequence([] if own else defaults), sequence([] if own else keyword)])
 
-    def annotations(self, tree: ast.FunctionDef | ast.AsyncFunctionDef) -> bytes:
-        arguments = tree.args
-        every = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, arguments.vararg, arguments.kwarg]
-        annotated = [(a.arg, a.annotation) for a in every if a is not None and a.annotation is not None]
-        if tree.returns is not None:
-            annotated.append(("return", tree.returns))
-        return sequence([text(name) + self.annotation(annotation) for name, annotation in annotated])
+    def annotations(self, annotated: Mapping[str, ast.expr]) -> bytes:
+        return sequence([text(name) + self.annotation(annotation) for name, annotation in annotated.items()])
 
     def annotated(self, tree: ast.AnnAssign) -> bytes:
         """A field of a class; elsewhere the normal form has dropped the annotation."""
@@ -390,6 +407,53 @@ class _Reader:
         held = [(name, self.encode(getattr(tree, name))) for name in ("elt", "key", "value") if name in tree._fields]
         self.stack.pop()
         return node(type(tree).__name__, [("generators", sequence(generators)), *held])
+
+
+_SPECIAL: dict[type[ast.AST], Callable[[_Reader, Any], bytes | None]] = {
+    ast.Name: _Reader.name, ast.Attribute: _Reader.attribute, ast.Constant: _Reader.constant, ast.Call: _Reader.call,
+    ast.FunctionDef: _Reader.function, ast.AsyncFunctionDef: _Reader.function, ast.Lambda: _Reader.lambda_,
+    ast.ClassDef: _Reader.class_, ast.Import: _Reader.import_, ast.ImportFrom: _Reader.import_,
+    ast.ListComp: _Reader.comprehension, ast.SetComp: _Reader.comprehension, ast.GeneratorExp: _Reader.comprehension,
+    ast.AnnAssign: _Reader.annotated, ast.DictComp: _Reader.comprehension, ast.Global: _Reader.nothing,
+    ast.Nonlocal: _Reader.nothing,
+}  # fmt: skip
+
+
+def _annotated(tree: ast.FunctionDef | ast.AsyncFunctionDef) -> dict[str, ast.expr]:
+    """The annotations of a function by its parameters, and of what it returns."""
+    arguments = tree.args
+    every = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, arguments.vararg, arguments.kwarg]
+    annotated = {a.arg: a.annotation for a in every if a is not None and a.annotation is not None}
+    return annotated if tree.returns is None else {**annotated, "return": tree.returns}
+
+
+def _is_silent(expression: ast.expr) -> bool:
+    """Whether nothing can be told of a definition by this expression in it but its own bytes: a plain one without telling words."""
+    waiting: list[Any] = [expression]
+    while waiting:
+        node = waiting.pop()
+        kind = type(node)
+        if kind is ast.Name:
+            word = node.id
+        elif kind is ast.Constant:
+            word = node.value
+        elif kind is ast.Attribute:
+            word = node.attr
+            waiting.append(node.value)
+        elif kind is ast.Call:
+            word = None
+            waiting += [node.func, *node.args, *[keyword.value for keyword in node.keywords]]
+        elif kind is ast.Subscript:
+            word = None
+            waiting += [node.value, node.slice]
+        elif kind is ast.BinOp:
+            word = None
+            waiting += [node.left, node.right]
+        else:
+            return False
+        if word in TELLING:
+            return False
+    return True
 
 
 def _flat(nodes: list[ast.expr]) -> Iterable[ast.expr]:

@@ -127,10 +127,13 @@ class Findings:
         self.found |= Keep(docstrings=what == "docstrings", annotations=what == "annotations")
 
     def expose(self, names: Iterable[str]) -> None:
-        self.found = replace(self.found, exposed=self.found.exposed | set(names))
+        if more := set(names) - self.found.exposed:
+            self.found = replace(self.found, exposed=self.found.exposed | more)
 
     def expose_decorated(self) -> None:
         """Docstrings and annotations are data where a decorator of the user hands what it decorates to third-party code."""
+        if not any(d.decorated_by for d in self.drafts.values()):
+            return
         reaching = {d.name for d in self.drafts.values() if any(r.origin == "third-party" for r in d.references)}
         more = reaching
         while more:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import ast
 import struct
 from collections.abc import Callable, Iterable, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 __all__ = ["VERSION", "children", "constant", "encode", "field", "frame", "node", "sequence", "text"]
@@ -72,6 +72,7 @@ def sequence(items: Sequence[bytes]) -> bytes:
     return frame(b"l", b"".join(items))
 
 
+@lru_cache(maxsize=4096)
 def text(value: str) -> bytes:
     return frame(b"s", value.encode("utf-8", "surrogatepass"))
 

@@ -19,7 +19,7 @@ from typing import Any
 from assetcore.fingerprint.definitions import Definition, Imported, imported_names, read
 from assetcore.fingerprint.normal import FUNCTIONS, deep, first_line
 
-__all__ = ["Site", "SourceFile", "source_file"]
+__all__ = ["Site", "SourceFile", "literal", "source_file"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,6 +55,7 @@ class SourceFile:
     imports: dict[str, list[Imported]] = field(default_factory=dict)
     star_imports: list[Imported] = field(default_factory=list)
     _definitions: dict[Any, Definition] = field(default_factory=dict)
+    _stated: dict[Any, tuple[dict[str, Any], dict[str, Any]]] = field(default_factory=dict)
 
     def function(self, code: types.CodeType) -> Site | None:
         """The definition that `code` was compiled from; lambdas are `lambda_`."""
@@ -109,6 +110,13 @@ class SourceFile:
             definition = self._definitions[name] = read(self.bindings[name])
         return definition
 
+    def stated(self, node: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The functions that the statement of a class of this file defines, and the literals that it assigns, by name."""
+        if node not in self._stated:
+            functions = {inner.name: inner for inner in ast.walk(node) if isinstance(inner, FUNCTIONS)}
+            self._stated[node] = functions, _literals(node.body)
+        return self._stated[node]
+
     @cached_property
     def _lambdas(self) -> dict[int, list[ast.Lambda]]:
         found: dict[int, list[ast.Lambda]] = {}
@@ -116,6 +124,14 @@ class SourceFile:
             if isinstance(node, ast.Lambda):
                 found.setdefault(node.lineno, []).append(node)
         return found
+
+
+def literal(expression: ast.expr, otherwise: Any) -> Any:
+    """The value that an expression writes out, or what stands for any other."""
+    try:
+        return ast.literal_eval(expression)
+    except (ValueError, TypeError, MemoryError, RecursionError):
+        return otherwise
 
 
 _seen: dict[str, tuple[tuple[int, ...] | None, bytes, SourceFile | None]] = {}
@@ -221,6 +237,20 @@ def _bound(statement: ast.stmt, file: SourceFile) -> set[str]:
                 for block in _blocks(compound):
                     pending.extend(block)
     return names
+
+
+def _literals(body: list[Any]) -> dict[str, Any]:
+    """The names to which statements assign a literal."""
+    found: dict[str, Any] = {}
+    for statement in body:
+        targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
+        value = getattr(statement, "value", None)
+        for target in targets:
+            if isinstance(target, ast.Name) and isinstance(value, ast.expr):
+                written = literal(value, found)
+                if written is not found:
+                    found[target.id] = written
+    return found
 
 
 def _targets(target: ast.expr) -> set[str]:

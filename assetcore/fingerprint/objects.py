@@ -13,6 +13,7 @@ from typing import Any
 
 from assetcore.fingerprint.definitions import Definition
 from assetcore.fingerprint.encoding import children, constant, frame, sequence, text
+from assetcore.fingerprint.files import literal
 from assetcore.fingerprint.normal import first_line
 from assetcore.fingerprint.origins import Origins
 from assetcore.fingerprint.values import ValueWriter, is_plain
@@ -32,7 +33,6 @@ __all__ = [
     "is_assigned",
     "is_within",
     "literal_of",
-    "literals",
     "runtime_path",
     "shown",
     "unwrapped",
@@ -85,7 +85,7 @@ def held(value: Any) -> Mapping[str, Any]:
 
 def function_of(value: Any) -> Any:
     """The function of a method, static method or class method; anything else as it is."""
-    return value.__func__ if isinstance(value, types.MethodType | staticmethod | classmethod) else value
+    return value.__func__ if isinstance(value, (types.MethodType, staticmethod, classmethod)) else value
 
 
 def wrapped(value: Any) -> Any:
@@ -141,36 +141,16 @@ def is_within(code: types.CodeType, node: Any) -> bool:
     return first_line(node) <= code.co_firstlineno <= (node.end_lineno or node.lineno)
 
 
-def literals(body: list[Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for statement in body:
-        targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
-        value = getattr(statement, "value", None)
-        for target in targets:
-            if isinstance(target, ast.Name) and isinstance(value, ast.expr):
-                literal = _literal(value)
-                if literal is not MISSING:
-                    found[target.id] = literal
-    return found
-
-
 def is_assigned(body: list[Any], name: str) -> bool:
     return any(
         isinstance(n, ast.Name) and n.id == name and isinstance(n.ctx, ast.Store) for s in body for n in ast.walk(s)
     )
 
 
-def _literal(expression: ast.expr) -> Any:
-    try:
-        return ast.literal_eval(expression)
-    except (ValueError, TypeError, MemoryError, RecursionError):
-        return MISSING
-
-
 def literal_of(definition: Definition) -> Any:
     match definition.normal.body:
         case [ast.Assign(value=value)]:
-            return _literal(value)
+            return literal(value, MISSING)
         case _:
             return MISSING
 

@@ -94,14 +94,15 @@ def made(text: str, n: int = 3) -> str:
 
 def vector(source: str) -> dict[str, str]:
     """The bytes of a source's tree as it is, and of its normal form with its names, as SHA-256."""
-    from assetcore.fingerprint.definitions import read
+    from assetcore.fingerprint.definitions import Section, read
     from assetcore.fingerprint.encoding import encode
 
     tree = ast.parse(source)
-    found = read(tree.body)
+    found, nothing = read(tree.body), Section()
     scopes = [
-        [scope.is_class, scope.parent, [_section(s) for s in scope.decorators], _section(scope.annotations),
-         {name: _section(s) for name, s in scope.defaults.items()}, scope.bases]
+        [scope.is_class, scope.parent, [_section(s) for s in scope.decorators],
+         _section(scope.annotations.read() if scope.annotations else nothing),
+         {name: _section(s.read()) for name, s in scope.defaults.items()}, scope.bases]
         for scope in found.scopes
     ]  # fmt: skip
     imports = [[list(mention.names), [list(i) for i in mention.imports]] for mention in found.imports]

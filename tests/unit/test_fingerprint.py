@@ -1034,6 +1034,29 @@ def modules_of_the_standard_library() -> list[Path]:
     return [home / f"{name}.py" for name in names]
 
 
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("def made(a=each(b, '__doc__')): ...", {"docstrings"}),
+        ("def made(a=each(b.__doc__)): ...", {"docstrings"}),
+        ("def made(a: list[b.__annotations__]): ...", {"annotations"}),
+        ("def made(a=each(f'{b:__doc__}')): ...", {"docstrings"}),
+        ("def made(a=lambda: __doc__): ...", {"docstrings"}),
+        ("def made(a: list[b] = each(c, d.e)): ...", set()),
+    ],
+)
+def test_a_default_or_an_annotation_tells_what_the_code_reads_even_if_it_does_not_count(
+    source: str, told: set[str]
+) -> None:
+    """They are read when they are asked for, unless there is more to know of them than their bytes."""
+    assert read(ast.parse(source).body).reads_own_data == told
+
+
+def test_a_default_that_reads_a_file_is_said_even_if_it_does_not_count() -> None:
+    hazards = read(ast.parse("def made(a=each(b, Path('c').read_text())): ...").body).hazards
+    assert [code for code, _, _ in hazards] == ["AC102"]
+
+
 @pytest.mark.parametrize("path", modules_of_the_standard_library(), ids=lambda path: path.stem)
 def test_real_code_does_not_depend_on_its_formatting(path: Path) -> None:
     """Every definition of these modules reads the same after it has been written anew by `ast.unparse`."""
@@ -1051,7 +1074,8 @@ def test_no_global_name_of_real_code_is_missed(path: Path) -> None:
         compiled = compile(ast.Module([node], []), path.name, "exec", dont_inherit=True)
         (code,) = [c for c in codes(compiled) if c.co_name == node.name]
         found = read([node])
-        sections = [found.body, *(d for s in found.scopes[1:] for d in (*s.decorators, s.annotations))]
+        annotations = [s.annotations.read() for s in found.scopes[1:] if s.annotations is not None]
+        sections = [found.body, *annotations, *(d for s in found.scopes[1:] for d in s.decorators)]
         mentioned = {mention.names[0] for section in sections for mention in section.mentions}
         assert looked_up(code) - {"__debug__"} <= mentioned, node.name
 
