@@ -164,9 +164,10 @@ async def tally(
     current = sa.select(h.materialization_id.label("id")).where(
         h.environment_id == environment, h.asset_id == asset, h.until_commit.is_(None)
     )
+    same_inputs = (t.leading(m.inputs, t.LEADING_INPUTS) == t.leading(f.inputs, t.LEADING_INPUTS), m.inputs == f.inputs)
     attempts = (
         sa.select(sa.func.max(m.id).label("id"))
-        .join_from(t.failure, t.materialization, sa.and_(m.asset_id == f.asset_id, m.inputs == f.inputs, m.unit == f.unit))
+        .join_from(t.failure, t.materialization, sa.and_(m.asset_id == f.asset_id, *same_inputs, m.unit == f.unit))
         .where(f.environment_id == environment, f.asset_id == asset, m.definition_id == f.definition_id)
         .group_by(m.unit)
     )  # fmt: skip

@@ -31,7 +31,7 @@ async def unit_costs(connection: AsyncConnection, assets: Collection[int]) -> di
     some = (
         sa.select(m.id, m.seconds)
         .where(m.asset_id == wanted.c.asset, m.definition_id > 0, m.seconds > 0)
-        .order_by(m.inputs)
+        .order_by(t.leading(m.inputs, t.LEADING_INPUTS))
         .limit(SAMPLE)
         .lateral("some")
     )

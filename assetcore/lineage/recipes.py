@@ -38,10 +38,16 @@ async def reusable(
     """
     m = t.materialization.c
     young = [m.made_at > since] if since is not None else []
+    by = among(t.leading(m.inputs, t.LEADING_INPUTS), {key[: t.LEADING_INPUTS] for key in inputs}, BYTEA)
     rows = await connection.execute(
         sa.select(m.inputs, m.unit, m.id)
         .where(
-            m.asset_id == asset, m.definition_id == definition, among(m.inputs, inputs, BYTEA), intact([asset]), *young
+            m.asset_id == asset,
+            m.definition_id == definition,
+            by,
+            among(m.inputs, inputs, BYTEA),
+            intact([asset]),
+            *young,
         )
         .order_by(m.id.desc())
     )
@@ -56,16 +62,18 @@ async def reusable_of(
 ) -> list[dict[bytes, list[tuple[bytes, int]]]]:
     """As `reusable`, of few recipes of each of several assets. One statement."""
     m = t.materialization.c
-    every = [(one.asset, one.definition, key) for one in asked for key in one.inputs]
-    assets, definitions_, inputs = zip(*every, strict=True) if every else ((), (), ())
+    every = [(one.asset, one.definition, key[: t.LEADING_INPUTS], key) for one in asked for key in one.inputs]
+    assets, definitions_, beginnings, inputs = zip(*every, strict=True) if every else ((), (), (), ())
     wanted = sa.select(
         sa.func.unnest(sa.cast(list(assets), ARRAY(sa.Integer))),
         sa.func.unnest(sa.cast(list(definitions_), ARRAY(sa.Integer))),
+        sa.func.unnest(sa.cast(list(beginnings), ARRAY(BYTEA))),
         sa.func.unnest(sa.cast(list(inputs), ARRAY(BYTEA))),
     )
+    recipe = sa.tuple_(m.asset_id, m.definition_id, t.leading(m.inputs, t.LEADING_INPUTS), m.inputs)
     rows = await connection.execute(
         sa.select(m.asset_id, m.inputs, m.unit, m.id, m.made_at)
-        .where(sa.tuple_(m.asset_id, m.definition_id, m.inputs).in_(wanted), intact({one.asset for one in asked}))
+        .where(recipe.in_(wanted), intact({one.asset for one in asked}))
         .order_by(m.id.desc())
     )
     since = {one.asset: one.since for one in asked}

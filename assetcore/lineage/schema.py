@@ -26,7 +26,7 @@ from assetcore.settings import LOCAL
 __all__ = ["HEAD", "Connection", "Engine", "Standing", "connect", "ensure", "from_json", "is_service_error", "migrations_folder", "reading",
            "refuse_size", "refuse_stage", "service_error", "standing", "to_json", "upgrade"]  # fmt: skip
 
-HEAD = "0017"
+HEAD = "0018"
 Engine = AsyncEngine
 Connection = AsyncConnection
 """The words of SQLAlchemy that other rooms hold, and hand back to this one."""

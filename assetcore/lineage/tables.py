@@ -23,10 +23,11 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSONB
 
 __all__ = [
-    "LARGEST", "acceptance", "answer", "asset", "block", "borrowed", "check_result", "check_standing", "check_version", "collected",
-    "commit", "damage", "definition", "document", "edge", "environment", "excerpt", "failure", "head", "journal", "journal_batch",
-    "materialization", "metadata", "object_", "observation", "part", "project", "repeat", "run", "run_asset", "small", "span", "spent",
-    "subject_key", "undeclared_input", "unshown", "vector_generation", "vector_trial", "verified", "watermark",
+    "LARGEST", "LEADING_INPUTS", "LEADING_SHA256", "acceptance", "answer", "asset", "block", "borrowed", "check_result",
+    "check_standing", "check_version", "collected", "commit", "damage", "definition", "document", "edge", "environment", "excerpt",
+    "failure", "head", "journal", "journal_batch", "leading", "materialization", "metadata", "object_", "observation", "part",
+    "project", "repeat", "run", "run_asset", "small", "span", "spent", "subject_key", "undeclared_input", "unshown",
+    "vector_generation", "vector_trial", "verified", "watermark",
 ]  # fmt: skip
 
 metadata = sa.MetaData(
@@ -46,6 +47,18 @@ LARGEST = 16 << 20
 def small(*names: str) -> list[sa.CheckConstraint]:
     """Postgres refuses what is larger in these columns. As it is given: what is stored compressed may have been larger."""
     return [sa.CheckConstraint(sa.func.pg_column_size(sa.column(n)) <= LARGEST, name=f"{n}_size") for n in names]
+
+
+LEADING_SHA256, LEADING_INPUTS = 7, 3
+"""Bytes by which hashes are found: as many as fit into the smallest entry of an index, alone and beside an asset's number."""
+
+
+def leading(hashed: sa.ColumnElement[bytes], size: int) -> sa.ColumnElement[bytes]:
+    """The first bytes of a hash, which are indexed instead of all of it: what they find is compared as a whole.
+
+    Their number stands in the statement itself, because Postgres knows the index by it.
+    """
+    return sa.func.substr(hashed, *(sa.literal(n, sa.Integer, literal_execute=True) for n in (1, size)), type_=BYTEA)
 
 
 def _now() -> sa.Column[object]:
@@ -184,10 +197,10 @@ materialization = sa.Table(
     sa.Column("run_id", sa.Text, nullable=False),
     sa.Column("seconds", sa.REAL, nullable=False),
     sa.Column("made_at", sa.DateTime(timezone=True), nullable=False),
-    sa.Index("ix_materialization_recipe", "asset_id", "inputs"),
     comment="the fact that a unit, with a recipe (definition and inputs), produced these documents",
 )  # fmt: skip
 
+sa.Index("ix_materialization_recipe", materialization.c.asset_id, leading(materialization.c.inputs, LEADING_INPUTS))
 sa.Index("ix_materialization_label", sa.func.hashtext(materialization.c.label))
 
 spent = sa.Table(
@@ -248,16 +261,17 @@ document = sa.Table(
     sa.Column("object_id", sa.BigInteger, nullable=False),
     sa.Column("row", sa.Integer, comment="row of the pack; null where the object is the document"),
     sa.Column("fields", JSONB(none_as_null=True), comment="typed fields, where no pack holds them"),
-    sa.Index(None, "sha256"),
     *small("fields"),
     comment="one version of a document",
 )  # fmt: skip
+sa.Index("ix_document_sha256", leading(document.c.sha256, LEADING_SHA256))
 
 edge = sa.Table(
     "edge", metadata,
-    sa.Column("materialization_id", sa.BigInteger, primary_key=True, autoincrement=False),
-    sa.Column("parameter", sa.SmallInteger, primary_key=True, autoincrement=False),
-    sa.Column("document_id", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("materialization_id", sa.BigInteger, nullable=False),
+    sa.Column("parameter", sa.SmallInteger, nullable=False),
+    sa.Column("document_id", sa.BigInteger, nullable=False),
+    sa.Index(None, "materialization_id"),
     sa.Index(None, "document_id"),
     comment="a document that a unit was given",
 )  # fmt: skip

@@ -235,7 +235,7 @@ async def with_prefix(
     """The documents whose id, or hash in hexadecimal, begins with this, among those that are or were there."""
     head = await heads_of(connection, environment, commit)
     h = head.c
-    between = sa.or_(*(_d.sha256.between(low, high) for low, high in _ranges(prefix)))
+    between = sa.or_(*(_between(low, high) for low, high in _ranges(prefix)))
     first = _first
     # By the unit that made it first: from a document there is no way to the materializations that hold it.
     made = t.document.join(first, first.c.id == _d.materialization_id)
@@ -430,6 +430,7 @@ async def _twins(connection: AsyncConnection, ids: Collection[int]) -> dict[int,
     """Other rows of the same documents (asset, address and identity), each with the one that was asked for."""
     other = _other
     same = sa.and_(
+        t.leading(other.c.sha256, t.LEADING_SHA256) == t.leading(_d.sha256, t.LEADING_SHA256),
         other.c.sha256 == _d.sha256,
         other.c.asset_id == _d.asset_id,
         other.c.address == _d.address,
@@ -449,6 +450,7 @@ async def formerly(
     other, a = _other, t.asset.c
     gone = sa.select(a.id).where(a.project_id == project, a.id.not_in(list(declared)))
     same = sa.and_(
+        t.leading(other.c.sha256, t.LEADING_SHA256) == t.leading(_d.sha256, t.LEADING_SHA256),
         other.c.sha256 == _d.sha256,
         other.c.address == _d.address,
         other.c.identity == _d.identity,
@@ -575,6 +577,12 @@ def _makers(
         .where(among(_d.id, ids, sa.BigInteger))
     )
     return statement if commit is None else statement.group_by(_d.id, first.c.id)
+
+
+def _between(low: bytes, high: bytes) -> sa.ColumnElement[bool]:
+    """The documents with a hash from one to another."""
+    size = t.LEADING_SHA256
+    return sa.and_(t.leading(_d.sha256, size).between(low[:size], high[:size]), _d.sha256.between(low, high))
 
 
 def _ranges(prefix: str) -> Iterator[tuple[bytes, bytes]]:

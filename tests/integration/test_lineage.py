@@ -21,8 +21,8 @@ from alembic.script import ScriptDirectory
 from assetcore.documents import document_id, identity
 from assetcore.errors import SchemaError, StorageError
 from assetcore.lineage import commit as lineage
+from assetcore.lineage import costs, read, recipes, schema, tables, trace
 from assetcore.lineage import history as past
-from assetcore.lineage import read, recipes, schema, tables, trace
 from assetcore.lineage.commit import Batch, Committed, Failed, Made, NewDocument, NewObject, Overtaken, Reused
 from assetcore.staleness import Component, Definition
 from assetcore.storage import Key
@@ -368,6 +368,60 @@ async def test_migrations_lead_to_the_tables_and_back(history: History) -> None:
         assert await connection.run_sync(differences) == []
 
 
+async def test_rows_of_the_schema_before_are_found_as_they_were(history: History) -> None:
+    """Rows that were written under 0017 answer the same questions after the upgrade, by the indexes that there are then."""
+    pages, above = await history.made(PAGES, {"a": "1", "b": "2"})
+    [document] = await first_documents(history, above["a"])
+    await history.made(CHUNKS, {"a": "1"}, given=[(0, document)])
+
+    def migrate(connection: sa.Connection, revision: str) -> None:
+        settings = scripts()
+        settings.attributes["connection"] = connection
+        command.downgrade(settings, revision) if revision == "0017" else command.upgrade(settings, revision)
+
+    async def told() -> list[Any]:
+        async with history.engine.connect() as connection:
+            reused = await recipes.reusable(connection, CHUNKS, history.definition, [sha256("1"), sha256("2")])
+            found = await trace.with_prefix(connection, PROD, sha256("1").hex()[:20])
+            below = await trace.down(connection, PROD, [document])
+            up = await trace.up(connection, PROD, [made for _, made in below.edges])
+            past = await read.current_documents(connection, PROD, [PAGES], pages.number)
+            return [reused, found, below, up, past[PAGES].rows()]
+
+    before = await told()
+    async with history.engine.begin() as connection:
+        await connection.run_sync(lambda c: migrate(c, "0017"))
+        keys = await connection.run_sync(lambda c: sa.inspect(c).get_pk_constraint("edge"))
+        assert keys["constrained_columns"] == ["materialization_id", "parameter", "document_id"]
+        await connection.run_sync(lambda c: migrate(c, "head"))
+    assert await told() == before
+    assert len(before[2].edges) == len(before[3].edges) == 1
+
+
+async def first_documents(history: History, materialization: int) -> list[int]:
+    async with history.engine.connect() as connection:
+        made = sa.select(tables.materialization.c.documents).where(tables.materialization.c.id == materialization)
+        return list((await connection.execute(made)).scalar_one())
+
+
+async def test_hashes_that_begin_alike_are_told_apart(history: History) -> None:
+    """Documents and recipes are found by the first bytes of their hashes, and compared as a whole."""
+    batch, _ = await history.batch(CHUNKS, {"a": "1", "b": "2"}, {})
+    made = []
+    for one, end in zip(batch.made, (b"a", b"b"), strict=True):
+        alike = b"begins alike" + end * 20
+        new = tuple(document._replace(sha256=alike) for document in one.new)
+        made.append(replace(one, inputs=alike, new=new))
+    await history.commit(replace(batch, made=tuple(made)))
+    a, b = (one.inputs for one in made)
+    async with history.engine.connect() as connection:
+        assert await recipes.reusable(connection, CHUNKS, history.definition, [a]) == {a: [(unit("a"), made[0].id)]}
+        asked = [recipes.Recipes(CHUNKS, history.definition, [b], None)]
+        assert await recipes.reusable_of(connection, asked) == [{b: [(unit("b"), made[1].id)]}]
+        assert [f.sha256 for f in await trace.with_prefix(connection, PROD, b.hex()[:26])] == [b]
+        assert {f.sha256 for f in await trace.with_prefix(connection, PROD, b.hex()[:24])} == {a, b}
+
+
 async def test_the_database_refuses_what_is_no_metadata(history: History) -> None:
     """A value as large as no metadata is comes to Postgres neither by COPY nor by INSERT; the sentence names table and column."""
     blob = "x" * (tables.LARGEST + 1)
@@ -452,6 +506,10 @@ async def test_reading_stays_on_indexes(history: History, large: dict[int, list[
         "counts": lambda c: read.counts(c, PROD, [FEW]),
         "where bytes are": lambda c: read.stored(c, few),
         "reusable": lambda c: recipes.reusable(c, CHUNKS, 0, [sha256("2 1"), sha256("2 2")]),
+        "reusable of several": lambda c: recipes.reusable_of(
+            c, [recipes.Recipes(CHUNKS, 0, [sha256("2 1")], None), recipes.Recipes(FEW, 0, [sha256("4 1")], None)]
+        ),
+        "what units took": lambda c: costs.unit_costs(c, [FEW]),
         "documents of": lambda c: read.documents_of(c, made),
         "former members": lambda c: read.former_members(c, made),
         "up": lambda c: trace.up(c, PROD, few),
