@@ -1,6 +1,6 @@
 """Batches: how are one asset's stale units made?
 
-What an earlier recipe made is taken back; the rest is called, a steady number at a time, and what the calls gave is stored and
+What an earlier recipe made is taken back (`recall`); the rest is called, a steady number at a time, and what the calls gave is stored and
 committed in batches that hold about `batch_seconds` of work. A batch is the unit of memory, of a transaction, and of what a crash
 can lose.
 """
@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from itertools import islice
 from typing import Any
 
@@ -27,18 +28,19 @@ from assetcore.errors import StorageError
 from assetcore.excerpts import Excerpt
 from assetcore.fingerprint import HAZARDS
 from assetcore.guard import Guard
-from assetcore.judgement import AssetState, Judgement
+from assetcore.judgement import AssetState, Part
 from assetcore.keep import Draft, Keeper, facts_of
 from assetcore.lineage import damage, read
-from assetcore.lineage.commit import Committed, Failed, Made, NewDocument, Reused
+from assetcore.lineage.commit import Committed, Failed
 from assetcore.llm import calling
 from assetcore.pools import Pool
 from assetcore.project import Project
+from assetcore.recall import Recall
 from assetcore.results import AssetResult, Event, Failure, Say
 from assetcore.runners import Runner
 from assetcore.staleness import Definition
 from assetcore.storage import Stored
-from assetcore.units import View, document_address, partition_key
+from assetcore.units import partition_key
 from assetcore.values import decode, decode_many
 from assetcore.watch import UndeclaredInput
 from assetcore.window import Window
@@ -53,7 +55,10 @@ TRACED_KEYS = 3
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A unit that can be called, with what it will be committed with: `edges` are the documents that it is given."""
+    """A unit that can be called, with what it will be committed with: `edges` are the documents that it is given.
+
+    `before` are the documents that it now has (identifier, identity), `again` says that they were made with the same recipe.
+    """
 
     unit: bytes
     label: str
@@ -62,11 +67,17 @@ class Ready:
     was: int | None
     edges: tuple[tuple[int, int], ...]
     call: Call
+    before: tuple[tuple[int, bytes], ...]
+    again: bool
 
 
 @dataclass(slots=True)
 class Work:
-    """The making of one asset's stale units, batch by batch."""
+    """The making of one asset's stale units, batch by batch.
+
+    `new` says that nothing was made with this definition yet, `since` when what is taken back was made at the earliest. `part` is the
+    one that was read last; `unfinished` are the units among the `judged` ones (those that were not fresh) that are not what they should be.
+    """
 
     project: Project
     keeper: Keeper
@@ -76,105 +87,62 @@ class Work:
     asset: Asset[..., Any]
     definition: Definition
     definition_id: int
-    judgement: Judgement
-    state: AssetState
     marks: Mapping[int, read.Watermark]
-    views: Mapping[str, View]
     result: AssetResult
     failures: list[Failure]
     last: int
     forced: bool
     pool: Pool | None
     budget: Budget | None = None
+    new: bool = False
+    since: datetime | None = None
     undeclared: set[UndeclaredInput] = field(default_factory=set)
-    finished: list[bytes] = field(default_factory=list)
+    unfinished: set[bytes] = field(default_factory=set)
+    judged: int = 0
     alone: bool = True
+    part: Part = field(init=False)
     _shared: dict[str, Any] = field(default_factory=dict)
+    _recall: Recall = field(init=False)
+    _committing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    async def take_back(
-        self,
-        units: pl.DataFrame,
-        earlier: Mapping[bytes, Sequence[tuple[bytes, int]]],
-        gone: Sequence[tuple[bytes, int | None]],
-    ) -> pl.DataFrame:
-        """Commit what an earlier materialization with the same recipe made, and what is no longer wanted; returns what is left.
+    def __post_init__(self) -> None:
+        self._recall = Recall(
+            self.project, self.keeper, self.guard, self.asset, self.definition_id, self._collected(), self._commit, self.result,
+            self.unfinished, self.forced, self.new, self.since,
+        )  # fmt: skip
 
-        A recipe that another unit had (a renamed document whose name the function does not see) gives the same documents at
-        this unit's address: nothing is executed and no byte is written.
+    async def make(self, parts: AsyncIterator[Part]) -> None:
+        """Make what these parts have to make, each taken up when the one before is nearly done; a recipe is executed once."""
+        await self._stream(parts, self._recall.first)
+        while (part := self._recall.again()) is not None:  # the first of their recipe are made by now
+            await self._stream(_one(part), self._recall.take_back)
+
+    async def _stream(self, parts: AsyncIterator[Part], begin: Callable[[Part], Awaitable[pl.DataFrame]]) -> None:
+        """Make what `begin` says is to be made of each part: so many calls are in flight at any time, and what they gave is committed in
+        batches.
         """
-        reused: list[Reused] = []
-        copied: dict[bytes, int] = {}
-        for unit, label, inputs, was in units.select("unit", "label", "inputs", "materialization").iter_rows():
-            same = [m for u, m in earlier.get(inputs, ()) if u == unit]
-            if same:
-                reused.append(Reused(unit, label, same[0], was))
-            elif inputs in earlier:
-                copied[unit] = earlier[inputs][0][1]
-        base, made = await self._copies(units, copied) if copied else (None, [])
-        if reused or made or gone:
-            self._note(await self.guard.commit(base=base, made=made, reused=reused, removed=gone))
-        taken = [*(r.unit for r in reused), *copied]
-        self.finished.extend([*taken, *(unit for unit, _ in gone)])
-        self.result.reused += len(taken)
-        return units.filter(~pl.col("unit").is_in(pl.Series("unit", taken, pl.Binary).implode()))
+        units = pl.DataFrame()
+        taken = begun = kept = 0
 
-    async def _copies(self, units: pl.DataFrame, copied: Mapping[bytes, int]) -> tuple[int, list[Made]]:
-        given: dict[bytes, list[tuple[int, int]]] = {}
-        for unit, parameter, document in self.judgement.wanted.given.select(
-            "unit", "parameter", "document"
-        ).iter_rows():
-            if unit in copied:
-                given.setdefault(unit, []).append((parameter, document))
-        base = await self.keeper.allocate()
-        async with self.project.engine.connect() as connection:
-            documents = await read.documents_of(connection, copied.values())
-        numbers = iter(range(base, base + (1 << 20)))
-        made: list[Made] = []
-        for unit, label, parent, inputs, was in units.select(
-            "unit", "label", "parent", "inputs", "materialization"
-        ).iter_rows():
-            if unit not in copied:
-                continue
-            new = tuple(
-                NewDocument(
-                    next(numbers), document_address(unit, d.name), d.name, d.type, d.media_type, d.size, d.sha256, d.field_digests,
-                    d.identity, d.object_id, d.row, d.fields,
-                )
-                for d in documents[copied[unit]]
-            )  # fmt: skip
-            edges = tuple(given.get(unit, ()))
-            ids = tuple(d.id for d in new)
-            made.append(
-                Made(
-                    next(numbers),
-                    unit,
-                    label,
-                    parent,
-                    inputs,
-                    ids,
-                    new,
-                    edges,
-                    self._collected(),
-                    0.0,
-                    was,
-                    changed=True,
-                )
-            )
-        return base, made
-
-    async def make(self, units: pl.DataFrame) -> None:
-        """Make these units: so many calls are in flight at any time, and what they gave is committed in batches."""
-        if not units.height:
-            return
-        taken = kept = 0
+        async def next_part() -> bool:
+            nonlocal units, taken, begun
+            part = await anext(parts, None)
+            if part is not None:
+                self.part = part
+                units, taken = await begin(part), 0
+                begun += units.height
+            return part is not None
 
         async def read_next(count: int) -> list[Ready]:
             nonlocal taken
             if self.budget is not None and self.budget.stopped:
                 return []
+            while taken == units.height:
+                if not await next_part():
+                    return []
             some = units.slice(taken, count)
             taken += some.height
-            return await self._ready(some)
+            return await self._ready(self.part, some)
 
         async def keep(made: Sequence[tuple[Ready, Outcome]]) -> None:
             nonlocal kept
@@ -184,8 +152,11 @@ class Work:
             with telemetry.span(f"{len(made)} kept", "batch", units=len(made)):
                 await self._keep(*await self._drafts(made))
             kept += len(made)
-            self.say(Event("progress", self.asset.name, kept, units.height))
+            self.say(Event("progress", self.asset.name, kept, max(kept, round(begun / self.part.share))))
 
+        while not units.height:
+            if not await next_part():
+                return
         if not self.asset.asynchronous:
             await self.runner.ready()  # how many calls it can take is known then
         window = Window(
@@ -194,13 +165,16 @@ class Work:
         )  # fmt: skip
         with self._calling():
             await window.run()
-        self.result.left += units.height - kept
+        while await next_part():  # nothing more of them is begun
+            pass
+        self.result.left += begun - kept
 
-    async def rehearse(self, units: pl.DataFrame) -> list[tuple[Ready, Outcome]]:
-        """Call these units as `make` does, and keep nothing of what they give."""
+    async def rehearse(self, part: Part) -> list[tuple[Ready, Outcome]]:
+        """Call the units of a part as `make` does, and keep nothing of what they give."""
         if not self.asset.asynchronous:
             await self.runner.ready()
-        ready = await self._ready(units)
+        self.part = part
+        ready = await self._ready(part, part.units)
         gate = asyncio.Semaphore(self._places())
 
         async def call(one: Ready) -> Outcome:
@@ -226,9 +200,10 @@ class Work:
         """Whether several calls travel together: not where each needs a slot of its own."""
         return not self.asset.asynchronous and self.pool is None
 
-    async def _ready(self, units: pl.DataFrame) -> list[Ready]:
-        """These units with what they are given, read from the store."""
-        given = self.judgement.wanted.given.join(units.select("unit"), on="unit", how="semi", maintain_order="left")
+    async def _ready(self, part: Part, units: pl.DataFrame) -> list[Ready]:
+        """These units of a part with what they are given, read from the store."""
+        before, recipes = _before(part.state, units), self._recipes(part.state, units)
+        given = part.judgement.wanted.given.join(units.select("unit"), on="unit", how="semi", maintain_order="left")
         by_unit: dict[bytes, dict[int, list[int]]] = {unit: {} for unit in units["unit"]}
         for unit, parameter, document in given.select("unit", "parameter", "document").iter_rows():
             by_unit[unit].setdefault(parameter, []).append(document)
@@ -238,8 +213,16 @@ class Work:
         ready: list[Ready] = []
         for (unit, label, parent, inputs, was), call in zip(rows, calls, strict=True):
             edges = tuple((p, d) for p, documents in sorted(by_unit[unit].items()) for d in documents)
-            ready.append(Ready(unit, label, parent, inputs, was, edges, call))
+            again = recipes.get(unit) == inputs
+            ready.append(Ready(unit, label, parent, inputs, was, edges, call, before.get(unit, ()), again))
         return ready
+
+    def _recipes(self, state: AssetState, units: pl.DataFrame) -> Mapping[bytes, bytes]:
+        """With which inputs those of these units were made that were made with this definition."""
+        if state.made.is_empty():
+            return {}
+        made = state.made.filter(pl.col("definition") == self.definition_id)
+        return dict(made.join(units.select("unit"), on="unit", how="semi").select("unit", "inputs").iter_rows())
 
     async def _call(self, units: Sequence[Ready]) -> list[Outcome]:
         """What these calls give; those that the run's budget has no room for are not begun."""
@@ -308,8 +291,9 @@ class Work:
             return outcome
 
     async def _drafts(self, made: Sequence[tuple[Ready, Outcome]]) -> tuple[list[Draft], list[Failed]]:
-        before = self._before(pl.DataFrame({"unit": [unit.unit for unit, _ in made]}, {"unit": pl.Binary}))
-        lost = set() if self.state.damaged is None else set(self.state.damaged["document"])
+        before = {one.unit: one.before for one, _ in made if one.before}
+        damaged = self.part.state.damaged
+        lost = set() if damaged is None else set(damaged["document"])
         if self.forced:  # what is lost or damaged is written again, even if it comes out the same
             async with self.project.engine.connect() as connection:
                 known = await read.stored(connection, [d for documents in before.values() for d, _ in documents])
@@ -371,7 +355,7 @@ class Work:
         wholes: set[int] = set()
         for dependency in self.asset.dependencies:
             if dependency.is_whole:
-                documents = self.views[dependency.upstream.name].documents
+                documents = self.part.views[dependency.upstream.name].documents
                 wholes.update(documents.filter(pl.col("name").is_in(names.implode()))["document"])
         async with self.project.engine.connect() as connection:
             known = await read.stored(connection, wholes | {d for one, _ in said for _, d in one.edges})
@@ -385,9 +369,7 @@ class Work:
         self, made: Sequence[tuple[Ready, Outcome]], before: Mapping[bytes, Sequence[tuple[int, bytes]]]
     ) -> None:
         """Count the units whose recipe is the one they were made with, and how many of them came out different all the same."""
-        current = self.state.made.filter(pl.col("definition") == self.definition_id)
-        recipes = dict(current.select("unit", "inputs").iter_rows())
-        again = [(one, o) for one, o in made if o.error is None and recipes.get(one.unit) == one.inputs]
+        again = [(one, o) for one, o in made if o.error is None and one.again]
         kind = self.asset.output.type_name
         different = sum(
             [identity for _, identity in before.get(one.unit, ())] != [facts_of(d, kind)[-1] for d in outcome.documents]
@@ -406,10 +388,8 @@ class Work:
         committing = time.perf_counter()
         made, aside, refused, checked = self.guard.part(made)
         failed = [*failed, *refused]
-        self._note(
-            await self.guard.commit(
-                base=base, made=[*made, *aside], objects=objects, failed=failed, checked=checked, spent=spent
-            )
+        await self._commit(
+            base=base, made=[*made, *aside], objects=objects, failed=failed, checked=checked, spent=spent
         )
         telemetry.enrich(
             documents=sum(len(m.new) for m in made),
@@ -422,7 +402,7 @@ class Work:
         self.result.made += changed[True]
         self.result.unchanged += changed[False]
         self.result.failed += len(failed)
-        self.finished.extend(m.unit for m in made)
+        self.unfinished.difference_update(m.unit for m in made)
         for one in failed:
             failure = Failure(self.asset.name, one.label, one.error, one.traceback)
             self.failures.append(failure)
@@ -431,6 +411,11 @@ class Work:
     async def publish(self) -> None:
         """Make current what was held until the whole asset is looked at, unless that is refused."""
         self._note(await self.guard.publish())
+
+    async def _commit(self, **what: Any) -> None:
+        """Commit one after the other: what is taken back of a part, while those before it are made, is not taken for another run's."""
+        async with self._committing:
+            self._note(await self.guard.commit(**what))
 
     def _note(self, committed: Committed | None) -> None:
         """Another run's commit between ours means that not all units are as they were judged."""
@@ -490,22 +475,12 @@ class Work:
     async def _wholes(self) -> dict[str, list[Stored]]:
         """By parameter, all the documents of the whole assets that units are given; not of those that were handed over before."""
         documents = {
-            d.parameter: self.views[d.upstream.name].documents["document"].to_list()
+            d.parameter: self.part.views[d.upstream.name].documents["document"].to_list()
             for d in self.asset.dependencies
             if d.is_whole and d.parameter not in self._shared
         }
         stored = await self.keeper.stored({one for every in documents.values() for one in every})
         return {parameter: [stored[one] for one in every] for parameter, every in documents.items()}
-
-    def _before(self, units: pl.DataFrame) -> dict[bytes, tuple[tuple[int, bytes], ...]]:
-        """What these units currently are: the identifiers and identities of their documents in order."""
-        if self.state.documents.is_empty():
-            return {}
-        own = self.state.documents.join(units.select("unit"), on="unit", how="semi").sort("unit", "position")
-        grouped = own.group_by("unit", maintain_order=True).agg("document", "identity")
-        return {
-            unit: tuple(zip(documents, identities, strict=True)) for unit, documents, identities in grouped.iter_rows()
-        }
 
     def _collected(self) -> tuple[tuple[int, int, int], ...]:
         """The whole assets that every unit is given, each as of its last change."""
@@ -519,6 +494,19 @@ class Work:
             for index, d in enumerate(self.asset.dependencies)
             if d.is_whole
         )
+
+
+async def _one(part: Part) -> AsyncIterator[Part]:
+    yield part
+
+
+def _before(state: AssetState, units: pl.DataFrame) -> Mapping[bytes, tuple[tuple[int, bytes], ...]]:
+    """What these units currently are: the identifiers and identities of their documents in order."""
+    if state.documents.is_empty():
+        return {}
+    own = state.documents.join(units.select("unit"), on="unit", how="semi").sort("unit", "position")
+    grouped = own.group_by("unit", maintain_order=True).agg("document", "identity")
+    return {unit: tuple(zip(documents, identities, strict=True)) for unit, documents, identities in grouped.iter_rows()}
 
 
 def _costs(outcome: Outcome) -> dict[str, Any]:

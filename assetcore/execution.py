@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple, TypeVar
 
@@ -24,23 +24,22 @@ from assetcore.errors import AssetcoreError, StorageError
 from assetcore.ferry import Ferry
 from assetcore.guard import Guard
 from assetcore.intake import SMALL, Intake, Standing
-from assetcore.judgement import AssetState, Choice, judge_chosen
-from assetcore.keep import Defined, Earlier, Keeper
+from assetcore.judgement import Choice, Part, judge_chosen
+from assetcore.keep import Keeper
 from assetcore.lineage import commit as lineage
 from assetcore.lineage import read, spans, undeclared
 from assetcore.lineage.commit import Overtaken, Settled
-from assetcore.lineage.heads import at_one_moment
-from assetcore.lineage.schema import Connection
 from assetcore.partitions import Moment
 from assetcore.pools import Pools
 from assetcore.project import Project
 from assetcore.results import AssetResult, Event, Failure, Say
 from assetcore.runners import Runner, runner_for
-from assetcore.snapshot import Read, asset_states, is_settled, settled_with
+from assetcore.sight import Seen, Sight
+from assetcore.snapshot import Read, is_settled, settled_with
 from assetcore.staleness import Definition, rows_where
 from assetcore.storage import DamagedObjectError, run_timestamp
 from assetcore.telemetry import Recorder, Span
-from assetcore.units import View, open_partitions
+from assetcore.units import open_partitions
 from assetcore.verify import note_damage
 
 __all__ = ["Run", "walk"]
@@ -74,13 +73,18 @@ def _traced(result: AssetResult) -> dict[str, Any]:
     return {**counts, "taken_in": result.taken_in or None, "keys": result.keys[:TRACED_KEYS] or None}
 
 
-class Seen(NamedTuple):
-    """What is known of an asset when a run comes to it: its definition, watermarks, its own state, what it is made of."""
+@dataclass(slots=True)
+class _Judged:
+    """What is seen of an asset, judged part by part. Who is interrupted may go on: no part is left out."""
 
-    defined: Defined
-    marks: dict[int, read.Watermark]
-    state: AssetState
-    views: dict[str, View]
+    seen: AsyncIterator[Seen]
+    judge: Callable[[Seen], Part]
+
+    def __aiter__(self) -> _Judged:
+        return self
+
+    async def __anext__(self) -> Part:
+        return self.judge(await anext(self.seen))
 
 
 class Ended(NamedTuple):
@@ -114,18 +118,26 @@ class Run:
     runner: Runner = field(init=False)
     pools: Pools = field(init=False)
     recorder: Recorder = field(init=False)
-    _sights: Ferry[str, Seen] = field(init=False)
+    sight: Sight = field(init=False)
     _marks: Ferry[Collection[int], Mapping[int, read.Watermark]] = field(init=False)
     _settling: Ferry[Ended, None] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._sights = Ferry(self._see)
         self._marks = Ferry(self._read_marks)
         self._settling = Ferry(self._settle)
         self.keeper = Keeper(self.project, self.id, run_timestamp(self.started))
         self.standing = Standing(self.project, self.found)
         self.intake = Intake(
             self.project, self.found, self.choice, self.keeper, self.standing, self.unfinished, self.tell, self._fail
+        )
+        self.sight = Sight(
+            self.project,
+            self.found,
+            self.keeper,
+            self.standing,
+            self.moment,
+            self.unfinished,
+            self.unfinished_partitions,
         )
         self.pools = Pools(self.project.settings.redis_url, self.project.settings.pools)
         self.runner = runner_for(self.project.settings, self.project.graph, self.project.name)
@@ -183,7 +195,7 @@ class Run:
 
     async def close(self) -> None:
         """End what was started."""
-        for one in (self._sights, self._marks, self._settling, self.intake, self.keeper):
+        for one in (self.sight, self._marks, self._settling, self.intake, self.keeper):
             await one.close()
         await self.runner.close()
         await self.pools.close()
@@ -221,139 +233,54 @@ class Run:
             result.fresh = untouched
             await guard.finish()
             return
-        (definition_id, new), marks, state, views = await self._seen(asset, definition)
+        (definition_id, new), marks, seen = await self.sight.look(asset, definition)
         force = self.choice.force and name in self.choice.assets
-        part = self.standing.slices.get(name)
-        judgement = judge_chosen(asset, project.graph, views, definition, state, self.choice)
-        chosen = self.choice.narrow(asset, judgement.judged)
-        status, blocked = chosen["status"], chosen["blocked"]
-        to_make = rows_where(chosen, (status == "stale") & ~blocked)
-        removed = rows_where(chosen, status == "removed")
         freshness = asset.options.freshness
         since = self.moment.now - freshness if freshness is not None else None  # older ones would have expired
-        reuse: Earlier = {}
-        if not (force or new):
-            reuse = await self.keeper.reusable(asset, definition_id, to_make["inputs"].to_list(), since)
-        result.fresh = int((status == "fresh").sum()) + (part.beside(state.made) if part is not None else 0)
-        result.skipped, result.removed = int((blocked & (status != "removed")).sum()), removed.height
-        gone = [(unit, was) for unit, was in removed[["unit", "materialization"]].iter_rows() if was is not None]
         last = marks[project.asset_ids[name]].last if project.asset_ids[name] in marks else 0
-        # From here on only keys are held of what there is in all; documents come and go by the batch.
-        wholes = {d.upstream.name for d in asset.dependencies if d.is_whole}
-        judgement, state = judgement.lean(to_make), state.lean()
-        views = {n: view.lean(whole=n in wholes) for n, view in views.items()}
-        to_make = to_make[["unit", "label", "parent", "inputs", "materialization"]]
-        del chosen, removed, status, blocked
         await guard.prepare(definition_id)
         work = Work(
-            project, self.keeper, guard, self.runner, self.tell, asset, definition, definition_id, judgement, state, marks, views,
-            result, self.failures, last, force, None if asset.options.pool is None else self.pools[asset.options.pool],
-            budget=self.budget,
+            project, self.keeper, guard, self.runner, self.tell, asset, definition, definition_id, marks, result, self.failures, last,
+            force, None if asset.options.pool is None else self.pools[asset.options.pool], self.budget, new, since,
         )  # fmt: skip
+        result.fresh = result.skipped = result.removed = 0
+        parts = _Judged(seen, lambda one: self._judge(asset, definition, work, one))
         try:
-            to_make = await work.take_back(to_make, await guard.fit(reuse), gone)
-            single = force or to_make.height < 2
-            firsts = to_make if single else to_make.unique("inputs", keep="first", maintain_order=True)
-            await work.make(firsts)
-            if firsts.height < to_make.height:  # units of one recipe are executed once
-                again = to_make.join(firsts.select("unit"), on="unit", how="anti", maintain_order="left")
-                reuse = await self.keeper.reusable(asset, definition_id, again["inputs"].to_list(), since)
-                await work.make(await work.take_back(again, await guard.fit(reuse), []))
+            await work.make(parts)
             await work.publish()
         except StorageError as error:
             if isinstance(error, DamagedObjectError):  # the next run makes it again
                 await note_damage(project, [error.key])
             self._fail(name, error)
+            async for _ in parts:  # what was not come to is unfinished, too
+                pass
         if work.undeclared:
             async with project.engine.begin() as connection:
                 await undeclared.keep(connection, project.asset_ids[name], definition_id, work.undeclared)
         await self._finish(asset, definition, work)
         await guard.finish()
 
-    async def _seen(self, asset: Asset[..., Any], definition: Definition) -> Seen:
-        """An asset as it is before it is judged; of small ones, those that ask at the same moment are read together."""
-        name = asset.name
-        sizes = [self.standing.sizes.get(n) for n in (name, *self._needed(name))]
-        if name not in self.standing.slices and all(size is not None and size <= SMALL for size in sizes):
-            return await self._sights.ask(name)
-        defined = (await self.keeper.define([asset]))[name]
-        async with self.project.engine.connect() as connection:
-            await at_one_moment(connection)
-            return Seen(defined, *(await self._read(connection, asset, definition)))
-
-    async def _see(self, names: Sequence[str]) -> list[Seen]:
-        """Small assets as they are, as of one moment, in as many statements as for one."""
-        project, graph = self.project, self.project.graph
-        needed = {name: self._needed(name) for name in names}
-        definitions = {name: project.definition(name) for name in names}
-        named = {d.upstream.name for name in names for d in graph.assets[name].dependencies if d.is_named}
-        defined = await self.keeper.define([graph.assets[name] for name in names])
-        every = set(names).union(*needed.values())
-        async with project.engine.connect() as connection:
-            await at_one_moment(connection)
-            marks = await read.watermarks(connection, project.environment_id, [project.asset_ids[n] for n in every])
-            states = await asset_states(
-                project, connection, every, definitions, self.moment, judged=set(names), named=named
-            )
-        views = {n: self._view(n, states[n].documents) for n in set().union(*needed.values())}
-        return [Seen(defined[name], marks, states[name], {n: views[n] for n in needed[name]}) for name in names]
-
-    def _needed(self, name: str) -> set[str]:
-        """The assets whose documents say which units an asset has, and what each is given."""
-        graph = self.project.graph
-        return {n for up in graph.upstream(name) for n in graph.chain(up)}
-
-    async def _read(
-        self, connection: Connection, asset: Asset[..., Any], definition: Definition
-    ) -> tuple[dict[int, read.Watermark], AssetState, dict[str, View]]:
-        """Watermarks, the asset's own state, and the views of what it is made of, as of one moment."""
-        project, graph, name = self.project, self.project.graph, asset.name
-        needed = self._needed(name)
-        named = {d.upstream.name for d in asset.dependencies if d.is_named}
-        marks = await read.watermarks(
-            connection, project.environment_id, [project.asset_ids[n] for n in {*needed, name}]
-        )
-        if not self._has_slice(name, needed, marks):
-            self.standing.slices.pop(name, None)
-            states = await asset_states(
-                project, connection, {*needed, name}, {name: definition}, self.moment, judged={name}, named=named
-            )
-            return marks, states[name], {n: self._view(n, states[n].documents) for n in needed}
-        within = [n for n in needed if n in self.standing.slices]
-        units = pl.concat([self.standing.slices[n].units for n in within]).unique()
-        states = await asset_states(project, connection, within, {}, self.moment, units=units, judged=(), named=named)
-        states = {
-            n: replace(found, documents=self.standing.slices[n].of(found.documents)) for n, found in states.items()
-        }
-        part = self.standing.slices[name] = self.standing.slices[name].widened(
-            states[graph.chain(name)[1]].documents["address"]
-        )
-        states |= await asset_states(
-            project,
-            connection,
-            [n for n in needed if n not in self.standing.slices],
-            {},
-            self.moment,
-            judged=(),
-            named=named,
-        )
-        states |= await asset_states(
-            project, connection, [name], {name: definition}, self.moment, units=part.units, judged={name}, named=()
-        )
-        return marks, states[name], {n: self._view(n, states[n].documents) for n in needed}
-
-    def _has_slice(self, name: str, needed: Collection[str], marks: Mapping[int, read.Watermark]) -> bool:
-        """Whether only the slice of an asset needs a look: nobody but this run has changed it, or what it is made of, since the plan."""
-        if name not in self.standing.slices:
-            return False
-        project, roots, empty = self.project, self.found.snapshot.how.roots, read.Watermark()
-        own = project.asset_ids[name]
-        if marks.get(own, empty).last != self.found.marks.get(own, empty).last:
-            return False
-        if any(n in roots and n not in self.standing.slices for n in needed):
-            return False
-        identifiers = [project.asset_ids[n] for n in needed]
-        return all(marks.get(i, empty).changed == self.standing.changed.get(i, 0) for i in identifiers)
+    def _judge(self, asset: Asset[..., Any], definition: Definition, work: Work, seen: Seen) -> Part:
+        """Judge what is seen of an asset: what there is to make and what is gone, as far as it was selected."""
+        (state, views, share), result = seen, work.result
+        judgement = judge_chosen(asset, self.project.graph, views, definition, state, self.choice)
+        chosen = self.choice.narrow(asset, judgement.judged)
+        status, blocked = chosen["status"], chosen["blocked"]
+        to_make = rows_where(chosen, (status == "stale") & ~blocked)
+        removed = rows_where(chosen, status == "removed")
+        part = self.standing.slices.get(asset.name)
+        result.fresh += int((status == "fresh").sum()) + (part.beside(state.made) if part is not None else 0)
+        result.skipped += int((blocked & (status != "removed")).sum())
+        result.removed += removed.height
+        gone = [(unit, was) for unit, was in removed[["unit", "materialization"]].iter_rows() if was is not None]
+        # From here on only keys are held of what there is in all; documents come and go by the batch.
+        judgement = judgement.lean(to_make)
+        work.judged += judgement.judged.height
+        work.unfinished.update(judgement.judged["unit"])
+        wholes = {d.upstream.name for d in asset.dependencies if d.is_whole}
+        lean = {n: view.lean(whole=n in wholes) for n, view in views.items()}
+        to_make = to_make[["unit", "label", "parent", "inputs", "materialization"]]
+        return Part(to_make, judgement, state.lean(), lean, gone, share)
 
     async def _untouched(self, asset: Asset[..., Any], definition: Definition) -> int | None:
         """How many units an asset has of which every one is known to be fresh, because nothing above came out changed; or None."""
@@ -374,30 +301,14 @@ class Run:
             assets = set().union(*asked)
             return [await read.watermarks(connection, self.project.environment_id, assets)] * len(asked)
 
-    def _view(self, name: str, documents: pl.DataFrame) -> View:
-        """The documents of an asset; those of units that this run could not finish are pending."""
-        unfinished = self.unfinished.get(name)
-        if unfinished is None:
-            return View(documents)
-        pending = pl.col("unit").is_in(unfinished.implode()).alias("pending")
-        return View(
-            documents.with_columns(pending),
-            open=True,
-            open_units=unfinished,
-            open_partitions=self.unfinished_partitions.get(name),
-        )
-
     async def _finish(self, asset: Asset[..., Any], definition: Definition, work: Work) -> None:
         """Hand down what is unfinished; note the asset as settled when nothing is."""
         project = self.project
-        judged = work.judgement.judged
-        stale = judged["unit"].filter(judged["status"] != "fresh")
-        done = set() if work.guard.withholds else set(work.finished)
-        unfinished = [u for u in stale if u not in done]
+        unfinished = work.unfinished | work.guard.withheld
         above = any(up in self.unfinished for up in project.graph.upstream(asset.name))
         if work.alone and not (unfinished or work.result.failed or above):
             one = Ended(asset, definition, work)
-            await (self._settle([one]) if judged.height > SMALL else self._settling.ask(one))
+            await (self._settling.ask(one) if work.judged <= SMALL else self._settle([one]))
             return
         if work.alone:
             async with project.engine.connect() as connection:
@@ -405,9 +316,10 @@ class Run:
         else:
             self.standing.slices.pop(asset.name, None)
         self.standing.sizes.pop(asset.name, None)
-        units = self.unfinished[asset.name] = pl.Series("unit", unfinished, pl.Binary)
-        again = judged.filter(pl.col("unit").is_in(units.implode()))
-        found = open_partitions(asset, again, work.views, work.state.there) if work.alone else None
+        units = self.unfinished[asset.name] = pl.Series("unit", list(unfinished), pl.Binary)
+        part = work.part  # of an asset in partitions there is one
+        again = part.judgement.judged.filter(pl.col("unit").is_in(units.implode()))
+        found = open_partitions(asset, again, part.views, part.state.there) if work.alone else None
         self.unfinished_partitions[asset.name] = found
 
     async def _settle(self, ended: Sequence[Ended]) -> list[None]:
@@ -432,8 +344,8 @@ class Run:
                 else:
                     own = await read.counts(connection, project.environment_id, [identifier], part.units)
                     units, documents = own[identifier]
-                    units += part.beside(work.state.made)
-                    documents += work.marks[identifier].documents - work.state.documents.height
+                    units += part.beside(work.part.state.made)
+                    documents += work.marks[identifier].documents - work.part.state.documents.height
                 self.standing.sizes[name] = documents
                 settled = settled_with(project, name, definition, work.marks, self.moment, oldest.get(identifier))
                 found.append(Settled(identifier, settled, units, documents, work.last))

@@ -104,6 +104,11 @@ class Guard:
         """Whether something that was made did not become current: then none of it did."""
         return bool(self._held or self._gone) and not self.published
 
+    @property
+    def withheld(self) -> set[bytes]:
+        """The units of which what was made, or that they are gone, did not become current."""
+        return {*self._held, *self._gone} if self.withholds else set()
+
     # -- before a commit -------------------------------------------------------------------------------------------------------
 
     async def fit(

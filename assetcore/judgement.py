@@ -5,7 +5,7 @@ A plan asks it of every asset in turn, with documents that may yet be pending; a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -19,7 +19,16 @@ from assetcore.slices import Slice
 from assetcore.staleness import Definition, definition_causes, judge, rows_where
 from assetcore.units import There, View, Wanted, wanted_units
 
-__all__ = ["AssetState", "Choice", "Judgement", "changed_aggregates", "judge_asset", "judge_chosen", "view_below"]
+__all__ = [
+    "AssetState",
+    "Choice",
+    "Judgement",
+    "Part",
+    "changed_aggregates",
+    "judge_asset",
+    "judge_chosen",
+    "view_below",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +100,27 @@ class Judgement:
             given = given.join(units[["unit"]], on="unit", how="semi", maintain_order="left")
         judged = rows_where(self.judged, self.judged["status"] != "fresh")[["unit", "label", "parent", "status"]]
         return Judgement(judged, Wanted(self.wanted.units.clear(), given))
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What was judged of an asset at a time: the units to make, those that are gone, what all of them are, and what they are given.
+
+    `share` says which share of all was judged with it. An asset that is given whole assets has one part.
+    """
+
+    units: pl.DataFrame
+    judgement: Judgement
+    state: AssetState
+    views: Mapping[str, View]
+    gone: Sequence[tuple[bytes, int | None]] = ()
+    share: float = 1.0
+
+    def of(self, units: pl.DataFrame) -> Part:
+        """The same, for these of its units alone."""
+        given = self.judgement.wanted.given.join(units[["unit"]], on="unit", how="semi", maintain_order="left")
+        wanted = replace(self.judgement.wanted, given=given)
+        return replace(self, units=units, judgement=replace(self.judgement, wanted=wanted), gone=(), share=1.0)
 
 
 def judge_asset(

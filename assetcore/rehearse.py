@@ -20,6 +20,7 @@ from assetcore.batches import Work
 from assetcore.documents import Document
 from assetcore.graph import Graph
 from assetcore.guard import Guard
+from assetcore.judgement import Part
 from assetcore.keep import Keeper, facts_of
 from assetcore.lineage import damage, read
 from assetcore.plan import Plan
@@ -95,10 +96,10 @@ async def rehearse(
             keeper, result = Keeper(project, NOBODY, ""), AssetResult(name)
             guard = Guard(project, keeper, runner, say, asset, definition, result, [])
             work = Work(
-                project, keeper, guard, runner, say, asset, definition, state.definition or 0, plan.judgements[name], state, found.marks,
-                plan.views, result, [], 0, True, None if asset.options.pool is None else pools[asset.options.pool],
+                project, keeper, guard, runner, say, asset, definition, state.definition or 0, found.marks, result, [], 0,
+                True, None if asset.options.pool is None else pools[asset.options.pool],
             )  # fmt: skip
-            outcomes = await work.rehearse(some)
+            outcomes = await work.rehearse(Part(some, plan.judgements[name], state, plan.views))
             before = await _current(project, asset, state.documents.join(some.select("unit"), on="unit", how="semi"))
             compared = []
             for ready, outcome in outcomes:

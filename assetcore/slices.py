@@ -17,7 +17,7 @@ from assetcore.assets import Dependency, Source
 from assetcore.graph import Graph
 from assetcore.units import View
 
-__all__ = ["Slice", "Slicing", "descent", "slicing"]
+__all__ = ["Slice", "Slicing", "descent", "root_of", "slicing"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,17 +112,17 @@ def descent(graph: Graph, name: str) -> Slicing | None:
 
     None where a unit is made of more than what comes of one document.
     """
-    root = graph.chain(name)[-1]
+    root = root_of(graph, name)
     scope = {name, *graph.ancestors([name])}
-    alone = all(
-        one == root
-        if isinstance(graph.assets[one], Source)
-        else root in graph.chain(one)
-        and graph.assets[one].partitions is None
-        and all(_descends(d, root, graph) for d in graph.assets[one].dependencies)
-        for one in scope
-    )
-    return Slicing(dict.fromkeys(scope, root)) if alone and isinstance(graph.assets[root], Source) else None
+    alone = all(one == root if isinstance(graph.assets[one], Source) else root_of(graph, one) == root for one in scope)
+    return Slicing(dict.fromkeys(scope, root)) if root is not None and alone else None
+
+
+def root_of(graph: Graph, name: str) -> str | None:
+    """The source of which one document is above all that a unit of the asset is given; None where a unit is made of more."""
+    asset, root = graph.assets[name], graph.chain(name)[-1]
+    alone = asset.partitions is None and all(_descends(d, root, graph) for d in asset.dependencies)
+    return root if alone and isinstance(graph.assets[root], Source) else None
 
 
 def _descends(dependency: Dependency, root: str, graph: Graph) -> bool:

@@ -51,6 +51,7 @@ __all__ = [
     "sources_of_parts",
     "stored",
     "undeclared",
+    "units",
     "watermark",
     "watermarks",
     "with_documents",
@@ -325,6 +326,20 @@ async def made_units(
     by_asset = merged.partition_by("asset", as_dict=True, include_key=False)
     empty = pl.DataFrame(schema=MADE)
     return {a: by_asset.get((a,), empty) for a in assets}
+
+
+async def units(connection: AsyncConnection, environment: int, asset: int) -> pl.Series:
+    """The units that an asset has, in the order of their labels."""
+    head = await heads_of(connection, environment)
+    h, m = head.c, t.materialization.c
+    found = await columns(
+        connection,
+        sa.select(h.unit, m.label)
+        .select_from(head.join(t.materialization, m.id == h.materialization_id))
+        .where(h.environment_id == environment, h.asset_id == asset, h.until_commit.is_(None)),
+        {"unit": pl.Binary, "label": pl.String},
+    )
+    return found.sort("label", "unit")["unit"]
 
 
 async def expired(

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from assetcore import snapshot
+from assetcore import sight, snapshot
 from assetcore.settings import Settings
+from assetcore.sight import PART
 from assetcore.snapshot import FEW
 from tests.integration.world import World
 
@@ -115,6 +116,7 @@ class Model:
             for (n, t, i), (_, out) in zip(parts, marked, strict=True):
                 found["marked"][f"{name}/{n}"] = ((self.mark, n, t, i), [(n, out, ())])
                 ranks.setdefault(i, []).append((n, t, i))
+            marked.sort()  # documents of several units are handed over by the names of these: part-10 before part-2
             found["joined"][name] = ((name, page, tuple(marked)), [(name, "".join(t for _, t in marked), ())])
             found["shapes"][name] = ((text,), [("shape", str(len(text)), ())])
         for language in self.languages:
@@ -212,14 +214,21 @@ def apply(model: Model, world: World) -> None:
     world.config(f"chunks:\n  size: {model.size}\n")
 
 
-@pytest.mark.parametrize(("seed", "few"), [(0, FEW), (1, FEW), (2, 0), (3, 0), (4, 0)])
+@pytest.mark.parametrize(
+    ("seed", "few", "part"),
+    [(0, FEW, PART), (1, FEW, PART), (2, 0, PART), (3, 0, PART), (4, 0, 1), (5, FEW, 1), (6, NEVER, 2)],
+)
 async def test_any_history_of_edits_ends_where_a_build_from_nothing_ends(
-    settings: Settings, seed: int, few: int, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, seed: int, few: int, part: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After each of many random edits, the contents are the model's, and exactly the new recipes were executed.
 
-    With `few` 0, assets are read in slices however many documents differ; the plan is the same as without slices.
+    With `few` 0, assets are read in slices however many documents differ; the plan is the same as without slices. With a small `part`,
+    what is not read in slices is judged and made in parts of so many documents of the source.
     """
+    if part != PART:
+        monkeypatch.setattr(sight, "PART", part)
+        monkeypatch.setattr(sight, "SMALL", -1)
     chance, world, model = random.Random(seed), World(settings), Model({"a.txt": "alpha beta", "b.txt": "gamma"})
     history: list[str] = []
     for _ in range(14):
