@@ -38,6 +38,7 @@ from assetcore.suppose import Supposition, supposed_definitions, supposed_observ
 from assetcore.units import document_address, group_address, sort_documents
 
 __all__ = [
+    "Look",
     "Read",
     "as_documents",
     "asset_states",

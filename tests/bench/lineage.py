@@ -226,12 +226,13 @@ async def ask(stage: Stage) -> None:
     await stage.many("why, fresh", asked, why_fresh)
     await stage.many("why, edited", asked, why_edited)
     identities = [facts(0, number) for number in range(documents)]
-    observe_as(session, observation(identities))
+    was = observation(identities)
+    observe_as(session, was, was)
     assert (await stage.case("plan, nothing stale", lambda: planned(session))) == 0
     numbers = list(range(0, documents, EDITED))
-    observe_as(session, observation(identities, edited=numbers))
+    observe_as(session, observation(identities, edited=numbers), was)
     assert (await stage.case("plan, 1 % edited", lambda: planned(session))) == len(numbers)
-    observe_as(session, observation(identities))
+    observe_as(session, was, was)
     assert (await stage.case("plan, every unit compared", lambda: planned(session, entire=True))) == 0
 
 
@@ -404,11 +405,11 @@ def observation(identities: list[bytes], edited: list[int] | None = None) -> pl.
     return frame.rename({"fields": "field_digests"}).sort("name")
 
 
-def observe_as(session: Session, observed: pl.DataFrame) -> None:
+def observe_as(session: Session, observed: pl.DataFrame, before: pl.DataFrame) -> None:
     """The look at the outer world is not what is measured here."""
 
-    async def observe(*_: Any, **__: Any) -> list[pl.DataFrame]:
-        return [observed]
+    async def observe(*_: Any, **__: Any) -> list[snapshot.Look]:
+        return [snapshot.Look(observed, before["name", "identity"])]
 
     snapshot.observe = observe  # type: ignore[assignment]  # the bench's own process
 
