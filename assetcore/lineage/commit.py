@@ -265,7 +265,7 @@ async def commit_all(connection: AsyncConnection, batches: Sequence[Batch]) -> l
     project, environment = batches[0].project, batches[0].environment
     await connection.execute(sa.select(t.project.c.id).where(t.project.c.id == project).with_for_update(key_share=True))
     lent = await take_over(connection, environment, {b.asset: b.number for b in batches})
-    await _compare(connection, environment, batches)
+    await _supersede(connection, environment, batches)
     await _still_there(connection, batches)
     await connection.execute(
         sa.insert(t.commit),
@@ -299,7 +299,6 @@ async def commit_all(connection: AsyncConnection, batches: Sequence[Batch]) -> l
     await _copy(connection, t.collected, _collected(environment, made, lent))
     await _copy(connection, t.spent, [row for b in batches for row in b.spent])
     await _copy(connection, t.excerpt, [row for b in batches for row in b.excerpts])
-    await _supersede(connection, environment, batches)
     heads = [(environment, b.asset, unit, m, b.number, None) for b in batches for unit, m in b.heads]
     await _copy(connection, t.head, heads)
     await _note_failures(connection, environment, batches)
@@ -425,23 +424,6 @@ def _these(table: sa.Table, pairs: Collection[tuple[int, bytes]]) -> sa.ColumnEl
     return sa.tuple_(asset, unit).in_(every)
 
 
-async def _compare(connection: AsyncConnection, environment: int, batches: Sequence[Batch]) -> None:
-    """Raise Overtaken unless every unit is still what it was when it was judged."""
-    expected = {(b.asset, unit): was for b in batches for unit, was in b.was.items()}
-    if not expected:
-        return
-    h = t.head.c
-    rows = await connection.execute(
-        sa.select(h.asset_id, h.unit, h.materialization_id).where(
-            h.environment_id == environment, h.until_commit.is_(None),
-            _these(t.head, expected.keys()),
-        )
-    )  # fmt: skip
-    found = {(asset, unit): m for asset, unit, m in rows}
-    if any(found.get(one) != was for one, was in expected.items()):
-        raise Overtaken
-
-
 async def _still_there(connection: AsyncConnection, batches: Sequence[Batch]) -> None:
     """Raise Overtaken unless what is taken from earlier materializations has its bytes, where they were: `gc` may have been faster."""
     m, o = t.materialization.c, t.object_.c
@@ -460,16 +442,20 @@ async def _still_there(connection: AsyncConnection, batches: Sequence[Batch]) ->
 
 
 async def _supersede(connection: AsyncConnection, environment: int, batches: Sequence[Batch]) -> None:
-    """End what the units of these batches were, each with the number of its batch."""
-    ended = [(b.asset, unit) for b in batches for unit, was in b.was.items() if was]
-    if ended:
-        h, numbers = t.head.c, {b.asset: b.number for b in batches}
-        ending = sa.update(t.head).where(
-            h.environment_id == environment, h.until_commit.is_(None), _these(t.head, ended)
-        )
-        if len(batches) == 1:
-            await connection.execute(ending.values(until_commit=batches[0].number))
-            return
+    """End what the units of these batches are, each with the number of its batch.
+
+    Raises Overtaken unless every unit still was what it was when it was judged: then what is written here is for nothing.
+    """
+    expected = {(b.asset, unit): was for b in batches for unit, was in b.was.items()}
+    if not expected:
+        return
+    h, numbers = t.head.c, {b.asset: b.number for b in batches}
+    ending = sa.update(t.head).where(
+        h.environment_id == environment, h.until_commit.is_(None), _these(t.head, expected.keys())
+    )
+    if len(batches) == 1:
+        ending = ending.values(until_commit=batches[0].number)
+    else:
         by = (
             sa.func.unnest(
                 sa.cast(list(numbers), ARRAY(sa.Integer)), sa.cast(list(numbers.values()), ARRAY(sa.BigInteger))
@@ -477,7 +463,11 @@ async def _supersede(connection: AsyncConnection, environment: int, batches: Seq
             .table_valued(sa.column("asset", sa.Integer), sa.column("number", sa.BigInteger), name="by")
             .render_derived()
         )
-        await connection.execute(ending.where(h.asset_id == by.c.asset).values(until_commit=by.c.number))
+        ending = ending.where(h.asset_id == by.c.asset).values(until_commit=by.c.number)
+    rows = await connection.execute(ending.returning(h.asset_id, h.unit, h.materialization_id))
+    found = {(asset, unit): m for asset, unit, m in rows}
+    if any(found.get(one) != was for one, was in expected.items()):
+        raise Overtaken
 
 
 async def _note_failures(connection: AsyncConnection, environment: int, batches: Sequence[Batch]) -> None:
