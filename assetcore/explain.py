@@ -159,8 +159,7 @@ async def units_labelled(
 
 async def check_forgotten(project: Project, connection: Connection, asset: str, label: str) -> None:
     """Raise NothingSelectedError where a unit of this label was forgotten."""
-    labels = [label, *(label[i + 1 :] for i, character in enumerate(label) if character == "/")]
-    found = await forgetting.tombstone(connection, project.id, project.asset_ids[asset], labels)
+    found = await forgetting.tombstone(connection, project.id, project.asset_ids[asset], trace.ends_of(label))
     if found is not None:
         raise NothingSelectedError(
             f"{format_ref(asset, label)} {found}.",

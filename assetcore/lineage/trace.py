@@ -33,6 +33,7 @@ __all__ = [
     "descending",
     "documents",
     "down",
+    "ends_of",
     "excerpts",
     "first_makers",
     "formerly",
@@ -184,10 +185,11 @@ async def in_partition(
 
 def spellings(label: str) -> tuple[list[str], sa.ColumnElement[bool]]:
     """What `parent/label` can mean: the labels that a unit can have, and which of them with which parent."""
-    return _ends_of(label), _goes_by(label)
+    return ends_of(label), _goes_by(label)
 
 
-def _ends_of(label: str) -> list[str]:
+def ends_of(label: str) -> list[str]:
+    """The labels that a unit can have that goes by this: all of it, and what follows each of its slashes."""
     return [label, *(label[place + 1 :] for place, character in enumerate(label) if character == "/")]
 
 
@@ -325,7 +327,7 @@ async def rooted(
     That is up through one of these parameters after the other; None where what the unit was given is not known any more.
     """
     statement = _rooted(await heads_of(connection, environment), tuple(parameters))
-    values = {"environment": environment, "asset": asset, "label": label, "labels": _ends_of(label)}
+    values = {"environment": environment, "asset": asset, "label": label, "labels": ends_of(label)}
     rows = await connection.execute(statement, values)
     return [(unit, own, above, made_at, root) for unit, own, above, made_at, root in rows]
 
