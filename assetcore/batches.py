@@ -27,6 +27,7 @@ from assetcore.documents import document_id, excerpt_of
 from assetcore.errors import StorageError
 from assetcore.excerpts import Excerpt
 from assetcore.fingerprint import HAZARDS
+from assetcore.frames import joined, rows_where
 from assetcore.guard import Guard
 from assetcore.judgement import AssetState, Part
 from assetcore.keep import Draft, Keeper, facts_of
@@ -203,13 +204,13 @@ class Work:
     async def _ready(self, part: Part, units: pl.DataFrame) -> list[Ready]:
         """These units of a part with what they are given, read from the store."""
         before, recipes = _before(part.state, units), self._recipes(part.state, units)
-        given = part.judgement.wanted.given.join(units.select("unit"), on="unit", how="semi", maintain_order="left")
+        given = joined(part.judgement.wanted.given, units, "unit", "semi")
         by_unit: dict[bytes, dict[int, list[int]]] = {unit: {} for unit in units["unit"]}
-        for unit, parameter, document in given.select("unit", "parameter", "document").iter_rows():
+        for unit, parameter, document in given["unit", "parameter", "document"].iter_rows():
             by_unit[unit].setdefault(parameter, []).append(document)
-        stored = await self.keeper.stored(given["document"].unique().to_list())
+        stored = await self.keeper.stored(list(dict.fromkeys(given["document"])))
         calls = await self._calls(units, by_unit, stored)
-        rows = units.select("unit", "label", "parent", "inputs", "materialization").iter_rows()
+        rows = units["unit", "label", "parent", "inputs", "materialization"].iter_rows()
         ready: list[Ready] = []
         for (unit, label, parent, inputs, was), call in zip(rows, calls, strict=True):
             edges = tuple((p, d) for p, documents in sorted(by_unit[unit].items()) for d in documents)
@@ -221,8 +222,8 @@ class Work:
         """With which inputs those of these units were made that were made with this definition."""
         if state.made.is_empty():
             return {}
-        made = state.made.filter(pl.col("definition") == self.definition_id)
-        return dict(made.join(units.select("unit"), on="unit", how="semi").select("unit", "inputs").iter_rows())
+        made = rows_where(state.made, state.made["definition"] == self.definition_id)
+        return dict(joined(made, units, "unit", "semi")["unit", "inputs"].iter_rows())
 
     async def _call(self, units: Sequence[Ready]) -> list[Outcome]:
         """What these calls give; those that the run's budget has no room for are not begun."""
@@ -504,7 +505,7 @@ def _before(state: AssetState, units: pl.DataFrame) -> Mapping[bytes, tuple[tupl
     """What these units currently are: the identifiers and identities of their documents in order."""
     if state.documents.is_empty():
         return {}
-    own = state.documents.join(units.select("unit"), on="unit", how="semi").sort("unit", "position")
+    own = joined(state.documents, units, "unit", "semi").sort("unit", "position")
     grouped = own.group_by("unit", maintain_order=True).agg("document", "identity")
     return {unit: tuple(zip(documents, identities, strict=True)) for unit, documents, identities in grouped.iter_rows()}
 

@@ -21,6 +21,7 @@ from assetcore.assets import Source
 from assetcore.documents import document_id
 from assetcore.errors import AssetcoreError, NothingSelectedError, SelectionError, UsageError
 from assetcore.explain import check_forgotten, check_one, find, units_labelled
+from assetcore.frames import joined
 from assetcore.lineage import damage, read, trace
 from assetcore.lineage.schema import Connection
 from assetcore.partitions import shown_duration
@@ -228,7 +229,7 @@ def _row(judged: pl.DataFrame, name: str, label: str | None) -> dict[str, Any]:
 def _went_from(source: str, plan: Plan, snapshot: Snapshot) -> list[CauseFound]:
     """The documents of a source that are there no more."""
     known = snapshot.states[source].documents
-    return _went(source, known.join(plan.views[source].documents, on="address", how="anti"))
+    return _went(source, joined(known, plan.views[source].documents, "address", "anti"))
 
 
 def _went(name: str, rows: pl.DataFrame) -> list[CauseFound]:
@@ -327,7 +328,7 @@ class _Asking:
     async def _component_changed(self, name: str, component: str, rows: pl.DataFrame) -> AsyncIterator[CauseFound]:
         """Once for each definition that some of the units were made with."""
         state = self.snapshot.states[name]
-        made_with = state.made.join(rows.select("unit"), on="unit", how="semi").group_by("definition").len()
+        made_with = joined(state.made, rows, "unit", "semi").group_by("definition").len()
         now = self.snapshot.definitions[name]
         for number, count in made_with.sort("len", "definition", descending=[True, False]).iter_rows():
             for cause in await self._definitions_differ(name, component, state.definitions[number], now):
@@ -360,7 +361,7 @@ class _Asking:
         materializations = rows["materialization"].drop_nulls()
         was = await trace.given_to(self.connection, materializations.to_list())
         wholes = await self._wholes(name, materializations.to_list())
-        given = self.plan.judgements[name].wanted.given.join(rows[["unit", "materialization"]], on="unit")
+        given = joined(self.plan.judgements[name].wanted.given, rows["unit", "materialization"], "unit")
         told = False
         for index, dependency in enumerate(self.project.graph.assets[name].dependencies):
             view = self.plan.views[dependency.upstream.name].documents
@@ -368,8 +369,8 @@ class _Asking:
                 before, after = await self._whole(index, wholes, view)
             else:
                 before = was.filter(pl.col("parameter") == index)
-                mine = given.filter(pl.col("parameter") == index).select("materialization", "parameter", "address")
-                after = mine.join(view, on="address").select(list(GIVEN_TO))
+                mine = given.filter(pl.col("parameter") == index)["materialization", "parameter", "address"]
+                after = joined(mine, view, "address")[list(GIVEN_TO)]
             changed = differences(before, after, dependency)
             if dependency.is_whole:
                 changed = changed.with_columns(pl.lit(rows.height, pl.Int64).alias("units"))

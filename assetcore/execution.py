@@ -22,6 +22,7 @@ from assetcore.budget import Budget
 from assetcore.collectors import collector_for
 from assetcore.errors import AssetcoreError, StorageError
 from assetcore.ferry import Ferry
+from assetcore.frames import rows_where
 from assetcore.guard import Guard
 from assetcore.intake import SMALL, Intake, Standing
 from assetcore.judgement import Choice, Part, judge_chosen
@@ -36,7 +37,7 @@ from assetcore.results import AssetResult, Event, Failure, Say
 from assetcore.runners import Runner, runner_for
 from assetcore.sight import Seen, Sight
 from assetcore.snapshot import Read, is_settled, settled_with
-from assetcore.staleness import Definition, rows_where
+from assetcore.staleness import Definition
 from assetcore.storage import DamagedObjectError, run_timestamp
 from assetcore.telemetry import Recorder, Span
 from assetcore.units import open_partitions

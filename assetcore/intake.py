@@ -18,6 +18,7 @@ from assetcore.batches import LARGEST_BATCH
 from assetcore.documents import Document
 from assetcore.errors import AssetcoreError, SourceError, StorageError
 from assetcore.ferry import Ferry
+from assetcore.frames import among, rows_where
 from assetcore.judgement import Choice
 from assetcore.keep import Draft, Keeper, facts_of
 from assetcore.lineage import commit as lineage
@@ -128,11 +129,11 @@ class Intake:
             sound = fresh.join(lost, on="name", how="anti")
             fresh = pl.concat([sound, lost.select(fresh.columns)])
         earlier = await self.keeper.reusable(source, 0, sound["identity"].to_list(), None)
-        was = dict(heads.select("unit", "materialization").iter_rows())
+        was = dict(heads["unit", "materialization"].iter_rows())
         total = fresh.height + gone.height
         reused: list[Reused] = []
         wanted: dict[str, bytes] = {}
-        for document, key in fresh.select("name", "identity").iter_rows():
+        for document, key in fresh["name", "identity"].iter_rows():
             unit = source_unit(document)
             same = next((m for u, m in earlier.get(key, []) if u == unit), None)
             if same is not None:
@@ -193,8 +194,9 @@ class Intake:
     ) -> Iterator[tuple[Document, bytes, lineage.Seen | None]]:
         """Documents with their identities, and how they were seen where that is what was read."""
         type_name = source.output.type_name
-        found = self.found.observed[source.name].filter(pl.col("name").is_in([d.name for d in documents]))
-        shown = {row[0]: row for row in found.select("name", "identity", *lineage.Seen._fields).iter_rows()}
+        observed = self.found.observed[source.name]
+        found = rows_where(observed, among(observed["name"], pl.Series([d.name for d in documents], dtype=pl.String)))
+        shown = {row[0]: row for row in found[["name", "identity", *lineage.Seen._fields]].iter_rows()}
         for document in documents:
             key = facts_of(document, type_name)[-1]
             _, seen_key, *seen = shown.get(document.name, (None, None))

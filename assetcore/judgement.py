@@ -13,10 +13,11 @@ from typing import Any
 import polars as pl
 
 from assetcore.assets import Asset
+from assetcore.frames import among, joined, rows_where
 from assetcore.graph import Graph
 from assetcore.selection import UnitRule
 from assetcore.slices import Slice
-from assetcore.staleness import Definition, definition_causes, judge, rows_where
+from assetcore.staleness import Definition, definition_causes, judge
 from assetcore.units import There, View, Wanted, wanted_units
 
 __all__ = [
@@ -71,7 +72,7 @@ class Choice:
             return judged.clear()
         if asset.name not in self.units:
             return judged
-        names = judged.select("label", "parent").iter_rows()
+        names = judged["label", "parent"].iter_rows()
         matching = [self.has(asset, label, parent) for label, parent in names]
         return judged.filter(pl.Series(matching, dtype=pl.Boolean))
 
@@ -97,7 +98,7 @@ class Judgement:
         """What it takes to make these units, and to say afterwards which of those that are not fresh are left."""
         given = self.wanted.given[["unit", "parameter", "document"]]
         if units.height < self.judged.height and given.height:
-            given = given.join(units[["unit"]], on="unit", how="semi", maintain_order="left")
+            given = joined(given, units, "unit", "semi")
         judged = rows_where(self.judged, self.judged["status"] != "fresh")[["unit", "label", "parent", "status"]]
         return Judgement(judged, Wanted(self.wanted.units.clear(), given))
 
@@ -118,7 +119,7 @@ class Part:
 
     def of(self, units: pl.DataFrame) -> Part:
         """The same, for these of its units alone."""
-        given = self.judgement.wanted.given.join(units[["unit"]], on="unit", how="semi", maintain_order="left")
+        given = joined(self.judgement.wanted.given, units, "unit", "semi")
         wanted = replace(self.judgement.wanted, given=given)
         return replace(self, units=units, judgement=replace(self.judgement, wanted=wanted), gone=(), share=1.0)
 
@@ -158,9 +159,9 @@ def judge_chosen(
     if not choice.force or asset.name not in choice.assets:
         return judgement
     forced = judge_asset(asset, graph, views, definition, state, force=True).judged
-    chosen = choice.narrow(asset, forced).select("unit")
-    others = judgement.judged.join(chosen, on="unit", how="anti")
-    both = pl.concat([forced.join(chosen, on="unit", how="semi"), others])
+    chosen = choice.narrow(asset, forced)
+    others = joined(judgement.judged, chosen, "unit", "anti")
+    both = pl.concat([joined(forced, chosen, "unit", "semi"), others])
     return Judgement(both.sort("label", "unit"), judgement.wanted)
 
 
@@ -178,14 +179,14 @@ def _units_with_members_gone(
 ) -> pl.Series:
     """The units that were given, among several documents in one parameter, one which they would not be given any more."""
     assert state.former is not None
-    former = state.former.join(state.made.select("unit", "materialization"), on="materialization")
+    former = joined(state.former, state.made["unit", "materialization"], "materialization")
     gone = [former.select("unit").clear()]
     for index, dependency in enumerate(asset.dependencies):
         then = former.filter(pl.col("parameter") == index)
         if dependency.is_whole:
-            gone.append(then.join(views[dependency.upstream.name].documents, on="address", how="anti").select("unit"))
+            gone.append(joined(then, views[dependency.upstream.name].documents, "address", "anti")[["unit"]])
         elif dependency.kind == "collect":
-            gone.append(then.join(wanted.given, on=["unit", "parameter", "address"], how="anti").select("unit"))
+            gone.append(joined(then, wanted.given, ["unit", "parameter", "address"], "anti")[["unit"]])
     return pl.concat(gone)["unit"].unique()
 
 
@@ -199,10 +200,7 @@ def view_below(judged: pl.DataFrame, documents: pl.DataFrame, part: Slice | None
     if documents.is_empty():
         return View(documents, open=len(again) > 0, open_units=again)
     gone = judged["unit"].filter(status == "removed")
-    is_again = pl.col("unit").is_in(again.implode()) if len(again) else pl.lit(value=False)
-    if part is None:
-        fresh = judged["unit"].filter(status == "fresh")
-        is_again = ~pl.col("unit").is_in(fresh.implode()) if len(fresh) else pl.lit(value=True)
-    standing = documents.filter(~pl.col("unit").is_in(gone.implode())) if len(gone) else documents
-    marked = standing.with_columns(is_again.alias("pending"))
-    return View(marked, open=len(again) > 0, open_units=again)
+    standing = rows_where(documents, ~among(documents["unit"], gone)) if len(gone) else documents
+    units = standing["unit"]
+    is_again = among(units, again) if part is not None else ~among(units, judged["unit"].filter(status == "fresh"))
+    return View(standing.with_columns(is_again.alias("pending")), open=len(again) > 0, open_units=again)

@@ -19,6 +19,7 @@ from assetcore.assets import Asset, Source
 from assetcore.checks import CheckReport
 from assetcore.costs import Estimate, UnitCosts, estimated, total
 from assetcore.errors import StaleInputError
+from assetcore.frames import among, joined, rows_where, without
 from assetcore.grammar import Label, Pattern
 from assetcore.graph import Graph
 from assetcore.judgement import AssetState, Choice, Judgement, changed_aggregates, judge_asset, judge_chosen, view_below
@@ -239,13 +240,13 @@ def source_changes(
 ) -> tuple[SourcePlan, pl.DataFrame, pl.DataFrame]:
     """What is new, changed and gone: the plan, the observed rows to take in, and the known documents that are gone."""
     was = known[["name"]].hstack([known["identity"].alias("was")])
-    differing = observed.join(was, on="name", how="left", maintain_order="left")
-    fresh = differing.filter(pl.col("was").is_null() | (pl.col("was") != pl.col("identity")))
+    differing = joined(observed, was, "name", "left")
+    fresh = rows_where(differing, differing["was"].ne_missing(differing["identity"]))
     still = observed.height - differing["was"].null_count()
-    gone = known.join(observed, on="name", how="anti") if still < known.height else known.clear()
-    new, lost = fresh["was"].null_count(), fresh.filter(pl.col("was") == LOST_IDENTITY).height
+    gone = joined(known, observed, "name", "anti") if still < known.height else known.clear()
+    new, lost = fresh["was"].null_count(), rows_where(fresh, among(fresh["was"], pl.Series([LOST_IDENTITY]))).height
     changed = fresh.height - new - lost
-    return SourcePlan(source, observed.height, new, changed, gone.height, lost), fresh.drop("was"), gone
+    return SourcePlan(source, observed.height, new, changed, gone.height, lost), without(fresh, "was"), gone
 
 
 def without_lost(known: pl.DataFrame, damaged: pl.DataFrame) -> pl.DataFrame:
@@ -324,7 +325,7 @@ def make_plan(
         if state.former is None and (aggregates := changed_aggregates(asset, judgement)):
             changed[name] = aggregates
         below = view_below(judged, snapshot.states[name].documents, part)
-        again = judged.filter((judged["status"] == "stale") | (judged["status"] == "pending"))
+        again = rows_where(judged, (judged["status"] == "stale") | (judged["status"] == "pending"))
         views[name] = replace(
             below,
             open=below.open or any(views[up].open for up in graph.upstream(name)),
@@ -346,11 +347,11 @@ def make_plan(
                 blocking |= above - choice.assets
             if above & partial and left.reach(asset, chosen, state.there):
                 blocking |= above & partial
-            others = judged.clear() if chosen is judged else judged.join(chosen.select("unit"), on="unit", how="anti")
+            others = judged.clear() if chosen is judged else joined(judged, chosen, "unit", "anti")
             if (others["status"] != "fresh").any():
                 partial.add(name)  # units outside the selection stay stale
         if choice.units:
-            left.note(asset, judged.join(chosen.select("unit"), on="unit", how="anti"), state.there)
+            left.note(asset, joined(judged, chosen, "unit", "anti"), state.there)
         if is_open or above:  # where something above is open, units may yet appear
             open_assets[name] = above | {name}
     return Plan(
@@ -447,7 +448,7 @@ def _with_going(asset: Asset[..., Any], snapshot: Snapshot, views: Mapping[str, 
     for index, dependency in enumerate(asset.dependencies):
         if dependency.is_whole:
             now = views[dependency.upstream.name].documents
-            going = snapshot.states[dependency.upstream.name].documents.join(now, on="address", how="anti").head(1)
+            going = joined(snapshot.states[dependency.upstream.name].documents, now, "address", "anti").head(1)
             given = state.made.select("materialization").drop_nulls().join(going.select("address"), how="cross")
             former.append(given.select("materialization", pl.lit(index, pl.Int64).alias("parameter"), "address"))
     return replace(state, former=pl.concat(former))
@@ -457,17 +458,17 @@ def _asset_plan(name: str, judged: pl.DataFrame, *, details: bool) -> AssetPlan:
     statuses = Counter(judged["status"].to_list())
     first: Counter[str] = Counter()
     if statuses["stale"]:
-        first.update(judged.filter(pl.col("status") == "stale")["causes"].list.first().to_list())
+        first.update(rows_where(judged, judged["status"] == "stale")["causes"].list.first().to_list())
     causes: dict[str, int] = {cause: first[cause] for cause in CAUSES if first[cause]}
     units: tuple[UnitPlan, ...] = ()
     if details and statuses["fresh"] < judged.height:
-        repeated = judged["label"].is_duplicated()
-        rows = judged.with_columns(repeated.alias("repeated")).filter(pl.col("status") != "fresh")
+        repeated = judged["label"].is_duplicated().alias("repeated")
+        rows = rows_where(judged.hstack([repeated]), judged["status"] != "fresh")
         units = tuple(
             UnitPlan(f"{parent}/{label}" if twice and parent else label, status, tuple(found))
-            for label, parent, status, found, twice in rows.select(
-                "label", "parent", "status", "causes", "repeated"
-            ).iter_rows()
+            for label, parent, status, found, twice in rows[
+                ["label", "parent", "status", "causes", "repeated"]
+            ].iter_rows()
         )
     return AssetPlan(
         name, judged.height - statuses["removed"], statuses["fresh"], statuses["stale"], statuses["pending"], statuses["removed"],

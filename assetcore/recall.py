@@ -15,6 +15,7 @@ from typing import Any
 import polars as pl
 
 from assetcore.assets import Asset
+from assetcore.frames import joined, rows_where
 from assetcore.guard import Guard
 from assetcore.judgement import Part
 from assetcore.keep import Earlier, Keeper
@@ -22,7 +23,6 @@ from assetcore.lineage import read
 from assetcore.lineage.commit import Made, NewDocument, Reused
 from assetcore.project import Project
 from assetcore.results import AssetResult
-from assetcore.staleness import rows_where
 from assetcore.units import document_address
 
 __all__ = ["Recall"]
@@ -64,7 +64,7 @@ class Recall:
                 firsts = rows_where(firsts, ~begun.is_in(pl.concat(self._begun).implode()))
             self._begun.append(begun)
         if firsts.height < left.height:
-            others = left.join(firsts.select("unit"), on="unit", how="anti", maintain_order="left")
+            others = joined(left, firsts, "unit", "anti")
             self._again.append(part.of(others))
         return firsts
 

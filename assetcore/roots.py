@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from assetcore.assets import Dependency, Source
+from assetcore.frames import joined, rows_where
 from assetcore.graph import Graph
 from assetcore.plan import Plan, Snapshot
 from assetcore.units import projected
@@ -57,7 +58,7 @@ class Above:
         way: list[tuple[str, str | None, str]] = []
         while True:
             rows = self.reached[name]
-            row = rows.row(rows["unit"].index_of(unit), named=True)
+            row = rows.row(by_predicate=pl.col("unit") == unit, named=True)
             if row["below"] is None:
                 return way[::-1]
             way.append((name, row["parent"], row["label"]))
@@ -76,7 +77,7 @@ def above(plan: Plan, graph: Graph, snapshot: Snapshot, name: str, unit: bytes) 
         met = pl.concat(waiting.pop(asset))
         if met.height > 1:
             met = met.unique("unit", keep="first", maintain_order=True)
-        rows = judgement.judged.join(met, on="unit")
+        rows = joined(judgement.judged, met, "unit")
         gone = rows["status"] == "removed"
         driver = graph.driver(asset) if gone.any() else None
         if driver is not None and driver.upstream.name in snapshot.states:
@@ -92,7 +93,7 @@ def above(plan: Plan, graph: Graph, snapshot: Snapshot, name: str, unit: bytes) 
         reached[asset] = rows
         held = rows["unit"].filter(rows["blocked"] & ~gone).to_frame()
         for upstream, frame in _one_up(plan, graph, asset, held)[0].items():
-            lead = frame.select(
+            lead = frame.select_seq(
                 pl.col("up").alias("unit"), pl.lit(asset).alias("below"), pl.col("unit").alias("below_unit")
             )
             waiting.setdefault(upstream, []).append(lead)
@@ -103,11 +104,11 @@ def _what_went(driver: Dependency, plan: Plan, snapshot: Snapshot, going: pl.Dat
     """The units above whose documents these units were made for, where those went, too."""
     upstream = driver.upstream.name
     made_for = snapshot.states[upstream].documents.select(pl.col("address").alias("below_unit"), "unit", "label")
-    found = made_for.join(going.select(pl.col("unit").alias("below_unit")), on="below_unit")
+    found = joined(made_for, going.select(pl.col("unit").alias("below_unit")), "below_unit")
     if isinstance(driver.upstream, Source):
-        found = found.join(plan.views[upstream].documents.select("unit"), on="unit", how="anti")
+        found = joined(found, plan.views[upstream].documents, "unit", "anti")
     elif (judgement := plan.judgements.get(upstream)) is not None:
-        found = found.join(judgement.judged.filter(pl.col("status") == "removed"), on="unit", how="semi")
+        found = joined(found, judgement.judged.filter(pl.col("status") == "removed"), "unit", "semi")
     else:
         found = found.clear()
     return found.select(
@@ -129,7 +130,7 @@ def _one_up(
     # All of them or none is told without joining frames: of one document there are few.
     given = plan.judgements[asset].wanted.given
     if units.height < plan.judgements[asset].judged.height:
-        given = given.join(units, on="unit", how="semi")
+        given = joined(given, units, "unit", "semi")
     for index, dependency in judged:
         upstream = dependency.upstream.name
         if dependency.is_whole:
@@ -137,17 +138,17 @@ def _one_up(
             continue
         documents = plan.views[upstream].documents[["address", "unit"]]
         mine = given if len(dependencies) == 1 else given.filter(pl.col("parameter") == index)
-        pairs = mine.join(documents, on="address", suffix="_up")
+        pairs = joined(mine, documents, "address", suffix="_up")
         found[upstream] = pl.DataFrame([pairs["unit"], pairs["unit_up"].alias("up")])
         still = _open(plan, upstream)
         if still.height < plan.judgements[upstream].judged.height:
-            found[upstream] = found[upstream].join(still, on="up", how="semi")
+            found[upstream] = joined(found[upstream], still, "up", "semi")
         led.append(found[upstream]["unit"])
     if wholes:
         found |= {upstream: _pairs(_open(plan, upstream), units.head(1)) for upstream in wholes}
     elif (those := pl.concat(led)).n_unique() < units.height:
         # They wait for documents that are not there yet: of those above, nobody can say which.
-        astray = units.join(those.to_frame(), on="unit", how="anti")
+        astray = joined(units, those.to_frame(), "unit", "anti")
         found = {up: pl.concat([rows, _pairs(_open(plan, up), astray.head(1))]) for up, rows in found.items()}
     return found, wholes
 
@@ -169,15 +170,15 @@ def differences(was: pl.DataFrame, now: pl.DataFrame, dependency: Dependency) ->
     """
     if dependency.fields is not None:
         was, now = (frame.with_columns(projected(frame, dependency)) for frame in (was, now))
-    both = was.join(now, on=["materialization", "address"], how="full", coalesce=True, suffix="_now")
-    changed = both.filter(pl.col("identity").ne_missing(pl.col("identity_now")))
+    both = joined(was, now, ["materialization", "address"], "full", "_now")
+    changed = rows_where(both, both["identity"].ne_missing(both["identity_now"]))
     facts = [c for c in (*was.columns, *(f"{c}_now" for c in was.columns)) if c in changed.columns]
     grouped = changed.group_by(DIFFERENCES, maintain_order=True).agg(
         pl.col(*(f for f in facts if f not in (*DIFFERENCES, "materialization"))).first(),
         pl.col("materialization").n_unique().alias("units"),
     )
     shown = pl.coalesce("label_now", "label"), pl.coalesce("name_now", "name")
-    return grouped.sort(-pl.col("units").cast(pl.Int64), *shown)
+    return grouped if grouped.height < 2 else grouped.sort(-pl.col("units").cast(pl.Int64), *shown)
 
 
 def waiting(plan: Plan, graph: Graph) -> dict[str, int]:
@@ -200,7 +201,7 @@ def waiting(plan: Plan, graph: Graph) -> dict[str, int]:
             if upstream in wholes:
                 passed.append(pending.join(theirs.select("cause").unique(), how="cross"))
             else:
-                passed.append(frame.join(theirs, on="up").select("unit", "cause"))
+                passed.append(joined(frame, theirs, "up")["unit", "cause"])
         groups[name] = pl.concat(passed).unique()
         wait = (
             groups[name]

@@ -20,6 +20,7 @@ from assetcore import sources
 from assetcore.assets import Source
 from assetcore.digest import sequence_digest, short_digest
 from assetcore.errors import AssetcoreError, SourceError, StorageError
+from assetcore.frames import joined, without
 from assetcore.graph import AnyAsset
 from assetcore.judgement import AssetState, Choice
 from assetcore.lineage import acceptances, damage, read
@@ -214,7 +215,7 @@ async def _differing(
     for name in before:
         known = held[name] if name in held else identities.pop(asked[name])
         now = observed[name].select("name", pl.col("identity").alias("now"))
-        both = known.join(now, on="name", how="full", coalesce=True)
+        both = joined(known, now, "name", "full")
         differing = both.filter(pl.col("identity").ne_missing(pl.col("now")))["name"]
         if len(differing) * FEW <= known.height:
             units = pl.Series("unit", [source_unit(n) for n in differing], pl.Binary)
@@ -406,10 +407,10 @@ def observed_digest(observed: pl.DataFrame) -> str:
 def as_documents(source: AnyAsset, observed: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
     """What was observed, as documents (`units.DOCUMENTS`): those that lineage knows keep their identifiers."""
     facts = known[["name", "document", "address", "unit"]].hstack([known["identity"].alias("was")])
-    joined = observed.join(facts, on="name", how="left", maintain_order="left")
-    units = [u or source_unit(n) for u, n in zip(joined["unit"], joined["name"], strict=True)]
-    addresses = [a or document_address(u, n) for a, u, n in zip(joined["address"], units, joined["name"], strict=True)]
-    documents = joined.select(
+    rows = joined(observed, facts, "name", "left")
+    units = [u or source_unit(n) for u, n in zip(rows["unit"], rows["name"], strict=True)]
+    addresses = [a or document_address(u, n) for a, u, n in zip(rows["address"], units, rows["name"], strict=True)]
+    documents = rows.select_seq(
         pl.when(pl.col("identity") == pl.col("was")).then("document").otherwise(None).alias("document"),
         pl.Series("address", addresses, pl.Binary), pl.Series("unit", units, pl.Binary), pl.col("name").alias("label"), "name",
         pl.lit(1, pl.Int64).alias("position"), "identity", pl.lit(value=False).alias("pending"), "media_type", "sha256", "field_digests",
@@ -418,9 +419,7 @@ def as_documents(source: AnyAsset, observed: pl.DataFrame, known: pl.DataFrame) 
     for value in (column for column in known.columns if column.startswith("value:")):
         group = group_address(source.output, value.removeprefix("value:")).alias("group")
         labels = known.select(group, value).unique("group", keep="any")
-        documents = (
-            documents.with_columns(group).join(labels, on="group", how="left", maintain_order="left").drop("group")
-        )
+        documents = without(joined(documents.with_columns(group), labels, "group", "left"), "group")
     return sort_documents(documents)
 
 
@@ -515,5 +514,5 @@ async def _with_values(project: Project, connection: Connection, name: str, docu
         ):  # documents of an earlier class, without the field: they are stale, and shown without a value
             shown = [None] * firsts.height
         labels = firsts.select("group", pl.Series(f"value:{field}", shown, pl.String))
-        documents = grouped.join(labels, on="group", how="left", maintain_order="left").drop("group")
+        documents = without(joined(grouped, labels, "group", "left"), "group")
     return documents

@@ -19,9 +19,10 @@ from typing import Any, Literal
 import polars as pl
 
 from assetcore.digest import digest
+from assetcore.frames import joined, listed
 
 __all__ = [
-    "CAUSES", "JUDGED", "LOST", "MADE", "Cause", "Component", "Definition", "definition_causes", "judge", "rows_where",
+    "CAUSES", "JUDGED", "LOST", "MADE", "Cause", "Component", "Definition", "definition_causes", "judge",
 ]  # fmt: skip
 
 Cause = Literal[
@@ -118,7 +119,7 @@ def judge(
     wanted). `blocked` marks units with an input that is itself to be made. A unit that only ever failed and is no longer wanted is
     nothing, and has no row.
     """
-    known = wanted.join(made, on="unit", how="full", coalesce=True, suffix="_made")
+    known = joined(wanted, made, "unit", "full", "_made")
     is_made, is_wanted = pl.col("materialization").is_not_null(), pl.col("pending").is_not_null()
     blocked, other, changed, failed = pl.col("blocked"), pl.col("other"), pl.col("changed"), pl.col("failed")
     # What cannot be is not asked: a step over a frame costs a tenth of a millisecond, and most assets are small.
@@ -126,7 +127,7 @@ def judge(
         known = known.filter(is_wanted | is_made)
     # A column for each of what is asked several times: an expression would be worked out anew each time.
     is_blocked = pl.col("pending").fill_null(value=may_return)
-    known = known.with_columns(
+    known = known.with_columns_seq(
         is_blocked.alias("blocked"),
         (is_made & pl.col("definition").ne_missing(pl.lit(definition, pl.Int64))).alias("other"),
         (is_made & ~is_blocked & pl.col("inputs").ne_missing(pl.col("inputs_made"))).alias("changed"),
@@ -164,7 +165,7 @@ def judge(
         .when(blocked).then(pl.lit("pending"))
         .otherwise(pl.lit("fresh"))
     )  # fmt: skip
-    judged = known.with_columns(pl.concat_list(causes).list.drop_nulls().alias("causes")).select(
+    judged = known.hstack([listed(known, causes).alias("causes")]).select_seq(
         "unit",
         pl.coalesce("label", "label_made").alias("label"),
         pl.coalesce("parent", "parent_made").alias("parent"),
@@ -175,12 +176,6 @@ def judge(
         "materialization",
     )
     return judged.sort("parent", "label", "unit") if judged.height > 1 else judged
-
-
-def rows_where(frame: pl.DataFrame, mask: pl.Series) -> pl.DataFrame:
-    """The rows for which it is true; most often all of them or none, which is told without copying any."""
-    there = mask.sum()
-    return frame if there == frame.height else frame.filter(mask) if there else frame.clear()
 
 
 def _when(condition: pl.Expr, cause: Cause) -> pl.Expr:

@@ -25,6 +25,7 @@ import polars as pl
 from assetcore.assets import Asset, Dependency, Output, Source
 from assetcore.digest import sequence_digest, short_digest
 from assetcore.documents import field_digest_at, projected_identity
+from assetcore.frames import joined, without
 from assetcore.graph import Graph
 from assetcore.partitions import Partition, Partitions, needed
 
@@ -186,9 +187,8 @@ def wanted_units(asset: Asset[..., Any], graph: Graph, views: Mapping[str, View]
     parts = [_part(index, d, driver, asset, base, graph, views, there) for index, d in enumerate(asset.dependencies)]
     units = base
     for index, part in enumerate(parts):
-        units = units.join(
-            part.inputs.rename({"inputs": f"inputs{index}", "pending": f"pending{index}"}), on="unit", how="left"
-        ).with_columns(
+        theirs = part.inputs.rename({"inputs": f"inputs{index}", "pending": f"pending{index}"})
+        units = joined(units, theirs, "unit", "left").with_columns_seq(
             pl.col(f"inputs{index}").fill_null(sequence_digest("inputs", [])),
             pl.col(f"pending{index}").fill_null(part.open),
         )
@@ -197,7 +197,7 @@ def wanted_units(asset: Asset[..., Any], graph: Graph, views: Mapping[str, View]
             {"partition": [p.key for p in there[own]], "recipe": [p.digest for p in there[own]]},
             schema={"partition": pl.String, "recipe": pl.Binary},
         )
-        units = units.join(digests, on="partition", how="left", maintain_order="left")
+        units = joined(units, digests, "partition", "left")
     return Wanted(_combine(units, len(parts)), pl.concat([p.given for p in parts] or [pl.DataFrame(schema=GIVEN)]))
 
 
@@ -215,8 +215,8 @@ def _whole(asset: Asset[..., Any], views: Mapping[str, View]) -> Wanted:
 def _alone(driver: Dependency, views: Mapping[str, View]) -> Wanted:
     """The units of an asset that is made once for each document, and of nothing else: no frame is joined."""
     documents = _as_handed(views[driver.upstream.name].documents, driver)
-    units = documents.select(*_named_for(driver), pl.col("identity").alias("inputs"), "pending")
-    given = documents.select(
+    units = documents.select_seq(*_named_for(driver), pl.col("identity").alias("inputs"), "pending")
+    given = documents.select_seq(
         pl.col("address").alias("unit"), pl.lit(0, pl.Int64).alias("parameter"), "document", "address"
     )
     return Wanted(units.sort("parent", "label", "unit") if units.height > 1 else units, given)
@@ -266,10 +266,10 @@ def _in_partitions(asset: Asset[..., Any], driver: Dependency, base: pl.DataFram
         return base
     keys = pl.DataFrame({"of": [partition.key for partition in there[own]]}, schema={"of": pl.String})
     if not asset.multiplied:
-        return base.join(keys, left_on="partition", right_on="of", how="semi", maintain_order="left")
+        return joined(base, keys.rename({"of": "partition"}), "partition", "semi")
     if driver.relation is not None:
         pairs = partition_pairs(asset, driver, there)
-        base = base.join(pairs, on="partition", how="inner", maintain_order="left").drop("partition")
+        base = without(joined(base, pairs, "partition"), "partition")
     else:
         base = base.join(keys, how="cross", maintain_order="left")
     units = [short_digest("partition", key, unit) for key, unit in base.select("of", "unit").iter_rows()]
@@ -310,11 +310,11 @@ def _grouped(asset: Asset[..., Any], dependency: Dependency, views: Mapping[str,
     else:
         documents = documents.with_columns(partition_key(pl.coalesce("path", "label")).alias("partition"))
         pairs = partition_pairs(asset, dependency, there)
-        documents = documents.join(pairs, on="partition", how="inner", maintain_order="left").drop("partition")
+        documents = without(joined(documents, pairs, "partition"), "partition")
     units = documents.select(pl.col("of").alias("partition"), "group").unique(maintain_order=True)
     addresses = [short_digest("partition", key, group) for key, group in units.iter_rows()]
     units = units.with_columns(pl.Series("of", addresses, pl.Binary))
-    return documents.rename({"of": "partition"}).join(units, on=["partition", "group"], maintain_order="left")
+    return joined(documents.rename({"of": "partition"}), units, ["partition", "group"])
 
 
 def _part(
@@ -332,20 +332,16 @@ def _part(
     if dependency.per is not None and driver is not None:
         below = _ancestor(dependency.upstream.name, dependency.per.name, graph, views)
         members = view.documents.select("address", "document", "identity", "pending")
-        documents = members.join(below, on="address", how="inner", maintain_order="left")
+        documents = joined(members, below, "address")
         above = _ancestor(driver.upstream.name, dependency.per.name, graph, views)
-        of = (
-            base.select("unit", pl.col("driver").alias("address"))
-            .join(above, on="address", how="left")
-            .select("unit", "of")
-        )
+        of = joined(base["unit", "driver"].rename({"driver": "address"}), above, "address", "left")["unit", "of"]
         return _members_part(
             index, documents, of, _open_under(dependency.upstream.name, dependency.per.name, graph, views)
         )
     if dependency.relation is not None:
         pairs = partition_pairs(asset, dependency, there)
         documents = view.documents.with_columns(partition_key(pl.coalesce("path", "label")).alias("partition"))
-        documents = documents.join(pairs, on="partition", how="inner", maintain_order="left")
+        documents = joined(documents, pairs, "partition")
         of = base.select("unit", pl.col("partition").alias("of"))
         nowhere = pl.Series("key", [], pl.String)
         reached = reached_partitions(asset, dependency, view, there) if view.open else nowhere
@@ -365,57 +361,36 @@ def _each_part(
     views: Mapping[str, View],
 ) -> _Part:
     documents = _as_handed(views[dependency.upstream.name].documents, dependency)
-    facts = documents.select(pl.col("address").alias("of"), "document", pl.col("identity").alias("inputs"), "pending")
+    facts = documents.select_seq(
+        pl.col("address").alias("of"), "document", pl.col("identity").alias("inputs"), "pending"
+    )
     if dependency.cross:
         of = base.select("unit", pl.col(f"cross:{dependency.parameter}").alias("of"))
     elif driver is None or driver.upstream is dependency.upstream:
         of = base.select("unit", pl.col("driver").alias("of"))
     else:
         above = _ancestor(driver.upstream.name, dependency.upstream.name, graph, views)
-        of = (
-            base.select("unit", pl.col("driver").alias("address"))
-            .join(above, on="address", how="left")
-            .select("unit", "of")
-        )
-    joined = of.join(facts, on="of", how="inner", maintain_order="left")
+        of = joined(base["unit", "driver"].rename({"driver": "address"}), above, "address", "left")["unit", "of"]
+    given = joined(of, facts, "of")
     return _Part(
-        joined.select("unit", "inputs", "pending"),
-        joined.select("unit", pl.lit(index, pl.Int64).alias("parameter"), "document", pl.col("of").alias("address")),
+        given["unit", "inputs", "pending"],
+        given.select_seq("unit", pl.lit(index, pl.Int64).alias("parameter"), "document", pl.col("of").alias("address")),
     )
 
 
 def _members_part(index: int, documents: pl.DataFrame, of: pl.DataFrame, open_of: pl.Series | None) -> _Part:
     """Each unit is given several documents: those whose `of` is the unit's. `open_of` may gain, lose or change some; None: all may."""
-    joined = documents.select("of", "document", "address", "identity", "pending").join(
-        of, on="of", how="inner", maintain_order="left"
-    )
-    groups = joined.group_by("unit", maintain_order=True).agg("identity", pl.col("pending").any())
+    members = joined(documents["of", "document", "address", "identity", "pending"], of, "of")
+    groups = members.group_by("unit", maintain_order=True).agg("identity", pl.col("pending").any())
     is_open = pl.lit(value=True) if open_of is None else pl.col("of").is_in(open_of.implode())
-    inputs = (
-        of.join(
-            groups.select(
-                "unit",
-                pl.Series(
-                    "inputs",
-                    [
-                        sequence_digest("inputs", members)
-                        for some in groups.iter_slices(HASHED_ROWS)
-                        for members in some["identity"].to_list()
-                    ],
-                    pl.Binary,
-                ),
-                "pending",
-            ),
-            on="unit",
-            how="left",
-        )
-        .with_columns(
-            pl.col("inputs").fill_null(sequence_digest("inputs", [])),
-            pl.col("pending").fill_null(value=False) | is_open.fill_null(value=False),
-        )
-        .select("unit", "inputs", "pending")
+    lists = (identities for some in groups.iter_slices(HASHED_ROWS) for identities in some["identity"].to_list())
+    digests = pl.Series("inputs", [sequence_digest("inputs", identities) for identities in lists], pl.Binary)
+    inputs = joined(of, groups["unit", "pending"].hstack([digests]), "unit", "left").select_seq(
+        "unit",
+        pl.col("inputs").fill_null(sequence_digest("inputs", [])),
+        pl.col("pending").fill_null(value=False) | is_open.fill_null(value=False),
     )
-    given = joined.select("unit", pl.lit(index, pl.Int64).alias("parameter"), "document", "address")
+    given = members.select_seq("unit", pl.lit(index, pl.Int64).alias("parameter"), "document", "address")
     return _Part(inputs, given)
 
 
@@ -430,7 +405,7 @@ def _open_under(name: str, above: str, graph: Graph, views: Mapping[str, View]) 
             found.append(units)
         else:
             ancestors = _ancestor(up, above, graph, views)
-            found.append(units.to_frame("address").join(ancestors, on="address", how="inner")["of"])
+            found.append(joined(units.to_frame("address"), ancestors, "address")["of"])
     return pl.concat([one.rename("of") for one in found])
 
 
@@ -441,7 +416,7 @@ def _ancestor(name: str, above: str, graph: Graph, views: Mapping[str, View]) ->
         if step == above:
             return found
         up = views[step].documents.select(pl.col("address").alias("of"), pl.col("unit").alias("up"))
-        found = found.join(up, on="of", how="inner", maintain_order="left").select("address", pl.col("up").alias("of"))
+        found = joined(found, up, "of")["address", "up"].rename({"up": "of"})
     raise LookupError(f"{name} does not descend from {above}")
 
 
@@ -455,7 +430,7 @@ def projected(documents: pl.DataFrame, dependency: Dependency) -> pl.Series:
     output = dependency.upstream.output
     names = output.document_type.field_names()
     chosen = dependency.fields or frozenset()
-    rows = documents.select("name", "media_type", "sha256", "field_digests").iter_rows()
+    rows = documents["name", "media_type", "sha256", "field_digests"].iter_rows()
     return pl.Series(
         "identity",
         [projected_identity(output.type_name, n, m, sha, fields, names, chosen) for n, m, sha, fields in rows],
@@ -478,4 +453,4 @@ def _combine(units: pl.DataFrame, parameters: int) -> pl.DataFrame:
     pending = (
         pl.any_horizontal([pl.col(f"pending{i}") for i in range(parameters)]) if parameters else pl.lit(value=False)
     )
-    return units.select("unit", "label", "parent", inputs, pending.alias("pending")).sort("parent", "label", "unit")
+    return units.select_seq("unit", "label", "parent", inputs, pending.alias("pending")).sort("parent", "label", "unit")

@@ -21,6 +21,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.schema import ExecutableDDLElement
 
 from assetcore.fingerprint import Part
+from assetcore.frames import joined
 from assetcore.lineage import schema
 from assetcore.lineage import tables as t
 from assetcore.lineage.heads import Loan, take_over
@@ -397,10 +398,10 @@ async def keep_observation(
         sa.select(t.asset.c.id).where(t.asset.c.id == asset).with_for_update(key_share=True)
     )  # one look at a time
     changed = observed.join(known, on=observed.columns, how="anti", nulls_equal=True)
-    gone = known.join(observed, on="name", how="anti")["name"].to_list() + changed["name"].to_list()
+    gone = joined(known, observed, "name", "anti")["name"].to_list() + changed["name"].to_list()
     if gone:
         await connection.execute(sa.delete(o).where(o.c.asset_id == asset, among(o.c.name, gone, sa.Text)))
-    await _copy(connection, o, [(asset, *row) for row in changed.select(known.columns).iter_rows()])
+    await _copy(connection, o, [(asset, *row) for row in changed[known.columns].iter_rows()])
 
 
 def _collected(

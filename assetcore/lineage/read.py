@@ -17,6 +17,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, BYTEA
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from assetcore.errors import StorageError
+from assetcore.frames import joined, parted, without
 from assetcore.lineage import tables as t
 from assetcore.lineage.heads import FEW, as_of, heads_of, once
 from assetcore.staleness import MADE, Component, Definition
@@ -218,9 +219,9 @@ async def current_documents(
     found: dict[int, list[pl.DataFrame]] = {asset: [] for asset in assets}
     async for part in gathered(connection, statement, {c.name: schema[c.name] for c in (*always, *some)}):
         told = part.with_columns(pl.lit(value=False).alias("pending"))
-        for (asset,), rows in told.partition_by("asset", as_dict=True, include_key=False).items():
+        for asset, rows in parted(told, "asset").items():
             untold = _untold(asset, in_parts, named)
-            found[asset].append(rows.drop(untold, strict=False) if untold else rows)
+            found[asset].append(without(rows, *untold) if untold else rows)
     return {asset: _documents(found.pop(asset), named=named is None or asset in named) for asset in assets}
 
 
@@ -244,7 +245,7 @@ def _documents(found: Sequence[pl.DataFrame], *, named: bool) -> pl.DataFrame:
         return pl.DataFrame(schema=DOCUMENTS)
     rows = found[0] if len(found) == 1 else pl.concat(found)
     if unread := [pl.lit(None, kind).alias(name) for name, kind in DOCUMENTS.items() if name not in rows.columns]:
-        rows = rows.with_columns(unread)
+        rows = rows.with_columns_seq(*unread)
     rows = sort_documents(rows)
     return (rows if named else rows.with_columns(pl.lit(None, pl.String).alias("path")))[list(DOCUMENTS)]
 
@@ -266,9 +267,9 @@ async def current_identities(
     )
     if not of_asset:
         return dict.fromkeys(assets, found)
-    by_asset = found.partition_by("asset", as_dict=True, include_key=False)
+    by_asset = parted(found, "asset")
     empty = pl.DataFrame(schema=schema)
-    return {a: by_asset.get((a,), empty) for a in assets}
+    return {a: by_asset.get(a, empty) for a in assets}
 
 
 def _of_units(h: Any, units: pl.Series | None) -> list[sa.ColumnElement[bool]]:
@@ -317,15 +318,15 @@ async def made_units(
                 "failed_inputs": pl.Binary,
             },
         )
-        merged = heads.join(failures, on=["asset", "unit"], how="full", coalesce=True, suffix="_failed")
+        merged = joined(heads, failures, ["asset", "unit"], "full", "_failed")
         label = pl.coalesce("label", "label_failed").alias("label")
         merged = merged.select("asset", *(label if name == "label" else name for name in MADE))
     else:
         none = (pl.lit(None, MADE[name]).alias(name) for name in ("failed_definition", "failed_inputs"))
-        merged = heads.with_columns(none)
-    by_asset = merged.partition_by("asset", as_dict=True, include_key=False)
+        merged = heads.with_columns_seq(*none)
+    by_asset = parted(merged, "asset")
     empty = pl.DataFrame(schema=MADE)
-    return {a: by_asset.get((a,), empty) for a in assets}
+    return {a: by_asset.get(a, empty) for a in assets}
 
 
 async def units(connection: AsyncConnection, environment: int, asset: int) -> pl.Series:
@@ -487,9 +488,9 @@ async def observations(
     if len(assets) == 1:  # a column less of what may be large
         return {a: (await columns(connection, sa.select(*shown).where(*wanted), OBSERVED)).sort("name") for a in assets}
     found = await columns(connection, sa.select(o.asset_id, *shown).where(*wanted), {"asset": pl.Int64} | OBSERVED)
-    by_asset = found.sort("name").partition_by("asset", as_dict=True, include_key=False, maintain_order=True)
+    by_asset = parted(found.sort("name"), "asset")
     empty = pl.DataFrame(schema=OBSERVED)
-    return {a: by_asset.get((a,), empty) for a in assets}
+    return {a: by_asset.get(a, empty) for a in assets}
 
 
 async def seconds_per_unit(connection: AsyncConnection, project: int) -> dict[str, float]:

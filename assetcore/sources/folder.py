@@ -26,6 +26,7 @@ import polars as pl
 from assetcore.assets import Source
 from assetcore.documents import Document
 from assetcore.errors import SourceError
+from assetcore.frames import joined, rows_where
 from assetcore.sources.files import CLOCK_GRAIN_NS, MEDIA_TYPES, UNKNOWN_MEDIA_TYPE, Files, declared
 from assetcore.sources.observed import Rows, Unread, as_known, leave
 from assetcore.sources.patterns import Matcher, States, left_out
@@ -278,8 +279,8 @@ def _hashes(known: pl.DataFrame, files: Sequence[tuple[str, int, int, int]]) -> 
         return {}
     now = pl.DataFrame(files, schema=["name", "size", "mtime_ns", "inode"], orient="row").with_row_index()
     same = ["name", "size", "mtime_ns", "inode"]
-    found = now.filter(pl.col("mtime_ns") != 0).join(known.select(*same, "sha256"), on=same, how="inner")
-    return dict(found.select("index", "sha256").iter_rows())
+    found = joined(rows_where(now, now["mtime_ns"] != 0), known[[*same, "sha256"]], same)
+    return dict(found["index", "sha256"].iter_rows())
 
 
 def _is_folder(entry: os.DirEntry[str] | Path) -> bool:

@@ -11,6 +11,7 @@ import polars as pl
 from assetcore.assets import Source
 from assetcore.documents import identity
 from assetcore.errors import SourceError
+from assetcore.frames import joined
 
 __all__ = ["OBSERVED", "Rows", "Unread", "as_known", "leave"]
 
@@ -75,12 +76,10 @@ class Rows:
         elif rows[determining].equals(known[determining]):
             return rows.hstack([known["identity"]])[OBSERVED.names()]
         else:
-            rows = rows.join(known[[*determining, "identity"]], on=determining, how="left", maintain_order="left")
+            rows = joined(rows, known[[*determining, "identity"]], determining, "left")
         missing = rows["identity"].is_null()
         if missing.any():
-            made = [
-                identity(source.output.type_name, *row) for row in rows.filter(missing).select(determining).iter_rows()
-            ]
+            made = [identity(source.output.type_name, *row) for row in rows.filter(missing)[determining].iter_rows()]
             rows = rows.with_columns(identity=_scatter(rows["identity"], missing, made))
         return rows[OBSERVED.names()]
 
@@ -97,8 +96,8 @@ def as_known(observed: pl.DataFrame, known: pl.DataFrame | None, unread: Unread 
     if not unread or known is None:
         return observed
     names = pl.Series("name", [name for name, _ in unread if name.isprintable()], pl.String())
-    kept = known.join(names.to_frame(), on="name", how="semi").join(observed, on="name", how="anti")
-    return pl.concat([observed, kept.select(observed.columns)]).sort("name")
+    kept = joined(joined(known, names.to_frame(), "name", "semi"), observed, "name", "anti")
+    return pl.concat([observed, kept[observed.columns]]).sort("name")
 
 
 def _same_type(source: Source, known: pl.DataFrame) -> bool:
