@@ -32,7 +32,8 @@ class CommandFailedError(Exception):
 class Cost:
     """What one call cost. `cpu` holds all processes that the command started and waited for; `peak` is their resident memory.
 
-    A command that is a fork of the preloader counts as if it were the process that was called.
+    A command that is a fork of the preloader counts as if it were the process that was called: its pages are its own, those that it still
+    shares with the preloader, too, which is not counted beside it.
     """
 
     wall: float
@@ -91,7 +92,7 @@ def measure(
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         started = time.perf_counter()
         process = subprocess.Popen(list(map(str, command)), cwd=cwd, env=dict(env), stdout=out, stderr=err)
-        with _Peak(process.pid, *(services.preloader() if services else ())) as peak:
+        with _Peak(process.pid, services.preloader() if services else ()) as peak:
             _, status, usage = os.wait4(process.pid, 0)
         wall = time.perf_counter() - started
         process.returncode = os.waitstatus_to_exitcode(status)
@@ -117,14 +118,15 @@ def median(costs: Sequence[Cost]) -> Cost:
 
 
 class _Peak:
-    """The largest resident memory of a process and all below it, looked at again and again.
+    """The largest resident memory of a process and all below it, and of all that is below others, looked at again and again.
 
     What the kernel kept (ru_maxrss) would be of no use: it holds what this process was when the command was forked off it.
     """
 
-    def __init__(self, *pids: int) -> None:
+    def __init__(self, pid: int, others: Sequence[int]) -> None:
         self.bytes = 0
-        self._processes = [psutil.Process(pid) for pid in pids]
+        self._process = psutil.Process(pid)
+        self._others = [psutil.Process(other) for other in others]
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
 
@@ -139,7 +141,8 @@ class _Peak:
     def _look(self) -> None:
         while not self._ended.wait(SAMPLE_SECONDS):
             total = 0
-            for process in itertools.chain.from_iterable(map(_tree, self._processes)):
+            below = itertools.chain.from_iterable(_tree(other)[1:] for other in self._others)
+            for process in itertools.chain(_tree(self._process), below):
                 try:
                     total += process.memory_info().rss
                 except psutil.Error:
