@@ -524,6 +524,7 @@ async def test_reading_stays_on_indexes(history: History, large: dict[int, list[
         "what descends": lambda c: trace.descending(c, PROD, [PAGES, CHUNKS, FEW], one),
         "documents of a unit": lambda c: read.current_documents(c, PROD, [PAGES, CHUNKS], units=one),
         "made units of few": lambda c: read.made_units(c, PROD, [PAGES, CHUNKS], units=one),
+        "identities of few": lambda c: read.current_identities(c, PROD, [PAGES, CHUNKS], units=one),
         "up, as of a commit": lambda c: trace.up(c, PROD, few, commit),
         "down, as of a commit": lambda c: trace.down(c, PROD, page, commit),
         "a unit as of a commit": lambda c: trace.documents(c, PROD, FEW, [(unit("00007"), "00007")], commit),
