@@ -49,6 +49,8 @@ from assetcore.window import Window
 __all__ = ["LARGEST_BATCH", "Work"]
 
 LARGEST_BATCH = 2048
+READ_AT_ONCE = 8192
+"""Documents of a whole asset that are read at a time into a list."""
 NOT_BEGUN = Outcome([], 0.0)
 """Stands for a call that the run's budget had no room for."""
 TRACED_KEYS = 3
@@ -469,17 +471,33 @@ class Work:
         if dependency.form == "iterator":
             everything = wholes[dependency.parameter]
             return [await decode(dependency, reader, everything) for _ in wanted]
-        if dependency.parameter not in self._shared:
-            self._shared[dependency.parameter] = await decode(dependency, reader, wholes[dependency.parameter])
-        return [self._shared[dependency.parameter]] * len(wanted)
+        name = dependency.parameter
+        if name not in self._shared:
+            whole = await decode(dependency, reader, wholes[name]) if name in wholes else await self._listed(dependency)
+            self._shared[name] = whole
+        return [self._shared[name]] * len(wanted)
+
+    async def _listed(self, dependency: Dependency) -> list[Any]:
+        """All the documents of a whole asset, read some at a time: where they lie is not held of all of them beside what they are."""
+        found: list[Any] = []
+        for some in (
+            self.part.views[dependency.upstream.name].documents["document"].to_frame().iter_slices(READ_AT_ONCE)
+        ):
+            numbers = some["document"].to_list()
+            stored = await self.keeper.stored(numbers)
+            found += await decode(dependency, self.project.reader, [stored[number] for number in numbers])
+        return found
 
     async def _wholes(self) -> dict[str, list[Stored]]:
-        """By parameter, all the documents of the whole assets that units are given; not of those that were handed over before."""
-        documents = {
-            d.parameter: self.part.views[d.upstream.name].documents["document"].to_list()
-            for d in self.asset.dependencies
-            if d.is_whole and d.parameter not in self._shared
-        }
+        """By parameter, all the documents of the whole assets that units are given; not of those that were handed over before, or that
+        are read some at a time.
+        """
+        documents: dict[str, list[int]] = {}
+        for d in self.asset.dependencies:
+            if d.is_whole and d.parameter not in self._shared:
+                whole = self.part.views[d.upstream.name].documents
+                if d.form != "list" or whole.height <= READ_AT_ONCE:
+                    documents[d.parameter] = whole["document"].to_list()
         stored = await self.keeper.stored({one for every in documents.values() for one in every})
         return {parameter: [stored[one] for one in every] for parameter, every in documents.items()}
 

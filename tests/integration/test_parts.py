@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import pytest
@@ -60,6 +61,25 @@ async def test_what_is_held_of_a_large_asset_at_a_time_is_a_part(world: World, m
     monkeypatch.setattr(sight, "asset_states", noted)
     await world.materialize()
     assert read == {"topics": PART, "chunks": PART * WORDS, "loud": 0, "counts": DOCUMENTS, "report": 0}
+
+
+async def test_where_documents_lie_is_held_of_some_at_a_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A report over a large asset is given all of it, in order; which bytes of the store these are is told of a few at a time."""
+    asked: list[int] = []
+    stored = Keeper.stored
+
+    async def noted(keeper: Keeper, documents: Collection[int]) -> Any:
+        asked.append(len(documents))
+        return await stored(keeper, documents)
+
+    monkeypatch.setattr(batches, "READ_AT_ONCE", 5)
+    await world.materialize("*")
+    world.code(BODY.replace('" ".join', '"  ".join'))
+    monkeypatch.setattr(Keeper, "stored", noted)
+    assert await world.made() == {"report": {"made": 1}}
+    assert asked[-5:] == [5, 5, 5, 5, 3]
+    [report] = (await world.contents())["report"].values()
+    assert report.decode() == "  ".join(f"{number:02}.txt {WORDS}" for number in range(DOCUMENTS))
 
 
 async def test_a_recipe_is_executed_once_whatever_part_its_units_are_in(world: World) -> None:
