@@ -130,7 +130,9 @@ async def materialized(connection: AsyncConnection, materializations: Collection
     """These materializations, each with its documents in order."""
     m = t.materialization.c
     rows = await connection.execute(
-        sa.select(m.id, m.unit, m.label, m.documents).where(among(m.id, materializations, sa.BigInteger)).order_by(m.id)
+        sa.select(m.id, m.unit, m.label, t.documents_of(m))
+        .where(among(m.id, materializations, sa.BigInteger))
+        .order_by(m.id)
     )
     return [Materialized(i, unit, label, tuple(documents)) for i, unit, label, documents in rows]
 
@@ -138,7 +140,9 @@ async def materialized(connection: AsyncConnection, materializations: Collection
 async def documents(connection: AsyncConnection, materializations: Collection[int]) -> list[int]:
     """The documents that these materializations made together, in the order in which a whole asset is handed over."""
     m, d = t.materialization.c, t.document.c
-    listed = sa.func.unnest(m.documents).table_valued("id", with_ordinality="position", name="listed").render_derived()
+    listed = (
+        sa.func.unnest(t.documents_of(m)).table_valued("id", with_ordinality="position", name="listed").render_derived()
+    )
     names = ("document", "address", "unit", "label", "name", "position", "path")
     found = await columns(
         connection,

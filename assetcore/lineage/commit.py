@@ -8,7 +8,7 @@ it is written and `Overtaken` is raised; the caller judges again.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -32,7 +32,7 @@ from assetcore.storage import Key
 __all__ = [
     "Batch", "Checked", "Committed", "Failed", "Made", "NewDocument", "NewObject", "Overtaken", "Reused", "Seen", "Settled", "allocate",
     "allocate_all", "analyze", "commit", "commit_all", "copy", "find_definitions", "keep_checked", "keep_definitions",
-    "keep_observation", "settle", "settle_all", "stated",
+    "keep_observation", "keep_types", "settle", "settle_all", "stated",
 ]  # fmt: skip
 
 
@@ -57,7 +57,7 @@ class NewObject:
 
 
 class NewDocument(NamedTuple):
-    """A version of a document that was not there before; a tuple in the order of manifests and of Postgres, because they are many."""
+    """A version of a document that was not there before; a tuple in the order of manifests, because they are many."""
 
     id: int
     address: bytes
@@ -104,6 +104,18 @@ class Made:
     current: bool = True
     seen: Seen | None = None
     excerpts: tuple[tuple[int, int, str, int | None, int | None, str | None], ...] = ()
+
+    @property
+    def given(self) -> int | None:
+        """The document that was given for the first parameter, where that was one."""
+        first = {document for parameter, document in self.edges if parameter == 0}
+        return first.pop() if len(first) == 1 else None
+
+    @property
+    def further(self) -> list[tuple[int, int]]:
+        """The other edges, each once."""
+        given = self.given
+        return [edge for edge in dict.fromkeys(self.edges) if edge != (0, given)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,6 +276,7 @@ async def commit_all(connection: AsyncConnection, batches: Sequence[Batch]) -> l
     The caller's transaction is committed by the caller. Where one of them was overtaken, nothing of any is written.
     """
     project, environment = batches[0].project, batches[0].environment
+    types = await keep_types(connection, {(d.type, d.media_type) for b in batches for m in b.made for d in m.new})
     await connection.execute(sa.select(t.project.c.id).where(t.project.c.id == project).with_for_update(key_share=True))
     lent = await take_over(connection, environment, {b.asset: b.number for b in batches})
     await _supersede(connection, environment, batches)
@@ -283,24 +296,24 @@ async def commit_all(connection: AsyncConnection, batches: Sequence[Batch]) -> l
     )
     await _copy(
         connection, t.document,
-        [(d.id, b.asset, m.id, *d[1:-1], None if d.fields is None else schema.to_json(d.fields))
+        [(d.id, m.id, d.object, d.size, b.asset, types[d.type, d.media_type], d.row, d.address, d.name, d.sha256, d.field_digests,
+          d.identity)
          for b in batches for m in b.made for d in m.new],
     )  # fmt: skip
     await _copy(
         connection, t.materialization,
-        [(m.id, b.asset, b.definition, m.unit, m.label, m.parent, m.inputs, list(m.documents), b.run, m.seconds, b.at)
+        [(m.id, m.given, b.asset, b.definition, m.seconds, m.unit, m.label, m.parent, m.inputs,
+          None if m.documents == (m.id - 1,) else m.documents)
          for b in batches for m in b.made],
     )  # fmt: skip
     made = [m for b in batches for m in b.made]
-    await _copy(
-        connection,
-        t.edge,
-        [(m.id, parameter, document) for m in made for parameter, document in dict.fromkeys(m.edges)],
-    )
+    typed = [(d.id, schema.to_json(d.fields)) for m in made for d in m.new if d.fields is not None]
+    await _copy(connection, t.typed, typed)
+    await _copy(connection, t.edge, [(m.id, document, parameter) for m in made for parameter, document in m.further])
     await _copy(connection, t.collected, _collected(environment, made, lent))
     await _copy(connection, t.spent, [row for b in batches for row in b.spent])
     await _copy(connection, t.excerpt, [row for b in batches for row in b.excerpts])
-    heads = [(environment, b.asset, unit, m, b.number, None) for b in batches for unit, m in b.heads]
+    heads = [(m, b.number, None, environment, b.asset, unit) for b in batches for unit, m in b.heads]
     await _copy(connection, t.head, heads)
     await _note_failures(connection, environment, batches)
     for batch in batches:
@@ -372,6 +385,27 @@ async def settle_all(connection: AsyncConnection, environment: int, found: Seque
         )
 
 
+async def keep_types(connection: AsyncConnection, wanted: Set[tuple[str, str]]) -> Mapping[tuple[str, str], int]:
+    """The identifiers of these types (class and media type) of documents, which are written where they are new.
+
+    Commits ask for the same few again and again: a connection remembers what was there before its transaction wrote anything.
+    """
+    memory = (await connection.get_raw_connection()).info
+    known: dict[tuple[str, str], int] = memory.get(t.document_type.name, {})
+    if known.keys() >= wanted:
+        return known
+    k, wrote_nothing = t.document_type.c, sa.func.pg_current_xact_id_if_assigned().is_(None)
+    every = sa.select(k.type, k.media_type, k.id, wrote_nothing)
+    rows = (await connection.execute(every)).all()
+    if rows and rows[0][-1]:
+        memory[t.document_type.name] = {(name, media_type): identifier for name, media_type, identifier, _ in rows}
+    if new := wanted - {(name, media_type) for name, media_type, *_ in rows}:
+        values = [{"type": name, "media_type": media_type} for name, media_type in sorted(new)]
+        await connection.execute(insert(t.document_type).on_conflict_do_nothing(), values)
+        rows = (await connection.execute(every)).all()
+    return {(name, media_type): identifier for name, media_type, identifier, _ in rows}
+
+
 async def keep_checked(connection: AsyncConnection, run: str, checked: Sequence[Checked]) -> None:
     """Write what checks said, in the place of what they said of the same before."""
     if checked:
@@ -420,8 +454,10 @@ def _these(table: sa.Table, pairs: Collection[tuple[int, bytes]]) -> sa.ColumnEl
     assets, units = [asset for asset, _ in pairs], [unit for _, unit in pairs]
     asset, unit = table.c.asset_id, table.c.unit
     if len(set(assets)) == 1:
-        return sa.and_(asset == assets[0], among(unit, units, BYTEA))
-    every = sa.select(sa.func.unnest(sa.cast(assets, ARRAY(sa.Integer))), sa.func.unnest(sa.cast(units, ARRAY(BYTEA))))
+        return sa.and_(asset == assets[0], among(unit, units, t.Address))
+    every = sa.select(
+        sa.func.unnest(sa.cast(assets, ARRAY(sa.Integer))), sa.func.unnest(sa.cast(units, ARRAY(t.Address)))
+    )
     return sa.tuple_(asset, unit).in_(every)
 
 

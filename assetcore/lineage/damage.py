@@ -78,7 +78,9 @@ async def current_damage(connection: AsyncConnection, environment: int, assets: 
 async def details(connection: AsyncConnection, materialization: int, cause: str) -> list[str]:
     """What was noted of the documents of a materialization, each with its name and key."""
     x, d, o = t.damage.c, t.document.c, t.object_.c
-    listed = sa.select(sa.func.unnest(t.materialization.c.documents)).where(t.materialization.c.id == materialization)
+    listed = sa.select(sa.func.unnest(t.documents_of(t.materialization.c))).where(
+        t.materialization.c.id == materialization
+    )
     rows = await connection.execute(
         sa.select(d.name, o.key, x.detail)
         .select_from(t.damage.join(t.document, d.id == x.document_id).join(t.object_, o.id == d.object_id))
@@ -145,7 +147,9 @@ def _current(head: sa.FromClause, shown: Sequence[sa.ColumnElement[Any]]) -> sa.
         )
         .join(now, now.c.id == h.materialization_id)
     )  # fmt: skip
-    return sa.select(*shown).select_from(joined).where(x.cause != LET_GO, x.document_id == sa.any_(now.c.documents))
+    return (
+        sa.select(*shown).select_from(joined).where(x.cause != LET_GO, x.document_id == sa.any_(t.documents_of(now.c)))
+    )
 
 
 # --- what to verify ----------------------------------------------------------------------------------------------------------

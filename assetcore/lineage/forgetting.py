@@ -108,11 +108,11 @@ async def materializations_of(connection: AsyncConnection, asset: int, unit: byt
 
 async def descent(connection: AsyncConnection, roots: Collection[int]) -> Descent:
     """All that came of these materializations, themselves included."""
-    m, d, e, c, h = t.materialization.c, t.document.c, t.edge.c, t.collected.c, t.head.c
+    m, d, e, c, h = t.materialization.c, t.document.c, t.given.c, t.collected.c, t.head.c
     found, new = Descent(), set(roots)
     while new:
         found.materializations |= new
-        listed = sa.select(sa.func.unnest(m.documents)).where(among(m.id, new, sa.BigInteger))
+        listed = sa.select(sa.func.unnest(t.documents_of(m))).where(among(m.id, new, sa.BigInteger))
         first = sa.select(d.id).where(among(d.materialization_id, new, sa.BigInteger))
         documents = set((await connection.execute(listed.union(first))).scalars()) - found.documents
         found.documents |= documents
@@ -127,7 +127,7 @@ async def descent(connection: AsyncConnection, roots: Collection[int]) -> Descen
             .where(among(h.materialization_id, new, sa.BigInteger)),
             sa.select(m.id).where(
                 m.asset_id.in_(sa.select(d.asset_id).where(among(d.id, documents, sa.BigInteger))),
-                m.documents.overlap(sa.cast(list(documents), ARRAY(sa.BigInteger))),
+                t.documents_of(m).overlap(sa.cast(list(documents), ARRAY(sa.BigInteger))),
             ),
         ]
         new = set((await connection.execute(sa.union(*steps))).scalars()) - found.materializations
@@ -205,13 +205,13 @@ async def erase(
         (t.head, t.head.c.materialization_id, m), (t.edge, t.edge.c.materialization_id, m), (t.edge, t.edge.c.document_id, d),
         (t.collected, t.collected.c.materialization_id, m), (t.spent, t.spent.c.materialization_id, m),
         (t.excerpt, t.excerpt.c.materialization_id, m), (t.excerpt, t.excerpt.c.whole_id, d),
-        (t.check_result, t.check_result.c.subject, m), (t.damage, t.damage.c.document_id, d), (t.document, t.document.c.id, d),
-        (t.materialization, t.materialization.c.id, m),
+        (t.check_result, t.check_result.c.subject, m), (t.damage, t.damage.c.document_id, d), (t.typed, t.typed.c.document_id, d),
+        (t.document, t.document.c.id, d), (t.materialization, t.materialization.c.id, m),
     ):  # fmt: skip
         await connection.execute(sa.delete(table).where(among(column, values, sa.BigInteger)))
     for asset, units in found.units.items():
         f = t.failure.c
-        await connection.execute(sa.delete(t.failure).where(f.asset_id == asset, among(f.unit, units, BYTEA)))
+        await connection.execute(sa.delete(t.failure).where(f.asset_id == asset, among(f.unit, units, t.Address)))
         tried, labels = t.acceptance.c.units, sa.cast(found.labels[asset], ARRAY(sa.Text))
         without = tried.op("-", return_type=JSONB())(labels).op("||", return_type=JSONB())(sa.cast([FORGOTTEN], JSONB))
         named = sa.and_(t.acceptance.c.asset_id == asset, tried.has_any(labels))

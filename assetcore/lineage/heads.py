@@ -93,8 +93,8 @@ def lent_heads(environment: int, borrowed: Mapping[int, Loan]) -> list[sa.Select
         commits = {asset: loan.at for asset, loan in borrowed.items() if loan.lender == lender}
         at = sa.case(commits, value=h.asset_id)
         rows = sa.select(
-            sa.literal(environment, sa.Integer).label("environment_id"), h.asset_id, h.unit, h.materialization_id, h.since_commit,
-            sa.cast(sa.null(), sa.BigInteger).label("until_commit"),
+            h.materialization_id, h.since_commit, sa.cast(sa.null(), sa.BigInteger).label("until_commit"),
+            sa.literal(environment, sa.Integer).label("environment_id"), h.asset_id, h.unit,
         ).where(h.environment_id == lender, h.asset_id.in_(list(commits)), h.since_commit <= at)  # fmt: skip
         parts.append(rows.where(h.until_commit.is_(None)))
         parts.append(rows.where(h.until_commit > min(commits.values()), h.until_commit > at))

@@ -94,7 +94,7 @@ async def versions(
 ) -> list[Version]:
     """All that these units of one label were in an environment, or in the one from which it borrows the asset, the latest first."""
     h, m, c, r = t.head.c, t.materialization.c, t.commit.c, t.run.c
-    ended, by = t.commit.alias("ended"), t.run.alias("by")
+    ended, by, made = t.commit.alias("ended"), t.run.alias("by"), t.commit.alias("made")
     loan = (await loans(connection, environment)).get(asset)
     here = h.environment_id == environment
     if loan is not None:
@@ -102,16 +102,17 @@ async def versions(
     rows = await connection.execute(
         sa.select(
             h.unit, m.label, h.since_commit, c.at, c.run_id, r.actor, h.until_commit, ended.c.at, ended.c.run_id, by.c.actor, m.id,
-            m.definition_id, m.inputs, m.documents, m.run_id,
+            m.definition_id, m.inputs, t.documents_of(m), made.c.run_id,
         )
         .select_from(
             labelled(t.head, [label])
             .join(t.commit, c.id == h.since_commit)
+            .join(made, made.c.id == t.commit_of(m.id))
             .outerjoin(t.run, r.id == c.run_id)
             .outerjoin(ended, ended.c.id == h.until_commit)
             .outerjoin(by, by.c.id == ended.c.run_id)
         )
-        .where(here, h.asset_id == asset, among(h.unit, units, sa.LargeBinary))
+        .where(here, h.asset_id == asset, among(h.unit, units, t.Address))
         .order_by(h.since_commit.desc())
     )  # fmt: skip
     return [Version(*row) for row in rows]

@@ -25,38 +25,11 @@ from assetcore.storage import Key, Location, Stored
 from assetcore.units import DOCUMENTS, sort_documents
 
 __all__ = [
-    "Watermark",
-    "among",
-    "array_of",
-    "asset_counts",
-    "columns",
-    "counts",
-    "current",
-    "current_documents",
-    "current_identities",
-    "definitions",
-    "documents_of",
-    "expired",
-    "failure_counts",
-    "former_members",
-    "intact",
-    "known_keys",
-    "last_failure",
-    "made_at",
-    "made_units",
-    "observations",
-    "oldest",
-    "one_of",
-    "orphans",
-    "seconds_per_unit",
-    "sources_of_parts",
-    "stored",
-    "undeclared",
-    "units",
-    "watermark",
-    "watermarks",
-    "with_documents",
-]
+    "Watermark", "among", "array_of", "asset_counts", "columns", "counts", "current", "current_documents", "current_identities",
+    "dated", "definitions", "documents_of", "expired", "failure_counts", "former_members", "intact", "known_keys", "last_failure",
+    "made_at", "made_units", "observations", "oldest", "one_of", "orphans", "seconds_per_unit", "sources_of_parts", "stored",
+    "undeclared", "units", "watermark", "watermarks", "with_documents", "with_types",
+]  # fmt: skip
 
 OBSERVED = {
     "name": pl.String, "size": pl.Int64, "mtime_ns": pl.Int64, "inode": pl.Int64, "media_type": pl.String, "sha256": pl.Binary,
@@ -93,7 +66,7 @@ def frame(rows: Sequence[Any], schema: Mapping[str, Any]) -> pl.DataFrame:
 
 
 _listed = (
-    sa.func.unnest(t.materialization.c.documents)
+    sa.func.unnest(t.documents_of(t.materialization.c))
     .table_valued("id", with_ordinality="position", name="listed")
     .render_derived()
 )
@@ -109,6 +82,16 @@ def current(head: sa.FromClause) -> sa.FromClause:
 def with_documents(materializations: sa.FromClause) -> sa.FromClause:
     """These materializations with the documents that they hold, each at its `position`."""
     return materializations.join(_listed, sa.true()).join(t.document, t.document.c.id == _listed.c.id)
+
+
+def with_types(documents: sa.FromClause) -> sa.FromClause:
+    """These documents with what they are: class and media type."""
+    return documents.join(t.document_type, t.document_type.c.id == t.document.c.type_id)
+
+
+def dated(facts: sa.FromClause, materialization: sa.ColumnElement[int]) -> sa.FromClause:
+    """These with the commit by which a materialization came about: at that time it was made."""
+    return facts.join(t.commit, t.commit.c.id == t.commit_of(materialization))
 
 
 def array_of(values: Iterable[Any] | str, kind: Any) -> sa.ColumnElement[Any]:
@@ -129,7 +112,7 @@ def one_of(column: sa.ColumnElement[Any], assets: Collection[int]) -> sa.ColumnE
 def intact(assets: Collection[int]) -> sa.ColumnElement[bool]:
     """Of a materialization of these assets: none of its documents is damaged. Nothing is looked up where none of the assets' is."""
     x = t.damage.c
-    kept = sa.func.unnest(t.materialization.c.documents).table_valued("id", name="kept").render_derived()
+    kept = sa.func.unnest(t.documents_of(t.materialization.c)).table_valued("id", name="kept").render_derived()
     lost = sa.select(kept.c.id).join(t.damage, x.document_id == kept.c.id).correlate(t.materialization).exists()
     return sa.or_(~sa.exists().where(one_of(x.asset_id, assets)), ~lost)
 
@@ -209,10 +192,13 @@ async def current_documents(
     d, h, m = t.document.c, head.c, t.materialization.c
     path = sa.func.coalesce(m.parent + "/" + m.label, m.label).label("path")
     always = [h.asset_id.label("asset"), d.id.label("document"), d.address, h.unit, position, d.identity, path]
-    some = [*_told_of(h, in_parts, d.media_type, d.sha256, d.field_digests), *_told_of(h, named, m.label, d.name)]
+    some = [
+        *_told_of(h, in_parts, t.document_type.c.media_type, d.sha256, d.field_digests),
+        *_told_of(h, named, m.label, d.name),
+    ]
     statement = (
         sa.select(*always, *some)
-        .select_from(current(head))
+        .select_from(current(head) if in_parts is not None and not in_parts else with_types(current(head)))
         .where(h.environment_id == environment, one_of(h.asset_id, assets), as_of(h, commit), *_of_units(h, units))
     )
     schema = {"asset": pl.Int64} | DOCUMENTS
@@ -273,7 +259,7 @@ async def current_identities(
 
 
 def _of_units(h: Any, units: pl.Series | None) -> list[sa.ColumnElement[bool]]:
-    return [] if units is None else [among(h.unit, units.to_list(), BYTEA)]
+    return [] if units is None else [among(h.unit, units.to_list(), t.Address)]
 
 
 async def made_units(
@@ -348,12 +334,12 @@ async def expired(
 ) -> dict[int, pl.Series]:
     """Of each asset the units that were made at this time or before. With `units`, of these."""
     head = await heads_of(connection, environment)
-    h, m = head.c, t.materialization.c
-    late = sa.or_(*(sa.and_(h.asset_id == asset, m.made_at <= when) for asset, when in before.items()))
+    h = head.c
+    late = sa.or_(*(sa.and_(h.asset_id == asset, t.commit.c.at <= when) for asset, when in before.items()))
     found = await columns(
         connection,
         sa.select(h.asset_id, h.unit)
-        .select_from(head.join(t.materialization, m.id == h.materialization_id))
+        .select_from(dated(head, h.materialization_id))
         .where(h.environment_id == environment, h.until_commit.is_(None), late, *_of_units(h, units)),
         {"asset": pl.Int64, "unit": pl.Binary},
     )
@@ -363,10 +349,10 @@ async def expired(
 async def oldest(connection: AsyncConnection, environment: int, assets: Collection[int]) -> dict[int, datetime]:
     """When the unit of each asset that was made first of all was made."""
     head = await heads_of(connection, environment)
-    h, m = head.c, t.materialization.c
+    h = head.c
     rows = await connection.execute(
-        sa.select(h.asset_id, sa.func.min(m.made_at))
-        .select_from(head.join(t.materialization, m.id == h.materialization_id))
+        sa.select(h.asset_id, sa.func.min(t.commit.c.at))
+        .select_from(dated(head, h.materialization_id))
         .where(h.environment_id == environment, one_of(h.asset_id, assets), h.until_commit.is_(None))
         .group_by(h.asset_id)
     )
@@ -376,11 +362,11 @@ async def oldest(connection: AsyncConnection, environment: int, assets: Collecti
 async def made_at(connection: AsyncConnection, environment: int, asset: int, unit: bytes) -> datetime | None:
     """When what a unit currently is was made."""
     head = await heads_of(connection, environment)
-    h, m = head.c, t.materialization.c
+    h = head.c
     return (
         await connection.execute(
-            sa.select(m.made_at)
-            .select_from(head.join(t.materialization, m.id == h.materialization_id))
+            sa.select(t.commit.c.at)
+            .select_from(dated(head, h.materialization_id))
             .where(h.environment_id == environment, h.asset_id == asset, h.unit == unit, h.until_commit.is_(None))
         )
     ).scalar_one_or_none()
@@ -403,10 +389,10 @@ async def former_members(connection: AsyncConnection, materializations: Collecti
     Of what was given one by one, all; of whole assets, those whose unit is no longer what it was.
     """
     schema = {"materialization": pl.Int64, "parameter": pl.Int64, "address": pl.Binary}
-    e, d, c, h = t.edge.c, t.document.c, t.collected.c, t.head.c
+    e, d, c, h = t.given.c, t.document.c, t.collected.c, t.head.c
     given = await connection.execute(
         sa.select(e.materialization_id, e.parameter, d.address)
-        .join_from(t.edge, t.document, d.id == e.document_id)
+        .join_from(t.given, t.document, d.id == e.document_id)
         .where(among(e.materialization_id, materializations, sa.BigInteger))
     )
     then = sa.and_(
@@ -432,7 +418,7 @@ async def counts(
     head = await heads_of(connection, environment)
     h, m = head.c, t.materialization.c
     rows = await connection.execute(
-        sa.select(h.asset_id, sa.func.count(), sa.func.sum(sa.func.cardinality(m.documents)))
+        sa.select(h.asset_id, sa.func.count(), sa.func.sum(sa.func.cardinality(t.documents_of(m))))
         .select_from(head.join(t.materialization, m.id == h.materialization_id))
         .where(
             h.environment_id == environment, one_of(h.asset_id, assets), h.until_commit.is_(None), *_of_units(h, units)
@@ -446,8 +432,10 @@ async def documents_of(connection: AsyncConnection, materializations: Collection
     """The document rows of these materializations, in order."""
     m = t.materialization.c
     rows = await connection.execute(
-        sa.select(m.id, t.document)
-        .select_from(t.materialization.join(_listed, sa.true()).join(t.document, t.document.c.id == _listed.c.id))
+        sa.select(m.id, t.document, t.document_type.c.type, t.document_type.c.media_type, t.typed.c.fields)
+        .select_from(
+            with_types(with_documents(t.materialization)).outerjoin(t.typed, t.typed.c.document_id == t.document.c.id)
+        )
         .where(among(m.id, materializations, sa.BigInteger))
         .order_by(m.id, position)
     )
@@ -463,8 +451,9 @@ async def stored(connection: AsyncConnection, documents: Iterable[int], *, kept:
     wanted = list(documents)
     rows = (
         await connection.execute(
-            sa.select(d.id, o.key, d.row, d.name, d.media_type, d.sha256, d.size, d.fields)
-            .join_from(t.document, t.object_, o.id == d.object_id)
+            sa.select(d.id, o.key, d.row, d.name, t.document_type.c.media_type, d.sha256, d.size, t.typed.c.fields)
+            .select_from(with_types(t.document).join(t.object_, o.id == d.object_id))
+            .outerjoin(t.typed, t.typed.c.document_id == d.id)
             .where(among(d.id, wanted, sa.BigInteger))
         )
     ).all()
@@ -534,8 +523,10 @@ async def asset_counts(
     head = await heads_of(connection, environment, commit)
     h, m = head.c, t.materialization.c
     rows = await connection.execute(
-        sa.select(h.asset_id, sa.func.count(), sa.func.sum(sa.func.cardinality(m.documents)), sa.func.max(m.made_at))
-        .select_from(head.join(t.materialization, m.id == h.materialization_id))
+        sa.select(
+            h.asset_id, sa.func.count(), sa.func.sum(sa.func.cardinality(t.documents_of(m))), sa.func.max(t.commit.c.at)
+        )
+        .select_from(dated(head.join(t.materialization, m.id == h.materialization_id), m.id))
         .where(h.environment_id == environment, as_of(h, commit))
         .group_by(h.asset_id)
     )

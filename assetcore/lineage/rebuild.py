@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from assetcore.lineage import acceptances, journal
 from assetcore.lineage import tables as t
 from assetcore.lineage.acceptances import FORGOTTEN, Acceptance
-from assetcore.lineage.commit import copy
+from assetcore.lineage.commit import copy, keep_types
 from assetcore.lineage.environments import Base, Pin
 from assetcore.lineage.journal import Entry, Row
 from assetcore.lineage.read import columns
@@ -31,8 +31,8 @@ REBUILT = (
     t.journal, t.journal_batch, t.subject_key, t.borrowed, t.acceptance,
     t.damage, t.verified, t.repeat, t.unshown,
     t.check_standing, t.check_result, t.check_version, t.observation, t.watermark, t.failure, t.head, t.collected, t.edge, t.spent,
-    t.excerpt, t.document, t.materialization, t.object_, t.commit, t.run_asset, t.run, t.part, t.definition, t.asset, t.environment,
-    t.project,
+    t.excerpt, t.typed, t.document, t.materialization, t.object_, t.commit, t.run_asset, t.run, t.part, t.definition, t.asset,
+    t.environment, t.project,
 )  # fmt: skip
 """What is emptied before it is written anew, each table before those that it points to."""
 BLOCK = 1 << 20
@@ -81,12 +81,15 @@ async def rebuild(connection: AsyncConnection, told: Catalog) -> dict[str, int]:
     )  # fmt: skip
     await _insert(connection, t.part, [{"digest": digest, "source": source} for digest, source in told.parts.items()])
     await _write_runs(connection, told, projects, environments)
-    frames = _with_identifiers(told, projects, environments, definitions)
+    documents = told.tables["document"].select("type", "media_type").unique()
+    types = await keep_types(connection, set(documents.iter_rows()))
+    frames = _with_identifiers(told, projects, environments, definitions, types)
     for table in (
         t.commit,
         t.object_,
         t.damage,
         t.document,
+        t.typed,
         t.materialization,
         t.edge,
         t.collected,
@@ -101,7 +104,7 @@ async def rebuild(connection: AsyncConnection, told: Catalog) -> dict[str, int]:
         await copy(connection, table, frames[table.name].iter_rows())
     await _continue_numbers(connection, told)
     await _continue_journals(connection, told, projects)
-    return {name: frame.height for name, frame in frames.items()}
+    return {name: frame.height for name, frame in told.tables.items()}
 
 
 async def _write_names(connection: AsyncConnection, told: Catalog) -> tuple[dict[str, int], dict[tuple[str, str], int]]:
@@ -176,7 +179,8 @@ async def _write_runs(
 
 
 def _with_identifiers(
-    told: Catalog, projects: Mapping[str, int], environments: Mapping[tuple[str, str], int], definitions: Mapping[tuple[int, bytes], int]
+    told: Catalog, projects: Mapping[str, int], environments: Mapping[tuple[str, str], int], definitions: Mapping[tuple[int, bytes], int],
+    types: Mapping[tuple[str, str], int],
 ) -> dict[str, pl.DataFrame]:  # fmt: skip
     """The large tables in the columns of Postgres: environments and definitions by identifier instead of name and digest."""
     places = pl.DataFrame(
@@ -192,19 +196,29 @@ def _with_identifiers(
     found: dict[str, pl.DataFrame] = {}
     order = {
         "commit": ("number", "project_id", "environment_id", "asset", "run", "manifest", "at"),
-        "head": ("environment_id", "asset", "unit", "materialization", "since", "until"),
+        "document": ("id", "materialization", "object", "size", "asset", "type_id", "row", "address", "name", "sha256",
+                     "field_digests", "identity"),
+        "edge": ("materialization", "document", "parameter"),
+        "head": ("materialization", "since", "until", "environment_id", "asset", "unit"),
         "collected": ("materialization", "parameter", "asset", "environment_id", "commit"),
-        "materialization": ("id", "asset", "definition_id", "unit", "label", "parent", "inputs", "documents", "run", "seconds", "at"),
+        "materialization": ("id", "given", "asset", "definition_id", "seconds", "unit", "label", "parent", "inputs", "documents"),
         "borrowed": ("environment_id", "asset", "lender_id", "at", "since", "until"),
         "failure": ("environment_id", "asset", "unit", "label", "definition_id", "inputs", "error", "traceback", "run", "at"),
         "watermark": ("environment_id", "asset", "changed", "last", "settled", "units", "documents", "at"),
     }  # fmt: skip
-    for name, frame in told.tables.items():
+    kinds = pl.DataFrame(
+        [(*kind, number) for kind, number in types.items()],
+        {"type": pl.String, "media_type": pl.String, "type_id": pl.Int64},
+        orient="row",
+    )
+    for name, frame in _as_kept(told.tables).items():
         if "environment" in frame.columns:
             frame = frame.join(places, on=["project", "environment"], how="left")
         if "lender" in frame.columns:
             lenders = places.select("project", lender="environment", lender_id="environment_id")
             frame = frame.join(lenders, on=["project", "lender"], how="left")
+        if "type" in frame.columns:
+            frame = frame.join(kinds, on=["type", "media_type"], how="left")
         if "definition" in frame.columns:
             frame = frame.join(made_with, on=["asset", "definition"], how="left").with_columns(
                 pl.col("definition_id").fill_null(0)
@@ -213,6 +227,22 @@ def _with_identifiers(
             frame = frame.with_columns(settled=pl.lit(None, pl.String))
         found[name] = frame.select(order.get(name, frame.columns))
     return found
+
+
+def _as_kept(tables: Mapping[str, pl.DataFrame]) -> dict[str, pl.DataFrame]:
+    """What Postgres keeps beside the row that it is of, or in it: typed fields, the one document that a unit was given, or made."""
+    made, edges, documents = tables["materialization"], tables["edge"], tables["document"]
+    first = edges.filter(pl.col("parameter") == 0).filter(pl.len().over("materialization") == 1)
+    given = first.select("document", id="materialization").rename({"document": "given"})
+    numbered = pl.col("documents").list.len() == 1, pl.col("documents").list.first() == pl.col("id") - 1
+    made = made.join(given, on="id", how="left", maintain_order="left").with_columns(
+        documents=pl.when(~pl.all_horizontal(numbered)).then("documents")
+    )
+    return dict(tables) | {
+        "materialization": made,
+        "edge": edges.join(first, on=edges.columns, how="anti", maintain_order="left"),
+        "typed": documents.filter(pl.col("fields").is_not_null()).select("id", "fields"),
+    }
 
 
 async def _continue_numbers(connection: AsyncConnection, told: Catalog) -> None:
@@ -306,7 +336,7 @@ def _statements() -> dict[str, sa.Select[*tuple[Any, ...]]]:
             t.object_,
             t.document,
             t.materialization,
-            t.edge,
+            t.given,
             t.collected,
             t.spent,
             t.excerpt,
@@ -314,7 +344,7 @@ def _statements() -> dict[str, sa.Select[*tuple[Any, ...]]]:
             t.commit,
         )
     )
-    b, lender = t.borrowed.c, t.environment.alias("lender")
+    b, y, lender = t.borrowed.c, t.document_type.c, t.environment.alias("lender")
     project, environment = t.project.c.name.label("project"), t.environment.c.name.label("environment")
 
     def placed(table: sa.Table) -> sa.Join:
@@ -322,19 +352,21 @@ def _statements() -> dict[str, sa.Select[*tuple[Any, ...]]]:
         return there.join(t.project, t.project.c.id == t.environment.c.project_id)
 
     digest = sa.func.coalesce(t.definition.c.digest, sa.literal(SOURCE, sa.LargeBinary)).label("definition")
-    documents = sa.func.array_to_string(m.documents, ",").label("documents")
+    documents = sa.func.array_to_string(t.documents_of(m), ",").label("documents")
     return {
         "object": sa.select(o.id, o.asset_id.label("asset"), o.key, o.size, o.rows, o.sha256).where(
             o.retired_at.is_(None)
         ),
         "document": sa.select(
-            d.id, d.asset_id.label("asset"), d.materialization_id.label("materialization"), d.address, d.name, d.type, d.media_type,
-            d.size, d.sha256, d.field_digests, d.identity, d.object_id.label("object"), d.row,
-        ),
+            d.id, d.asset_id.label("asset"), d.materialization_id.label("materialization"), d.address, d.name, y.type,
+            y.media_type, d.size, d.sha256, d.field_digests, d.identity, d.object_id.label("object"), d.row,
+        ).join_from(t.document, t.document_type, y.id == d.type_id),
         "materialization": sa.select(
-            m.id, m.asset_id.label("asset"), digest, m.unit, m.label, m.parent, m.inputs, documents, m.run_id.label("run"),
+            m.id, m.asset_id.label("asset"), digest, m.unit, m.label, m.parent, m.inputs, documents,
         ).select_from(t.materialization.outerjoin(t.definition, t.definition.c.id == m.definition_id)),
-        "edge": sa.select(e.materialization_id.label("materialization"), e.parameter, e.document_id.label("document")),
+        "edge": sa.select(e.materialization_id.label("materialization"), e.parameter, e.document_id.label("document")).where(
+            e.document_id.is_not(None)
+        ),
         "collected": sa.select(
             c.materialization_id.label("materialization"), c.parameter, c.asset_id.label("asset"), project, environment,
             c.commit_id.label("commit"),

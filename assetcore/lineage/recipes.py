@@ -11,7 +11,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, BYTEA
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from assetcore.lineage import tables as t
-from assetcore.lineage.read import among, intact
+from assetcore.lineage.read import among, dated, intact
 
 __all__ = ["Recipes", "reusable", "reusable_of"]
 
@@ -37,10 +37,11 @@ async def reusable(
     What has lost its bytes is left out; with `since`, also what was made before it.
     """
     m = t.materialization.c
-    young = [m.made_at > since] if since is not None else []
+    young = [t.commit.c.at > since] if since is not None else []
     by = among(t.leading(m.inputs, t.LEADING_INPUTS), {key[: t.LEADING_INPUTS] for key in inputs}, BYTEA)
     rows = await connection.execute(
         sa.select(m.inputs, m.unit, m.id)
+        .select_from(dated(t.materialization, m.id))
         .where(
             m.asset_id == asset,
             m.definition_id == definition,
@@ -72,7 +73,8 @@ async def reusable_of(
     )
     recipe = sa.tuple_(m.asset_id, m.definition_id, t.leading(m.inputs, t.LEADING_INPUTS), m.inputs)
     rows = await connection.execute(
-        sa.select(m.asset_id, m.inputs, m.unit, m.id, m.made_at)
+        sa.select(m.asset_id, m.inputs, m.unit, m.id, t.commit.c.at)
+        .select_from(dated(t.materialization, m.id))
         .where(recipe.in_(wanted), intact({one.asset for one in asked}))
         .order_by(m.id.desc())
     )

@@ -35,7 +35,7 @@ TABLES = {
     "object": ("id", "asset", "key", "size", "rows", "sha256", "retired"),
     "document": ("id", "asset", "materialization", "address", "name", "type", "media_type", "size", "sha256", "field_digests", "identity",
                  "object", "row", "fields"),
-    "materialization": ("id", "asset", "definition", "unit", "label", "parent", "inputs", "documents", "run", "seconds", "at"),
+    "materialization": ("id", "asset", "definition", "unit", "label", "parent", "inputs", "documents", "seconds"),
     "edge": ("materialization", "parameter", "document"),
     "collected": ("materialization", "parameter", "asset", "project", "environment", "commit"),
     "spent": ("materialization", "tokens", "usd", "cached_tokens", "models"),

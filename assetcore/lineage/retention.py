@@ -20,7 +20,7 @@ from assetcore.lineage import tables as t
 from assetcore.lineage.commit import NewObject
 from assetcore.lineage.commit import copy as copy_rows
 from assetcore.lineage.damage import LET_GO, Damaged, note
-from assetcore.lineage.read import among, columns
+from assetcore.lineage.read import among, columns, dated
 from assetcore.storage import Key
 
 __all__ = [
@@ -71,14 +71,15 @@ async def past_retention(connection: AsyncConnection, project: int, before: date
     """
     a, m, h, k, d, x = (x.c for x in (t.asset, t.materialization, t.head, t.commit, t.document, t.damage))
     own = sa.select(a.id).where(a.project_id == project)
+    young = sa.select(m.id).select_from(dated(t.materialization, m.id)).where(m.asset_id.in_(own), k.at >= before)
     used = (
         sa.select(h.materialization_id)
         .select_from(t.head.outerjoin(t.commit, k.id == h.until_commit))
         .where(h.asset_id.in_(own), sa.or_(h.until_commit.is_(None), k.at >= before))
-        .union(_borrowed(own, before), sa.select(m.id).where(m.asset_id.in_(own), m.made_at >= before))
+        .union(_borrowed(own, before), young)
     )
     kept = (await columns(connection, sa.select(used.subquery()), {"materialization": pl.Int64}))["materialization"]
-    listed = sa.select(sa.func.unnest(m.documents).label("id")).where(m.id.in_(used)).subquery()
+    listed = sa.select(sa.func.unnest(t.documents_of(m)).label("id")).where(m.id.in_(used)).subquery()
     old = await columns(
         connection,
         sa.select(d.asset_id, d.id, d.materialization_id).where(
@@ -112,14 +113,15 @@ def _borrowed(own: sa.Select[int], before: datetime) -> sa.Select[int]:
 
 async def _given(connection: AsyncConnection, materializations: pl.Series) -> pl.Series:
     """The documents that these were given and that may not be in use any more: one by one, and of whole assets as they were then."""
-    e, c, h, m = t.edge.c, t.collected.c, t.head.c, t.materialization.c
+    e, c, h, m = t.given.c, t.collected.c, t.head.c, t.materialization.c
     some = materializations.to_list()
     schema = {"document": pl.Int64}
-    edges = sa.select(e.document_id).where(among(e.materialization_id, some, sa.BigInteger)).distinct()
+    edges = sa.select(e.document_id).distinct()
+    edges = edges.where(among(e.materialization_id, some, sa.BigInteger), e.document_id.is_not(None))
     # In whichever environment: an environment may have borrowed what it gave.
     then = sa.and_(h.asset_id == c.asset_id, h.since_commit <= c.commit_id, h.until_commit > c.commit_id)
     wholes = (
-        sa.select(sa.func.unnest(m.documents))
+        sa.select(sa.func.unnest(t.documents_of(m)))
         .select_from(t.collected.join(t.head, then).join(t.materialization, m.id == h.materialization_id))
         .where(among(c.materialization_id, some, sa.BigInteger))
         .distinct()

@@ -26,7 +26,7 @@ from assetcore.settings import LOCAL
 __all__ = ["HEAD", "Connection", "Engine", "Standing", "connect", "ensure", "from_json", "is_service_error", "migrations_folder", "reading",
            "refuse_size", "refuse_stage", "service_error", "standing", "to_json", "upgrade"]  # fmt: skip
 
-HEAD = "0018"
+HEAD = "0019"
 Engine = AsyncEngine
 Connection = AsyncConnection
 """The words of SQLAlchemy that other rooms hold, and hand back to this one."""
@@ -69,7 +69,12 @@ def connect(database_url: str) -> AsyncEngine:
             raise service_error(engine, error) from error
         refuse_size(error)
 
+    def opened(connection: Any, _: Any) -> None:
+        as_bytes = {"schema": "pg_catalog", "encoder": bytes, "decoder": bytes, "format": "binary"}
+        connection.run_async(lambda driver: driver.set_type_codec("uuid", **as_bytes))
+
     event.listen(engine.sync_engine, "do_connect", opening)
+    event.listen(engine.sync_engine, "connect", opened)
     event.listen(engine.sync_engine, "checkout", taken)
     event.listen(engine.sync_engine, "handle_error", failing)
     return engine

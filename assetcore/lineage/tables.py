@@ -1,6 +1,6 @@
 """Tables: what does Postgres hold of assets, documents and runs?
 
-    project --< environment --< head >-- materialization --< edge >-- document >-- object
+    project --< environment --< head >-- materialization --< given >-- document >-- object
            \\--< asset --< definition           \\--< collected (a whole asset, as of a commit)
 
 Facts (`materialization`, `document`, `edge`, `excerpt`, `definition`, `object`) are written once. What an asset currently *is* in an
@@ -14,20 +14,24 @@ at the bytes told is `damage`, `verified` (how far that is) and `repeat`; all th
 `journal` says what was done, and by whom.
 
 Identifiers of facts are given by the writer in blocks, so that the manifest in the bucket can name them before Postgres is told.
+What follows from a row is not told by another: of a materialization its commit has run and time, and the one document that it was given,
+or made, needs no row and no list. It is read through `given` and `documents_of`.
 The large tables carry no foreign keys: rows arrive by COPY within one transaction, and nothing deletes what they point to.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSONB, array
 
 __all__ = [
-    "LARGEST", "LEADING_INPUTS", "LEADING_SHA256", "acceptance", "answer", "asset", "block", "borrowed", "check_result",
-    "check_standing", "check_version", "collected", "commit", "damage", "definition", "document", "edge", "environment", "excerpt",
-    "failure", "head", "journal", "journal_batch", "leading", "materialization", "metadata", "object_", "observation", "part",
-    "project", "repeat", "run", "run_asset", "small", "span", "spent", "subject_key", "undeclared_input", "unshown",
-    "vector_generation", "vector_trial", "verified", "watermark",
+    "LARGEST", "LEADING_INPUTS", "LEADING_SHA256", "Address", "acceptance", "answer", "asset", "block", "borrowed", "check_result",
+    "check_standing", "check_version", "collected", "commit", "commit_of", "damage", "definition", "document", "document_type",
+    "documents_of", "edge", "environment", "excerpt", "failure", "given", "head", "journal", "journal_batch", "leading",
+    "materialization", "metadata", "object_", "observation", "part", "project", "repeat", "run", "run_asset", "small", "span",
+    "spent", "subject_key", "typed", "undeclared_input", "unshown", "vector_generation", "vector_trial", "verified", "watermark",
 ]  # fmt: skip
 
 metadata = sa.MetaData(
@@ -49,6 +53,8 @@ def small(*names: str) -> list[sa.CheckConstraint]:
     return [sa.CheckConstraint(sa.func.pg_column_size(sa.column(n)) <= LARGEST, name=f"{n}_size") for n in names]
 
 
+ASCENDING = {"fillfactor": 100}
+"""Of an index whose entries come in order: no room is left in its pages. Also of the large tables' keys, where the migration says so."""
 LEADING_SHA256, LEADING_INPUTS = 7, 3
 """Bytes by which hashes are found: as many as fit into the smallest entry of an index, alone and beside an asset's number."""
 
@@ -59,6 +65,23 @@ def leading(hashed: sa.ColumnElement[bytes], size: int) -> sa.ColumnElement[byte
     Their number stands in the statement itself, because Postgres knows the index by it.
     """
     return sa.func.substr(hashed, *(sa.literal(n, sa.Integer, literal_execute=True) for n in (1, size)), type_=BYTEA)
+
+
+class Address(sa.TypeDecorator[bytes]):
+    """Sixteen bytes, which Postgres keeps without their length as a uuid; a connection takes and gives bytes (`schema.connect`)."""
+
+    impl = sa.Uuid
+    cache_ok = True
+
+
+def commit_of(identifier: sa.ColumnElement[int]) -> sa.ColumnElement[int]:
+    """The number of the commit that a fact came about with: its identifier is of the commit's block."""
+    return identifier.bitwise_rshift(sa.literal(20, sa.Integer))
+
+
+def documents_of(m: Any) -> sa.ColumnElement[Any]:
+    """The documents that a materialization (columns) made, in order."""
+    return sa.func.coalesce(m.documents, array([m.id - 1]), type_=ARRAY(sa.BigInteger))
 
 
 def _now() -> sa.Column[object]:
@@ -187,20 +210,21 @@ object_ = sa.Table(
 materialization = sa.Table(
     "materialization", metadata,
     sa.Column("id", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("given", sa.BigInteger, comment="the document that it was given for its first parameter, where that was one: no edge"),
     sa.Column("asset_id", sa.Integer, nullable=False),
     sa.Column("definition_id", sa.Integer, nullable=False, comment="0 for sources"),
-    sa.Column("unit", BYTEA, nullable=False, comment="16 bytes: the address of the input document, or the group"),
+    sa.Column("seconds", sa.REAL, nullable=False),
+    sa.Column("unit", Address, nullable=False, comment="the address of the input document, or the group"),
     sa.Column("label", sa.Text, nullable=False, comment="the unit for people: the input document's name"),
     sa.Column("parent", sa.Text, comment="the input document's unit, where names repeat"),
     sa.Column("inputs", BYTEA, nullable=False, comment="32 bytes over the identities of the inputs in order"),
-    sa.Column("documents", ARRAY(sa.BigInteger), nullable=False, comment="what was made, in order"),
-    sa.Column("run_id", sa.Text, nullable=False),
-    sa.Column("seconds", sa.REAL, nullable=False),
-    sa.Column("made_at", sa.DateTime(timezone=True), nullable=False),
-    comment="the fact that a unit, with a recipe (definition and inputs), produced these documents",
+    sa.Column("documents", ARRAY(sa.BigInteger),
+              comment="what was made, in order; null where that is the one of the number before its own"),
+    comment="the fact that a unit, with a recipe (definition and inputs), produced these documents; run and time are its commit's",
 )  # fmt: skip
 
 sa.Index("ix_materialization_recipe", materialization.c.asset_id, leading(materialization.c.inputs, LEADING_INPUTS))
+sa.Index("ix_materialization_given", materialization.c.given.nulls_first(), postgresql_with=ASCENDING)
 sa.Index("ix_materialization_label", sa.func.hashtext(materialization.c.label))
 
 spent = sa.Table(
@@ -245,36 +269,59 @@ excerpt = sa.Table(
     comment="which part of a document that a unit was given a document that it made is; no row where it said nothing",
 )  # fmt: skip
 
+document_type = sa.Table(
+    "document_type", metadata,
+    sa.Column("id", sa.Integer, sa.Identity(), primary_key=True),
+    sa.Column("type", sa.Text, nullable=False, comment="the name of the class"),
+    sa.Column("media_type", sa.Text, nullable=False),
+    sa.UniqueConstraint("type", "media_type"),
+    comment="what documents are; never removed, because connections remember it",
+)  # fmt: skip
+
 document = sa.Table(
     "document", metadata,
     sa.Column("id", sa.BigInteger, primary_key=True, autoincrement=False),
-    sa.Column("asset_id", sa.Integer, nullable=False),
     sa.Column("materialization_id", sa.BigInteger, nullable=False, comment="the one that made it first"),
-    sa.Column("address", BYTEA, nullable=False, comment="16 bytes: unit and name; equal for all versions of a document"),
-    sa.Column("name", sa.Text, nullable=False),
-    sa.Column("type", sa.Text, nullable=False),
-    sa.Column("media_type", sa.Text, nullable=False),
+    sa.Column("object_id", sa.BigInteger, nullable=False),
     sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("asset_id", sa.Integer, nullable=False),
+    sa.Column("type_id", sa.Integer, nullable=False),
+    sa.Column("row", sa.Integer, comment="row of the pack; null where the object is the document"),
+    sa.Column("address", Address, nullable=False, comment="unit and name; equal for all versions of a document"),
+    sa.Column("name", sa.Text, nullable=False),
     sa.Column("sha256", BYTEA, nullable=False),
     sa.Column("field_digests", BYTEA, nullable=False, comment="16 bytes for each typed field"),
     sa.Column("identity", BYTEA, nullable=False),
-    sa.Column("object_id", sa.BigInteger, nullable=False),
-    sa.Column("row", sa.Integer, comment="row of the pack; null where the object is the document"),
-    sa.Column("fields", JSONB(none_as_null=True), comment="typed fields, where no pack holds them"),
-    *small("fields"),
     comment="one version of a document",
 )  # fmt: skip
 sa.Index("ix_document_sha256", leading(document.c.sha256, LEADING_SHA256))
 
+typed = sa.Table(
+    "typed", metadata,
+    sa.Column("document_id", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("fields", JSONB, nullable=False),
+    *small("fields"),
+    comment="typed fields of a document, where no pack holds them",
+)  # fmt: skip
+
 edge = sa.Table(
     "edge", metadata,
     sa.Column("materialization_id", sa.BigInteger, nullable=False),
-    sa.Column("parameter", sa.SmallInteger, nullable=False),
     sa.Column("document_id", sa.BigInteger, nullable=False),
-    sa.Index(None, "materialization_id"),
-    sa.Index(None, "document_id"),
-    comment="a document that a unit was given",
+    sa.Column("parameter", sa.SmallInteger, nullable=False),
+    sa.Index(None, "materialization_id", postgresql_with=ASCENDING),
+    sa.Index(None, "document_id", postgresql_with=ASCENDING),
+    comment="a document that a unit was given, besides `materialization.given`: to be read through `given`",
 )  # fmt: skip
+
+given = sa.union_all(
+    sa.select(
+        materialization.c.id.label("materialization_id"), materialization.c.given.label("document_id"),
+        sa.literal(0, sa.SmallInteger).label("parameter"),
+    ),
+    sa.select(edge),
+).subquery("given")  # fmt: skip
+"""All documents that units were given; null where a unit was given none for its first parameter, or several."""
 
 collected = sa.Table(
     "collected", metadata,
@@ -289,13 +336,13 @@ collected = sa.Table(
 
 head = sa.Table(
     "head", metadata,
-    sa.Column("environment_id", sa.Integer, nullable=False),
-    sa.Column("asset_id", sa.Integer, nullable=False),
-    sa.Column("unit", BYTEA, nullable=False),
     sa.Column("materialization_id", sa.BigInteger, nullable=False),
     sa.Column("since_commit", sa.BigInteger, nullable=False),
     sa.Column("until_commit", sa.BigInteger),
-    sa.Index(None, "materialization_id"),
+    sa.Column("environment_id", sa.Integer, nullable=False),
+    sa.Column("asset_id", sa.Integer, nullable=False),
+    sa.Column("unit", Address, nullable=False),
+    sa.Index(None, "materialization_id", postgresql_with=ASCENDING),
     comment="which materialization a unit is, in an environment, from one commit until another",
 )  # fmt: skip
 sa.Index("uq_head_current", head.c.environment_id, head.c.asset_id, head.c.unit, unique=True,
@@ -332,7 +379,7 @@ failure = sa.Table(
     "failure", metadata,
     sa.Column("environment_id", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("asset_id", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("unit", BYTEA, primary_key=True),
+    sa.Column("unit", Address, primary_key=True),
     sa.Column("label", sa.Text, nullable=False),
     sa.Column("definition_id", sa.Integer, nullable=False),
     sa.Column("inputs", BYTEA, nullable=False),

@@ -15,13 +15,12 @@ from typing import Any
 
 import polars as pl
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import BYTEA
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from assetcore.documents import document_id
 from assetcore.lineage import tables as t
 from assetcore.lineage.heads import as_of, at_one_moment, heads_of
-from assetcore.lineage.read import among, array_of, columns, current, position, with_documents
+from assetcore.lineage.read import among, array_of, columns, current, dated, position, with_documents, with_types
 from assetcore.roots import GIVEN_TO
 
 __all__ = [
@@ -107,7 +106,7 @@ _columns = (
     _m.label,
     _m.parent,
     _d.name,
-    _d.media_type,
+    t.document_type.c.media_type,
     _d.size,
     _d.sha256,
     _d.identity,
@@ -145,7 +144,7 @@ async def of_asset(
     h = head.c
     rows = await connection.execute(
         sa.select(*_columns)
-        .select_from(current(head))
+        .select_from(with_types(current(head)))
         .where(h.environment_id == environment, h.asset_id == asset, as_of(h, commit))
         .order_by(_path, position)
         .limit(limit)
@@ -219,12 +218,12 @@ async def documents(
     heads = current(head) if commit is None else with_documents(labelled(head, (label for _, label in units)))
     rows = await connection.execute(
         sa.select(*_columns)
-        .select_from(heads)
+        .select_from(with_types(heads))
         .where(
             h.environment_id == environment,
             h.asset_id == asset,
             as_of(h, commit),
-            among(h.unit, (unit for unit, _ in units), BYTEA),
+            among(h.unit, (unit for unit, _ in units), t.Address),
         )
         .order_by(_path, position)
     )
@@ -241,7 +240,7 @@ async def with_prefix(
     first = _first
     # By the unit that made it first: from a document there is no way to the materializations that hold it.
     made = t.document.join(first, first.c.id == _d.materialization_id)
-    held = _d.id == sa.any_(_m.documents)
+    held = _d.id == sa.any_(t.documents_of(_m))
     if commit is None:
         heads = made.join(head, sa.and_(h.asset_id == first.c.asset_id, h.unit == first.c.unit)).join(
             t.materialization, sa.and_(_m.id == h.materialization_id, held)
@@ -252,7 +251,7 @@ async def with_prefix(
         )
     rows = await connection.execute(
         sa.select(*_columns)
-        .select_from(heads)
+        .select_from(with_types(heads))
         .where(h.environment_id == environment, as_of(h, commit), between)
         .order_by(_d.asset_id, _path)
         .limit(50)
@@ -265,10 +264,10 @@ async def of_run(connection: AsyncConnection, project: int, run: str, limit: int
     """The documents that a run made, those that came out as they were included; what a source took in among them."""
     c = t.commit.c
     of_commit = _m.id.between(c.id * (1 << 20), (c.id + 1) * (1 << 20) - 1)
-    made = t.commit.join(t.materialization, of_commit).join(t.document, _d.id == sa.any_(_m.documents))
+    made = t.commit.join(t.materialization, of_commit).join(t.document, _d.id == sa.any_(t.documents_of(_m)))
     rows = await connection.execute(
         sa.select(*_columns)
-        .select_from(made)
+        .select_from(with_types(made))
         .where(c.project_id == project, c.run_id == run)
         .order_by(_d.asset_id, _path, _d.id)
         .limit(limit)
@@ -337,8 +336,10 @@ def _rooted(head: sa.FromClause, parameters: Sequence[int]) -> sa.Select[Any, An
     h = head.c
     ways, maker, name = labelled(head, "labels"), h.materialization_id, _m.label
     for step, parameter in enumerate(parameters):
-        given, above = t.edge.alias(f"given{step}"), t.document.alias(f"above{step}")
-        led = sa.and_(given.c.materialization_id == maker, given.c.parameter == parameter)
+        given, above = t.given.alias(f"given{step}"), t.document.alias(f"above{step}")
+        led = sa.and_(
+            given.c.materialization_id == maker, given.c.parameter == parameter, given.c.document_id.is_not(None)
+        )
         ways = ways.outerjoin(given, led).outerjoin(above, above.c.id == given.c.document_id)
         # Whichever materialization made the document first, it is one of the same unit.
         maker, name = above.c.materialization_id, above.c.name
@@ -348,8 +349,8 @@ def _rooted(head: sa.FromClause, parameters: Sequence[int]) -> sa.Select[Any, An
         h.until_commit.is_(None),
     )
     return (
-        sa.select(h.unit, _m.label, _m.parent, _m.made_at, name.label("root"))
-        .select_from(ways)
+        sa.select(h.unit, _m.label, _m.parent, t.commit.c.at, name.label("root"))
+        .select_from(dated(ways, _m.id))
         .where(_goes_by(sa.bindparam("label")), *asked)
     )
 
@@ -358,10 +359,10 @@ async def up(connection: AsyncConnection, environment: int, ids: Collection[int]
     """What these documents were made of: by what their unit is, or was as of a commit, or else by what made them first."""
     makers = _makers(await heads_of(connection, environment, commit), environment, ids, commit).cte("maker")
     document, first, now, since = makers.c
-    e, c = t.edge.c, t.collected.c
+    e, c = t.given.c, t.collected.c
     maker, number = sa.func.coalesce(now, first), sa.cast(sa.null(), sa.BigInteger)
     given = sa.select(document, e.document_id, number, number, number, number).join_from(
-        makers, t.edge, e.materialization_id == maker
+        makers, t.given, sa.and_(e.materialization_id == maker, e.document_id.is_not(None))
     )
     wholes = sa.select(
         document, number, c.asset_id, c.environment_id, c.commit_id, sa.func.coalesce(since, c.commit_id)
@@ -384,19 +385,19 @@ async def down(connection: AsyncConnection, environment: int, ids: Collection[in
     asked, ids = {**{i: i for i in ids}, **twins}, [*ids, *twins]
     head = await heads_of(connection, environment, commit)
     h = head.c
-    e, c = t.edge.c, t.collected.c
-    made = sa.func.unnest(_m.documents).table_valued("id", name="made").render_derived()
+    e, c = t.given.c, t.collected.c
+    made = sa.func.unnest(t.documents_of(_m)).table_valued("id", name="made").render_derived()
     now = sa.and_(h.materialization_id == _m.id, h.environment_id == environment, as_of(h, commit))
     direct = (
         sa.select(e.document_id, made.c.id)
         .select_from(
-            t.edge.join(t.materialization, _m.id == e.materialization_id).join(head, now).join(made, sa.true())
+            t.given.join(t.materialization, _m.id == e.materialization_id).join(head, now).join(made, sa.true())
         )
         .where(among(e.document_id, ids, sa.BigInteger))
     )
     # A whole asset was given as of a commit: the documents that some unit of it then was.
     m2, h2, first = _given, _then, _first
-    given = sa.func.unnest(m2.c.documents).table_valued("id", name="listed_given").render_derived()
+    given = sa.func.unnest(t.documents_of(m2.c)).table_valued("id", name="listed_given").render_derived()
     held = sa.and_(
         h2.c.asset_id == c.asset_id, h2.c.environment_id == c.environment_id, h2.c.since_commit <= c.commit_id
     )
@@ -476,7 +477,7 @@ async def descending(
 @lru_cache
 def _descending(head: sa.FromClause) -> sa.Select[Any]:
     h = head.c
-    below = sa.select(sa.func.unnest(array_of("units", BYTEA)).label("unit")).cte("below", recursive=True)
+    below = sa.select(sa.func.unnest(array_of("units", t.Address)).label("unit")).cte("below", recursive=True)
     here = sa.and_(
         h.environment_id == sa.bindparam("environment"),
         among(h.asset_id, "assets", sa.Integer),
@@ -507,15 +508,14 @@ async def excerpts(
 
 async def given_to(connection: AsyncConnection, materializations: Collection[int]) -> pl.DataFrame:
     """The documents that these materializations were given one by one (`roots.GIVEN_TO`)."""
-    e = t.edge.c
+    e = t.given.c
     return await columns(
         connection,
         sa.select(
-            e.materialization_id, e.parameter, _d.id, _d.address, _m.unit, _m.label, _d.name, _d.identity, _d.media_type, _d.sha256,
-            _d.field_digests,
+            e.materialization_id, e.parameter, _d.id, _d.address, _m.unit, _m.label, _d.name, _d.identity, t.document_type.c.media_type,
+            _d.sha256, _d.field_digests,
         )
-        .join_from(t.edge, t.document, _d.id == e.document_id)
-        .join(t.materialization, _m.id == _d.materialization_id)
+        .select_from(with_types(t.given.join(t.document, _d.id == e.document_id).join(t.materialization, _m.id == _d.materialization_id)))
         .where(among(e.materialization_id, materializations, sa.BigInteger)),
         GIVEN_TO,
     )  # fmt: skip
@@ -549,7 +549,7 @@ async def look_up(connection: AsyncConnection, ids: Iterable[int]) -> dict[int, 
     rows: Sequence[Any] = (
         await connection.execute(
             sa.select(*_columns)
-            .join_from(t.document, t.materialization, _m.id == _d.materialization_id)
+            .select_from(with_types(t.document.join(t.materialization, _m.id == _d.materialization_id)))
             .where(among(_d.id, ids, sa.BigInteger))
         )
     ).all()
@@ -563,7 +563,7 @@ def _makers(
     h, first, now = head.c, _first, _now
     made = t.document.join(first, first.c.id == _d.materialization_id)
     then = sa.and_(h.environment_id == environment, h.asset_id == first.c.asset_id, as_of(h, commit))
-    held = _d.id == sa.any_(now.c.documents)
+    held = _d.id == sa.any_(t.documents_of(now.c))
     if commit is None:
         heads = made.outerjoin(head, sa.and_(then, h.unit == first.c.unit)).outerjoin(
             now, sa.and_(now.c.id == h.materialization_id, held)

@@ -82,6 +82,7 @@ async def everything(settings: Settings) -> dict[str, Any]:
             t.document,
             t.materialization,
             t.edge,
+            t.typed,
             t.collected,
             t.object_,
             t.commit,
@@ -91,7 +92,7 @@ async def everything(settings: Settings) -> dict[str, Any]:
             t.failure,
         ):
             rows = await connection.execute(sa.select(table))
-            leave = {"definition_id", "environment_id", "project_id"}
+            leave = {"definition_id", "environment_id", "project_id", "type_id"}
             found[table.name] = sorted(repr({k: v for k, v in row._mapping.items() if k not in leave}) for row in rows)
     await engine.dispose()
     return found

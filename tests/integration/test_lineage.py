@@ -168,6 +168,24 @@ async def test_commits_of_several_assets_in_one_transaction_change_what_each_of_
     assert await history.rows() == rows
 
 
+async def test_a_type_of_documents_that_was_not_committed_is_not_remembered(history: History) -> None:
+    """What documents are is kept once; after a commit that failed, the next one of the same connection writes it anew."""
+    batch, _ = await history.batch(CHUNKS, {"a": "one"}, {})
+    wanted = {("Page", "text/plain")}
+    async with history.engine.connect() as connection:
+        for _ in range(2):
+            await lineage.commit(connection, batch)
+            await lineage.keep_types(connection, wanted)
+            await connection.rollback()
+        [identifier] = (await lineage.keep_types(connection, wanted)).values()
+        await connection.commit()
+        assert await lineage.keep_types(connection, wanted) == {("Page", "text/plain"): identifier}
+        kept = sa.select(tables.document_type.c.id)
+        assert list((await connection.execute(kept)).scalars()) == [identifier]
+    assert await history.commit(batch) == Committed(batch.number, 0)
+    assert (await history.rows())["document_type"] == 1
+
+
 async def test_a_commit_is_whole_or_not_at_all(history: History) -> None:
     """A commit that fails in the middle, in the database or after it, leaves no row of any table."""
     await history.made(CHUNKS, {"a": "one"}, key="taken")
@@ -368,39 +386,100 @@ async def test_migrations_lead_to_the_tables_and_back(history: History) -> None:
         assert await connection.run_sync(differences) == []
 
 
+GIVEN: dict[str, list[tuple[int, str]]] = {
+    "first": [(0, "a")], "again": [(0, "a"), (0, "a")], "several": [(0, "a"), (0, "b")], "second": [(1, "b")],
+    "both": [(0, "a"), (1, "b"), (1, "a")], "nothing": [],
+}  # fmt: skip
+"""Units, and which documents each of their parameters was given."""
+
+
+async def given_in_every_way(history: History) -> tuple[dict[str, int], dict[str, int]]:
+    """Units of `GIVEN` that make one document each, of the same name; the documents that they were given."""
+    _, above = await history.made(PAGES, {"a": "1", "b": "2"})
+    documents = {name: (await first_documents(history, above[name]))[0] for name in above}
+    made: dict[str, int] = {}
+    for name, given in GIVEN.items():
+        made |= (await history.made(CHUNKS, {name: name}, given=[(p, documents[d]) for p, d in given]))[1]
+    return made, documents
+
+
+async def made_in_every_way(history: History) -> dict[str, tuple[int, ...]]:
+    """Units of FEW that made no document, an earlier one, one beside an earlier one, and one of typed fields of its own."""
+    earlier = await first_documents(history, (await history.made(FEW, {"earlier": "e"}))[1]["earlier"])
+    batch, _ = await history.batch(FEW, {"none": "n", "old": "o", "two": "p", "typed": "q"}, {})
+    none, old, two, typed = batch.made
+    note = typed.new[0]._replace(type="Note", media_type="text/markdown", fields={"n": [1]})
+    made = (
+        replace(none, documents=(), new=()), replace(old, documents=(*earlier,), new=()),
+        replace(two, documents=(*two.documents, *earlier)), replace(typed, new=(note,)),
+    )  # fmt: skip
+    await history.commit(replace(batch, made=made, failed=(Failed(unit("x"), "x", b"", "no", ""),)))
+    return {m.label: m.documents for m in made}
+
+
+async def test_what_was_given_and_made_is_told_wherever_it_is_kept(history: History) -> None:
+    """A document that was given or made alone stands in the unit's row, and others beside it: it is found in the same way."""
+    made, documents = await given_in_every_way(history)
+    kept = await made_in_every_way(history)
+    async with history.engine.connect() as connection:
+        came = {(await first_documents(history, number))[0]: name for name, number in made.items()}
+        up = await trace.up(connection, PROD, list(came))
+        down = await trace.down(connection, PROD, [*documents.values()])
+        wanted = {(name, documents[d]) for name, given in GIVEN.items() for _, d in given}
+        assert {(came[one], above) for one, above in up.edges} == wanted
+        assert {(came[one], above) for above, one in down.edges} == wanted
+        former = await read.former_members(connection, made.values())
+        assert former.height == len({(name, *one) for name, given in GIVEN.items() for one in given})
+        units = (await read.made_units(connection, PROD, [FEW]))[FEW]
+        numbers = dict(units.select("label", "materialization").iter_rows())
+        found = await read.documents_of(connection, numbers.values())
+        assert {name: tuple(d[1] for d in found[numbers[name]]) for name in kept} == kept
+        [note] = found[numbers["typed"]]
+        assert (note.type, note.media_type, note.fields) == ("Note", "text/markdown", {"n": [1]})
+        assert (await read.stored(connection, [note[1]]))[note[1]].media_type == "text/markdown"
+        assert (await read.counts(connection, PROD, [FEW]))[FEW] == (5, 5)
+
+
 async def test_rows_of_the_schema_before_are_found_as_they_were(history: History) -> None:
-    """Rows that were written under 0017 answer the same questions after the upgrade, by the indexes that there are then."""
-    pages, above = await history.made(PAGES, {"a": "1", "b": "2"})
-    [document] = await first_documents(history, above["a"])
-    await history.made(CHUNKS, {"a": "1"}, given=[(0, document)])
+    """Rows of 0018, which told of each fact all that is kept once now, come to be the rows that are written now."""
+    made, documents = await given_in_every_way(history)
+    kept = await made_in_every_way(history)
 
     def migrate(connection: sa.Connection, revision: str) -> None:
         settings = scripts()
         settings.attributes["connection"] = connection
-        command.downgrade(settings, revision) if revision == "0017" else command.upgrade(settings, revision)
+        command.downgrade(settings, revision) if revision == "0018" else command.upgrade(settings, revision)
 
-    async def told() -> list[Any]:
-        async with history.engine.connect() as connection:
-            reused = await recipes.reusable(connection, CHUNKS, history.definition, [sha256("1"), sha256("2")])
-            found = await trace.with_prefix(connection, PROD, sha256("1").hex()[:20])
-            below = await trace.down(connection, PROD, [document])
-            up = await trace.up(connection, PROD, [made for _, made in below.edges])
-            past = await read.current_documents(connection, PROD, [PAGES], pages.number)
-            return [reused, found, below, up, past[PAGES].rows()]
+    def stored(connection: sa.Connection) -> dict[str, list[dict[str, Any]]]:
+        names = ("materialization", "edge", "document", "typed", "head", "failure")
+        there = [name for name in names if sa.inspect(connection).has_table(name)]
+        reflected = {name: sa.Table(name, sa.MetaData(), autoload_with=connection) for name in there}
+        rows = {name: connection.execute(sa.select(table)).mappings() for name, table in reflected.items()}
+        return {name: sorted(map(dict, found), key=repr) for name, found in rows.items()}
 
-    before = await told()
     async with history.engine.begin() as connection:
-        await connection.run_sync(lambda c: migrate(c, "0017"))
-        keys = await connection.run_sync(lambda c: sa.inspect(c).get_pk_constraint("edge"))
-        assert keys["constrained_columns"] == ["materialization_id", "parameter", "document_id"]
+        commits = {c.id: (c.run_id, c.at) for c in await connection.execute(sa.select(tables.commit))}
+        now = await connection.run_sync(stored)
+        await connection.run_sync(lambda c: migrate(c, "0018"))
+        before = await connection.run_sync(stored)
         await connection.run_sync(lambda c: migrate(c, "head"))
-    assert await told() == before
-    assert len(before[2].edges) == len(before[3].edges) == 1
+        after = await connection.run_sync(stored)
+    types = [{row.pop("type_id") for row in rows["document"]} for rows in (now, after)]
+    assert len(types[0]) == len(types[1]) == 2
+    assert after == now
+    edges = {(row["materialization_id"], row["parameter"], row["document_id"]) for row in before["edge"]}
+    assert edges == {(made[name], p, documents[d]) for name, given in GIVEN.items() for p, d in given}
+    assert all(commits[row["id"] >> 20] == (row["run_id"], row["made_at"]) for row in before["materialization"])
+    assert {row["label"]: tuple(row["documents"]) for row in before["materialization"] if row["label"] in kept} == kept
+    assert [row["fields"] for row in before["document"] if row["type"] == "Note"] == [{"n": [1]}]
+    assert {row["unit"] for row in before["failure"]} == {unit("x")}
 
 
 async def first_documents(history: History, materialization: int) -> list[int]:
     async with history.engine.connect() as connection:
-        made = sa.select(tables.materialization.c.documents).where(tables.materialization.c.id == materialization)
+        made = sa.select(tables.documents_of(tables.materialization.c)).where(
+            tables.materialization.c.id == materialization
+        )
         return list((await connection.execute(made)).scalar_one())
 
 
@@ -425,11 +504,10 @@ async def test_hashes_that_begin_alike_are_told_apart(history: History) -> None:
 async def test_the_database_refuses_what_is_no_metadata(history: History) -> None:
     """A value as large as no metadata is comes to Postgres neither by COPY nor by INSERT; the sentence names table and column."""
     blob = "x" * (tables.LARGEST + 1)
-    document = (1, CHUNKS, 1, b"", "big", "Chunk", "text/plain", 1, b"", b"", b"", 1, None, json.dumps([blob]))
     part = sa.insert(tables.part).values(digest=bytes(32), source=blob)
     async with history.engine.connect() as connection:
-        with pytest.raises(StorageError, match=r"more than 16 MiB \(document_fields\)"):
-            await lineage.copy(connection, tables.document, [document])
+        with pytest.raises(StorageError, match=r"more than 16 MiB \(typed_fields\)"):
+            await lineage.copy(connection, tables.typed, [(1, json.dumps([blob]))])
         await connection.rollback()
         with pytest.raises(StorageError, match=r"more than 16 MiB \(part_source\)"):
             await connection.execute(part)
@@ -480,7 +558,8 @@ async def large(history: History) -> dict[int, list[int]]:
         batch, _ = await history.batch(asset, {f"{i:05}": f"{asset} {i}" for i in range(number)}, {})
         if above is not None:
             given = zip(batch.made, documents[above], strict=False)
-            batch = replace(batch, made=tuple(replace(m, edges=((0, d),)) for m, d in given))
+            first = int(asset == CHUNKS)  # what is no first parameter has a row of its own
+            batch = replace(batch, made=tuple(replace(m, edges=((first, d),)) for m, d in given))
         few = await history.commit(batch)
         documents[asset] = [d for m in batch.made for d in m.documents]
     batch, _ = await history.batch(REPORT, {"r": "r"}, {}, collected=[(0, FEW, few.number)])
@@ -520,7 +599,7 @@ async def test_reading_stays_on_indexes(history: History, large: dict[int, list[
         "by label": lambda c: trace.by_unit(c, PROD, FEW, "00007"),
         "repeated labels": lambda c: trace.qualified(c, PROD, below),
         "look up": lambda c: trace.look_up(c, few),
-        "the document at the top": lambda c: trace.rooted(c, PROD, FEW, "00007", [0, 0]),
+        "the document at the top": lambda c: trace.rooted(c, PROD, FEW, "00007", [0, 1]),
         "what descends": lambda c: trace.descending(c, PROD, [PAGES, CHUNKS, FEW], one),
         "documents of a unit": lambda c: read.current_documents(c, PROD, [PAGES, CHUNKS], units=one),
         "made units of few": lambda c: read.made_units(c, PROD, [PAGES, CHUNKS], units=one),
@@ -548,7 +627,7 @@ async def test_tracing_finds_the_few_among_many(history: History, large: dict[in
     async with history.engine.connect() as connection:
         assert (await trace.up(connection, PROD, [few])).edges == {(few, chunk)}
         assert (await trace.up(connection, PROD, [chunk])).edges == {(chunk, page)}
-        assert [root for *_, root in await trace.rooted(connection, PROD, FEW, "00007", [0, 0])] == ["00007"]
+        assert [root for *_, root in await trace.rooted(connection, PROD, FEW, "00007", [0, 1])] == ["00007"]
         assert (await trace.down(connection, PROD, [page])).edges == {(page, chunk)}
         assert (await trace.down(connection, PROD, [few])).edges == {(few, large[REPORT][0])}
         assert {(w[0], w[3]) for w in (await trace.up(connection, PROD, large[REPORT])).wholes} == {
