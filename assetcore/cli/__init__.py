@@ -42,7 +42,7 @@ from assetcore.preload import MEMORY
 __all__ = ["end_in_time", "is_own_process", "main", "return_memory"]
 
 EXIT_SECONDS = 15
-GARBAGE_OBJECTS = 100_000
+GARBAGE_OBJECTS = 300_000
 """How many new objects make Python look for garbage; at its own 700 that takes a quarter of every command and of a build."""
 RETURNED_BYTES = 1 << 18
 M_MMAP_THRESHOLD = -3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import pickle
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
@@ -350,6 +351,37 @@ def test_where_a_document_comes_from_is_no_part_of_it() -> None:
     assert Page("a", text="1") != Leaf("a", text="1")
     assert Page("a", text="1") == Page("a", data=1, media_type="text/plain")
     assert len({Page("a", text="1"), Page("a", text="1"), Leaf("a", text="1")}) == 2
+
+
+class Word(str):
+    """Text of another class."""
+
+
+plain = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from([Word("a"), 1 << 70, -0.0, 1e16]),
+    lambda some: st.lists(some) | st.dictionaries(st.text() | st.integers(0, 1), some) | st.tuples(some),
+    max_leaves=8,
+)
+
+
+@given(plain)
+def test_data_is_written_as_json_writes_it(value: Any) -> None:
+    """The content is, byte for byte, what `json.dumps` makes of it; what that refuses is refused."""
+    try:
+        wanted = json.dumps({"a": value}, sort_keys=True, ensure_ascii=False, allow_nan=False, indent=1).encode()
+    except (TypeError, ValueError):
+        with pytest.raises(AssetcoreError, match="data= takes what JSON can hold"):
+            Page("a", data={"a": value})
+    else:
+        assert Page("a", data={"a": value}).content == wanted
+
+
+def test_data_that_holds_itself_is_refused() -> None:
+    """What would be written without an end is told."""
+    endless: list[Any] = []
+    endless.append(endless)
+    with pytest.raises(AssetcoreError, match=r"data= takes what JSON can hold: Circular"):
+        Page("a", data=endless)
 
 
 # -- some of a document --------------------------------------------------------------------------------------------------------
