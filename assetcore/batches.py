@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 
@@ -56,11 +56,11 @@ NOT_BEGUN = Outcome([], 0.0)
 TRACED_KEYS = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """A unit that can be called, with what it will be committed with: `edges` are the documents that it is given.
+class Ready(NamedTuple):
+    """A unit that can be called, with what it will be committed with; a tuple, as what becomes of it.
 
-    `before` are the documents that it now has (identifier, identity), `again` says that they were made with the same recipe.
+    `edges` are the documents that it is given, `before` those that it now has (identifier, identity); `again` says that these were made
+    with the same recipe.
     """
 
     unit: bytes

@@ -323,7 +323,7 @@ async def _needles(project: Project, found: Descent, name: str) -> list[str]:
     texts = {name}
     for one in stored.values():
         try:
-            document = (await project.reader.documents([replace(one, fields=None)], Document))[0]
+            document = (await project.reader.documents([one._replace(fields=None)], Document))[0]
             texts.add(document.content.decode().strip()[:NEEDLE])
         except (StorageError, UnicodeDecodeError):
             continue  # what cannot be read is in no question either

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from assetcore import telemetry
@@ -153,7 +153,7 @@ class Guard:
             checked += [_checked(rule, one.id, verdict) for rule, verdict in said]
             against = [(r, v) for r, v in said if r.check.blocking and v.status != "passed"]
             if against:
-                aside.append(replace(one, current=False))
+                aside.append(one._replace(current=False))
                 error = "; ".join(_told("refused", rule, verdict) for rule, verdict in against)
                 failed.append(Failed(one.unit, one.label, one.inputs, error, against[0][1].traceback))
             else:
@@ -172,7 +172,7 @@ class Guard:
                     self._held[m.unit] = Reused(m.unit, m.label, m.id, m.was, m.changed or m.was is None)
             self._held |= {r.unit: r for r in reused}
             self._gone |= dict(removed)
-            made, reused, removed = [replace(m, current=False) for m in made], (), ()
+            made, reused, removed = [m._replace(current=False) for m in made], (), ()
             if not (made or failed):
                 return None
         return await self.keeper.commit(

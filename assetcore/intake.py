@@ -20,7 +20,7 @@ from assetcore.errors import AssetcoreError, SourceError, StorageError
 from assetcore.ferry import Ferry
 from assetcore.frames import among, rows_where
 from assetcore.judgement import Choice
-from assetcore.keep import Draft, Keeper, facts_of
+from assetcore.keep import Draft, Facts, Keeper, facts_of
 from assetcore.lineage import commit as lineage
 from assetcore.lineage import damage, read
 from assetcore.lineage.commit import Committed, Reused, Settled
@@ -183,24 +183,25 @@ class Intake:
     ) -> Committed:
         base = await self.keeper.allocate()
         drafts = [
-            Draft(source_unit(d.name), d.name, None, key, [d], (), (), 0.0, was.get(source_unit(d.name)), (), seen=seen)
-            for d, key, seen in self._as_seen(source, documents)
+            Draft(unit, d.name, None, facts[-1], [d], (), (), 0.0, was.get(unit), (), seen=seen, facts=[facts])
+            for d, facts, seen in self._as_seen(source, documents)
+            for unit in [source_unit(d.name)]
         ]
         made, objects = await self.keeper.store(source, base, drafts)
         return await self.keeper.commit(source, None, 0, base=base, made=made, objects=objects)
 
     def _as_seen(
         self, source: Source, documents: Sequence[Document]
-    ) -> Iterator[tuple[Document, bytes, lineage.Seen | None]]:
-        """Documents with their identities, and how they were seen where that is what was read."""
+    ) -> Iterator[tuple[Document, Facts, lineage.Seen | None]]:
+        """Documents with their facts, and how they were seen where that is what was read."""
         type_name = source.output.type_name
         observed = self.found.observed[source.name]
         found = rows_where(observed, among(observed["name"], pl.Series([d.name for d in documents], dtype=pl.String)))
         shown = {row[0]: row for row in found[["name", "identity", *lineage.Seen._fields]].iter_rows()}
         for document in documents:
-            key = facts_of(document, type_name)[-1]
+            facts = facts_of(document, type_name)
             _, seen_key, *seen = shown.get(document.name, (None, None))
-            yield document, key, lineage.Seen(*seen) if seen_key == key else None
+            yield document, facts, lineage.Seen(*seen) if seen_key == facts[-1] else None
 
     def _observed(self, name: str) -> pl.DataFrame:
         """What was observed of a source, as far as it needs a look."""

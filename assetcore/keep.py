@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from assetcore.assets import Asset, Source
@@ -47,7 +48,7 @@ from assetcore.storage.formats import jsonable_fields
 from assetcore.storage.keys import artifact_name
 from assetcore.units import document_address
 
-__all__ = ["SUFFIXES", "Defined", "Draft", "Earlier", "Keeper", "facts_of", "record_run"]
+__all__ = ["SUFFIXES", "Defined", "Draft", "Earlier", "Facts", "Keeper", "facts_of", "record_run"]
 
 OWN_OBJECT_BYTES = 4 << 20
 """A larger document is an object of its own."""
@@ -66,11 +67,11 @@ Place = tuple[int, int | None, Mapping[str, Any] | None]
 SUFFIXES = {"application/vnd.apache.parquet": ".parquet", "application/json": ".json"}
 
 
-@dataclass(frozen=True, slots=True)
-class Draft:
-    """A unit that was executed, before its documents are stored. `before` are its current documents: identifier, identity.
+class Draft(NamedTuple):
+    """A unit that was executed, before its documents are stored; a tuple, as what becomes of it.
 
-    `excerpts` say of some of its documents, by name, of which document that it was given they are part.
+    `before` are its current documents: identifier, identity. `excerpts` say of some of its documents, by name, of which document that
+    it was given they are part; `facts` are those of its documents, where they are known already.
     """
 
     unit: bytes
@@ -85,7 +86,8 @@ class Draft:
     before: tuple[tuple[int, bytes], ...]
     spent: Spent | None = None
     seen: Seen | None = None
-    excerpts: Mapping[str, tuple[int, Excerpt]] = field(default_factory=dict)
+    excerpts: Mapping[str, tuple[int, Excerpt]] = MappingProxyType({})
+    facts: Sequence[Facts] | None = None
 
 
 class Defined(NamedTuple):
@@ -192,7 +194,7 @@ class Keeper:
 
     async def _is_broken(self, stored: Sequence[Stored]) -> bool:
         try:
-            await self.project.reader.documents([replace(one, fields=None) for one in stored], Document)
+            await self.project.reader.documents([one._replace(fields=None) for one in stored], Document)
         except StorageError:
             return True
         return False
@@ -203,27 +205,32 @@ class Keeper:
         """Write the bytes of new documents: small ones as one pack, those of their own as objects; returns what to commit."""
         output, whole = asset.output, self._is_one(asset)
         apart = whole or asset.options.layout == "files"
-        packed: list[tuple[Draft, Document]] = []
+        packed: list[Document] = []
         own: list[tuple[Draft, Document]] = []
-        facts = [[facts_of(document, output.type_name) for document in draft.documents] for draft in drafts]
+        rows: list[int | None] = []
+        facts = [draft.facts or [facts_of(one, output.type_name) for one in draft.documents] for draft in drafts]
         for draft, found in zip(drafts, facts, strict=True):
             known = {identity_ for _, identity_ in draft.before}
             for document, fact in zip(draft.documents, found, strict=True):
                 if fact[-1] in known:
                     continue
-                (own if apart or len(document.content) > OWN_OBJECT_BYTES else packed).append((draft, document))
+                if apart or len(document.content) > OWN_OBJECT_BYTES:
+                    rows.append(None)
+                    own.append((draft, document))
+                else:
+                    rows.append(len(packed))
+                    packed.append(document)
         if isinstance(asset, Source):
             refuse_large_fields(document for _, document in own)
         objects: list[NewObject] = []
-        places: dict[tuple[bytes, str], Place] = {}
+        alone: list[Place] = []
         counter = iter(range(base, base + (1 << 20)))
         if packed:
-            data, sha256 = await asyncio.to_thread(_encoded, [document for _, document in packed])
+            data, sha256 = await asyncio.to_thread(_encoded, packed)
             key = self.key(asset, f"pack-{base >> 20:08d}.parquet")
             pack = NewObject(next(counter), key, len(data), len(packed), sha256)
             await self.project.bucket.write_own(pack.key, data)
             objects.append(pack)
-            places.update({(d.unit, doc.name): (pack.id, row, None) for row, (d, doc) in enumerate(packed)})
         for draft, document in own:
             address = None if whole else document_address(draft.unit, document.name)
             key = self.key(asset, _artifact_name(document, address))
@@ -236,11 +243,9 @@ class Keeper:
                 await self.project.bucket.write(key, document.content)
             one = NewObject(next(counter), key, len(document.content), None, document.sha256)
             objects.append(one)
-            places[draft.unit, document.name] = (
-                one.id,
-                None,
-                jsonable_fields(document) if document.field_names() else None,
-            )
+            alone.append((one.id, None, jsonable_fields(document) if document.field_names() else None))
+        others = iter(alone)
+        places = (next(others) if row is None else (objects[0].id, row, None) for row in rows)
         made = [_made(d, f, output.type_name, places, counter) for d, f in zip(drafts, facts, strict=True)]
         return made, objects
 
@@ -346,10 +351,9 @@ def facts_of(document: Document, type_name: str) -> Facts:
 
 
 def _made(
-    draft: Draft, facts: Sequence[Facts], type_name: str, places: Mapping[tuple[bytes, str], Place], counter: Iterable[int]
+    draft: Draft, facts: Sequence[Facts], type_name: str, places: Iterator[Place], numbers: Iterator[int]
 ) -> Made:  # fmt: skip
-    """What to commit of a unit: documents that are as they were keep their identifiers."""
-    numbers = iter(counter)
+    """What to commit of a unit: documents that are as they were keep their identifiers, new ones take the next of the `places`."""
     known = {identity_: number for number, identity_ in draft.before}
     documents: list[int] = []
     new: list[NewDocument] = []
@@ -357,32 +361,16 @@ def _made(
         if key in known:
             documents.append(known[key])
             continue
-        object_id, row, values = places[draft.unit, name]
-        address = document_address(draft.unit, name)
-        new.append(
-            NewDocument(
-                next(numbers),
-                address,
-                name,
-                type_name,
-                media_type,
-                len(document.content),
-                sha256,
-                fields,
-                key,
-                object_id,
-                row,
-                values,
-            )
-        )
-        documents.append(new[-1].id)
+        number, address, size = next(numbers), document_address(draft.unit, name), len(document.content)
+        place = next(places)
+        new.append(NewDocument(number, address, name, type_name, media_type, size, sha256, fields, key, *place))
+        documents.append(number)
     before = [number for number, _ in draft.before]
-    parts = [
-        (number, *draft.excerpts[fact[0]])
-        for number, fact in zip(documents, facts, strict=True)
-        if fact[0] in draft.excerpts
-    ]
-    excerpts = tuple((number, whole, e.kind, e.start, e.end, e.pointer) for number, whole, e in parts)
+    excerpts: tuple[Any, ...] = ()
+    if draft.excerpts:
+        named = [(number, draft.excerpts.get(fact[0])) for number, fact in zip(documents, facts, strict=True)]
+        parts = [(number, *part) for number, part in named if part is not None]
+        excerpts = tuple((number, whole, e.kind, e.start, e.end, e.pointer) for number, whole, e in parts)
     return Made(
         next(numbers), draft.unit, draft.label, draft.parent, draft.inputs, tuple(documents), tuple(new), draft.edges, draft.collected,
         draft.seconds, draft.was, documents != before, seen=draft.seen, excerpts=excerpts,

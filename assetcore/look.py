@@ -316,7 +316,7 @@ async def stored(project: Project, found: Sequence[Found]) -> list[StoredDocumen
     names = {i: n for n, i in project.asset_ids.items()}
     async with project.engine.connect() as connection:
         places = await read.stored(connection, [f.id for f in found])
-    plain = await project.reader.documents([replace(places[f.id], fields=None) for f in found], Document)
+    plain = await project.reader.documents([places[f.id]._replace(fields=None) for f in found], Document)
     return [
         StoredDocument(
             names.get(f.asset, "?"), f.unit, f.name, f.media_type, f.sha256, document.content, places[f.id].location.key

@@ -81,12 +81,11 @@ class Seen(NamedTuple):
     validator: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Made:
-    """A unit that was executed (or taken in, for a source). `documents` are all it made, old versions and new ones, in order.
+class Made(NamedTuple):
+    """A unit that was executed (or taken in, for a source); a tuple, as the documents.
 
-    Where it is not `current`, it is only known: its unit stays what it was. `excerpts` say of documents of which others they are
-    part: document, whole, kind, start, end, pointer.
+    `documents` are all it made, old versions and new ones, in order. Where it is not `current`, it is only known: its unit stays what
+    it was. `excerpts` say of documents of which others they are part: document, whole, kind, start, end, pointer.
     """
 
     id: int

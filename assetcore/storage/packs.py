@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator, M
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from threading import Lock
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from assetcore.documents import JSON, Document
 from assetcore.errors import StorageError
@@ -54,17 +54,18 @@ class CorruptObjectError(DamagedObjectError):
     """The object is there, but it is not what lineage says."""
 
 
-@dataclass(frozen=True, slots=True)
-class Location:
+class Location(NamedTuple):
     """Where a document's bytes lie: a row of a pack, or (row None) an object that is the document itself."""
 
     key: Key
     row: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """What lineage knows of a stored document. `fields` are given where no pack holds them: for objects of their own."""
+class Stored(NamedTuple):
+    """What lineage knows of a stored document; a tuple, because they are many.
+
+    `fields` are given where no pack holds them: for objects of their own.
+    """
 
     location: Location
     name: str
@@ -303,7 +304,7 @@ class Footer:
         return sorted({bisect.bisect_right(self.starts, row) - 1 for row in rows})
 
     def pick(self, tables: Mapping[int, pa.Table | None], rows: list[int]) -> pa.Table:
-        """The rows out of the row groups, in the order asked."""
+        """The rows out of the row groups, in the order asked; those that follow each other are not copied."""
         offsets: dict[int, int] = {}
         total = 0
         for group in sorted(tables):
@@ -311,7 +312,10 @@ class Footer:
             total += self.starts[group + 1] - self.starts[group]
         table = pa.concat_tables([one for _, one in sorted(tables.items()) if one is not None])
         indices = [row + offsets[bisect.bisect_right(self.starts, row) - 1] for row in rows]
-        return table if indices == list(range(total)) else table.take(arrow_array(indices, pa.int64()))
+        first = indices[0]
+        if indices == list(range(first, first + len(indices))):
+            return table.slice(first, len(indices))
+        return table.take(arrow_array(indices, pa.int64()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -410,8 +410,8 @@ async def made_in_every_way(history: History) -> dict[str, tuple[int, ...]]:
     none, old, two, typed = batch.made
     note = typed.new[0]._replace(type="Note", media_type="text/markdown", fields={"n": [1]})
     made = (
-        replace(none, documents=(), new=()), replace(old, documents=(*earlier,), new=()),
-        replace(two, documents=(*two.documents, *earlier)), replace(typed, new=(note,)),
+        none._replace(documents=(), new=()), old._replace(documents=(*earlier,), new=()),
+        two._replace(documents=(*two.documents, *earlier)), typed._replace(new=(note,)),
     )  # fmt: skip
     await history.commit(replace(batch, made=made, failed=(Failed(unit("x"), "x", b"", "no", ""),)))
     return {m.label: m.documents for m in made}
@@ -490,7 +490,7 @@ async def test_hashes_that_begin_alike_are_told_apart(history: History) -> None:
     for one, end in zip(batch.made, (b"a", b"b"), strict=True):
         alike = b"begins alike" + end * 20
         new = tuple(document._replace(sha256=alike) for document in one.new)
-        made.append(replace(one, inputs=alike, new=new))
+        made.append(one._replace(inputs=alike, new=new))
     await history.commit(replace(batch, made=tuple(made)))
     a, b = (one.inputs for one in made)
     async with history.engine.connect() as connection:
@@ -559,7 +559,7 @@ async def large(history: History) -> dict[int, list[int]]:
         if above is not None:
             given = zip(batch.made, documents[above], strict=False)
             first = int(asset == CHUNKS)  # what is no first parameter has a row of its own
-            batch = replace(batch, made=tuple(replace(m, edges=((first, d),)) for m, d in given))
+            batch = replace(batch, made=tuple(m._replace(edges=((first, d),)) for m, d in given))
         few = await history.commit(batch)
         documents[asset] = [d for m in batch.made for d in m.documents]
     batch, _ = await history.batch(REPORT, {"r": "r"}, {}, collected=[(0, FEW, few.number)])

@@ -358,7 +358,12 @@ class Word(str):
 
 
 plain = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from([Word("a"), 1 << 70, -0.0, 1e16]),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text()
+    | st.sampled_from([Word("a"), 1 << 70, -0.0, 1e16]),
     lambda some: st.lists(some) | st.dictionaries(st.text() | st.integers(0, 1), some) | st.tuples(some),
     max_leaves=8,
 )

@@ -32,7 +32,7 @@ made = st.builds(
     Made, numbers, places, names, st.none() | names, digests, st.lists(numbers, max_size=3).map(tuple),
     st.lists(documents, max_size=3).map(tuple), st.lists(st.tuples(parameters, numbers), max_size=3).map(tuple),
     st.lists(st.tuples(parameters, st.integers(1, 2**31 - 1), numbers), max_size=2).map(tuple), st.sampled_from([0.0, 0.5, 1e6]),
-    st.none() | numbers, st.booleans(), st.booleans(),
+    st.none() | numbers, st.booleans(), st.booleans(), st.none(), st.just(()),
 )  # fmt: skip
 objects = st.builds(NewObject, numbers, st.just(Key("k")), numbers, st.none() | st.integers(1, 9), st.none() | digests)
 batches = st.builds(
@@ -80,7 +80,7 @@ def test_a_commit_can_be_read_back_from_its_manifest(batch: Batch) -> None:
     """Units, documents, edges, whole assets, what was taken back, put aside and what went: all of it comes back as it was."""
     header, rows = decode_manifest(encoded(batch))
     made, reused, removed = read_back(rows)
-    assert made == tuple(replace(m, was=None, changed=False) for m in batch.made)
+    assert made == tuple(m._replace(was=None, changed=False) for m in batch.made)
     assert reused == tuple(replace(r, was=None) for r in batch.reused)
     assert removed == batch.removed
     assert objects_of(header) == list(batch.objects)
