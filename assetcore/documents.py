@@ -409,11 +409,8 @@ def _as_json(value: Any) -> bytes:
     """
     try:
         text = _indented(value, "\n")
-    except (
-        TypeError,
-        ValueError,
-        RecursionError,
-    ):  # no plain value, or none that JSON can hold: it knows, and says why not
+    except (TypeError, ValueError, RecursionError):
+        # It is no plain value, or none that JSON can hold: json knows, and says why not.
         text = json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False, indent=1)
     return text.encode()
 
