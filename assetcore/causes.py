@@ -21,7 +21,7 @@ from assetcore.assets import Source
 from assetcore.documents import document_id
 from assetcore.errors import AssetcoreError, NothingSelectedError, SelectionError, UsageError
 from assetcore.explain import check_forgotten, check_one, find, units_labelled
-from assetcore.frames import joined
+from assetcore.frames import joined, rows_where
 from assetcore.lineage import damage, read, trace
 from assetcore.lineage.schema import Connection
 from assetcore.partitions import shown_duration
@@ -208,8 +208,10 @@ def _named(name: str, label: str, parent: str | None, *, twice: bool) -> str:
 def _row(judged: pl.DataFrame, name: str, label: str | None) -> dict[str, Any]:
     rows = judged
     if label is not None:
-        qualified = pl.col("parent") + "/" + pl.col("label")
-        rows = judged.filter((pl.col("label") == label) | (qualified == label).fill_null(value=False))
+        is_called = judged["label"] == label
+        if judged["parent"].null_count() < judged.height:
+            is_called |= (judged["parent"] + "/" + judged["label"] == label).fill_null(value=False)
+        rows = rows_where(judged, is_called)
     if rows.height == 1:
         return rows.row(0, named=True)
     if rows.height == 0:
@@ -284,9 +286,8 @@ class _Asking:
                 async for cause in self._without_inputs(name, code, some):
                     yield cause
         if present & {"input-changed", "input-removed"}:
-            inputs = rows.filter(
-                pl.col("causes").list.set_intersection(["input-changed", "input-removed"]).list.len() > 0
-            )
+            of_inputs = pl.col("causes").list.set_intersection(["input-changed", "input-removed"]).list.len() > 0
+            inputs = rows if rows.height == 1 else rows.filter(of_inputs)
             async for cause in self._inputs_changed(name, inputs):
                 yield cause
 

@@ -49,16 +49,14 @@ def joined(
     if how == "full":
         known = set(ours)
         pairs += [(None, place) for place, key in enumerate(theirs) if key is None or key not in known]
-    from_left, from_right = (pl.Series([pair[side] for pair in pairs], dtype=pl.UInt32) for side in (0, 1))
-    columns = [column[from_left] for column in left.get_columns()]
+    from_left, from_right = ([pair[side] for pair in pairs] for side in (0, 1))
+    columns = _taken(left, from_left)
     if len(pairs) > met:
-        further = from_right[met:]
+        further = pl.Series(from_right[met:], dtype=pl.UInt32)
         columns = [c[:met].append(right[c.name][further]) if c.name in keys else c for c in columns]
     there_already = set(left.columns)
-    for column in right.get_columns():
-        if column.name not in keys:
-            taken = column[from_right]
-            columns.append(taken.alias(f"{column.name}{suffix}") if column.name in there_already else taken)
+    for column in _taken(without(right, *keys), from_right):
+        columns.append(column.alias(f"{column.name}{suffix}") if column.name in there_already else column)
     return pl.DataFrame(columns)
 
 
@@ -101,7 +99,17 @@ def listed(frame: pl.DataFrame, texts: Sequence[pl.Expr]) -> pl.Series:
 
 def without(frame: pl.DataFrame, *names: str) -> pl.DataFrame:
     """All columns but these, as `frame.drop` gives them."""
-    return frame[[name for name in frame.columns if name not in names]]
+    kept = [name for name in frame.columns if name not in names]
+    return frame[kept] if kept else frame.select()  # `frame[[]]` are no rows
+
+
+def _taken(frame: pl.DataFrame, places: Sequence[int | None]) -> list[pl.Series]:
+    """The columns with the rows at these places; most often these are all the rows as they are."""
+    columns = frame.get_columns()
+    if places == list(range(frame.height)):
+        return columns
+    rows = pl.Series(places, dtype=pl.UInt32)
+    return [column[rows] for column in columns]
 
 
 def _keys(frame: pl.DataFrame, names: Sequence[str]) -> Sequence[Hashable | None]:

@@ -173,12 +173,14 @@ def differences(was: pl.DataFrame, now: pl.DataFrame, dependency: Dependency) ->
     both = joined(was, now, ["materialization", "address"], "full", "_now")
     changed = rows_where(both, both["identity"].ne_missing(both["identity_now"]))
     facts = [c for c in (*was.columns, *(f"{c}_now" for c in was.columns)) if c in changed.columns]
+    told = [f for f in facts if f not in (*DIFFERENCES, "materialization")]
+    if changed.height == 1:
+        return changed[[*DIFFERENCES, *told]].hstack([pl.Series("units", [1], pl.UInt32)])
     grouped = changed.group_by(DIFFERENCES, maintain_order=True).agg(
-        pl.col(*(f for f in facts if f not in (*DIFFERENCES, "materialization"))).first(),
-        pl.col("materialization").n_unique().alias("units"),
+        pl.col(*told).first(), pl.col("materialization").n_unique().alias("units")
     )
     shown = pl.coalesce("label_now", "label"), pl.coalesce("name_now", "name")
-    return grouped if grouped.height < 2 else grouped.sort(-pl.col("units").cast(pl.Int64), *shown)
+    return grouped.sort(-pl.col("units").cast(pl.Int64), *shown)
 
 
 def waiting(plan: Plan, graph: Graph) -> dict[str, int]:

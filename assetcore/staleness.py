@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, Literal
 
 import polars as pl
@@ -120,63 +120,76 @@ def judge(
     nothing, and has no row.
     """
     known = joined(wanted, made, "unit", "full", "_made")
-    is_made, is_wanted = pl.col("materialization").is_not_null(), pl.col("pending").is_not_null()
-    blocked, other, changed, failed = pl.col("blocked"), pl.col("other"), pl.col("changed"), pl.col("failed")
     # What cannot be is not asked: a step over a frame costs a tenth of a millisecond, and most assets are small.
     if made["materialization"].null_count():
-        known = known.filter(is_wanted | is_made)
+        known = known.filter(_IS_WANTED | _IS_MADE)
     # A column for each of what is asked several times: an expression would be worked out anew each time.
-    is_blocked = pl.col("pending").fill_null(value=may_return)
-    known = known.with_columns_seq(
-        is_blocked.alias("blocked"),
-        (is_made & pl.col("definition").ne_missing(pl.lit(definition, pl.Int64))).alias("other"),
-        (is_made & ~is_blocked & pl.col("inputs").ne_missing(pl.col("inputs_made"))).alias("changed"),
-    )
+    is_other = _IS_MADE & pl.col("definition").ne_missing(pl.lit(definition, pl.Int64))
+    known = known.with_columns_seq(*_compared(may_return), is_other.alias("other"))
     causes: list[pl.Expr] = [_when(pl.lit(value=True), "forced")] if force else []
     if made["failed_inputs"].null_count() < made.height:
         known = known.with_columns(
             (
-                ~blocked & ~(is_made & ~other & ~changed) & pl.col("failed_inputs").is_not_null()
+                ~_BLOCKED & ~(_IS_MADE & ~_OTHER & ~_CHANGED) & pl.col("failed_inputs").is_not_null()
                 & (pl.col("failed_inputs") == pl.col("inputs")) & pl.col("failed_definition").eq_missing(pl.lit(definition, pl.Int64))
             ).alias("failed")
         )  # fmt: skip
-        causes += [_when(~is_made & ~failed, "missing"), _when(failed, "failed")]
+        causes += [_when(~_IS_MADE & ~_FAILED, "missing"), _when(_FAILED, "failed")]
     else:
-        causes.append(_when(~is_made, "missing"))
+        causes.append(_MISSING)
     if damaged is not None and damaged.height:
         for lost in LOST:
             units = damaged.filter(pl.col("cause") == lost)["unit"]
-            causes.append(_when(is_made & pl.col("unit").is_in(units.implode()), lost))
+            causes.append(_when(_IS_MADE & pl.col("unit").is_in(units.implode()), lost))
     for cause in COMPONENTS.values():
         with_cause = [identifier for identifier, found in definitions.items() if cause in found]
         if with_cause:
-            causes.append(_when(other & pl.col("definition").is_in(with_cause), cause))
+            causes.append(_when(_OTHER & pl.col("definition").is_in(with_cause), cause))
     if removed_inputs is not None and len(removed_inputs):
         gone = pl.col("unit").is_in(removed_inputs.implode())
-        causes += [_when(changed & gone, "input-removed"), _when(changed & ~gone, "input-changed")]
+        causes += [_when(_CHANGED & gone, "input-removed"), _when(_CHANGED & ~gone, "input-changed")]
     else:
-        causes.append(_when(changed, "input-changed"))
+        causes.append(_INPUT_CHANGED)
     if expired is not None and len(expired):
-        causes.append(_when(is_made & pl.col("unit").is_in(expired.implode()), "expired"))
-    certain = pl.col("causes").list.len() > 0
-    status = (
-        pl.when(~is_wanted).then(pl.lit("pending" if may_return else "removed"))
-        .when(certain).then(pl.lit("stale"))
-        .when(blocked).then(pl.lit("pending"))
-        .otherwise(pl.lit("fresh"))
-    )  # fmt: skip
-    judged = known.hstack([listed(known, causes).alias("causes")]).select_seq(
-        "unit",
-        pl.coalesce("label", "label_made").alias("label"),
-        pl.coalesce("parent", "parent_made").alias("parent"),
-        "inputs",
-        status.alias("status"),
-        pl.when(is_wanted).then("causes").otherwise(pl.lit([], pl.List(pl.String))).alias("causes"),
-        "blocked",
-        "materialization",
-    )
+        causes.append(_when(_IS_MADE & pl.col("unit").is_in(expired.implode()), "expired"))
+    judged = known.hstack([listed(known, causes).alias("causes")]).select_seq(*_judged(may_return))
     return judged.sort("parent", "label", "unit") if judged.height > 1 else judged
 
 
 def _when(condition: pl.Expr, cause: Cause) -> pl.Expr:
     return pl.when(condition).then(pl.lit(cause)).otherwise(pl.lit(None, pl.String))
+
+
+# What is asked of each asset alike is put together once: that takes longer than to answer it for a few units.
+_IS_MADE, _IS_WANTED = pl.col("materialization").is_not_null(), pl.col("pending").is_not_null()
+_BLOCKED, _OTHER, _CHANGED, _FAILED = (pl.col(name) for name in ("blocked", "other", "changed", "failed"))
+_MISSING, _INPUT_CHANGED = _when(~_IS_MADE, "missing"), _when(_CHANGED, "input-changed")
+
+
+@cache
+def _compared(may_return: bool) -> tuple[pl.Expr, ...]:
+    """Which units have an input that is itself to be made, and which have other inputs than they were made with."""
+    blocked = pl.col("pending").fill_null(value=may_return)
+    changed = _IS_MADE & ~blocked & pl.col("inputs").ne_missing(pl.col("inputs_made"))
+    return blocked.alias("blocked"), changed.alias("changed")
+
+
+@cache
+def _judged(may_return: bool) -> tuple[pl.Expr, ...]:
+    """What the answer tells (`JUDGED`)."""
+    status = (
+        pl.when(~_IS_WANTED).then(pl.lit("pending" if may_return else "removed"))
+        .when(pl.col("causes").list.len() > 0).then(pl.lit("stale"))
+        .when(_BLOCKED).then(pl.lit("pending"))
+        .otherwise(pl.lit("fresh"))
+    )  # fmt: skip
+    return (
+        pl.col("unit"),
+        pl.coalesce("label", "label_made").alias("label"),
+        pl.coalesce("parent", "parent_made").alias("parent"),
+        pl.col("inputs"),
+        status.alias("status"),
+        pl.when(_IS_WANTED).then("causes").otherwise(pl.lit([], pl.List(pl.String))).alias("causes"),
+        pl.col("blocked"),
+        pl.col("materialization"),
+    )

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -215,11 +216,20 @@ def _whole(asset: Asset[..., Any], views: Mapping[str, View]) -> Wanted:
 def _alone(driver: Dependency, views: Mapping[str, View]) -> Wanted:
     """The units of an asset that is made once for each document, and of nothing else: no frame is joined."""
     documents = _as_handed(views[driver.upstream.name].documents, driver)
-    units = documents.select_seq(*_named_for(driver), pl.col("identity").alias("inputs"), "pending")
-    given = documents.select_seq(
-        pl.col("address").alias("unit"), pl.lit(0, pl.Int64).alias("parameter"), "document", "address"
-    )
+    units = documents.select_seq(*_unit_of(isinstance(driver.upstream, Source)))
+    given = documents.select_seq(*_GIVEN_ALONE)
     return Wanted(units.sort("parent", "label", "unit") if units.height > 1 else units, given)
+
+
+_GIVEN_ALONE = (
+    pl.col("address").alias("unit"), pl.lit(0, pl.Int64).alias("parameter"), pl.col("document"), pl.col("address"),
+)  # fmt: skip
+
+
+@cache
+def _unit_of(of_source: bool) -> tuple[pl.Expr, ...]:
+    """The unit of each document that is all that its unit is given."""
+    return (*_named_for(of_source=of_source), pl.col("identity").alias("inputs"), pl.col("pending"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +243,9 @@ class _Part:
 
 def _base(asset: Asset[..., Any], driver: Dependency, views: Mapping[str, View]) -> pl.DataFrame:
     """A row a unit: the driver's documents, times those of each dependency with cross=True."""
-    base = views[driver.upstream.name].documents.select(*_named_for(driver), pl.col("address").alias("driver"))
+    base = views[driver.upstream.name].documents.select(
+        *_named_for(of_source=isinstance(driver.upstream, Source)), pl.col("address").alias("driver")
+    )
     for dependency in asset.dependencies:
         if dependency.cross:
             other = views[dependency.upstream.name].documents.select(
@@ -251,9 +263,9 @@ def _base(asset: Asset[..., Any], driver: Dependency, views: Mapping[str, View])
     return base
 
 
-def _named_for(driver: Dependency) -> tuple[pl.Expr, pl.Expr, pl.Expr]:
+def _named_for(*, of_source: bool) -> tuple[pl.Expr, pl.Expr, pl.Expr]:
     """The unit of each document of the driver: its address, its label, and its parent."""
-    parent = pl.lit(None, pl.String) if isinstance(driver.upstream, Source) else pl.coalesce("path", "label")
+    parent = pl.lit(None, pl.String) if of_source else pl.coalesce("path", "label")
     return pl.col("address").alias("unit"), pl.col("name").alias("label"), parent.alias("parent")
 
 
