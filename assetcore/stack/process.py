@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import socket
 import subprocess
 import time
@@ -16,6 +17,9 @@ from assetcore.errors import ServiceError
 from assetcore.stack.home import Home, Service
 
 LOG_BYTES = 10_000_000
+PORTS = range(20_000, 30_000)
+"""Of which ours are: above those of well-known programs, below those of a cluster's nodes."""
+PORTS_TRIED = 100
 # The shell forks the command and ends: the service becomes a child of init, belongs to no terminal, and leaves no zombie here.
 DETACHED = '"$@" </dev/null 1>&2 & echo $!'
 
@@ -115,8 +119,12 @@ def _running(process: psutil.Process) -> bool:
 
 
 def free_port(preferred: int = 0) -> int:
-    """The preferred port if nobody has it, else one that the system gives."""
-    for port in (preferred, 0) if preferred else (0,):
+    """The preferred port if nobody has it, else one that the system gives to nobody unasked, else any that it gives.
+
+    Whoever connects to somewhere leaves from a port that the system chooses. A service that had one of those could find it taken
+    when it was started again, and changed its address.
+    """
+    for port in (*([preferred] if preferred else []), *_unasked_for(), 0):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -125,6 +133,16 @@ def free_port(preferred: int = 0) -> int:
                 continue
             return probe.getsockname()[1]
     raise ServiceError("There is no free port on 127.0.0.1.", hint="Close programs that listen there.")
+
+
+def _unasked_for() -> list[int]:
+    """Some ports below those that the system chooses of; none where it chooses of all."""
+    try:
+        lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    except OSError:
+        lowest = PORTS.stop  # other systems choose of 49,152 and above
+    ports = range(PORTS.start, min(PORTS.stop, lowest))
+    return random.sample(ports, min(PORTS_TRIED, len(ports)))
 
 
 def listens(port: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import signal
@@ -197,6 +198,24 @@ async def test_a_service_whose_port_another_program_takes_first_moves(
         assert await ok(own, name)
     finally:
         taken[0].close()
+
+
+def test_a_port_is_none_that_a_connection_to_elsewhere_leaves_from() -> None:
+    """A service that is down for a moment finds its port as it was: the system gives it to no connection meanwhile."""
+    port = free_port()
+    with socket.create_server(("127.0.0.1", 0)) as server, contextlib.ExitStack() as held:
+        left = {held.enter_context(socket.create_connection(server.getsockname())).getsockname()[1] for _ in range(100)}
+    assert port < min(left)
+    assert free_port(port) == port
+    with socket.create_server(("127.0.0.1", port)):
+        assert free_port(port) not in {0, port}
+
+
+def test_where_the_system_gives_every_port_one_of_them_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine may be told to connect from all ports that there are."""
+    read = Path.read_text
+    monkeypatch.setattr(Path, "read_text", lambda file: "1024\t65535\n" if "ip_local" in file.name else read(file))
+    assert free_port() >= 1024
 
 
 async def test_a_folder_in_the_place_of_the_preloaders_socket_is_told(own: Settings) -> None:
