@@ -210,7 +210,7 @@ def _row(judged: pl.DataFrame, name: str, label: str | None) -> dict[str, Any]:
     if label is not None:
         is_called = judged["label"] == label
         if judged["parent"].null_count() < judged.height:
-            is_called |= (judged["parent"] + "/" + judged["label"] == label).fill_null(value=False)
+            is_called |= judged["parent"] + "/" + judged["label"] == label
         rows = rows_where(judged, is_called)
     if rows.height == 1:
         return rows.row(0, named=True)
@@ -369,8 +369,8 @@ class _Asking:
             if dependency.is_whole:
                 before, after = await self._whole(index, wholes, view)
             else:
-                before = was.filter(pl.col("parameter") == index)
-                mine = given.filter(pl.col("parameter") == index)["materialization", "parameter", "address"]
+                before = rows_where(was, was["parameter"] == index)
+                mine = rows_where(given, given["parameter"] == index)["materialization", "parameter", "address"]
                 after = joined(mine, view, "address")[list(GIVEN_TO)]
             changed = differences(before, after, dependency)
             if dependency.is_whole:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import polars as pl
 
-__all__ = ["FEW", "How", "among", "joined", "listed", "parted", "rows_where", "without"]
+__all__ = ["FEW", "How", "among", "joined", "listed", "parted", "put", "rows_where", "without"]
 
 How = Literal["inner", "left", "full", "semi", "anti"]
 FEW = 128
@@ -99,8 +99,19 @@ def listed(frame: pl.DataFrame, texts: Sequence[pl.Expr]) -> pl.Series:
 
 def without(frame: pl.DataFrame, *names: str) -> pl.DataFrame:
     """All columns but these, as `frame.drop` gives them."""
-    kept = [name for name in frame.columns if name not in names]
-    return frame[kept] if kept else frame.select()  # `frame[[]]` are no rows
+    left = frame.clone()
+    for name in set(names).intersection(frame.columns):
+        left.drop_in_place(name)
+    return left
+
+
+def put(frame: pl.DataFrame, column: pl.Series) -> pl.DataFrame:
+    """The frame with this column, in the place of that of its name or after all others, as `frame.with_columns` gives it."""
+    if column.name not in frame.columns:
+        return frame.hstack([column])
+    changed = frame.clone()
+    changed.replace_column(frame.get_column_index(column.name), column)
+    return changed
 
 
 def _taken(frame: pl.DataFrame, places: Sequence[int | None]) -> list[pl.Series]:

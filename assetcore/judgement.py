@@ -13,7 +13,7 @@ from typing import Any
 import polars as pl
 
 from assetcore.assets import Asset
-from assetcore.frames import among, joined, rows_where
+from assetcore.frames import among, joined, put, rows_where
 from assetcore.graph import Graph
 from assetcore.selection import UnitRule
 from assetcore.slices import Slice
@@ -203,4 +203,4 @@ def view_below(judged: pl.DataFrame, documents: pl.DataFrame, part: Slice | None
     standing = rows_where(documents, ~among(documents["unit"], gone)) if len(gone) else documents
     units = standing["unit"]
     is_again = among(units, again) if part is not None else ~among(units, judged["unit"].filter(status == "fresh"))
-    return View(standing.with_columns(is_again.alias("pending")), open=len(again) > 0, open_units=again)
+    return View(put(standing, is_again.alias("pending")), open=len(again) > 0, open_units=again)

@@ -51,14 +51,14 @@ class Above:
 
     def _that_are(self, status: str) -> Iterator[tuple[str, pl.DataFrame]]:
         found = ((name, rows, rows["status"] == status) for name, rows in self.reached.items())
-        yield from ((name, rows.filter(there)) for name, rows, there in found if there.any())
+        yield from ((name, rows_where(rows, there)) for name, rows, there in found if there.any())
 
     def way(self, name: str, unit: bytes) -> list[tuple[str, str | None, str]]:
         """From the unit that was asked about, without it, up to this one: asset, parent and label of each."""
         way: list[tuple[str, str | None, str]] = []
         while True:
             rows = self.reached[name]
-            row = rows.row(by_predicate=pl.col("unit") == unit, named=True)
+            row = rows.row(rows["unit"].to_list().index(unit), named=True)
             if row["below"] is None:
                 return way[::-1]
             way.append((name, row["parent"], row["label"]))

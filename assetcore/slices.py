@@ -35,7 +35,7 @@ class Slice:
 
     def beside(self, made: pl.DataFrame) -> int:
         """How many units there are outside, given those that are made inside."""
-        return self.total - made["materialization"].drop_nulls().len()
+        return self.total - made["materialization"].count()
 
     def widened(self, units: pl.Series) -> Slice:
         """With these units, too."""

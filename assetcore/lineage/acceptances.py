@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -16,8 +17,8 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from assetcore.lineage import tables as t
+from assetcore.lineage.asking import Rows, asked, one_of
 from assetcore.lineage.heads import once
-from assetcore.lineage.read import one_of
 from assetcore.lineage.runs import actor
 from assetcore.staleness import Definition
 
@@ -73,19 +74,22 @@ async def restore(connection: AsyncConnection, said: Sequence[Acceptance]) -> No
 
 async def of_assets(connection: AsyncConnection, assets: Collection[int]) -> dict[int, list[Acceptance]]:
     """What was accepted of these assets, in the order in which it was said."""
-    asked = once(connection)
-    known: dict[int, list[Acceptance]] = {} if asked is None else asked.setdefault("accepted", {})
+    before = once(connection)
+    known: dict[int, list[Acceptance]] = {} if before is None else before.setdefault("accepted", {})
     if unknown := set(assets) - known.keys():
         known |= {asset: [] for asset in unknown}
-        a = t.acceptance.c
-        rows = await connection.execute(
-            sa.select(a.asset_id, a.old_code, a.new_code, a.units, a.why, a.actor, a.at)
-            .where(one_of(a.asset_id, unknown))
-            .order_by(a.at)
-        )
+        which = asked(unknown)
+        rows = await connection.execute(_of_assets(*which), which)
         for asset, old, new, units, why, who, at in rows:
             known[asset].append(Acceptance(asset, old, new, tuple(units), why, who, at))
     return {asset: known[asset] for asset in assets if known[asset]}
+
+
+@lru_cache
+def _of_assets(which: str) -> Rows:
+    a = t.acceptance.c
+    said = sa.select(a.asset_id, a.old_code, a.new_code, a.units, a.why, a.actor, a.at)
+    return said.where(one_of(a.asset_id, which)).order_by(a.at)
 
 
 def same_code(code: bytes, accepted: Iterable[Acceptance]) -> frozenset[bytes]:

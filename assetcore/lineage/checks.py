@@ -17,8 +17,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from assetcore.checks import Check, CheckReport, Finding, Verdict
 from assetcore.lineage import tables as t
+from assetcore.lineage.asking import among, columns
 from assetcore.lineage.heads import heads_of
-from assetcore.lineage.read import among, columns
 from assetcore.units import DOCUMENTS, sort_documents
 
 __all__ = [

@@ -24,8 +24,9 @@ from assetcore.fingerprint import Part
 from assetcore.frames import joined
 from assetcore.lineage import schema
 from assetcore.lineage import tables as t
+from assetcore.lineage.asking import among, one_of
 from assetcore.lineage.heads import Loan, take_over
-from assetcore.lineage.read import among, intact, one_of
+from assetcore.lineage.read import intact
 from assetcore.staleness import Definition
 from assetcore.storage import Key
 

@@ -17,8 +17,9 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from assetcore.lineage import tables as t
+from assetcore.lineage.asking import among, columns
 from assetcore.lineage.heads import heads_of
-from assetcore.lineage.read import among, columns, current
+from assetcore.lineage.read import current
 
 __all__ = [
     "DAMAGED", "EXPECTED", "LET_GO", "OBJECTS", "Damaged", "among_keys", "clear", "current_damage", "damaged_assets", "details", "expected",

@@ -18,9 +18,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from assetcore.errors import NothingSelectedError, UsageError
 from assetcore.lineage import tables as t
+from assetcore.lineage.asking import among, columns, one_of
 from assetcore.lineage.commit import allocate
 from assetcore.lineage.heads import Loan, as_of, heads_of, loans
-from assetcore.lineage.read import among, columns, one_of, watermarks
+from assetcore.lineage.read import watermarks
 from assetcore.refs import suggestion
 
 __all__ = [

@@ -17,8 +17,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from assetcore.digest import digest
 from assetcore.lineage import tables as t
 from assetcore.lineage.acceptances import FORGOTTEN
+from assetcore.lineage.asking import among
 from assetcore.lineage.commit import allocate
-from assetcore.lineage.read import among
 from assetcore.storage import Key
 
 __all__ = [

@@ -53,11 +53,15 @@ async def loans(connection: AsyncConnection, environment: int, commit: int | Non
 
 
 async def _loans(connection: AsyncConnection, environment: int, commit: int | None) -> dict[int, Loan]:
-    b = t.borrowed.c
-    rows = await connection.execute(
-        sa.select(b.asset_id, b.lender_id, b.at_commit).where(b.environment_id == environment, _standing(b, commit))
-    )
+    rows = await connection.execute(_borrowed(commit), {"environment": environment})
     return {asset: Loan(lender, at) for asset, lender, at in rows}
+
+
+@lru_cache
+def _borrowed(commit: int | None) -> sa.Select[Any, Any, Any]:
+    b = t.borrowed.c
+    here = b.environment_id == sa.bindparam("environment")
+    return sa.select(b.asset_id, b.lender_id, b.at_commit).where(here, _standing(b, commit))
 
 
 async def heads_of(connection: AsyncConnection, environment: int, commit: int | None = None) -> sa.FromClause:

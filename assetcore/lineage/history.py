@@ -15,8 +15,8 @@ from sqlalchemy.dialects.postgresql import JSONB, JSONPATH
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from assetcore.lineage import tables as t
+from assetcore.lineage.asking import among
 from assetcore.lineage.heads import loans
-from assetcore.lineage.read import among
 from assetcore.lineage.trace import labelled, spellings
 
 __all__ = ["AssetChange", "Version", "asset_changes", "commit_at", "units_ever", "versions"]

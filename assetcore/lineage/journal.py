@@ -24,8 +24,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from assetcore.digest import digest
 from assetcore.lineage import tables as t
+from assetcore.lineage.asking import among
 from assetcore.lineage.commit import Batch
-from assetcore.lineage.read import among
 from assetcore.lineage.runs import actor
 
 __all__ = [

@@ -6,40 +6,37 @@ rows for those who fetch bytes. A current document is one that the current head 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache, lru_cache
 from typing import Any
 
 import polars as pl
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import ARRAY, BYTEA
+from sqlalchemy.dialects.postgresql import BYTEA
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from assetcore.errors import StorageError
-from assetcore.frames import joined, parted, without
+from assetcore.frames import joined, parted, put, without
 from assetcore.lineage import tables as t
-from assetcore.lineage.heads import FEW, as_of, heads_of, once
+from assetcore.lineage.asking import ONE, Rows, among, asked, columns, frame, gathered, one_of
+from assetcore.lineage.heads import as_of, heads_of
 from assetcore.staleness import MADE, Component, Definition
 from assetcore.storage import Key, Location, Stored
 from assetcore.units import DOCUMENTS, sort_documents
 
 __all__ = [
-    "Watermark", "among", "array_of", "asset_counts", "columns", "counts", "current", "current_documents", "current_identities",
-    "dated", "definitions", "documents_of", "expired", "failure_counts", "former_members", "intact", "known_keys", "last_failure",
-    "made_at", "made_units", "observations", "oldest", "one_of", "orphans", "seconds_per_unit", "sources_of_parts", "stored",
-    "undeclared", "units", "watermark", "watermarks", "with_documents", "with_types",
+    "Watermark", "asset_counts", "counts", "current", "current_documents", "current_identities", "dated", "definitions",
+    "documents_of", "expired", "failure_counts", "former_members", "intact", "known_keys", "last_failure", "made_at", "made_units",
+    "observations", "oldest", "orphans", "seconds_per_unit", "sources_of_parts", "stored", "undeclared", "units", "watermark",
+    "watermarks", "with_documents", "with_types",
 ]  # fmt: skip
 
 OBSERVED = {
     "name": pl.String, "size": pl.Int64, "mtime_ns": pl.Int64, "inode": pl.Int64, "media_type": pl.String, "sha256": pl.Binary,
     "field_digests": pl.Binary, "identity": pl.Binary, "validator": pl.String,
 }  # fmt: skip
-
-
-GATHERED_ROWS = 1 << 10
-"""SQLAlchemy has asyncpg fetch 50 gatherings at a time, whatever it is told: so many rows are Python objects fifty times over."""
-GATHERING = {"jit": "off", "max_parallel_workers_per_gather": "0"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,17 +49,6 @@ class Watermark:
     units: int = 0
     documents: int = 0
     made_at: datetime | None = None
-
-
-def frame(rows: Sequence[Any], schema: Mapping[str, Any]) -> pl.DataFrame:
-    """Rows as columns; much faster than handing rows to polars one at a time."""
-    columns = zip(*rows, strict=True) if rows else ([] for _ in schema)
-    return pl.DataFrame(
-        [
-            pl.Series(name, column, dtype, strict=False)
-            for (name, dtype), column in zip(schema.items(), columns, strict=True)
-        ]
-    )
 
 
 _listed = (
@@ -94,63 +80,12 @@ def dated(facts: sa.FromClause, materialization: sa.ColumnElement[int]) -> sa.Fr
     return facts.join(t.commit, t.commit.c.id == t.commit_of(materialization))
 
 
-def array_of(values: Iterable[Any] | str, kind: Any) -> sa.ColumnElement[Any]:
-    """One parameter, however many values: these, or those that are given by this name when the statement is executed."""
-    return sa.cast(sa.bindparam(values) if isinstance(values, str) else list(values), ARRAY(kind))
-
-
-def among(column: sa.ColumnElement[Any], values: Iterable[Any] | str, kind: Any) -> sa.ColumnElement[bool]:
-    """`column = ANY(array)`: one parameter and one statement text, however many values."""
-    return column == sa.any_(array_of(values, kind))
-
-
-def one_of(column: sa.ColumnElement[Any], assets: Collection[int]) -> sa.ColumnElement[bool]:
-    """`column` is one of these assets. Of a single one Postgres knows how much there is of it, which is worth a text of its own."""
-    return column == next(iter(assets)) if len(assets) == 1 else among(column, assets, sa.Integer)
-
-
 def intact(assets: Collection[int]) -> sa.ColumnElement[bool]:
     """Of a materialization of these assets: none of its documents is damaged. Nothing is looked up where none of the assets' is."""
     x = t.damage.c
     kept = sa.func.unnest(t.documents_of(t.materialization.c)).table_valued("id", name="kept").render_derived()
     lost = sa.select(kept.c.id).join(t.damage, x.document_id == kept.c.id).correlate(t.materialization).exists()
     return sa.or_(~sa.exists().where(one_of(x.asset_id, assets)), ~lost)
-
-
-async def columns(
-    connection: AsyncConnection, statement: sa.Select[*tuple[Any, ...]], schema: Mapping[str, Any]
-) -> pl.DataFrame:
-    """What a statement finds, as columns."""
-    parts = [part async for part in gathered(connection, statement, schema)]
-    return parts[0] if len(parts) == 1 else pl.concat([pl.DataFrame(schema=dict(schema)), *parts])
-
-
-async def gathered(
-    connection: AsyncConnection, statement: sa.Select[*tuple[Any, ...]], schema: Mapping[str, Any]
-) -> AsyncIterator[pl.DataFrame]:
-    """What a statement finds, as columns, part by part: Postgres gathers so many rows, and a million rows are never a million objects.
-
-    One statement, whose answers are streamed. Few rows are read as they are.
-    """
-    # Compiling the statement takes longer than it saves, and gathering in several processes means copying between them.
-    known = once(connection)
-    if known is not None and known[FEW]:
-        if rows := (await connection.execute(statement)).all():
-            yield frame(rows, schema)
-        return
-    if known is None or "gathering" not in known:
-        settings = [sa.func.set_config(name, value, True) for name, value in GATHERING.items()]  # of this transaction
-        await connection.execute(sa.select(*settings))
-    if known is not None:
-        known["gathering"] = True
-    rows = statement.add_columns((sa.func.row_number().over() // GATHERED_ROWS).label("gathered")).subquery()
-    arrays = [sa.func.array_agg(column) for column in rows.c if column is not rows.c.gathered]
-    async with connection.stream(
-        sa.select(*arrays).group_by(rows.c.gathered), execution_options={"yield_per": 1}
-    ) as found:
-        async for row in found:
-            parts = zip(schema.items(), row, strict=True)
-            yield pl.DataFrame([pl.Series(name, part, dtype, strict=False) for (name, dtype), part in parts])
 
 
 async def watermarks(
@@ -189,26 +124,34 @@ async def current_documents(
     assets alone, and with `named`, how it and its unit are called: few are asked for it, and it is most of what there is to read.
     """
     head = await heads_of(connection, environment, commit)
-    d, h, m = t.document.c, head.c, t.materialization.c
-    path = sa.func.coalesce(m.parent + "/" + m.label, m.label).label("path")
-    always = [h.asset_id.label("asset"), d.id.label("document"), d.address, h.unit, position, d.identity, path]
-    some = [
-        *_told_of(h, in_parts, t.document_type.c.media_type, d.sha256, d.field_digests),
-        *_told_of(h, named, m.label, d.name),
-    ]
-    statement = (
-        sa.select(*always, *some)
-        .select_from(current(head) if in_parts is not None and not in_parts else with_types(current(head)))
-        .where(h.environment_id == environment, one_of(h.asset_id, assets), as_of(h, commit), *_of_units(h, units))
-    )
+    which, told_of = asked(assets), [None if told is None else tuple(told) for told in (in_parts, named)]
+    statement, names = _current_documents(head, *which, commit, units is not None, *told_of)
     schema = {"asset": pl.Int64} | DOCUMENTS
     found: dict[int, list[pl.DataFrame]] = {asset: [] for asset in assets}
-    async for part in gathered(connection, statement, {c.name: schema[c.name] for c in (*always, *some)}):
-        told = part.with_columns(pl.lit(value=False).alias("pending"))
+    values = _values(environment, which, units)
+    async for part in gathered(connection, statement, {name: schema[name] for name in names}, values):
+        told = put(part, pl.Series("pending", [False] * part.height, pl.Boolean))
         for asset, rows in parted(told, "asset").items():
             untold = _untold(asset, in_parts, named)
             found[asset].append(without(rows, *untold) if untold else rows)
     return {asset: _documents(found.pop(asset), named=named is None or asset in named) for asset in assets}
+
+
+@lru_cache
+def _current_documents(
+    head: sa.FromClause, which: str, commit: int | None, of_units: bool, in_parts: Sequence[int] | None, named: Sequence[int] | None
+) -> tuple[Rows, list[str]]:  # fmt: skip
+    """The statement, and the names of its columns."""
+    d, h, m = t.document.c, head.c, t.materialization.c
+    path = sa.func.coalesce(m.parent + "/" + m.label, m.label).label("path")
+    shown = [
+        h.asset_id.label("asset"), d.id.label("document"), d.address, h.unit, position, d.identity, path,
+        *_told_of(h, in_parts, t.document_type.c.media_type, d.sha256, d.field_digests),
+        *_told_of(h, named, m.label, d.name),
+    ]  # fmt: skip
+    held = current(head) if in_parts is not None and not in_parts else with_types(current(head))
+    statement = sa.select(*shown).select_from(held).where(*_wanted(h, which, of_units=of_units), as_of(h, commit))
+    return statement, [column.name for column in shown]
 
 
 def _told_of(h: Any, assets: Collection[int] | None, *columns: sa.ColumnElement[Any]) -> list[sa.ColumnElement[Any]]:
@@ -241,21 +184,35 @@ async def current_identities(
 ) -> dict[int, pl.DataFrame]:
     """The current documents of these sources by name: unit and identity. With `units`, of these."""
     head = await heads_of(connection, environment)
-    d, h = t.document.c, head.c
     schema = {"name": pl.String, "unit": pl.Binary, "identity": pl.Binary}
-    of_asset = [] if len(assets) == 1 else [h.asset_id]  # a column less of what may be large
-    found = await columns(
-        connection,
-        sa.select(*of_asset, d.name, h.unit, d.identity)
-        .select_from(current(head))
-        .where(h.environment_id == environment, one_of(h.asset_id, assets), as_of(h, None), *_of_units(h, units)),
-        ({"asset": pl.Int64} if of_asset else {}) | schema,
-    )
-    if not of_asset:
-        return dict.fromkeys(assets, found)
-    by_asset = parted(found, "asset")
+    which = asked(assets)
+    statement, values = _current_identities(head, *which, units is not None), _values(environment, which, units)
+    if len(assets) == 1:  # a column less of what may be large
+        return dict.fromkeys(assets, await columns(connection, statement, schema, values))
+    by_asset = parted(await columns(connection, statement, {"asset": pl.Int64} | schema, values), "asset")
     empty = pl.DataFrame(schema=schema)
     return {a: by_asset.get(a, empty) for a in assets}
+
+
+@lru_cache
+def _current_identities(head: sa.FromClause, which: str, of_units: bool) -> Rows:
+    d, h = t.document.c, head.c
+    of_asset = [] if which == ONE else [h.asset_id]
+    return (
+        sa.select(*of_asset, d.name, h.unit, d.identity)
+        .select_from(current(head))
+        .where(*_wanted(h, which, of_units=of_units), as_of(h, None))
+    )
+
+
+def _wanted(columns: Any, which: str, *, of_units: bool) -> list[sa.ColumnElement[bool]]:
+    """Rows of an environment, of these assets, and of some units: of the `_values` that are given when a statement is executed."""
+    of = [columns.environment_id == sa.bindparam("environment"), one_of(columns.asset_id, which)]
+    return [*of, among(columns.unit, "units", t.Address)] if of_units else of
+
+
+def _values(environment: int, which: Mapping[str, Any], units: pl.Series | None) -> dict[str, Any]:
+    return {"environment": environment, **which, **({} if units is None else {"units": units.to_list()})}
 
 
 def _of_units(h: Any, units: pl.Series | None) -> list[sa.ColumnElement[bool]]:
@@ -270,29 +227,13 @@ async def made_units(
     With `units`, only these.
     """
     head = await heads_of(connection, environment)
-    h, m, f = head.c, t.materialization.c, t.failure.c
     schema = {"asset": pl.Int64} | {
         name: MADE[name] for name in ("unit", "label", "parent", "definition", "inputs", "materialization")
     }
-    heads = await columns(
-        connection,
-        sa.select(h.asset_id, h.unit, m.label, m.parent, m.definition_id, m.inputs, m.id)
-        .select_from(head.join(t.materialization, m.id == h.materialization_id))
-        .where(
-            h.environment_id == environment,
-            one_of(h.asset_id, assets),
-            h.until_commit.is_(None),
-            *_of_units(h, units),
-        ),
-        schema,
-    )
-    failed = (
-        await connection.execute(
-            sa.select(f.asset_id, f.unit, f.label, f.definition_id, f.inputs).where(
-                f.environment_id == environment, one_of(f.asset_id, assets), *_of_units(f, units)
-            )
-        )
-    ).all()
+    which, of_units = asked(assets), units is not None
+    values = _values(environment, which, units)
+    heads = await columns(connection, _made_units(head, *which, of_units), schema, values)
+    failed = (await connection.execute(_failed_units(*which, of_units), values)).all()
     if failed:
         failures = frame(
             failed,
@@ -313,6 +254,23 @@ async def made_units(
     by_asset = parted(merged, "asset")
     empty = pl.DataFrame(schema=MADE)
     return {a: by_asset.get(a, empty) for a in assets}
+
+
+@lru_cache
+def _made_units(head: sa.FromClause, which: str, of_units: bool) -> Rows:
+    h, m = head.c, t.materialization.c
+    return (
+        sa.select(h.asset_id, h.unit, m.label, m.parent, m.definition_id, m.inputs, m.id)
+        .select_from(head.join(t.materialization, m.id == h.materialization_id))
+        .where(*_wanted(h, which, of_units=of_units), h.until_commit.is_(None))
+    )
+
+
+@lru_cache
+def _failed_units(which: str, of_units: bool) -> Rows:
+    f = t.failure.c
+    failed = sa.select(f.asset_id, f.unit, f.label, f.definition_id, f.inputs)
+    return failed.where(*_wanted(f, which, of_units=of_units))
 
 
 async def units(connection: AsyncConnection, environment: int, asset: int) -> pl.Series:
@@ -374,13 +332,19 @@ async def made_at(connection: AsyncConnection, environment: int, asset: int, uni
 
 async def definitions(connection: AsyncConnection, assets: Collection[int]) -> dict[int, dict[int, Definition]]:
     """Every definition that these assets were ever made with, by asset and identifier."""
-    c = t.definition.c
-    rows = await connection.execute(sa.select(c.asset_id, c.id, c.facts).where(one_of(c.asset_id, assets)))
+    which = asked(assets)
+    rows = await connection.execute(_definitions(*which), which)
     found: dict[int, dict[int, Definition]] = {a: {} for a in assets}
     for asset, identifier, facts in rows:
         components = {n: Component(bytes.fromhex(f["digest"]), f.get("detail")) for n, f in facts.items()}
         found[asset][identifier] = Definition(components)
     return found
+
+
+@lru_cache
+def _definitions(which: str) -> Rows:
+    c = t.definition.c
+    return sa.select(c.asset_id, c.id, c.facts).where(one_of(c.asset_id, which))
 
 
 async def former_members(connection: AsyncConnection, materializations: Collection[int]) -> pl.DataFrame:
@@ -447,16 +411,9 @@ async def documents_of(connection: AsyncConnection, materializations: Collection
 
 async def stored(connection: AsyncConnection, documents: Iterable[int], *, kept: bool = True) -> dict[int, Stored]:
     """Where the bytes of these documents are. Raises StorageError where history was given up, unless not all need be `kept`."""
-    d, o, x = t.document.c, t.object_.c, t.damage.c
+    d, x = t.document.c, t.damage.c
     wanted = list(documents)
-    rows = (
-        await connection.execute(
-            sa.select(d.id, o.key, d.row, d.name, t.document_type.c.media_type, d.sha256, d.size, t.typed.c.fields)
-            .select_from(with_types(t.document).join(t.object_, o.id == d.object_id))
-            .outerjoin(t.typed, t.typed.c.document_id == d.id)
-            .where(among(d.id, wanted, sa.BigInteger))
-        )
-    ).all()
+    rows = (await connection.execute(_stored(), {"documents": wanted})).all()
     if kept and len(rows) < len(set(wanted)):
         gone = sa.select(d.name, x.detail).join_from(t.document, t.damage, x.document_id == d.id)
         lost = (
@@ -467,19 +424,40 @@ async def stored(connection: AsyncConnection, documents: Iterable[int], *, kept:
     return {row[0]: Stored(Location(Key(row[1]), row[2]), row[3], row[4], row[5], row[6], row[7]) for row in rows}
 
 
+@cache
+def _stored() -> Rows:
+    d, o = t.document.c, t.object_.c
+    return (
+        sa.select(d.id, o.key, d.row, d.name, t.document_type.c.media_type, d.sha256, d.size, t.typed.c.fields)
+        .select_from(with_types(t.document).join(t.object_, o.id == d.object_id))
+        .outerjoin(t.typed, t.typed.c.document_id == d.id)
+        .where(among(d.id, "documents", sa.BigInteger))
+    )
+
+
 async def observations(
     connection: AsyncConnection, assets: Collection[int], names: Collection[str] | None = None
 ) -> dict[int, pl.DataFrame]:
     """The last look at each of these sources, or at these of their documents. One statement."""
-    o = t.observation.c
-    shown = (o.name, o.size, o.mtime_ns, o.inode, o.media_type, o.sha256, o.field_digests, o.identity, o.validator)
-    wanted = [one_of(o.asset_id, assets), *([] if names is None else [among(o.name, names, sa.Text)])]
+    which = asked(assets)
+    statement = _observations(*which, names is not None)
+    values = which if names is None else which | {"names": list(names)}
     if len(assets) == 1:  # a column less of what may be large
-        return {a: (await columns(connection, sa.select(*shown).where(*wanted), OBSERVED)).sort("name") for a in assets}
-    found = await columns(connection, sa.select(o.asset_id, *shown).where(*wanted), {"asset": pl.Int64} | OBSERVED)
+        [asset] = assets
+        return {asset: (await columns(connection, statement, OBSERVED, values)).sort("name")}
+    found = await columns(connection, statement, {"asset": pl.Int64} | OBSERVED, values)
     by_asset = parted(found.sort("name"), "asset")
     empty = pl.DataFrame(schema=OBSERVED)
     return {a: by_asset.get(a, empty) for a in assets}
+
+
+@lru_cache
+def _observations(which: str, of_names: bool) -> Rows:
+    o = t.observation.c
+    of_asset = [] if which == ONE else [o.asset_id]
+    wanted = [one_of(o.asset_id, which), *([among(o.name, "names", sa.Text)] if of_names else [])]
+    shown = (o.name, o.size, o.mtime_ns, o.inode, o.media_type, o.sha256, o.field_digests, o.identity, o.validator)
+    return sa.select(*of_asset, *shown).where(*wanted)
 
 
 async def seconds_per_unit(connection: AsyncConnection, project: int) -> dict[str, float]:

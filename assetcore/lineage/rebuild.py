@@ -19,10 +19,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from assetcore.lineage import acceptances, journal
 from assetcore.lineage import tables as t
 from assetcore.lineage.acceptances import FORGOTTEN, Acceptance
+from assetcore.lineage.asking import columns
 from assetcore.lineage.commit import copy, keep_types
 from assetcore.lineage.environments import Base, Pin
 from assetcore.lineage.journal import Entry, Row
-from assetcore.lineage.read import columns
 from assetcore.lineage.replay import SOURCE, Catalog, as_stated
 
 __all__ = ["Difference", "commits", "compare", "is_empty", "known_runs", "rebuild"]

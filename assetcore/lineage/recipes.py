@@ -11,7 +11,8 @@ from sqlalchemy.dialects.postgresql import ARRAY, BYTEA
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from assetcore.lineage import tables as t
-from assetcore.lineage.read import among, dated, intact
+from assetcore.lineage.asking import among
+from assetcore.lineage.read import dated, intact
 
 __all__ = ["Recipes", "reusable", "reusable_of"]
 

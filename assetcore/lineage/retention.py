@@ -17,10 +17,11 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from assetcore.lineage import tables as t
+from assetcore.lineage.asking import among, columns
 from assetcore.lineage.commit import NewObject
 from assetcore.lineage.commit import copy as copy_rows
 from assetcore.lineage.damage import LET_GO, Damaged, note
-from assetcore.lineage.read import among, columns, dated
+from assetcore.lineage.read import dated
 from assetcore.storage import Key
 
 __all__ = [

@@ -19,8 +19,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from assetcore.documents import document_id
 from assetcore.lineage import tables as t
+from assetcore.lineage.asking import Rows, among, array_of, columns
 from assetcore.lineage.heads import as_of, at_one_moment, heads_of
-from assetcore.lineage.read import among, array_of, columns, current, dated, position, with_documents, with_types
+from assetcore.lineage.read import current, dated, position, with_documents, with_types
 from assetcore.roots import GIVEN_TO
 
 __all__ = [
@@ -508,17 +509,18 @@ async def excerpts(
 
 async def given_to(connection: AsyncConnection, materializations: Collection[int]) -> pl.DataFrame:
     """The documents that these materializations were given one by one (`roots.GIVEN_TO`)."""
+    return await columns(connection, _given_to(), GIVEN_TO, {"materializations": list(materializations)})
+
+
+@cache
+def _given_to() -> Rows:
     e = t.given.c
-    return await columns(
-        connection,
-        sa.select(
-            e.materialization_id, e.parameter, _d.id, _d.address, _m.unit, _m.label, _d.name, _d.identity, t.document_type.c.media_type,
-            _d.sha256, _d.field_digests,
-        )
-        .select_from(with_types(t.given.join(t.document, _d.id == e.document_id).join(t.materialization, _m.id == _d.materialization_id)))
-        .where(among(e.materialization_id, materializations, sa.BigInteger)),
-        GIVEN_TO,
-    )  # fmt: skip
+    return sa.select(
+        e.materialization_id, e.parameter, _d.id, _d.address, _m.unit, _m.label, _d.name, _d.identity, t.document_type.c.media_type,
+        _d.sha256, _d.field_digests,
+    ).select_from(
+        with_types(t.given.join(t.document, _d.id == e.document_id).join(t.materialization, _m.id == _d.materialization_id))
+    ).where(among(e.materialization_id, "materializations", sa.BigInteger))  # fmt: skip
 
 
 async def wholes_of(

@@ -21,8 +21,8 @@ from pgvector.sqlalchemy import HALFVEC
 from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSONB, REAL, REGCLASS, insert
 from sqlalchemy.exc import ProgrammingError
 
+from assetcore.lineage.asking import among
 from assetcore.lineage.commit import copy
-from assetcore.lineage.read import among
 from assetcore.lineage.schema import Connection, to_json
 from assetcore.lineage.tables import metadata, small, watermark
 from assetcore.lineage.tables import vector_generation as g

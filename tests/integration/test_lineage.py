@@ -20,8 +20,8 @@ from alembic.script import ScriptDirectory
 
 from assetcore.documents import document_id, identity
 from assetcore.errors import SchemaError, StorageError
+from assetcore.lineage import asking, costs, read, recipes, schema, tables, trace
 from assetcore.lineage import commit as lineage
-from assetcore.lineage import costs, read, recipes, schema, tables, trace
 from assetcore.lineage import history as past
 from assetcore.lineage.commit import Batch, Committed, Failed, Made, NewDocument, NewObject, Overtaken, Reused
 from assetcore.staleness import Component, Definition
@@ -267,7 +267,7 @@ async def test_what_is_read_does_not_depend_on_how_much_is_gathered(
     await history.made(CHUNKS, {name: name for name in "cab"})
     async with history.engine.connect() as connection:
         whole = await read.current_documents(connection, PROD, [PAGES, CHUNKS])
-        monkeypatch.setattr(read, "GATHERED_ROWS", 2)
+        monkeypatch.setattr(asking, "GATHERED_ROWS", 2)
         some = await read.current_documents(connection, PROD, [PAGES, CHUNKS])
         told = await read.current_documents(connection, PROD, [PAGES, CHUNKS, REPORT], in_parts=(), named=[PAGES])
     for asset in (PAGES, CHUNKS):

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
-from assetcore.frames import FEW, How, among, joined, listed, parted, rows_where, without
+from assetcore.frames import FEW, How, among, joined, listed, parted, put, rows_where, without
 
 SCHEMA = {"unit": pl.Binary, "part": pl.Int16, "x": pl.String, "there": pl.List(pl.String)}
 OTHER = {"part": pl.Int16, "unit": pl.Binary, "x": pl.String, "when": pl.Datetime("us", "UTC"), "flag": pl.Boolean}
@@ -66,6 +66,7 @@ def test_few_rows_stay_in_the_thread_that_asks() -> None:
         lambda: among(left["unit"], right["unit"]),
         lambda: listed(left, [pl.col("x"), pl.lit("z")]),
         lambda: without(left, "x"),
+        lambda: put(left, right["unit"].extend(right["unit"])),
     ]
 
     def switches(step: Callable[[], object], times: int = 200) -> float:
@@ -112,4 +113,15 @@ def test_rows_are_taken_as_they_are_where_all_or_none_are_meant() -> None:
 def test_columns_are_left_out_as_polars_drops_them() -> None:
     rows = pl.DataFrame({"a": [1], "b": ["x"], "c": [None]})
     assert_frame_equal(without(rows, "b"), rows.drop("b"))
+    assert_frame_equal(without(rows, "c", "b", "other"), rows.select("a"))
     assert without(rows, "a", "b", "c").columns == []
+    assert rows.columns == ["a", "b", "c"]
+
+
+def test_a_column_takes_the_place_of_that_of_its_name() -> None:
+    rows = pl.DataFrame({"a": [1], "b": ["x"]})
+    for column in (pl.Series("a", [True]), pl.Series("c", [2])):
+        assert_frame_equal(put(rows, column), rows.with_columns(column))
+    assert_frame_equal(rows, pl.DataFrame({"a": [1], "b": ["x"]}))
+    with pytest.raises(pl.exceptions.ShapeError):
+        put(rows, pl.Series("a", [1, 2]))
