@@ -73,8 +73,8 @@ def end(process: subprocess.Popen[str]) -> None:
     process.communicate(timeout=10)
 
 
-def until(holds: Callable[[], Any], seconds: float = 30) -> Any:
-    """Wait until something holds; what it then is."""
+def until(holds: Callable[[], Any], seconds: float = 120) -> Any:
+    """Wait until something holds; what it then is. A machine that does other things, too, may take half a minute to begin a run."""
     give_up = time.monotonic() + seconds
     while not (found := holds()):
         if time.monotonic() > give_up:

@@ -61,7 +61,7 @@ def serving(home: Path) -> Iterator[subprocess.Popen[bytes]]:
     socket = home / preload.SOCKET
     process = subprocess.Popen([sys.executable, "-c", SERVE, str(socket), asked.stdout.decode()], cwd=home)
     try:
-        until(socket.exists, 90)
+        until(socket.exists)
         yield process
     finally:
         process.kill()
