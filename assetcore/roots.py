@@ -7,8 +7,9 @@ unit on the way is met once, however many ways lead to it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import polars as pl
 
@@ -92,11 +93,11 @@ def above(plan: Plan, graph: Graph, snapshot: Snapshot, name: str, unit: bytes) 
                 waiting.setdefault(driver.upstream.name, []).append(further.select(list(BELOW)))
         reached[asset] = rows
         held = rows["unit"].filter(rows["blocked"] & ~gone).to_frame()
-        for upstream, frame in _one_up(plan, graph, asset, held)[0].items():
-            lead = frame.select_seq(
+        for wait in _one_up(plan, graph, asset, held):
+            lead = wait.pairs.select_seq(
                 pl.col("up").alias("unit"), pl.lit(asset).alias("below"), pl.col("unit").alias("below_unit")
             )
-            waiting.setdefault(upstream, []).append(lead)
+            waiting.setdefault(wait.upstream, []).append(lead)
     return Above(reached, followed)
 
 
@@ -116,17 +117,22 @@ def _what_went(driver: Dependency, plan: Plan, snapshot: Snapshot, going: pl.Dat
     )
 
 
-def _one_up(
-    plan: Plan, graph: Graph, asset: str, units: pl.DataFrame
-) -> tuple[dict[str, pl.DataFrame], Collection[str]]:
-    """For each asset above, the open units (`up`) that these units wait for; of whole assets, which are told, only what the first does."""
-    found: dict[str, pl.DataFrame] = {}
-    wholes: set[str] = set()
+class _Wait(NamedTuple):
+    """Open units of an asset above (`up`) that a `unit` waits for; where each of `units` waits for all of them, the first tells it."""
+
+    upstream: str
+    pairs: pl.DataFrame
+    units: pl.DataFrame | None = None
+
+
+def _one_up(plan: Plan, graph: Graph, asset: str, units: pl.DataFrame) -> list[_Wait]:
+    """What these units of an asset wait for: what they are given, all of a whole asset, and what may yet come of units above it."""
     dependencies = graph.assets[asset].dependencies
     judged = [(index, one) for index, one in enumerate(dependencies) if one.upstream.name in plan.judgements]
     if not units.height or not judged:
-        return found, wholes
-    led: list[pl.Series] = []
+        return []
+    found: list[_Wait] = []
+    wholes = [dependency.upstream.name for _, dependency in judged if dependency.is_whole]
     # All of them or none is told without joining frames: of one document there are few.
     given = plan.judgements[asset].wanted.given
     if units.height < plan.judgements[asset].judged.height:
@@ -134,32 +140,53 @@ def _one_up(
     for index, dependency in judged:
         upstream = dependency.upstream.name
         if dependency.is_whole:
-            wholes.add(upstream)
             continue
         documents = plan.views[upstream].documents[["address", "unit"]]
         mine = given if len(dependencies) == 1 else given.filter(pl.col("parameter") == index)
         pairs = joined(mine, documents, "address", suffix="_up")
-        found[upstream] = pl.DataFrame([pairs["unit"], pairs["unit_up"].alias("up")])
+        pairs = pl.DataFrame([pairs["unit"], pairs["unit_up"].alias("up")])
         still = _open(plan, upstream)
         if still.height < plan.judgements[upstream].judged.height:
-            found[upstream] = joined(found[upstream], still, "up", "semi")
-        led.append(found[upstream]["unit"])
+            pairs = joined(pairs, still, "up", "semi")
+        found.append(_Wait(upstream, pairs))
     if wholes:
-        found |= {upstream: _pairs(_open(plan, upstream), units.head(1)) for upstream in wholes}
-    elif (those := pl.concat(led)).n_unique() < units.height:
+        found += _shared(plan, graph, wholes, units)
+    elif (those := pl.concat([wait.pairs["unit"] for wait in found])).n_unique() < units.height:
         # They wait for documents that are not there yet: of those above, nobody can say which.
         astray = joined(units, those.to_frame(), "unit", "anti")
-        found = {up: pl.concat([rows, _pairs(_open(plan, up), astray.head(1))]) for up, rows in found.items()}
-    return found, wholes
+        found += _shared(plan, graph, [dependency.upstream.name for _, dependency in judged], astray)
+    return found
 
 
-def _pairs(up: pl.DataFrame, units: pl.DataFrame) -> pl.DataFrame:
-    return up.join(units, how="cross").select("unit", "up")
+def _shared(plan: Plan, graph: Graph, upstreams: Iterable[str], units: pl.DataFrame) -> list[_Wait]:
+    """These units wait for all that is open of these assets, and for units above of which more of them may come."""
+    waits: list[tuple[str, pl.DataFrame]] = []
+    for upstream in upstreams:
+        waits += [(upstream, _open(plan, upstream)), *_yet_to_come(plan, graph, upstream)]
+    first = units.head(1)
+    return [
+        _Wait(up, still.join(first, how="cross").select("unit", "up"), units) for up, still in waits if still.height
+    ]
 
 
-def _open(plan: Plan, name: str) -> pl.DataFrame:
+def _yet_to_come(plan: Plan, graph: Graph, asset: str) -> Iterator[tuple[str, pl.DataFrame]]:
+    """The open units above an asset (`up`) that none of its units is made of: what comes of them will be units that are not there yet."""
+    judgement = plan.judgements[asset]
+    for index, dependency in enumerate(graph.assets[asset].dependencies):
+        upstream = dependency.upstream.name
+        if dependency.is_whole or upstream not in plan.judgements:
+            continue
+        if (still := _open(plan, upstream, gone=False)).height:
+            mine = judgement.wanted.given.filter(pl.col("parameter") == index)
+            leading = joined(plan.views[upstream].documents[["address", "unit"]], mine[["address"]], "address", "semi")
+            yield upstream, joined(still, leading.select(up="unit"), "up", "anti")
+        yield from _yet_to_come(plan, graph, upstream)
+
+
+def _open(plan: Plan, name: str, *, gone: bool = True) -> pl.DataFrame:
     judged = plan.judgements[name].judged
-    return judged["unit"].filter(judged["status"] != "fresh").alias("up").to_frame()
+    settled = ["fresh"] if gone else ["fresh", "removed"]
+    return judged["unit"].filter(~judged["status"].is_in(settled)).alias("up").to_frame()
 
 
 def differences(was: pl.DataFrame, now: pl.DataFrame, dependency: Dependency) -> pl.DataFrame:
@@ -197,13 +224,12 @@ def waiting(plan: Plan, graph: Graph) -> dict[str, int]:
         own = judged.filter(pl.col("status").is_in(["stale", "removed"])).select("unit", cause.alias("cause"))
         pending = judged.filter(pl.col("status") == "pending").select("unit")
         passed = [own]
-        found, wholes = _one_up(plan, graph, name, pending)
-        for upstream, frame in found.items():
-            theirs = groups[upstream].rename({"unit": "up"})
-            if upstream in wholes:
-                passed.append(pending.join(theirs.select("cause").unique(), how="cross"))
+        for wait in _one_up(plan, graph, name, pending):
+            met = joined(wait.pairs, groups[wait.upstream].rename({"unit": "up"}), "up")
+            if wait.units is None:
+                passed.append(met["unit", "cause"])
             else:
-                passed.append(joined(frame, theirs, "up")["unit", "cause"])
+                passed.append(wait.units.join(met.select("cause").unique(), how="cross"))
         groups[name] = pl.concat(passed).unique()
         wait = (
             groups[name]

@@ -93,6 +93,19 @@ async def test_each_root_is_told_once_however_many_ways_lead_to_it(world: World)
     assert {root.detail for g in groups for root in g.roots} == set(found)
 
 
+async def test_what_is_new_is_the_root_of_what_waits_for_it(world: World) -> None:
+    """Where nothing between a new document and an aggregate is there yet, it is the cause all the same, alone and beside others."""
+    world.document("d.txt", "d alpha")
+    cause = only(await why(world, "both"))
+    assert (cause.code, cause.detail) == ("missing", "clean[d.txt] was never made")
+    async with world.open() as session:
+        _, groups = await session.roots()
+    assert [(g.code, g.stale, g.pending) for g in groups] == [("missing", 1, 1)]
+    world.document("a.txt", "a alpha gamma")
+    found = {cause.detail for cause in (await why(world, "both")).causes}
+    assert found == {"clean[d.txt] was never made", "topics[a.txt]/a.txt was changed"}
+
+
 async def test_values_models_and_code_are_told_as_they_were_and_are(world: World) -> None:
     """A config value with before and after, an alias with both models, the lines of a function: of all units that share it, once."""
     path = world.root / "projects" / "demo" / "assets.py"
