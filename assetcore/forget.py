@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from assetcore import vault
+from assetcore import stack, vault
 from assetcore.assets import Source
 from assetcore.documents import Document
 from assetcore.errors import SelectionError, ServiceError, StorageError
@@ -150,10 +150,12 @@ def _labels(found: Descent, name: str) -> set[str]:
 
 async def _forget_shown(project: Project, names: Collection[str]) -> dict[str, Any]:
     """Remove the tables in Prefect that name it; what became of that, for the report."""
-    api = project.settings.prefect_api_url
-    if api is None:
+    settings = project.settings
+    api = settings.prefect_api_url
+    if api is None and not stack.has_run(settings, "prefect"):
         return {"artifacts": 0, "not removed": "Prefect does not run here, and no address of it is known"}
     try:
+        api = api or (await stack.up(settings, {"prefect"})).prefect_api_url
         return {"artifacts": await asyncio.to_thread(vault.forget_shown, api, names)}
     except ServiceError as error:
         return {"artifacts": 0, "not removed": error.message}

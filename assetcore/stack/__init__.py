@@ -142,6 +142,11 @@ async def up(
     return _addresses(settings, home, needed)
 
 
+def has_run(settings: Settings, name: str) -> bool:
+    """Whether the embedded service was ever started for this home: then it may keep something."""
+    return name in Home(settings.home).services()
+
+
 async def preload(settings: Settings, *, wait: bool = False) -> None:
     """Start the process that later commands are forked of, unless it runs or is not wanted. No command needs it: see its log."""
     home = Home(settings.home)

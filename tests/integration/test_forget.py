@@ -183,6 +183,19 @@ async def test_what_was_forgotten_does_not_come_back_from_the_bucket(world: Worl
             await session.forget("chunks[alice.txt]")
 
 
+async def test_tables_are_removed_from_the_prefect_of_this_home(world: World, prefect_api: str) -> None:
+    """The embedded server is found without an address in the settings, as a question that needs no Prefect has none."""
+    assert world.settings.prefect_api_url is None
+    async with httpx.AsyncClient(base_url=prefect_api) as client:
+        table = {"key": "demo-prod-result", "type": "table", "data": json.dumps([{"keys": "topics/alice.txt"}])}
+        kept = (await client.post("/artifacts/", json=table)).raise_for_status().json()["id"]
+        async with world.open() as session:
+            done = await session.forget("topics[alice.txt]", dry_run=False)
+        assert (await client.get(f"/artifacts/{kept}")).status_code == 404
+    assert done.report is not None
+    assert "not removed" not in done.report["report"]["prefect"]
+
+
 async def test_a_tombstone_is_left(world: World, prefect_api: str) -> None:
     """Who asks for what was forgotten hears when, by whom and by which report, also in a database that was rebuilt; and Prefect's tables
     that named it are gone, or the report says that they are not."""
