@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -20,7 +20,17 @@ from assetcore.moments import RunMoment, moment
 from assetcore.project import Project
 from assetcore.refs import Ref, format_ref, parse_ref, suggestion
 
-__all__ = ["Lineage", "LineageNode", "check_forgotten", "check_one", "commit_at", "find", "lineage", "units_labelled"]
+__all__ = [
+    "Lineage",
+    "LineageNode",
+    "check_forgotten",
+    "check_one",
+    "commit_at",
+    "find",
+    "lineage",
+    "origins",
+    "units_labelled",
+]
 
 EXPANDED = 200
 """A whole asset that was given is shown document by document up to so many; beyond, as the asset."""
@@ -246,6 +256,25 @@ async def lineage(
     )
     every = (*nodes, *wholes.values())
     return Lineage(root, direction, every, tuple(sorted(edges)), len(found) >= NODES, parts if spans else None)
+
+
+async def origins(project: Project, connection: Connection, documents: Collection[int]) -> list[Found]:
+    """What these documents were made of, as far up as lineage goes: all that was made of nothing, however much it is."""
+    found, frontier = set(documents), set(documents)
+    ends: set[int] = set()
+    commit: int | None = None
+    while frontier:
+        step = await trace.up(connection, project.environment_id, frontier, commit)
+        above = {document for _, document in step.edges}
+        for asset, environment, given in {whole[:3] for whole in step.wholes}:
+            above |= {one.id for one in await trace.of_asset(connection, environment, asset, commit=given)}
+        if step.wholes:  # as in `lineage`
+            commit = max(since for *_, since in step.wholes)
+        ends |= frontier - {document for document, _ in step.edges} - {document for *_, document, _ in step.wholes}
+        frontier = above - found
+        found |= frontier
+    ended = list((await trace.look_up(connection, ends)).values())
+    return await trace.qualified(connection, project.environment_id, ended)
 
 
 async def _roots(project: Project, connection: Connection, text: str, at: str | None) -> list[Found]:

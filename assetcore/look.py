@@ -146,6 +146,8 @@ class Exported:
 
     directory: Path
     files: tuple[str, ...]
+    documents: Mapping[str, tuple[int, ...]]
+    """What was written of each asset, by identifier."""
     provenance: str | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -328,6 +330,7 @@ async def stored(project: Project, found: Sequence[Found]) -> list[StoredDocumen
 async def export(project: Project, choice: Choice, directory: Path) -> Exported:
     """Write the current documents of the selected assets below `directory`, a folder an asset, names made safe for files."""
     written: list[str] = []
+    exported: dict[str, tuple[int, ...]] = {}
     for name in project.graph.ordered(choice.assets):
         async with project.engine.connect() as connection:
             found = await trace.of_asset(connection, project.environment_id, project.asset_ids[name])
@@ -338,11 +341,12 @@ async def export(project: Project, choice: Choice, directory: Path) -> Exported:
             some = zip(names[start : start + EXPORT_BATCH], documents, strict=True)
             await asyncio.to_thread(_write_files, directory / name, list(some), project.graph.assets[name])
         written += [f"{name}/{file}" for file in names]
+        exported[name] = tuple(f.id for f in found)
     if not written:
         raise NothingSelectedError(
             "The selected assets have no documents yet.", hint="Make them first: aipctl materialize"
         )
-    return Exported(directory, tuple(written))
+    return Exported(directory, tuple(written), exported)
 
 
 def file_name(name: str, media_type: str) -> str:

@@ -1,7 +1,8 @@
 """Provenance: how are those outside told what was made of what?
 
-While a run goes on each of its assets is an OpenLineage run: START, then COMPLETE or FAIL, to an HTTP endpoint or a file, if the
-setting `openlineage` names one. Whoever listens has no say: an endpoint that fails is told once, and the run goes on.
+While a run goes on each of its assets is an OpenLineage run: START, then COMPLETE, FAIL, or ABORT where something was left for another
+run, to an HTTP endpoint or a file, if the setting `openlineage` names one. Whoever listens has no say: an endpoint that fails is told
+once, and the run goes on.
 What is exported can take a statement with it (in-toto, SLSA provenance v1): which files, by which code, out of which documents.
 """
 
@@ -11,20 +12,25 @@ import asyncio
 import hashlib
 import json
 import uuid
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from assetcore import explain
 from assetcore.assets import Source
 from assetcore.execution import Run
 from assetcore.graph import AnyAsset
-from assetcore.lineage import environments, read
+from assetcore.lineage import environments
+from assetcore.lineage.heads import at_one_moment
+from assetcore.lineage.history import Making, made_by
+from assetcore.look import Exported
 from assetcore.project import Project
+from assetcore.refs import format_ref
 from assetcore.results import Event
+from assetcore.storage.formats import columns_of
 
 __all__ = ["STATEMENT", "Sender", "run_event", "statement", "telling", "write_statement"]
 
@@ -38,7 +44,7 @@ SECONDS = 2.0
 def run_event(
     kind: str, at: datetime, project: Project, run: str, asset: AnyAsset, *, error: str | None = None
 ) -> dict[str, Any]:
-    """One event of OpenLineage: `START`, `COMPLETE` or `FAIL` of an asset in a run. Columns are not told: lineage is by document."""
+    """One event of OpenLineage: `START`, `COMPLETE`, `FAIL` or `ABORT` of an asset in a run. Lineage is by document, not by column."""
     producer = f"urn:assetcore:{version('assetcore')}"
 
     def facet(name: str, version: str = "1-0-1", **facts: Any) -> dict[str, Any]:
@@ -51,8 +57,8 @@ def run_event(
     def declared(one: AnyAsset, of: str) -> dict[str, Any]:
         """What an asset says of itself, as facets of a `Dataset` or a `Job`. The standard has no facets for kinds and sensitivity: tags."""
         facets: dict[str, Any] = {}
-        if one.options.description:
-            facets["documentation"] = facet(f"Documentation{of}Facet", description=one.options.description)
+        if one.description:
+            facets["documentation"] = facet(f"Documentation{of}Facet", description=one.description)
         if one.options.owner:
             facets["ownership"] = facet(f"Ownership{of}Facet", owners=[{"name": one.options.owner}])
         told = [(tag, "true") for tag in one.options.tags] + [("kind", kind) for kind in one.options.kinds]
@@ -64,9 +70,9 @@ def run_event(
         return facets
 
     def dataset(one: AnyAsset) -> dict[str, Any]:
-        fields = [
-            {"name": n, "type": str(t)} for n, t in (("name", "string"), ("media_type", "string"), ("content", "bytes"))
-        ]
+        typed = [(column.name, str(column.type)) for column in columns_of(one.output.document_type)]
+        columns = [("name", "string"), ("media_type", "string"), ("content", "bytes"), *typed]
+        fields = [{"name": name, "type": kind} for name, kind in columns]
         facets = {"schema": facet("SchemaDatasetFacet", fields=fields), **declared(one, "Dataset")}
         return {"namespace": project.name, "name": f"{project.environment}/{one.name}", "facets": facets}
 
@@ -135,20 +141,30 @@ async def telling(run: Run) -> AsyncIterator[None]:
     sender, say, project = Sender(address), run.say, run.project
     work = asyncio.create_task(sender.work())
 
+    begun: dict[str, None] = {}
+
+    def tell(kind: str, name: str, error: str | None = None) -> None:
+        sender.send(run_event(kind, datetime.now(UTC), project, run.id, project.graph.assets[name], error=error))
+
     def hear(event: Event) -> None:
         say(event)
-        if event.kind not in ("asset-started", "asset-finished"):
-            return
-        errors = [f.error for f in run.failures if f.asset == event.asset]
-        kind = "START" if event.kind == "asset-started" else "FAIL" if errors else "COMPLETE"
-        error = errors[0] if errors and kind == "FAIL" else None
-        sender.send(run_event(kind, datetime.now(UTC), project, run.id, project.graph.assets[event.asset], error=error))
+        if event.kind == "asset-started":
+            begun[event.asset] = None
+            tell("START", event.asset)
+        elif event.kind == "asset-finished":
+            begun.pop(event.asset, None)
+            error = next((f.error for f in run.failures if f.asset == event.asset), None)
+            result = run.results[event.asset]
+            incomplete = bool(result.skipped or result.left)
+            tell("FAIL" if error is not None else "ABORT" if incomplete else "COMPLETE", event.asset, error)
 
     run.say = hear
     try:
         yield
     finally:
         run.say = say
+        for name in begun:
+            tell("ABORT", name)
         sender.end()
         await asyncio.wait([work], timeout=2 * SECONDS)
         work.cancel()
@@ -156,54 +172,54 @@ async def telling(run: Run) -> AsyncIterator[None]:
             say(Event("message", text=f"OpenLineage events did not reach {address}: {sender.trouble}"))
 
 
-async def write_statement(project: Project, directory: Path, files: Sequence[str]) -> str:
-    """Write the in-toto statement with SLSA provenance v1 of files that were exported, beside them; returns its name.
-
-    What it depends on are the current documents of all sources above the exported assets.
-    """
-    graph = project.graph
-    names = [n for n in dict.fromkeys(file.partition("/")[0] for file in files) if n in graph.assets]
-    sources = [n for n in graph.ordered(graph.ancestors(names) | set(names)) if isinstance(graph.assets[n], Source)]
+async def write_statement(project: Project, exported: Exported) -> str:
+    """Write the in-toto statement with SLSA provenance v1 of what was exported, beside it; returns its name."""
+    dependencies: set[tuple[str, bytes]] = set()
+    made: list[Making] = []
     async with project.engine.connect() as connection:
-        current = await read.current_documents(
-            connection, project.environment_id, [project.asset_ids[n] for n in sources]
-        )
-        runs = await environments.last_runs(connection, project.environment_id, [project.asset_ids[n] for n in names])
-    found = {n: current[project.asset_ids[n]].select("name", "sha256").iter_rows() for n in sources}
-    dependencies = [(f"{n}[{document}]", digest) for n, rows in found.items() for document, digest in rows]
-    made_by = sorted({run for run, _ in runs.values()})
+        await at_one_moment(connection)
+        names = {i: name for i, (name, _) in (await environments.registered(connection, project.id)).items()}
+        for documents in exported.documents.values():
+            made += await made_by(connection, project.environment_id, documents)
+            for one in await explain.origins(project, connection, documents):
+                asset = project.graph.assets.get(names[one.asset])
+                if asset is None or isinstance(asset, Source):  # what an asset makes of nothing is no dependency
+                    dependencies.add((format_ref(names[one.asset], one.unit), one.sha256))
     text = await asyncio.to_thread(
-        lambda: json.dumps(statement(project, directory, files, dependencies, made_by), indent=1)
+        lambda: json.dumps(statement(project, exported, names, sorted(dependencies), made), indent=1)
     )
-    await asyncio.to_thread((directory / STATEMENT).write_text, text, encoding="utf-8")
+    await asyncio.to_thread((exported.directory / STATEMENT).write_text, text, encoding="utf-8")
     return STATEMENT
 
 
 def statement(
-    project: Project, directory: Path, files: Sequence[str], sources: Iterable[tuple[str, bytes]], runs: Sequence[str]
-) -> dict[str, Any]:
-    """What is said of these files: hash of each, the digest of the code of each asset, documents that it was made of, and the runs."""
+    project: Project, exported: Exported, names: Mapping[int, str], sources: Sequence[tuple[str, bytes]], made: Sequence[Making]
+) -> dict[str, Any]:  # fmt: skip
+    """What is said of exported files: the hash of each, the documents of sources that they were made of, with which code, by which runs."""
     subjects = [
-        {"name": file, "digest": {"sha256": hashlib.sha256((directory / file).read_bytes()).hexdigest()}}
-        for file in files
+        {"name": file, "digest": {"sha256": hashlib.sha256((exported.directory / file).read_bytes()).hexdigest()}}
+        for file in exported.files
     ]
-    code = {
-        name: project.definition(name).digest.hex()
-        for name in dict.fromkeys(f.partition("/")[0] for f in files)
-        if name in project.graph.assets and not isinstance(project.graph.assets[name], Source)
-    }
-    dependencies = [{"name": name, "digest": {"sha256": digest.hex()}} for name, digest in sorted(set(sources))]
+    code: dict[str, list[str]] = {}
+    for one in made:
+        if not isinstance(project.graph.assets.get(names[one.asset]), Source):
+            code.setdefault(names[one.asset], []).append(one.definition.hex())
+    dependencies = [{"name": name, "digest": {"sha256": digest.hex()}} for name, digest in sources]
     return {
         "_type": "https://in-toto.io/Statement/v1", "subject": subjects, "predicateType": "https://slsa.dev/provenance/v1",
         "predicate": {
             "buildDefinition": {
                 "buildType": "urn:assetcore:materialize:v1",
                 "externalParameters": {"project": project.name, "environment": project.environment},
-                "internalParameters": {"definitions": code}, "resolvedDependencies": dependencies,
+                "internalParameters": {"definitions": {name: sorted(set(digests)) for name, digests in code.items()}},
+                "resolvedDependencies": dependencies,
             },
             "runDetails": {
                 "builder": {"id": f"urn:assetcore:{version('assetcore')}"},
-                "metadata": {"invocationId": ",".join(runs), "finishedOn": datetime.now(UTC).isoformat()},
+                "metadata": {
+                    "invocationId": ",".join(dict.fromkeys(one.run for one in sorted(made, key=lambda one: one.at))),
+                    "finishedOn": max(one.at for one in made).isoformat(),
+                },
             },
         },
     }  # fmt: skip

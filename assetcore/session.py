@@ -337,7 +337,7 @@ class Session:
         async with noting_damage(self.project):
             exported = await look.export(self.project, await self.choose(select), directory)
         if provenance:
-            exported = replace(exported, provenance=await write_statement(self.project, directory, exported.files))
+            exported = replace(exported, provenance=await write_statement(self.project, exported))
         return exported
 
     async def diff(self, one: str, other: str | None = None) -> Diff:

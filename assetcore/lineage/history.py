@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB, JSONPATH
@@ -16,10 +16,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from assetcore.lineage import tables as t
 from assetcore.lineage.asking import among
-from assetcore.lineage.heads import loans
-from assetcore.lineage.trace import labelled, spellings
+from assetcore.lineage.heads import heads_of, loans
+from assetcore.lineage.read import dated
+from assetcore.lineage.trace import labelled, makers, spellings
 
-__all__ = ["AssetChange", "Version", "asset_changes", "commit_at", "units_ever", "versions"]
+__all__ = ["AssetChange", "Making", "Version", "asset_changes", "commit_at", "made_by", "units_ever", "versions"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,15 @@ class Version:
     inputs: bytes
     documents: Sequence[int]
     made_by: str
+
+
+class Making(NamedTuple):
+    """That units of an asset were made by a run, with a definition, and when."""
+
+    asset: int
+    definition: bytes
+    run: str
+    at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,3 +170,18 @@ async def asset_changes(connection: AsyncConnection, environment: int, asset: in
         AssetChange(run, actor, status, at, commits, counts or {}, asked, told)
         for run, actor, status, at, commits, counts, asked, told in rows
     ]
+
+
+async def made_by(connection: AsyncConnection, environment: int, documents: Collection[int]) -> list[Making]:
+    """What made these documents: their units as they are, or else those that made them first."""
+    m, k, f = t.materialization.c, t.commit.c, t.definition.c
+    of_documents = makers(await heads_of(connection, environment), environment, documents, None).subquery()
+    _, first, now, _ = of_documents.c
+    made = dated(of_documents.join(t.materialization, m.id == sa.func.coalesce(now, first)), m.id)
+    rows = await connection.execute(
+        sa.select(m.asset_id, f.digest, k.run_id, sa.func.max(k.at))
+        .select_from(made.join(t.definition, f.id == m.definition_id))
+        .group_by(m.asset_id, f.digest, k.run_id)
+        .order_by(sa.func.max(k.at))
+    )
+    return [Making(*row) for row in rows]

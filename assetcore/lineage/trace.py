@@ -25,32 +25,10 @@ from assetcore.lineage.read import current, dated, position, with_documents, wit
 from assetcore.roots import GIVEN_TO
 
 __all__ = [
-    "Found",
-    "Step",
-    "about_few",
-    "by_index",
-    "by_unit",
-    "descending",
-    "documents",
-    "down",
-    "ends_of",
-    "excerpts",
-    "first_makers",
-    "formerly",
-    "given_to",
-    "in_partition",
-    "labelled",
-    "look_up",
-    "of_asset",
-    "of_run",
-    "qualified",
-    "repeated",
-    "rooted",
-    "spellings",
-    "up",
-    "wholes_of",
-    "with_prefix",
-]
+    "Found", "Step", "about_few", "by_index", "by_unit", "descending", "documents", "down", "ends_of", "excerpts", "first_makers",
+    "formerly", "given_to", "in_partition", "labelled", "look_up", "makers", "of_asset", "of_run", "qualified", "repeated", "rooted",
+    "spellings", "up", "wholes_of", "with_prefix",
+]  # fmt: skip
 
 
 BY_INDEX = {
@@ -358,16 +336,16 @@ def _rooted(head: sa.FromClause, parameters: Sequence[int]) -> sa.Select[Any, An
 
 async def up(connection: AsyncConnection, environment: int, ids: Collection[int], commit: int | None = None) -> Step:
     """What these documents were made of: by what their unit is, or was as of a commit, or else by what made them first."""
-    makers = _makers(await heads_of(connection, environment, commit), environment, ids, commit).cte("maker")
-    document, first, now, since = makers.c
+    found = makers(await heads_of(connection, environment, commit), environment, ids, commit).cte("maker")
+    document, first, now, since = found.c
     e, c = t.given.c, t.collected.c
     maker, number = sa.func.coalesce(now, first), sa.cast(sa.null(), sa.BigInteger)
     given = sa.select(document, e.document_id, number, number, number, number).join_from(
-        makers, t.given, sa.and_(e.materialization_id == maker, e.document_id.is_not(None))
+        found, t.given, sa.and_(e.materialization_id == maker, e.document_id.is_not(None))
     )
     wholes = sa.select(
         document, number, c.asset_id, c.environment_id, c.commit_id, sa.func.coalesce(since, c.commit_id)
-    ).join_from(makers, t.collected, c.materialization_id == maker)
+    ).join_from(found, t.collected, c.materialization_id == maker)
     rows = (await connection.execute(sa.union_all(given, wholes))).all()
     return Step(
         frozenset((document, above) for document, above, *_ in rows if above is not None),
@@ -496,15 +474,15 @@ async def excerpts(
 ) -> dict[int, tuple[int, str, int | None, int | None, str | None]]:
     """Of which others these documents are part, where that is known: whole, kind, start, end, pointer."""
     head = await heads_of(connection, environment, commit)
-    made = await connection.execute(_makers(head, environment, ids, commit))
-    makers = {(now or first, document) for document, first, now, _ in made}
+    made = await connection.execute(makers(head, environment, ids, commit))
+    by = {(now or first, document) for document, first, now, _ in made}
     x = t.excerpt.c
     rows = await connection.execute(
         sa.select(x.materialization_id, x.document_id, x.whole_id, x.kind, x.start, x.end, x.pointer).where(
-            among(x.materialization_id, {maker for maker, _ in makers}, sa.BigInteger)
+            among(x.materialization_id, {maker for maker, _ in by}, sa.BigInteger)
         )
     )
-    return {document: (whole, *where) for maker, document, whole, *where in rows if (maker, document) in makers}
+    return {document: (whole, *where) for maker, document, whole, *where in rows if (maker, document) in by}
 
 
 async def given_to(connection: AsyncConnection, materializations: Collection[int]) -> pl.DataFrame:
@@ -558,7 +536,7 @@ async def look_up(connection: AsyncConnection, ids: Iterable[int]) -> dict[int, 
     return {row[0]: Found(*row) for row in rows}
 
 
-def _makers(
+def makers(
     head: sa.FromClause, environment: int, ids: Collection[int], commit: int | None
 ) -> sa.Select[Any, Any, Any, Any]:
     """For each document: the materialization that made it first, and the one that its unit is, or was, if that holds it, and since when."""

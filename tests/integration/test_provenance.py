@@ -87,3 +87,64 @@ async def test_runs_are_told_and_an_export_takes_its_provenance_along(settings: 
     build = said["predicate"]["buildDefinition"]
     assert [d["name"] for d in build["resolvedDependencies"]] == ["topics[a.txt]", "topics[b.txt]"]
     assert list(build["internalParameters"]["definitions"]) == ["chunks"]
+
+
+PAIR = """
+@asset
+async def chunks(topic: Topic = each(topics)) -> Chunk:
+    "The words of a topic, in capitals."
+    return Chunk(name=topic.name, text=topic.text.upper(), ordinal=0)
+
+@asset
+async def report(chunks: list[Chunk] = collect(chunks)) -> Report:
+    return Report("report", text=" ".join(c.text for c in chunks))
+
+@asset
+async def beside(topic: Topic = each(topics)) -> Report:
+    return Report(topic.name, text=topic.text)
+"""
+
+
+async def test_a_statement_tells_what_was_and_not_what_is(settings: Settings, tmp_path: Path) -> None:
+    """Of which version of which documents what is exported was made, by which code and run: whatever has changed since, or is beside it."""
+    world = World(settings.using("test"))
+    world.code(PAIR)
+    for name in "ab":
+        world.document(f"{name}.txt", name)
+    first = await world.materialize()
+    async with world.open() as session:
+        definition = session.project.definition("chunks").digest.hex()
+    world.code(PAIR.replace("upper()", "upper() + '!'"))
+    world.document("a.txt", "another")
+    assert (await world.materialize("beside")).status == "done"
+    hashes = {name: hashlib.sha256(name.encode()).hexdigest() for name in "ab"}
+    expected = {
+        "chunks[a.txt]": {"topics[a.txt]": hashes["a"]},
+        "report": {"topics[a.txt]": hashes["a"], "topics[b.txt]": hashes["b"]},
+    }
+    for select, made_of in expected.items():
+        async with world.open() as session:
+            exported = await session.export(select, tmp_path / select, provenance=True)
+        said = json.loads((tmp_path / select / str(exported.provenance)).read_text())["predicate"]
+        dependencies = said["buildDefinition"]["resolvedDependencies"]
+        assert {d["name"]: d["digest"]["sha256"] for d in dependencies} == made_of
+        assert said["runDetails"]["metadata"]["invocationId"] == first.run
+        if select != "report":
+            assert said["buildDefinition"]["internalParameters"]["definitions"] == {"chunks": [definition]}
+
+
+async def test_what_is_left_is_not_told_to_be_complete(settings: Settings, tmp_path: Path) -> None:
+    """An asset that was skipped, as what is above it failed, has an ABORT; a docstring is documentation, typed fields are in the schema."""
+    told = tmp_path / "events.jsonl"
+    world = World(settings.using("test", openlineage=str(told)))
+    world.code(PAIR)
+    world.document("a.txt", "some text")
+    await world.materialize()
+    events = {e["job"]["name"]: e for e in map(json.loads, told.read_text().splitlines())}
+    facets = events["chunks"]["outputs"][0]["facets"]
+    assert facets["documentation"]["description"] == "The words of a topic, in capitals."
+    assert [field["name"] for field in facets["schema"]["fields"]] == ["name", "media_type", "content", "ordinal"]
+    world.code(PAIR.replace("topic.text.upper()", "topic.txt"))
+    assert (await world.materialize()).status == "failed"
+    ended = {e["job"]["name"]: e["eventType"] for e in map(json.loads, told.read_text().splitlines())}
+    assert (ended["chunks"], ended["report"]) == ("FAIL", "ABORT")
