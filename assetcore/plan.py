@@ -341,9 +341,8 @@ def make_plan(
             found = replace(found, units=found.units + beside, fresh=found.fresh + beside)
             plans.append(_timed(found, asset, snapshot, judged))
             seconds += plans[-1].stale * snapshot.seconds_per_unit.get(name, 0.0)
-            if (
-                chosen["blocked"].any() or name not in choice.units
-            ):  # units that are yet to appear are not there to be blocked
+            # Units that are yet to appear are not there to be blocked; where these are all that is selected, nothing else would be made.
+            if chosen["blocked"].any() or chosen.is_empty() or name not in choice.units:
                 blocking |= above - choice.assets
             if above & partial and left.reach(asset, chosen, state.there):
                 blocking |= above & partial

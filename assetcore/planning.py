@@ -134,10 +134,8 @@ async def has_moved(project: Project, found: Read) -> bool:
 
 
 def check(project: Project, plan: Plan, found: Read, say: Say) -> None:
-    """Refuse a plan that cannot be run, and say what was observed.
-
-    A selection of units that names none of the units there are selects nothing.
-    """
+    """Refuse a plan that cannot be run, and say what was observed."""
+    check_units(project, plan, found)
     plan.check()
     check_pools(project, plan)
     check_models(project, plan)
@@ -147,14 +145,19 @@ def check(project: Project, plan: Plan, found: Read, say: Say) -> None:
     for source in plan.sources:
         seen = f"{source.new} new, {source.changed} changed, {source.removed} gone"
         say(Event("observed", source.source, source.documents, text=seen))
+
+
+def check_units(project: Project, plan: Plan, found: Read) -> None:
+    """Refuse a plan of units that are not there: a misspelt one selects nothing, rather than what is up to date."""
     for asset in plan.assets:
         if asset.asset in plan.choice.units:
             _check_units(project, asset, plan.choice.units[asset.asset], found)
 
 
 def _check_units(project: Project, asset: AssetPlan, rule: selection.UnitRule, found: Read) -> None:
-    """Refuse a selection of units that names none. Raises NothingSelectedError."""
-    nothing, hint = not asset.units, f"See: aipctl plan {asset.asset} --force --units"
+    """Refuse a selection of units that names none, as far as it is known which there will be. Raises NothingSelectedError."""
+    nothing = not asset.units and not asset.undecided
+    hint = f"See: aipctl plan {asset.asset} --force --units"
     partitions, moment = project.graph.assets[asset.asset].partitions, found.snapshot.moment
     if partitions is not None and moment is not None:
         keys = [partition.key for partition in moment.partitions(partitions)]

@@ -116,9 +116,10 @@ class Session:
 
         With `supposing`, which would be, if that were so: "remove topics[with]", "change chunks".
         """
-        plan, _ = await planning.plan_for(
+        plan, found = await planning.plan_for(
             self.project, await self.choose(select, force=force), rehash=rehash, supposing=supposing
         )
+        planning.check_units(self.project, plan, found)
         return plan
 
     async def verify(

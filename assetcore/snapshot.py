@@ -112,7 +112,9 @@ async def take(
         settled = _settled(project, definitions, marks, lost, moment)
         damaged = [n for n in names if project.asset_ids[n] in lost]
         changed = [n for n in names if n in damaged or not _is_taken_in(project, n, raw[n], marks)]
-        look = unsettled(graph, choice.assets, settled, changed, force=choice.force)
+        # An asset of which only some units are selected is looked at even so: are they there?
+        idle = settled.keys() - choice.units.keys()
+        look = unsettled(graph, choice.assets, idle, changed, force=choice.force)
         sound = {} if entire else {n: before[n] for n in changed if n not in damaged}
         differing = await _differing(project, connection, raw, sound, marks)
         del before, looked, sound

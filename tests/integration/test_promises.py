@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from assetcore.errors import StaleInputError, StorageError
+from assetcore.errors import NothingSelectedError, StaleInputError, StorageError
 from assetcore.explain import Lineage
 from assetcore.lineage import read
 from assetcore.running import alone
@@ -68,6 +68,42 @@ async def test_a_stale_unit_outside_the_selection_is_refused_not_skipped(world: 
         await world.materialize("chunks[a.txt] or report")
     await world.materialize("chunks[a.txt] or report", upstream=True)
     assert b"gamma changed" in (await world.contents())["report"]["report", "report.txt"]
+
+
+async def test_units_that_are_not_there_are_told_by_plans_and_runs(world: World) -> None:
+    """A misspelt unit is no unit that is up to date, whether anything of its asset is stale or not; of those selected the plan counts."""
+    await world.materialize()
+    for stale in (False, True):
+        if stale:
+            world.document("a.txt", "alpha changed")
+        for unit in ("d.txt", "*.md", "c.txt..a.txt"):
+            with pytest.raises(NothingSelectedError, match="chunks has no unit"):
+                await world.plan(f"chunks[{unit}]")
+            with pytest.raises(NothingSelectedError, match="chunks has no unit"):
+                await world.materialize(f"chunks[{unit}]")
+        async with world.open() as session:
+            (told,) = (await session.plan("chunks[b.txt..c.txt]")).assets
+        assert (told.units, told.fresh, told.stale) == (2, 2, 0)
+
+
+async def test_a_unit_can_be_selected_before_what_is_above_it_is_made(world: World) -> None:
+    """As long as nobody knows which units there will be, it is not said that there is no such unit: what is above is made first."""
+    below = (
+        BODY
+        + """
+@asset
+async def shouted(chunk: Chunk = each(chunks)) -> Chunk:
+    return Chunk(chunk.name, text=chunk.text.upper(), ordinal=chunk.ordinal)
+"""
+    )
+    world.code(below)
+    assert (await world.plan("shouted[a-1]"))["shouted"]["units"] == 0
+    with pytest.raises(StaleInputError, match="chunks is stale and not selected"):
+        await world.materialize("shouted[a-1]")
+    assert await world.made("shouted[a-1]", upstream=True) == {"chunks": {"made": 3}, "shouted": {"made": 1}}
+    assert list((await world.contents())["shouted"].values()) == [b"BETA"]
+    with pytest.raises(NothingSelectedError, match="shouted has no unit"):
+        await world.materialize("shouted[a-7]")
 
 
 async def test_a_failed_unit_keeps_back_only_what_descends_from_it(world: World) -> None:
