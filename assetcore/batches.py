@@ -49,6 +49,8 @@ from assetcore.window import Window
 __all__ = ["LARGEST_BATCH", "Work"]
 
 LARGEST_BATCH = 2048
+HEAVIEST_BATCH = 32 << 20
+"""About how many bytes the documents of a batch have, given and made; several batches are in memory at a time."""
 READ_AT_ONCE = 8192
 """Documents of a whole asset that are read at a time into a list."""
 NOT_BEGUN = Outcome([], 0.0)
@@ -59,8 +61,8 @@ TRACED_KEYS = 3
 class Ready(NamedTuple):
     """A unit that can be called, with what it will be committed with; a tuple, as what becomes of it.
 
-    `edges` are the documents that it is given, `before` those that it now has (identifier, identity); `again` says that these were made
-    with the same recipe.
+    `edges` are the documents that it is given, in all of so many bytes (`size`), `before` those that it now has (identifier, identity);
+    `again` says that these were made with the same recipe.
     """
 
     unit: bytes
@@ -72,6 +74,7 @@ class Ready(NamedTuple):
     call: Call
     before: tuple[tuple[int, bytes], ...]
     again: bool
+    size: int
 
 
 @dataclass(slots=True)
@@ -163,8 +166,8 @@ class Work:
         if not self.asset.asynchronous:
             await self.runner.ready()  # how many calls it can take is known then
         window = Window(
-            read_next, self._call, keep, lambda outcome: outcome.seconds, self._places(), self._in_parts,
-            self.project.settings.batch_seconds, LARGEST_BATCH,
+            read_next, self._call, keep, lambda outcome: outcome.seconds, _weight, self._places(), self._in_parts,
+            self.project.settings.batch_seconds, LARGEST_BATCH, HEAVIEST_BATCH,
         )  # fmt: skip
         with self._calling():
             await window.run()
@@ -216,8 +219,8 @@ class Work:
         ready: list[Ready] = []
         for (unit, label, parent, inputs, was), call in zip(rows, calls, strict=True):
             edges = tuple((p, d) for p, documents in sorted(by_unit[unit].items()) for d in documents)
-            again = recipes.get(unit) == inputs
-            ready.append(Ready(unit, label, parent, inputs, was, edges, call, before.get(unit, ()), again))
+            again, size = recipes.get(unit) == inputs, sum(stored[d].size for _, d in edges)
+            ready.append(Ready(unit, label, parent, inputs, was, edges, call, before.get(unit, ()), again, size))
         return ready
 
     def _recipes(self, state: AssetState, units: pl.DataFrame) -> Mapping[bytes, bytes]:
@@ -517,6 +520,10 @@ class Work:
 
 async def _one(part: Part) -> AsyncIterator[Part]:
     yield part
+
+
+def _weight(unit: Ready, outcome: Outcome) -> int:
+    return unit.size + sum(len(document.content) for document in outcome.documents)
 
 
 def _before(state: AssetState, units: pl.DataFrame) -> Mapping[bytes, tuple[tuple[int, bytes], ...]]:

@@ -4,7 +4,8 @@
 
 Each arrow goes on by itself: as soon as one call ends the next begins, whichever batch it will be kept in, and one that takes long
 holds up no other. What has landed is kept when it holds about `seconds` of work, or has waited for `PATIENCE`; little more than a
-batch is ready, and little more than a batch has landed and is not yet kept, whatever there is to do in all.
+batch is ready, and little more than a batch has landed and is not yet kept, whatever there is to do in all. A batch holds few items
+where they are heavy: what is in memory does not grow with the size of documents either.
 """
 
 from __future__ import annotations
@@ -32,21 +33,25 @@ class Window(Generic[T, R]):
     """A stream of items that are called and kept.
 
     `read` gives the next items, about as many as it is asked for, and none at the end; `call` gives a result for each item of a
-    part; `keep` takes items with their results. Parts are of one item, or where calling has a price of its own (`parts`) of as many
-    as fill a fair share of the time. What was called is kept before an error or a cancellation goes on.
+    part; `keep` takes items with their results. `weight` says how many bytes an item and its result hold, of which a batch has about
+    `heaviest`. Parts are of one item, or where calling has a price of its own (`parts`) of as many as fill a fair share of the time.
+    What was called is kept before an error or a cancellation goes on.
     """
 
     read: Callable[[int], Awaitable[Sequence[T]]]
     call: Callable[[Sequence[T]], Coroutine[Any, Any, Sequence[R]]]
     keep: Callable[[Sequence[tuple[T, R]]], Awaitable[None]]
     cost: Callable[[R], float]
+    weight: Callable[[T, R], int]
     places: int
     parts: bool
     seconds: float
     largest: int
+    heaviest: int
     _size: int = FIRST_BATCH
     _part: int = 1
     _seconds_each: float = 0.0
+    _bytes_each: float = 0.0
     _count: int = 0
     _ready: deque[tuple[int, T]] = field(default_factory=deque)
     _landed: list[tuple[int, T, R]] = field(default_factory=list)
@@ -151,6 +156,8 @@ class Window(Generic[T, R]):
         self._landed.extend((index, item, result) for (index, item), result in zip(part, results, strict=True))
         seconds = max(sum(map(self.cost, results)) / len(results), 1e-7)
         self._seconds_each = (self._seconds_each + seconds) / 2 if self._seconds_each else seconds
+        held = sum(self.weight(item, result) for (_, item), result in zip(part, results, strict=True)) / len(results)
+        self._bytes_each = max(held, (self._bytes_each + held) / 2)  # what is heavy may come together
         self._size = min(self._size, self._wanted)
         if len(self._landed) >= self._size:
             self._due.set()
@@ -175,5 +182,6 @@ class Window(Generic[T, R]):
 
     @property
     def _wanted(self) -> int:
-        """How many hold `seconds` of work, as far as is known."""
-        return int(min(max(self.places * self.seconds / self._seconds_each, self.places), self.largest))
+        """How many hold `seconds` of work and no more bytes than a batch may, as far as is known."""
+        by_time = max(self.places * self.seconds / self._seconds_each, self.places)
+        return int(max(min(by_time, self.largest, self.heaviest / max(self._bytes_each, 1)), 1))

@@ -32,6 +32,8 @@ class Work:
     fails: int | None = None
     unreadable: int | None = None
     keep_seconds: float = 0.0
+    bytes: int = 1
+    unkept: int = 0
 
     async def next(self, count: int) -> Sequence[int]:
         at = len(self.read)
@@ -39,6 +41,7 @@ class Work:
             raise OSError("unreadable")
         items = list(range(at, min(at + count, len(self.seconds))))
         self.read += items
+        self.unkept = max(self.unkept, len(self.read) - len(self.all_kept))
         return items
 
     async def call(self, items: Sequence[int]) -> Sequence[float]:
@@ -62,7 +65,10 @@ class Work:
         self.kept.append([item for item, _ in made])
 
     def window(self, places: int = 8, seconds: float = 0.5, largest: int = 2048) -> Window[int, float]:
-        return Window(self.next, self.call, self.keep, lambda cost: cost, places, self.parts, seconds, largest)
+        return Window(
+            self.next, self.call, self.keep, lambda cost: cost, lambda item, cost: self.bytes, places, self.parts, seconds,
+            largest, 1_000_000,
+        )  # fmt: skip
 
     @property
     def all_kept(self) -> list[int]:
@@ -115,6 +121,19 @@ async def test_cheap_calls_are_kept_in_large_batches() -> None:
     await work.window().run()
     assert [len(batch) for batch in work.kept[:3]] == [64, 512, 2048]
     assert len(work.kept) < 15
+
+
+@pytest.mark.parametrize("parts", [False, True])
+async def test_what_is_heavy_is_kept_in_small_batches(parts: bool) -> None:
+    """However quick the calls, a batch holds about as many bytes as it may, and only a few batches are in memory; one item always fits."""
+    work = Work([0.0] * 3000, claimed=20e-6, bytes=50_000, parts=parts)
+    await work.window().run()
+    assert {len(batch) for batch in work.kept[1:-1]} == {20}
+    assert work.unkept <= 64 + 20 * 5
+    work = Work([0.0] * 50, claimed=20e-6, bytes=5_000_000, parts=parts)
+    await work.window().run()
+    assert work.all_kept == list(range(50))
+    assert {len(batch) for batch in work.kept[1:]} == {1}
 
 
 async def test_parts_hold_a_fair_share_of_the_time() -> None:
