@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -56,6 +56,8 @@ PROGRESS_SECONDS = 2.0
 API_SECONDS = 5.0
 SILENT_SECONDS = 15.0
 SHOWN_SECONDS = 10.0
+LIMITS_AT_ONCE = 200
+"""So many limits does Prefect name in one answer."""
 SETTLED_AT_ONCE = 20
 """So many flow runs that ended untold does a run see to before it begins; more are left to the next."""
 LOST = "Prefect's API does not answer any more: the run goes on, and is not shown there."
@@ -281,8 +283,10 @@ async def _perform_all(run: Run, steps: Steps, display: _Display) -> State[Any]:
     planned = _said(steps.plan)
     about = f"What run {run.id} is to make, and why"
     shown = asyncio.create_task(display.show(acreate_table_artifact(planned, key=f"{slug}-plan", description=about)))
+    tagged = any(run.project.graph.assets[name].tags for name in steps.waits)
+    limited = (await display.show(_limited_tags()) if tagged else None) or frozenset()
     try:
-        await walk(steps.waits, lambda name, states: _step(run, name, states, display))
+        await walk(steps.waits, lambda name, states: _step(run, name, states, display, limited))
         await shown
     finally:
         shown.cancel()
@@ -299,7 +303,21 @@ async def _perform_all(run: Run, steps: Steps, display: _Display) -> State[Any]:
     return Completed(message=f"{sum(r.made for r in run.results.values())} units made")
 
 
-async def _step(run: Run, name: str, upstream: Sequence[State[Any]], display: _Display) -> State[Any]:
+async def _limited_tags() -> frozenset[str]:
+    """The tags of which Prefect lets only so many tasks run at a time: `prefect concurrency-limit create TAG NUMBER`."""
+    names: list[str] = []
+    async with get_client() as client:
+        while len(names) % LIMITS_AT_ONCE == 0:
+            page = await client.read_global_concurrency_limits(limit=LIMITS_AT_ONCE, offset=len(names))
+            names += [limit.name for limit in page]
+            if not page:
+                break
+    return frozenset(name.removeprefix("tag:") for name in names if name.startswith("tag:"))
+
+
+async def _step(
+    run: Run, name: str, upstream: Sequence[State[Any]], display: _Display, limited: Collection[str]
+) -> State[Any]:
     """One step as a Prefect task. Those that it waits for have ended; they may have failed, for some units only."""
     asset = run.project.graph.assets[name]
     results: list[AssetResult] = []
@@ -307,6 +325,7 @@ async def _step(run: Run, name: str, upstream: Sequence[State[Any]], display: _D
 
     @task(
         name=name, task_run_name=name, description=asset.description or None, cache_policy=NO_CACHE, persist_result=False, retries=0,
+        tags=[tag for tag in asset.tags if tag in limited],  # it waits for a slot of each of these
         log_prints=_current.get() is None,  # what an asset prints: on a worker into the log of its task, here to whoever watches
     )  # fmt: skip
     async def perform() -> State[Any]:
@@ -339,7 +358,7 @@ def _tag(tags: Sequence[str]) -> None:
     """Tag the task run that this is. Prefect shows them when it ends.
 
     A task that has tags before it begins asks the server for a slot of each: a question a task, whose answer Prefect's client was seen to
-    overlook for two seconds in every other run.
+    overlook for two seconds in every other run. So it has only those that are limited.
     """
     if (context := TaskRunContext.get()) is not None:
         context.task_run.tags = list(tags)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import signal
@@ -86,6 +87,42 @@ async def test_a_run_is_one_flow_run_with_a_task_for_each_asset(world: World, pr
     assert (rows["clean"]["made"], rows["report"]["made"]) == (2, 1)
     assert rows["report"]["keys"].endswith("/report/report.txt")
     assert rows["report"]["keys"].startswith(world.settings.storage_url)
+
+
+LIMITED = """
+import asyncio, time
+
+async def timed() -> Report:
+    began = time.monotonic()
+    await asyncio.sleep(0.3)
+    return Report("r", text=f"{began} {time.monotonic()}")
+
+@asset(tags=["TAG", "tidy"])
+async def first() -> Report:
+    return await timed()
+
+@asset(tags=["TAG"])
+async def second() -> Report:
+    return await timed()
+
+@asset(tags=["TAG"])
+async def third() -> Report:
+    return await timed()
+"""
+
+
+async def test_a_tag_that_prefect_limits_is_a_limit_of_tasks(world: World, prefect_api: str) -> None:
+    """Of assets with a tag for which Prefect has a concurrency limit of one, one is made at a time."""
+    tag = f"database-{uuid.uuid4().hex[:8]}"
+    world.code(LIMITED.replace("TAG", tag))
+    async with PrefectClient(prefect_api) as client:
+        await client.create_concurrency_limit(tag, 1)
+        result = await world.materialize(local=False)
+        tags = {one.name: set(one.tags) for one in await _tasks(client, result.flow_run, 4)}
+    assert tags["first"] == {"asset", "group:main", "tidy", tag}
+    made = await world.contents()
+    times = sorted(tuple(map(float, b"".join(made[name].values()).split())) for name in ("first", "second", "third"))
+    assert all(before[1] <= after[0] for before, after in itertools.pairwise(times))
 
 
 async def test_states_tell_what_was_unchanged_and_what_was_reused(world: World, prefect_api: str) -> None:
