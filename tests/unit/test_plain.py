@@ -56,3 +56,9 @@ def test_ordinary_text_is_left_alone() -> None:
     """Letters of every script, emoji, tabs and line ends are as they were."""
     text = "Straße\t日本語 💡\nשלום é\n"
     assert plain(text) == text
+
+
+def test_what_is_done_with_yes_is_not_told_as_another_command() -> None:
+    """Of `gc --keep 30d` it is said to add --yes: a line to copy without what was asked would do something else."""
+    found = {"dry_run": True, "objects": 0, "orphans": [], "let_go": 1, "compacted": 1, "replaced": 0, "bytes": 1000}
+    assert "To do it, add --yes." in " ".join(drawn(show.garbage(found)).split())

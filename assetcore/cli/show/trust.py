@@ -93,7 +93,7 @@ def garbage(answer: Answer) -> RenderableType:
         return Text("There is nothing to remove.")
     done = "Would remove: " if answer["dry_run"] else "Removed: "
     free = f" ({size(answer['bytes'])})" if answer["bytes"] else ""
-    return Text(done + "; ".join(parts) + free + (". To do it: aipctl gc --yes" if answer["dry_run"] else "."))
+    return Text(done + "; ".join(parts) + free + (". To do it, add --yes." if answer["dry_run"] else "."))
 
 
 def rebuilt(answer: Answer) -> RenderableType:
