@@ -159,12 +159,14 @@ async def is_beside(project: Project, about: Subject, snapshot: Snapshot) -> boo
 async def roots_of(project: Project, plan: Plan, snapshot: Snapshot) -> tuple[CauseGroup, ...]:
     """The roots of a whole plan, grouped by cause, those that concern most units first."""
     stale: Counter[str] = Counter()
+    removed: Counter[str] = Counter()
     found: dict[str, list[CauseFound]] = {}
     gone = [cause for source in plan.sources if source.removed for cause in _went_from(source.source, plan, snapshot)]
     async with project.engine.connect() as connection:
         asking = _Asking(project, connection, plan, snapshot)
         for asset in plan.assets:
-            stale.update({**asset.causes, "input-removed": asset.causes.get("input-removed", 0) + asset.removed})
+            stale.update(asset.causes)
+            removed["input-removed"] += asset.removed
             if asset.removed and not gone:
                 says = f"what {asset.removed:,} units of {asset.asset} were made for is gone"
                 found.setdefault("input-removed", []).append(CauseFound("input-removed", says, subject=asset.asset))
@@ -174,8 +176,12 @@ async def roots_of(project: Project, plan: Plan, snapshot: Snapshot) -> tuple[Ca
                     found.setdefault(cause.code, []).append(cause)
     found.setdefault("input-removed", []).extend(gone)
     pending = waiting(plan, project.graph)
-    groups = [CauseGroup(c, stale[c], pending.get(c, 0), few(merged(found[c]))) for c in CAUSES if found.get(c)]
-    return tuple(sorted(groups, key=lambda group: -(group.stale + group.pending)))
+    groups = [
+        CauseGroup(code, stale[code], pending.get(code, 0), removed[code], few(merged(found[code])))
+        for code in CAUSES
+        if found.get(code)
+    ]
+    return tuple(sorted(groups, key=lambda group: -group.units))
 
 
 def _unsure(plan: Plan, snapshot: Snapshot, about: Subject, names: Iterable[str]) -> set[tuple[str, str]]:

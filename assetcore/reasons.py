@@ -75,18 +75,25 @@ class Why:
 
 @dataclass(frozen=True, slots=True)
 class CauseGroup:
-    """All roots of one cause in a plan: how many units are stale, each by its first cause, and how many are pending below."""
+    """All roots of one cause in a plan: how many units are stale, each by its first cause, how many are pending below, how many go."""
 
     code: str
     stale: int
     pending: int
+    removed: int
     roots: tuple[CauseFound, ...]
+
+    @property
+    def units(self) -> int:
+        """How many units it concerns."""
+        return self.stale + self.pending + self.removed
 
     def to_json(self) -> dict[str, Any]:
         return {
             "code": self.code,
             "stale": self.stale,
             "pending": self.pending,
+            "removed": self.removed,
             "roots": [c.to_json() for c in self.roots],
         }
 

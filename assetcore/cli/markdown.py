@@ -55,7 +55,7 @@ def plan(answer: Mapping[str, Any]) -> str:
 def _group(group: Mapping[str, Any]) -> Iterator[str]:
     """One cause, folded together, with its roots."""
     yield ""
-    yield f"<details><summary><b>{group['code']}</b>: {counted(group, ('stale', 'pending'))}</summary>"
+    yield f"<details><summary><b>{group['code']}</b>: {counted(group, ('stale', 'pending', 'removed'))}</summary>"
     yield ""
     for root in group["roots"][:ROOTS]:
         many = f" ({plural(root['units'], 'unit')})" if root["units"] > 1 and "," not in root["detail"] else ""

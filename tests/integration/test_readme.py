@@ -149,6 +149,7 @@ def _without_figures(output: str) -> Iterator[str]:
     for line in output.splitlines():
         line = re.sub(r"^Run [0-9a-f]+ is done in .*?:", "Run is done:", line)
         line = re.sub(r": about .*", ".", line)  # how long it took last time
+        line = re.sub(r"\b[a-z2-7]{6,} -> [a-z2-7]{6,}$", "id -> id", line)
         line = re.sub(r"\d[\d,.]*", "0", line)
         line = re.sub(r"─+", "─", " ".join(line.split()))
         if line:

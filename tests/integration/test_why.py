@@ -89,7 +89,7 @@ async def test_each_root_is_told_once_however_many_ways_lead_to_it(world: World)
     async with world.open() as session:
         plan, groups = await session.roots()
     assert plan.stale == 2
-    assert [(g.code, g.stale) for g in groups] == [("input-changed", 2), ("input-removed", 5)]
+    assert [(g.code, g.stale, g.removed) for g in groups] == [("input-changed", 2, 0), ("input-removed", 0, 5)]
     assert {root.detail for g in groups for root in g.roots} == set(found)
 
 

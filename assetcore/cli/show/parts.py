@@ -173,6 +173,17 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
+def brief(seconds: float) -> str:
+    """`18 ms`, and from a second on as `duration`."""
+    return (
+        f"{seconds * 1000:.2g} ms"
+        if seconds < 0.0995
+        else f"{seconds * 1000:.0f} ms"
+        if seconds < 1
+        else duration(seconds)
+    )
+
+
 def took(answer: Answer) -> str:
     seconds = answer.get("seconds")
     return "" if seconds is None else duration(seconds)

@@ -13,6 +13,7 @@ from assetcore.cli.show.parts import (
     Column,
     Text,
     as_written,
+    brief,
     count,
     counted,
     diff_text,
@@ -149,29 +150,33 @@ def _root(cause: Answer, head: str = "") -> list[RenderableType]:
         parts.append(indented(as_written(traceback, style="dim"), 4))
     if way := cause.get("path"):
         parts.append(Text(f"    through {' > '.join(way)}", style="dim"))
-    before, after = cause["before"], cause["after"]
-    if cause.get("diff"):
-        parts.append(indented(diff_text(cause["diff"]), 4))
-    elif before is not None or after is not None:
+    before, after, diff = cause["before"], cause["after"], cause.get("diff")
+    # The two versions of a document have ids, by which each can be shown; those of lines of code are digests.
+    if (before is not None or after is not None) and (not diff or cause["code"] == "input-changed"):
         parts.append(Text(f"    {short(before)} -> {short(after)}"))
+    if diff:
+        parts.append(indented(diff_text(diff), 4))
     return parts
 
 
 def _roots(group: Answer) -> list[RenderableType]:
     """All roots of one cause in a plan."""
-    counts = counted(group, ("stale", "pending")) or "of units that are counted above"  # each is, by its first cause
+    counts = counted(group, ("stale", "pending", "removed")) or "of units that are counted above"  # each is, by its first cause
     parts: list[RenderableType] = [Text(f"{group['code']}: {counts}", style="bold")]
     return parts + [line for cause in group["roots"] for line in _root(cause)]
 
 
 def estimates(answer: Answer) -> list[RenderableType]:
-    """What models will be paid for, by asset: at the median, at the 90th percentile, and from how many units that is known."""
+    """What a unit of each asset takes, and what models will be paid for all of them: at the median, at the 90th percentile, and from how
+    many units that is known. Nothing where all of it takes less than a second."""
     lines: list[RenderableType] = []
     for one in answer.get("estimates", ()):
-        if one["known"] and (one["tokens"]["p90"] or one["usd"]["p90"]):
-            amounts = (
-                [f"{dollars(one['usd']['median'])} (p90 {dollars(one['usd']['p90'])})"] if one["usd"]["p90"] else []
-            )
+        each = one["per_unit"]["seconds"] if one["known"] else {"p90": 0.0}
+        takes_time = each["p90"] * one["stale"] >= 1
+        if one["known"] and (takes_time or one["tokens"]["p90"] or one["usd"]["p90"]):
+            amounts = [f"{brief(each['median'])} a unit (p90 {brief(each['p90'])})"] if takes_time else []
+            if one["usd"]["p90"]:
+                amounts.append(f"{dollars(one['usd']['median'])} (p90 {dollars(one['usd']['p90'])})")
             if one["tokens"]["p90"]:
                 amounts.append(f"{round(one['tokens']['median']):,} tokens (p90 {round(one['tokens']['p90']):,})")
             pending = f"; {dollars(one['usd']['pending'])} more for what is pending" if one["usd"]["pending"] else ""
