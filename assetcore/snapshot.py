@@ -21,6 +21,7 @@ from assetcore.assets import Source
 from assetcore.digest import sequence_digest, short_digest
 from assetcore.errors import AssetcoreError, SourceError, StorageError
 from assetcore.frames import joined, without
+from assetcore.grammar import Label
 from assetcore.graph import AnyAsset
 from assetcore.judgement import AssetState, Choice
 from assetcore.lineage import acceptances, damage, read
@@ -29,7 +30,7 @@ from assetcore.lineage.acceptances import with_accepted
 from assetcore.lineage.costs import unit_costs
 from assetcore.lineage.heads import at_one_moment
 from assetcore.lineage.schema import Connection
-from assetcore.lineage.trace import about_few, descending
+from assetcore.lineage.trace import about_few, by_unit, descending
 from assetcore.partitions import Dynamic, Moment, Partitions, checked_keys, shown_duration
 from assetcore.plan import Snapshot, unsettled, without_lost
 from assetcore.project import Project
@@ -112,9 +113,10 @@ async def take(
         settled = _settled(project, definitions, marks, lost, moment)
         damaged = [n for n in names if project.asset_ids[n] in lost]
         changed = [n for n in names if n in damaged or not _is_taken_in(project, n, raw[n], marks)]
-        # An asset of which only some units are selected is looked at even so: are they there?
-        idle = settled.keys() - choice.units.keys()
-        look = unsettled(graph, choice.assets, idle, changed, force=choice.force)
+        look = unsettled(graph, choice.assets, settled, changed, force=choice.force)
+        left = {n: u for n, u in settled.items() if n not in look}
+        for name in left.keys() & choice.units.keys():
+            left[name] = await _selected(project, connection, choice, name)
         sound = {} if entire else {n: before[n] for n in changed if n not in damaged}
         differing = await _differing(project, connection, raw, sound, marks)
         del before, looked, sound
@@ -144,7 +146,6 @@ async def take(
     for name in names:
         seen = slices[name].seen(raw[name]) if how.partial(name) else raw[name]
         observed[name] = as_documents(graph.assets[name], seen, states[name].documents) if name in states else seen
-    left = {n: u for n, u in settled.items() if n not in look}
     oldest = {n: o for n in settled if (o := _oldest(marks[project.asset_ids[n]])) is not None}
     oldest |= {n: state.oldest for n, state in states.items() if state.oldest is not None and n not in slices}
     snapshot = Snapshot(
@@ -195,6 +196,16 @@ async def take_descent(
     slices |= {one: Slice(units, 0) for one in how.roots if one != root}
     observed = {root: as_documents(graph.assets[root], raw, states[root].documents)}
     return Snapshot(definitions, states, {}, observed, slices=slices, how=how, moment=moment)
+
+
+async def _selected(project: Project, connection: Connection, choice: Choice, name: str) -> int:
+    """How many units of an asset that needs no look are selected: nothing but how they are called is asked."""
+    asset, rule = project.graph.assets[name], choice.units[name]
+    label = rule.pattern.text if isinstance(rule, Label) and not rule.pattern.glob else None
+    if label is not None and asset.partitions is None:
+        return len(await by_unit(connection, project.environment_id, project.asset_ids[name], label))
+    labels = await read.labels(connection, project.environment_id, project.asset_ids[name])
+    return choice.narrow(asset, labels).height
 
 
 async def _differing(

@@ -28,9 +28,9 @@ from assetcore.units import DOCUMENTS, sort_documents
 
 __all__ = [
     "Watermark", "asset_counts", "counts", "current", "current_documents", "current_identities", "dated", "definitions",
-    "documents_of", "expired", "failure_counts", "former_members", "intact", "known_keys", "last_failure", "made_at", "made_units",
-    "observations", "oldest", "orphans", "seconds_per_unit", "sources_of_parts", "stored", "undeclared", "units", "watermark",
-    "watermarks", "with_documents", "with_types",
+    "documents_of", "expired", "failure_counts", "former_members", "intact", "known_keys", "labels", "last_failure", "made_at",
+    "made_units", "observations", "oldest", "orphans", "seconds_per_unit", "sources_of_parts", "stored", "undeclared", "units",
+    "watermark", "watermarks", "with_documents", "with_types",
 ]  # fmt: skip
 
 OBSERVED = {
@@ -285,6 +285,19 @@ async def units(connection: AsyncConnection, environment: int, asset: int) -> pl
         {"unit": pl.Binary, "label": pl.String},
     )
     return found.sort("label", "unit")["unit"]
+
+
+async def labels(connection: AsyncConnection, environment: int, asset: int) -> pl.DataFrame:
+    """How the units of an asset are called: label, parent."""
+    head = await heads_of(connection, environment)
+    h, m = head.c, t.materialization.c
+    return await columns(
+        connection,
+        sa.select(m.label, m.parent)
+        .select_from(head.join(t.materialization, m.id == h.materialization_id))
+        .where(h.environment_id == environment, h.asset_id == asset, h.until_commit.is_(None)),
+        {"label": pl.String, "parent": pl.String},
+    )
 
 
 async def expired(

@@ -161,7 +161,8 @@ def _root(cause: Answer, head: str = "") -> list[RenderableType]:
 
 def _roots(group: Answer) -> list[RenderableType]:
     """All roots of one cause in a plan."""
-    counts = counted(group, ("stale", "pending", "removed")) or "of units that are counted above"  # each is, by its first cause
+    # Each is counted by its first cause.
+    counts = counted(group, ("stale", "pending", "removed")) or "of units that are counted above"
     parts: list[RenderableType] = [Text(f"{group['code']}: {counts}", style="bold")]
     return parts + [line for cause in group["roots"] for line in _root(cause)]
 
