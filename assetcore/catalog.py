@@ -7,6 +7,7 @@ rest goes on. A database is one with its bucket: all projects in it are rebuilt 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -31,12 +32,16 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class _Told:
-    """What lies in the bucket: manifests, records, for each object that cannot be read the reason, and the keys of all that is there."""
+    """What lies in the bucket: manifests, records, for each object that cannot be read the reason, and the keys of all that is there.
+
+    `digests` are those of the records' bytes, whatever they say.
+    """
 
     manifests: Sequence[Manifest]
     records: Sequence[Mapping[str, Any]]
     damaged: Mapping[Key, str]
     keys: Sequence[Key]
+    digests: Mapping[Key, bytes]
 
     def replayed(self, without: frozenset[int] = frozenset(), known: Collection[int] = ()) -> Catalog:
         """What they tell, but for some commits; `known` are those that Postgres knows."""
@@ -110,7 +115,7 @@ async def rebuild_catalog(settings: Settings, *, replace: bool, automatic_schema
                     "Another run has committed to the database meanwhile.",
                     hint="Compare the two: aipctl catalog verify",
                 )
-            rows = await rebuild.rebuild(connection, catalog)
+            rows = await rebuild.rebuild(connection, catalog, told.digests)
             await answers.rebuild(connection, filter(answers.is_answer, told.keys))
         async with engine.begin() as connection:
             await commit.analyze(connection)
@@ -156,6 +161,7 @@ async def _read(bucket: Bucket, say: Say) -> _Told:
     manifests: dict[Key, Manifest] = {}
     others: dict[Key, Mapping[str, Any]] = {}
     damaged: dict[Key, str] = {}
+    digests: dict[Key, bytes] = {}
     slots = asyncio.Semaphore(AT_ONCE)
 
     async def one(key: Key) -> None:
@@ -163,6 +169,7 @@ async def _read(bucket: Bucket, say: Say) -> _Told:
             try:
                 data = await bucket.read(key)
                 if records.is_record(key):
+                    digests[key] = hashlib.sha256(data).digest()
                     others[key] = await asyncio.to_thread(records.decode, data)
                 else:
                     manifests[key] = Manifest(key, *await asyncio.to_thread(read_manifest, data))
@@ -181,6 +188,7 @@ async def _read(bucket: Bucket, say: Say) -> _Told:
         [one for key, one in others.items() if key not in passed_over],
         dict(sorted(damaged.items())),
         listed,
+        digests,
     )
 
 

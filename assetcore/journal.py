@@ -17,10 +17,10 @@ from typing import Any
 
 from assetcore.errors import NothingSelectedError, StorageError, UsageError
 from assetcore.lineage import journal, records
-from assetcore.lineage.journal import Row, open_box
+from assetcore.lineage.journal import Kept, Row, lies_at, open_box
 from assetcore.project import Project
 from assetcore.refs import parse_ref, suggestion
-from assetcore.storage import Key, object_key, run_timestamp
+from assetcore.storage import Key, run_timestamp
 
 __all__ = ["JournalCheck", "Line", "check", "flush", "read", "since_when"]
 
@@ -84,13 +84,13 @@ async def flush(project: Project) -> Key | None:
     stamp, first, last = run_timestamp(datetime.now(UTC)), new[0].number, new[-1].number
     batch = {"project": project.name, "first": first, "last": last, "journal": [row.to_json() for row in new]}
     data = await asyncio.to_thread(records.encode, batch)
-    key = _key(project, stamp, f"journal-{first:08d}-{last:08d}")
+    key = lies_at(project.name, stamp, "journal", first, last)
     if opened:  # apart from the rows: these are written once, a key can be destroyed
         kept = {"project": project.name, "keys": {subject.hex(): value.hex() for subject, value in opened.items()}}
-        await project.bucket.write(_key(project, stamp, f"keys-{first:08d}-{last:08d}"), records.encode(kept))
+        await project.bucket.write(lies_at(project.name, stamp, "keys", first, last), records.encode(kept))
     await project.bucket.write(key, data)
     async with project.engine.begin() as connection:
-        await journal.note_batch(connection, project.id, first, last, key, hashlib.sha256(data).digest())
+        await journal.note_batches(connection, project.id, [Kept(first, last, key, hashlib.sha256(data).digest())])
     return key
 
 
@@ -132,23 +132,27 @@ async def check(project: Project) -> JournalCheck:
     known = {row.number: row for row in rows}
     covered = 0
     for first, last, key, digest in batches:
-        if first != covered + 1:
+        if first > covered + 1:
             problems.append(f"No batch in the bucket holds the rows {covered + 1} to {first - 1}.")
-        covered = last
+        covered = max(covered, last)
         try:
-            data = await project.bucket.read(Key(key))
-        except StorageError as error:
+            data = await project.bucket.read(key)
+            if hashlib.sha256(data).digest() != digest:
+                problems.append(f"The batch {key} is not the one that was written: its bytes hash to something else.")
+                continue
+            held = records.decode(data).get("journal", ())
+        except (StorageError, ValueError) as error:
             problems.append(f"The batch of the rows {first} to {last} cannot be read: {error}")
             continue
-        if hashlib.sha256(data).digest() != digest:
-            problems.append(f"The batch {key} is not the one that was written: its bytes hash to something else.")
-            continue
-        for told in records.decode(data)["journal"]:
+        if [told["number"] for told in held] != list(range(first, last + 1)):
+            problems.append(f"The batch {key} does not hold the rows {first} to {last}, as it did when it was written.")
+        for told in held:
             here = known.get(told["number"])
             if here is None or json.loads(json.dumps(here.to_json())) != told:
                 problems.append(f"Row {told['number']} in Postgres is not the one in the batch {key}.")
     problems += await _manifest_problems(project, rows)
-    return JournalCheck(len(rows), len(batches), len(rows) - covered, tuple(problems))
+    unsealed = sum(number > covered for number in known)
+    return JournalCheck(len(rows), len(batches), unsealed, tuple(problems))
 
 
 def chain_problems(project: str, rows: Sequence[Row]) -> list[str]:
@@ -188,7 +192,3 @@ async def _manifest_problems(project: Project, rows: Sequence[Row]) -> list[str]
 
     await asyncio.gather(*(one(key, digest) for key, digest in told.items() if digest is not None))
     return sorted(problems)
-
-
-def _key(project: Project, stamp: str, what: str) -> Key:
-    return object_key(project.name, "main", stamp, "journal", f"{records.NAME}-{what}.json.gz")

@@ -13,29 +13,33 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Collection, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import BYTEA, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from assetcore.digest import digest
+from assetcore.lineage import records
 from assetcore.lineage import tables as t
 from assetcore.lineage.asking import among
 from assetcore.lineage.commit import Batch
 from assetcore.lineage.runs import actor
+from assetcore.storage import Key, object_key, parse_key
 
 __all__ = [
-    "Entry", "Row", "Sealed", "append", "batches", "commits_of", "committed", "keys", "note_batch", "open_box",
-    "restore", "rows", "start", "unsealed",
+    "Entry", "Kept", "Row", "Sealed", "append", "batches", "commits_of", "committed", "keys", "lies_at", "note_batches",
+    "open_box", "restore", "rows", "start", "unsealed", "witnesses",
 ]  # fmt: skip
 
 Sealed = tuple[bytes, str]
 """Who it is about (16 bytes: the address of a source's unit), and what names it."""
 NONCE = 12
+_BATCH = re.compile(rf"/journal/{records.NAME}-journal-(\d+)-(\d+)\.json\.gz$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +100,35 @@ class Row:
         return cls(**{**row, "at": datetime.fromisoformat(row["at"]), "hash": bytes.fromhex(row["hash"])})
 
 
+class Kept(NamedTuple):
+    """A batch in the bucket: the first and the last row that it holds, its key, and the digest of its bytes."""
+
+    first: int
+    last: int
+    key: Key
+    digest: bytes
+
+
+def lies_at(project: str, stamp: str, what: str, first: int, last: int) -> Key:
+    """The key of what is written of these rows at this time: the batch itself (`journal`), or what opens its boxes (`keys`)."""
+    return object_key(project, "main", stamp, "journal", f"{records.NAME}-{what}-{first:08d}-{last:08d}.json.gz")
+
+
+def witnesses(project: str, digests: Mapping[Key, bytes]) -> list[Kept]:
+    """The batches of a project among these objects, known by their keys alone, so that one that cannot be read is missed.
+
+    Where several begin with the same row, because two processes wrote at once or a rebuild had lost sight of the first, the one that
+    holds most is named first: together they cover what all of them do.
+    """
+    found: list[Kept] = []
+    for key, bytes_digest in digests.items():
+        if named := _BATCH.search(key):
+            first, last = map(int, named.groups())
+            if lies_at(project, parse_key(key).run_ts, "journal", first, last) == key:
+                found.append(Kept(first, last, key, bytes_digest))
+    return sorted(found, key=lambda one: (one.first, -one.last, one.key))
+
+
 def committed(batch: Batch, environment: str, asset: str, manifest: bytes, about: Sequence[Sealed] = ()) -> Entry:
     """What the journal says of a commit: how much of what, and the manifest that tells the rest."""
     counts = {name: len(value) for name in ("made", "reused", "removed", "failed") if (value := getattr(batch, name))}
@@ -108,8 +141,8 @@ def start(project: str) -> bytes:
     return digest("journal-of", project)
 
 
-async def append(connection: AsyncConnection, project: int, *entries: Entry) -> None:
-    """Write what is done in this transaction. The project's row is locked until the transaction ends."""
+async def append(connection: AsyncConnection, project: int, *entries: Entry, after: int = 0) -> None:
+    """Write what is done in this transaction, with numbers after this one. The project's row is locked until the transaction ends."""
     p, j = t.project.c, t.journal
     name = (
         await connection.execute(sa.select(p.name).where(p.id == project).with_for_update(key_share=True))
@@ -118,6 +151,7 @@ async def append(connection: AsyncConnection, project: int, *entries: Entry) -> 
         sa.select(j.c.number, j.c.hash).where(j.c.project_id == project).order_by(j.c.number.desc()).limit(1)
     )
     number, before = last.one_or_none() or (0, start(name))
+    number = max(number, after)
     opened = await keys(connection, project, {subject for entry in entries for subject, _ in entry.about}, new=True)
     who, now = actor(), datetime.now(UTC)
     written: list[dict[str, Any]] = []
@@ -217,13 +251,13 @@ async def commits_of(connection: AsyncConnection, project: int, asset: int, unit
     return sorted({commit for pair in found for commit in pair if commit is not None})
 
 
-async def batches(connection: AsyncConnection, project: int) -> list[tuple[int, int, str, bytes]]:
-    """The batches in the bucket: first and last number, key, digest of the bytes."""
+async def batches(connection: AsyncConnection, project: int) -> list[Kept]:
+    """The batches in the bucket, by their first row."""
     b = t.journal_batch.c
     found = await connection.execute(
         sa.select(b.first, b.last, b.key, b.digest).where(b.project_id == project).order_by(b.first)
     )
-    return [tuple(row) for row in found]
+    return [Kept(*row) for row in found]
 
 
 async def unsealed(connection: AsyncConnection, project: int) -> list[Row]:
@@ -233,12 +267,10 @@ async def unsealed(connection: AsyncConnection, project: int) -> list[Row]:
     return await rows(connection, project, after=last.scalar_one())
 
 
-async def note_batch(
-    connection: AsyncConnection, project: int, first: int, last: int, key: str, digest_: bytes
-) -> None:
-    """Remember that these rows lie in the bucket; where another process was first, its batch counts."""
-    values = {"project_id": project, "first": first, "last": last, "key": key, "digest": digest_}
-    await connection.execute(insert(t.journal_batch).values(values).on_conflict_do_nothing())
+async def note_batches(connection: AsyncConnection, project: int, kept: Iterable[Kept]) -> None:
+    """Remember that rows lie in the bucket; of two batches that begin with the same row, the one that is noted first counts."""
+    if rows_ := [{"project_id": project, **one._asdict()} for one in kept]:
+        await connection.execute(insert(t.journal_batch).on_conflict_do_nothing(), rows_)
 
 
 def _new_key() -> bytes:

@@ -24,6 +24,7 @@ from assetcore.lineage.commit import copy, keep_types
 from assetcore.lineage.environments import Base, Pin
 from assetcore.lineage.journal import Entry, Row
 from assetcore.lineage.replay import SOURCE, Catalog, as_stated
+from assetcore.storage import Key
 
 __all__ = ["Difference", "commits", "compare", "is_empty", "known_runs", "rebuild"]
 
@@ -68,8 +69,11 @@ async def known_runs(connection: AsyncConnection) -> set[str]:
     return set((await connection.execute(sa.select(t.run.c.id))).scalars())
 
 
-async def rebuild(connection: AsyncConnection, told: Catalog) -> dict[str, int]:
-    """Write all that the bucket tells in the place of what there is; returns the rows of each large table."""
+async def rebuild(connection: AsyncConnection, told: Catalog, digests: Mapping[Key, bytes]) -> dict[str, int]:
+    """Write all that the bucket tells in the place of what there is; returns the rows of each large table.
+
+    `digests` are those of the records: the batches of the journals bear witness of their rows from then on.
+    """
     for table in REBUILT:
         await connection.execute(sa.delete(table))
     projects, environments = await _write_names(connection, told)
@@ -103,7 +107,7 @@ async def rebuild(connection: AsyncConnection, told: Catalog) -> dict[str, int]:
     ):
         await copy(connection, table, frames[table.name].iter_rows())
     await _continue_numbers(connection, told)
-    await _continue_journals(connection, told, projects)
+    await _continue_journals(connection, told, projects, digests)
     return {name: frame.height for name, frame in told.tables.items()}
 
 
@@ -257,8 +261,13 @@ async def _continue_numbers(connection: AsyncConnection, told: Catalog) -> None:
         await connection.execute(sa.select(sa.func.setval(sequence, highest, sa.false())))
 
 
-async def _continue_journals(connection: AsyncConnection, told: Catalog, projects: Mapping[str, int]) -> None:
-    """What was written of the journals, and one more row in each: which commits they do not tell, because Postgres was lost too soon."""
+async def _continue_journals(
+    connection: AsyncConnection, told: Catalog, projects: Mapping[str, int], digests: Mapping[Key, bytes]
+) -> None:
+    """What was written of the journals, and one more row in each: which commits they do not tell, because Postgres was lost too soon.
+
+    Its number comes after those of rows that were written and cannot be read any more: they are missing, and nothing takes their place.
+    """
     subjects = [
         {"project_id": projects[project], "subject": subject, "key": key}
         for (project, subject), key in told.keys.items()
@@ -273,7 +282,10 @@ async def _continue_journals(connection: AsyncConnection, told: Catalog, project
         known = {row.commit for row in rows}
         numbers = [n for n in commits.filter(pl.col("project") == project)["number"] if n not in known]
         facts = {"commits": len(commits), "missing": len(told.missing), "untold": numbers}
-        await journal.append(connection, identifier, Entry("rebuild", facts=facts))
+        kept = journal.witnesses(project, digests)
+        await journal.note_batches(connection, identifier, kept)
+        last = max((one.last for one in kept), default=0)
+        await journal.append(connection, identifier, Entry("rebuild", facts=facts), after=last)
 
 
 def _accepted(told: Catalog, project: str) -> list[Acceptance]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any
@@ -46,8 +47,11 @@ def encode(record: Mapping[str, Any]) -> bytes:
 
 
 def decode(data: bytes) -> dict[str, Any]:
-    """The record."""
-    return json.loads(gzip.decompress(data))
+    """The record. Raises ValueError where the bytes are none."""
+    try:
+        return json.loads(gzip.decompress(data))
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"The bytes are no record: {error}") from error
 
 
 def of_definition(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -12,8 +13,8 @@ import sqlalchemy as sa
 
 from assetcore.catalog import rebuild_catalog
 from assetcore.errors import UsageError
-from assetcore.journal import since_when
-from assetcore.lineage import runs, schema
+from assetcore.journal import JournalCheck, since_when
+from assetcore.lineage import records, runs, schema
 from assetcore.lineage import tables as t
 from assetcore.lineage.journal import Entry, append
 from assetcore.settings import Settings
@@ -69,11 +70,8 @@ async def test_every_change_is_a_row_in_the_order_in_which_it_was_done(world: Wo
         assert await session.journal(since=datetime.now(UTC) + timedelta(hours=1)) == []
         assert (await session.check_journal()).unsealed == 0
     assert await problems(world) == ()
-    batches = list(
-        Path(world.settings.storage_url.removeprefix("file://")).glob("demo/main/*/journal/_record-journal-*")
-    )
-    assert len(batches) == 2
-    assert b"alice" not in b"".join(path.read_bytes() for path in batches)
+    assert len(batches(world)) == 2
+    assert b"alice" not in b"".join(path.read_bytes() for path in batches(world))
 
 
 async def test_nothing_can_be_changed_unnoticed(world: World) -> None:
@@ -121,6 +119,84 @@ async def test_rows_that_a_process_left_behind_go_with_the_next_batch(world: Wor
         assert told[1].names == ("alice.txt", "bob.txt")
         assert json.dumps([line.to_json() for line in told])
     assert await problems(world) == ()
+
+
+def batches(world: World) -> list[Path]:
+    return sorted(
+        Path(world.settings.storage_url.removeprefix("file://")).glob("demo/main/*/journal/_record-journal-*")
+    )
+
+
+async def rebuilt(world: World) -> JournalCheck:
+    """What `journal verify` says when Postgres was made again of the bucket."""
+    await rebuild_catalog(world.settings, replace=True, automatic_schema=False, say=lambda _: None)
+    async with world.open() as session:
+        return await session.check_journal()
+
+
+async def test_batches_bear_witness_after_a_rebuild_too(world: World) -> None:
+    """The journal is as it was but for the row of the rebuild; the next batch holds what is new, and one that is changed is found."""
+    async with world.open() as session:
+        before = await session.check_journal()
+    assert await rebuilt(world) == replace(before, rows=before.rows + 1, unsealed=1)
+    written = batches(world)
+    world.document("bob.txt", "a third text")
+    await world.materialize()
+    (new,) = set(batches(world)) - set(written)
+    assert new.name == "_record-journal-00000009-00000013.json.gz"
+    async with world.open() as session:
+        after = await session.check_journal()
+    assert after == JournalCheck(13, 3, 0, ())
+    assert await rebuilt(world) == replace(after, rows=14, unsealed=1)
+    written[0].write_bytes(new.read_bytes())
+    (found,) = await problems(world)
+    assert written[0].name in found
+    assert "is not the one that was written" in found
+
+
+@pytest.mark.parametrize("place", [0, 1])
+@pytest.mark.parametrize("how", ["edited", "shortened", "damaged"])
+async def test_a_batch_that_was_changed_before_a_rebuild_is_found(world: World, how: str, place: int) -> None:
+    """Also the last one, after which no row follows: the rows that its key names are missed, and no other takes their numbers."""
+    path = batches(world)[place]
+    record = records.decode(path.read_bytes())
+    match how:
+        case "edited":
+            record["journal"][-1]["actor"] = "somebody else"
+            path.write_bytes(records.encode(record))
+        case "shortened":
+            record |= {"journal": record["journal"][:-1], "last": record["last"] - 1}
+            path.write_bytes(records.encode(record))
+        case _:
+            data = path.read_bytes()
+            path.write_bytes(data[:100] + bytes([data[100] ^ 255]) + data[101:])
+    found = await rebuilt(world)
+    last = 4 * (place + 1)
+    expected = {
+        "edited": [f"Row {last} (run, "],
+        "shortened": [f"Rows {last} to {last} of the journal are missing", f"does not hold the rows {last - 3} to {last}"],
+        "damaged": [f"Rows {last - 3} to {last} of the journal are missing", f"The batch of the rows {last - 3} to {last} cannot be read"],
+    }[how]  # fmt: skip
+    assert len(found.problems) == len(expected)
+    assert all(said in problem for said, problem in zip(expected, found.problems, strict=True))
+    assert (found.batches, found.unsealed) == (2, 1)
+    world.document("bob.txt", "a third text")
+    await world.materialize()
+    assert [one.name for one in batches(world)][2:] == ["_record-journal-00000009-00000013.json.gz"]
+    assert await problems(world) == found.problems
+
+
+async def test_rows_that_were_written_twice_are_covered_by_both(world: World) -> None:
+    """Two processes write at once, and an earlier release wrote all rows again after a rebuild: all of these bear witness."""
+    one, other = batches(world)
+    told = [record for path in (one, other) for record in records.decode(path.read_bytes())["journal"]]
+    again = one.with_name("_record-journal-00000001-00000007.json.gz")
+    again.write_bytes(records.encode({"project": "demo", "first": 1, "last": 7, "journal": told[:7]}))
+    assert await rebuilt(world) == JournalCheck(9, 2, 1, ())
+    other.write_bytes(again.read_bytes())
+    assert any(other.name in problem for problem in await problems(world))
+    again.unlink()
+    assert any("The batch of the rows 1 to 7 cannot be read" in problem for problem in await problems(world))
 
 
 def test_moments_are_dates_or_how_long_ago() -> None:
