@@ -272,7 +272,7 @@ async def search(call: Call, words: tuple[str, ...], limit: int, filters: tuple[
 @click.argument("run", required=False)
 @click.option("--limit", type=COUNT, default=20, show_default=True, help="At most so many.")
 async def runs(call: Call, run: str | None, limit: int) -> None:
-    """List what ran, the latest first, or show one RUN."""
+    """List what ran, in all environments, the latest first, or show one RUN."""
     from assetcore.cli import show
 
     async with call.opened() as session:

@@ -29,6 +29,7 @@ class RunInfo:
     """One run: what was selected, how it ended, and what it did to each asset."""
 
     run: str
+    environment: str
     status: str
     selection: str
     actor: str
@@ -44,7 +45,7 @@ class RunInfo:
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "run": self.run, "status": self.status, "selection": self.selection, "actor": self.actor,
+            "run": self.run, "environment": self.environment, "status": self.status, "selection": self.selection, "actor": self.actor,
             "started_at": self.started_at.isoformat(), "finished_at": self.finished_at.isoformat() if self.finished_at else None,
             "seconds": self.seconds, "flow_run": self.flow_run, "assets": [dict(a) for a in self.assets],
         }  # fmt: skip
@@ -174,7 +175,7 @@ async def note_shown(connection: AsyncConnection, flow_runs: Collection[str]) ->
 async def latest(connection: AsyncConnection, project: int, limit: int) -> list[RunInfo]:
     """The latest runs of a project, newest first."""
     rows = await connection.execute(
-        sa.select(t.run).where(t.run.c.project_id == project).order_by(t.run.c.started_at.desc()).limit(limit)
+        _RUNS.where(t.run.c.project_id == project).order_by(t.run.c.started_at.desc()).limit(limit)
     )
     return await _with_assets(connection, rows.all())
 
@@ -194,9 +195,15 @@ async def beginning(connection: AsyncConnection, project: int, run: str) -> Sequ
     """The rows of runs whose identifier begins with this, ten at most."""
     r = t.run.c
     found = await connection.execute(
-        sa.select(t.run).where(r.project_id == project, r.id.startswith(run, autoescape=True)).limit(10)
+        _RUNS.where(r.project_id == project, r.id.startswith(run, autoescape=True)).limit(10)
     )
     return found.all()
+
+
+_RUNS = sa.select(t.run, t.environment.c.name.label("environment")).join_from(
+    t.run, t.environment, t.environment.c.id == t.run.c.environment_id
+)
+"""Runs, each with the name of its environment."""
 
 
 async def _with_assets(connection: AsyncConnection, rows: Sequence[Any]) -> list[RunInfo]:
@@ -210,6 +217,7 @@ async def _with_assets(connection: AsyncConnection, rows: Sequence[Any]) -> list
     return [
         RunInfo(
             r.id,
+            r.environment,
             r.status,
             r.selection,
             r.actor,

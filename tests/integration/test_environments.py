@@ -286,6 +286,22 @@ async def test_the_verbs_tell_it(world: World, variables: dict[str, str]) -> Non
     assert aipctl("env", "diff", "pr", "prod").code == 4
 
 
+async def test_runs_say_in_which_environment_they_were(world: World, variables: dict[str, str]) -> None:
+    """All are listed; where they were in several, each with its own."""
+    aipctl = Command(world.root, variables)
+    assert "environment" not in aipctl("runs").out
+    async with world.open() as session:
+        await session.create_environment("pr")
+    world.document("a.txt", "a other")
+    await at(world, "pr").materialize()
+    listed = aipctl("runs", "--json").json["runs"]
+    assert [run["environment"] for run in listed] == ["pr", "prod"]
+    heading, _, *lines = aipctl("runs").out.splitlines()
+    assert heading.split()[:3] == ["run", "environment", "started"]
+    assert [line.split()[1] for line in lines] == ["pr", "prod"]
+    assert "Environment: pr\n" in aipctl("runs", listed[0]["run"]).out
+
+
 async def test_a_question_about_an_environment_that_is_not_there_names_the_near_ones(
     world: World, variables: dict[str, str]
 ) -> None:

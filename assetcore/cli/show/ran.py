@@ -127,8 +127,10 @@ def runs(answer: Answer) -> RenderableType:
     """`runs`: one line for each run, the latest first."""
     if not answer["runs"]:
         return Text("Nothing has run yet.")
+    several = len({row["environment"] for row in answer["runs"]}) > 1
     columns = [
         words("run"),
+        *([words("environment")] if several else []),
         Column("started", lambda row: moment(row["started_at"])),
         words("status"),
         Column("time", took, numeric=True),
@@ -144,6 +146,7 @@ def run(answer: Answer) -> RenderableType:
     lines = [f"Run {answer['run']} of {answer['actor']}: {answer['status']}, started {moment(answer['started_at'])}"]
     if answer["seconds"] is not None:
         lines[0] += f", {took(answer)}"
+    lines.append(f"Environment: {answer['environment']}")
     if answer["selection"]:
         lines.append(f"Selection: {answer['selection']}")
     if answer["flow_run"]:
