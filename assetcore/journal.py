@@ -11,6 +11,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -18,6 +19,7 @@ from typing import Any
 from assetcore.errors import NothingSelectedError, StorageError, UsageError
 from assetcore.lineage import journal, records
 from assetcore.lineage.journal import Kept, Row, lies_at, open_box
+from assetcore.moments import moment
 from assetcore.project import Project
 from assetcore.refs import parse_ref, suggestion
 from assetcore.storage import Key, run_timestamp
@@ -61,16 +63,16 @@ class JournalCheck:
 
 
 def since_when(text: str, now: datetime) -> datetime:
-    """The moment that `2026-11-21`, `2026-11-21T08:00` or `3d`, `12h`, `30m` (ago) means. Raises UsageError."""
-    try:
+    """The moment that a text means: `3d`, `12h`, `30m` ago, or a time as everywhere (`moments`). Raises UsageError."""
+    with suppress(ValueError, OverflowError, UsageError):  # before the first year, too
         if text[-1:] in UNITS and text[:-1].isdigit():
             return now - timedelta(seconds=int(text[:-1]) * UNITS[text[-1]])
-        moment = datetime.fromisoformat(text)
-        return moment if moment.tzinfo else moment.astimezone()
-    except (ValueError, OverflowError):  # before the first year, too
-        raise UsageError(
-            f"{text!r} is no moment.", hint="Write 2026-11-21, 2026-11-21T08:00, or how long ago: 3d, 12h, 30m"
-        ) from None
+        if isinstance(found := moment(text, now), datetime):
+            return found
+    raise UsageError(
+        f"{text!r} is no moment.",
+        hint="Write 2026-11-21, 2026-11-21T08:00, yesterday, '2 hours ago', or how long ago: 3d, 12h, 30m",
+    )
 
 
 async def flush(project: Project) -> Key | None:

@@ -11,7 +11,7 @@ from assetcore.cli.names import complete_asset
 @verb()
 @click.argument("ref", required=False, shell_complete=complete_asset)
 @click.option(
-    "--since", metavar="TIME", help="From then on: 2026-11-21, 2026-11-21T08:00, or how long ago: 3d, 12h, 30m."
+    "--since", metavar="TIME", help="From then on: 2026-11-21T08:00, yesterday, '2 hours ago', or 3d, 12h, 30m (ago)."
 )
 @click.option("--limit", type=COUNT, default=50, show_default=True, help="At most so many, the newest.")
 async def journal(call: Call, ref: str | None, since: str | None, limit: int) -> None:

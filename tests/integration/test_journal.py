@@ -17,6 +17,7 @@ from assetcore.journal import JournalCheck, since_when
 from assetcore.lineage import records, runs, schema
 from assetcore.lineage import tables as t
 from assetcore.lineage.journal import Entry, append
+from assetcore.moments import moment
 from assetcore.settings import Settings
 from tests.integration.world import World
 
@@ -205,9 +206,9 @@ def test_moments_are_dates_or_how_long_ago() -> None:
     assert since_when("3d", now) == datetime(2026, 11, 18, 12, tzinfo=UTC)
     assert since_when("2026-11-21T08:00+00:00", now) == datetime(2026, 11, 21, 8, tzinfo=UTC)
     assert since_when("2026-11-21", now).tzinfo is not None
-    with pytest.raises(UsageError, match="no moment"):
-        since_when("yesterday", now)
-    for never in ("", "99999999999999d", "²d", "0001-01-01"):
+    assert since_when("yesterday", now) == moment("yesterday", now)
+    assert since_when("2 hours ago", now) == datetime(2026, 11, 21, 10, tzinfo=UTC)
+    for never in ("", "99999999999999d", "²d", "0001-01-01", "21c810ffe5", "recently"):
         with pytest.raises(UsageError, match="is no moment"):
             since_when(never, now)
 
