@@ -15,14 +15,15 @@ from typing import Any
 from assetcore.documents import document_id
 from assetcore.errors import NothingSelectedError
 from assetcore.explain import check_forgotten, check_one, find
+from assetcore.lineage import damage, read, trace
 from assetcore.lineage import history as lineage
-from assetcore.lineage import read, trace
+from assetcore.lineage.damage import Losses
 from assetcore.lineage.history import AssetChange, Version
 from assetcore.lineage.schema import Connection
 from assetcore.lineage.trace import Found
 from assetcore.project import Project
 from assetcore.refs import format_ref, parse_ref, suggestion
-from assetcore.staleness import CAUSES, Definition, definition_causes
+from assetcore.staleness import CAUSES, LOST, Definition, definition_causes
 
 __all__ = ["Change", "History", "history"]
 
@@ -114,7 +115,8 @@ async def _of_unit(
     versions = await lineage.versions(connection, project.environment_id, asset, [unit], own)
     documents = await trace.look_up(connection, {d for version in versions for d in version.documents})
     definitions = (await read.definitions(connection, [asset]))[asset]
-    changes = _changes(versions[::-1], documents, definitions, document)
+    losses = await damage.losses(connection, asset, documents.keys())
+    changes = _changes(versions[::-1], documents, definitions, losses, document)
     return changes[::-1]
 
 
@@ -122,6 +124,7 @@ def _changes(
     versions: Sequence[Version],
     documents: Mapping[int, Found],
     definitions: Mapping[int, Definition],
+    losses: Losses,
     document: str | None,
 ) -> list[Change]:
     """From the oldest on; of one document only those that changed it."""
@@ -134,7 +137,7 @@ def _changes(
             listed = tuple((documents[d].name, document_id(documents[d].sha256)) for d in held)
             what = "gone" if document is not None and not held else _what(version, before, held == shown)
             made_by = version.made_by if version.made_by != version.run else None
-            causes = _causes(version, before, definitions)
+            causes = _causes(version, before, definitions, losses)
             changes.append(Change(version.at, version.run, version.actor, what, causes, listed, made_by))
         before, shown = version, held
         if version.until is not None and (after is None or after.since != version.until) and version.until_at and shown:
@@ -151,11 +154,36 @@ def _what(version: Version, before: Version | None, same: bool) -> str:
     return "unchanged" if before is not None and same else "made"
 
 
-def _causes(version: Version, before: Version | None, definitions: Mapping[int, Definition]) -> tuple[str, ...]:
-    if before is None:
-        return ("missing",)
+def _causes(
+    version: Version, before: Version | None, definitions: Mapping[int, Definition], losses: Losses
+) -> tuple[str, ...]:
+    """How the recipe differs from the one before; where it does not, what else the run's plan had to say."""
+    planned = (version.planned or {}).get("causes", {})
+    forced = ("forced",) if "forced" in planned else ()  # of an asset that is forced, whatever is made
+    if before is None or (before.until is not None and before.until < version.since):
+        return (*forced, "missing")
     causes: tuple[str, ...] = ()
     was, now = definitions.get(before.definition), definitions.get(version.definition)
     if was is not None and now is not None:
         causes = definition_causes(was, now)
-    return (*causes, *(("input-changed",) if before.inputs != version.inputs else ()))
+    causes = (*forced, *causes, *(("input-changed",) if before.inputs != version.inputs else ()))
+    return causes or _same_recipe(version, before, losses)
+
+
+def _same_recipe(version: Version, before: Version, losses: Losses) -> tuple[str, ...]:
+    """Why a unit was made again with the recipe that it had: its bytes were lost, or it had expired.
+
+    Where the plan has one cause of these, it is that one. Where it has several, what is noted of the unit's documents decides: nothing,
+    while losses of that time are still known, says that none was lost.
+    """
+    told = version.planned or {}
+    planned = told.get("causes", LOST if told.get("lost") else ())  # of a source how many are lost
+    found = tuple(cause for cause in (*LOST, "expired") if cause in planned)
+    if len(found) < 2:
+        return found
+    noted = [losses.noted[d] for d in before.documents if d in losses.noted]
+    lost = {cause for cause, at in noted if at <= version.at}
+    if lost:
+        return tuple(cause for cause in found if cause in lost)
+    whole = not noted and losses.since is not None and losses.since <= version.at
+    return ("expired",) if whole and "expired" in found else ()

@@ -23,7 +23,7 @@ from assetcore.lineage.read import current
 
 __all__ = [
     "DAMAGED", "EXPECTED", "LET_GO", "OBJECTS", "Damaged", "among_keys", "clear", "current_damage", "damaged_assets", "details", "expected",
-    "finished", "in_objects", "note", "note_repeats", "note_verified", "noted", "objects", "of_documents", "repeats", "verified",
+    "finished", "in_objects", "losses", "note", "note_repeats", "note_verified", "noted", "objects", "of_documents", "repeats", "verified",
 ]  # fmt: skip
 
 LET_GO = "let-go"
@@ -35,6 +35,13 @@ EXPECTED = {
 OBJECTS = {"object": pl.Int64, "key": pl.String, "size": pl.Int64, "sha256": pl.Binary}
 DAMAGED = {"asset": pl.Int64, "unit": pl.Binary, "document": pl.Int64, "cause": pl.String}
 _first, _now = t.materialization.alias("first"), t.materialization.alias("now")
+
+
+class Losses(NamedTuple):
+    """Of documents the cause that is noted, and when. `since`: when the first loss of their asset that is still known was noted."""
+
+    noted: Mapping[int, tuple[str, datetime]]
+    since: datetime | None
 
 
 class Damaged(NamedTuple):
@@ -89,6 +96,15 @@ async def details(connection: AsyncConnection, materialization: int, cause: str)
         .order_by(d.id)
     )
     return [f"{name} in {key}: {detail}" for name, key, detail in rows]
+
+
+async def losses(connection: AsyncConnection, asset: int, documents: Collection[int]) -> Losses:
+    """What is noted of these documents of an asset. What was, before Postgres was made again of the bucket, nobody knows any more."""
+    x = t.damage.c
+    first = sa.select(sa.func.min(x.at).label("at")).where(x.asset_id == asset, x.cause != LET_GO).subquery()
+    ours = first.outerjoin(t.damage, among(x.document_id, documents, sa.BigInteger))
+    rows = (await connection.execute(sa.select(first.c.at, x.document_id, x.cause, x.at).select_from(ours))).all()
+    return Losses({document: (cause, at) for _, document, cause, at in rows if document is not None}, rows[0][0])
 
 
 async def noted(connection: AsyncConnection, environment: int) -> set[int]:

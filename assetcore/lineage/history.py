@@ -42,6 +42,8 @@ class Version:
     inputs: bytes
     documents: Sequence[int]
     made_by: str
+    planned: Mapping[str, Any] | None
+    """What the plan of the run says of the asset (`AssetPlan.to_json`, `SourcePlan.to_json`); None of what was done without one."""
 
 
 class Making(NamedTuple):
@@ -113,6 +115,7 @@ async def versions(
         sa.select(
             h.unit, m.label, h.since_commit, c.at, c.run_id, r.actor, h.until_commit, ended.c.at, ended.c.run_id, by.c.actor, m.id,
             m.definition_id, m.inputs, t.documents_of(m), made.c.run_id,
+            sa.type_coerce(sa.func.coalesce(_planned(asset, "assets", "asset"), _planned(asset, "sources", "source")), JSONB),
         )
         .select_from(
             labelled(t.head, [label])
@@ -145,9 +148,6 @@ async def asset_changes(connection: AsyncConnection, environment: int, asset: in
         .limit(limit)
         .subquery()
     )
-    name = sa.select(t.asset.c.name).where(t.asset.c.id == asset).scalar_subquery()
-    of_asset = sa.cast("$.plan.assets[*] ? (@.asset == $name)", JSONPATH)
-    planned = sa.func.jsonb_path_query_first(r.plan, of_asset, sa.func.jsonb_build_object("name", name))
     rows: Any = await connection.execute(
         sa.select(
             changes.c.run_id,
@@ -157,11 +157,11 @@ async def asset_changes(connection: AsyncConnection, environment: int, asset: in
             changes.c.commits,
             a.counts,
             r.selection,
-            sa.type_coerce(planned, JSONB),
+            sa.type_coerce(_planned(asset, "assets", "asset"), JSONB),
         )
         .select_from(
             changes.outerjoin(t.run, r.id == changes.c.run_id)
-            .outerjoin(t.run_asset, sa.and_(a.run_id == changes.c.run_id, a.asset == name))
+            .outerjoin(t.run_asset, sa.and_(a.run_id == changes.c.run_id, a.asset == _name(asset)))
             .outerjoin(t.journal, sa.and_(j.commit_id == changes.c.last, j.what == "commit"))  # `forget` is no run
         )
         .order_by(changes.c.at.desc())
@@ -170,6 +170,16 @@ async def asset_changes(connection: AsyncConnection, environment: int, asset: in
         AssetChange(run, actor, status, at, commits, counts or {}, asked, told)
         for run, actor, status, at, commits, counts, asked, told in rows
     ]
+
+
+def _planned(asset: int, listed: str, named: str) -> sa.ColumnElement[Any]:
+    """What the plan of a run says of an asset, among its `assets` or its `sources`."""
+    of_asset = sa.cast(f"$.plan.{listed}[*] ? (@.{named} == $name)", JSONPATH)
+    return sa.func.jsonb_path_query_first(t.run.c.plan, of_asset, sa.func.jsonb_build_object("name", _name(asset)))
+
+
+def _name(asset: int) -> sa.ScalarSelect[str]:
+    return sa.select(t.asset.c.name).where(t.asset.c.id == asset).scalar_subquery()
 
 
 async def made_by(connection: AsyncConnection, environment: int, documents: Collection[int]) -> list[Making]:

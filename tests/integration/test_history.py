@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
+from assetcore.catalog import rebuild_catalog
 from assetcore.errors import NothingSelectedError, SelectionError, UsageError
 from assetcore.lineage import schema
 from assetcore.lineage import tables as t
@@ -153,6 +155,99 @@ async def test_history_tells_who_did_what_and_why(world: World) -> None:
             await session.lineage("0189")
         with pytest.raises(NothingSelectedError, match="never had a unit 'x'"):
             await session.history("chunks[x]")
+
+
+LASTING = """
+@asset(layout="files", freshness="1d")
+async def words(topic: Topic = each(topics)) -> Topic:
+    return Topic(topic.name, text=topic.text.upper())
+"""
+
+
+async def causes(world: World, ref: str) -> list[tuple[str, ...]]:
+    """The causes of all that was done, the earliest first."""
+    async with world.open() as session:
+        return [change.causes for change in (await session.history(ref)).changes[::-1]]
+
+
+async def test_why_a_unit_was_made_again_with_the_same_recipe(world: World) -> None:
+    """Forced, lost, damaged, expired or gone before: as it was for the run, unit by unit, also where one run had several causes."""
+    world.code(LASTING)
+    world.now = datetime.now(UTC)
+    bucket = Path(world.settings.storage_url.removeprefix("file://"))
+
+    async def latest(asset: str, text: bytes) -> Path:
+        return [
+            path for path in sorted(bucket.rglob(f"{asset}/*")) if text in path.read_bytes() and path.name[0] != "_"
+        ][-1]
+
+    async def made_again() -> dict[str, int]:
+        async with world.open() as session:
+            await session.verify()
+        plan = await world.plan()
+        await run(world)
+        return plan["words"]["causes"]
+
+    await run(world)
+    await world.materialize("words", force=True)
+    (await latest("words", b"ONE TWO")).unlink()
+    assert await made_again() == {"object-missing": 1}
+    (await latest("words", b"ONE TWO")).write_bytes(b"ONE TOO")
+    assert await made_again() == {"corrupt": 1}
+    world.now += timedelta(days=2)
+    assert await made_again() == {"expired": 2}
+    world.now += timedelta(hours=20)
+    await world.materialize("words[a.txt]", force=True)
+    (await latest("words", b"ONE TWO")).unlink()
+    world.now += timedelta(hours=5)
+    assert await made_again() == {"object-missing": 1, "expired": 1}
+    world.remove("a.txt")
+    await run(world)
+    world.document("a.txt", "one two")
+    await run(world)
+    forced, lost, expired = ("forced",), ("object-missing",), ("expired",)
+    of_a = [("missing",), forced, lost, ("corrupt",), expired, forced, lost, ("input-removed",), ("missing",)]
+    assert await causes(world, "words[a.txt]") == of_a
+    changed = [one for one in of_a if one not in (forced, expired)]  # those came out as it was
+    assert await causes(world, "words[a.txt]/a.txt") == changed
+    assert await causes(world, "words[b.txt]") == [("missing",), forced, expired, expired]
+    await rebuild_catalog(world.settings, replace=True, automatic_schema=False, say=lambda _: None)
+    of_a[6] = ()  # which of the two it was, was noted in Postgres alone: nothing is said
+    assert await causes(world, "words[a.txt]") == of_a
+    assert await causes(world, "words[b.txt]") == [("missing",), forced, expired, ()]
+
+
+async def test_why_a_document_of_a_source_was_taken_in_again(world: World) -> None:
+    """Its bytes were lost, and it had not changed."""
+    await run(world)
+    bucket = Path(world.settings.storage_url.removeprefix("file://"))
+    for path in bucket.rglob("topics/*"):
+        if path.name[0] != "_":
+            path.unlink()
+    async with world.open() as session:
+        await session.verify()
+    await run(world)
+    assert await causes(world, "topics[a.txt]") == [("missing",), ("object-missing",)]
+
+
+async def test_the_history_of_a_unit_takes_the_same_statements_however_long_it_is(world: World) -> None:
+    """What plans say and what is noted of lost bytes is asked for all versions at once."""
+    seen: list[str] = []
+
+    async def asked() -> int:
+        async with world.open() as session:
+            engine = session.project.engine.sync_engine
+            sa.event.listen(engine, "before_cursor_execute", lambda *told: seen.append(told[2]))
+            seen.clear()
+            await session.history("clean[a.txt]")
+            return len(seen)
+
+    await run(world)
+    few = await asked()
+    for _ in range(3):
+        await world.materialize("clean", force=True)
+    assert len(await causes(world, "clean[a.txt]")) == 4
+    assert await asked() == few
 
 
 async def test_nothing_is_updated_in_place(world: World) -> None:
