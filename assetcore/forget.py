@@ -17,9 +17,10 @@ import asyncio
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -27,9 +28,10 @@ from assetcore import stack, vault
 from assetcore.assets import Source
 from assetcore.documents import Document
 from assetcore.errors import SelectionError, ServiceError, StorageError
-from assetcore.lineage import answers, environments, forgetting, journal, read, records, retention, vectors
+from assetcore.lineage import answers, damage, environments, forgetting, journal, read, records, retention, vectors
 from assetcore.lineage import commit as lineage
 from assetcore.lineage.commit import Batch
+from assetcore.lineage.damage import Damaged
 from assetcore.lineage.forgetting import Descent, Held, Moved, Tombstone
 from assetcore.lineage.journal import Entry
 from assetcore.lineage.manifest import NAME as MANIFEST
@@ -38,7 +40,8 @@ from assetcore.lineage.runs import actor
 from assetcore.project import Project
 from assetcore.refs import format_ref, parse_ref
 from assetcore.snapshot import source_unit
-from assetcore.storage import Key, MissingObjectError, object_key, parse_key, run_timestamp
+from assetcore.storage import DamagedObjectError, Key, MissingObjectError, object_key, parse_key, run_timestamp
+from assetcore.storage.examine import Examined, Pace, examine
 from assetcore.storage.repack import Kept, repack
 
 __all__ = ["Forgotten", "delete_retired", "forget", "verify_report"]
@@ -54,7 +57,8 @@ NEEDLE, SHORTEST = 200, 16
 class Forgotten:
     """What is (or was) erased: units and documents by asset, objects, manifests; and the signed report when it was done.
 
-    `tombstone` says when and by whom it had been forgotten before: then there is nothing but what that had left behind.
+    `lost` are documents that lay beside it in a pack and cannot be read any more, by asset. `tombstone` says when and by whom it had been
+    forgotten before: then there is nothing but what that had left behind.
     """
 
     ref: str
@@ -63,6 +67,7 @@ class Forgotten:
     documents: int = 0
     objects: int = 0
     bytes: int = 0
+    lost: Mapping[str, int] = field(default_factory=dict[str, int])
     report: Mapping[str, Any] | None = None
     file: str | None = None
     tombstone: Tombstone | None = None
@@ -71,7 +76,8 @@ class Forgotten:
         assets = [{"asset": name, "units": units, "examples": list(labels)} for name, units, labels in self.assets]
         return {
             "ref": self.ref, "dry_run": self.dry_run, "assets": assets, "documents": self.documents, "objects": self.objects,
-            "bytes": self.bytes, "report": self.report, "file": self.file, "tombstone": self.tombstone and self.tombstone.to_json(),
+            "bytes": self.bytes, "lost": self.lost, "report": self.report, "file": self.file,
+            "tombstone": self.tombstone and self.tombstone.to_json(),
         }  # fmt: skip
 
 
@@ -105,9 +111,11 @@ async def forget(project: Project, text: str, *, dry_run: bool) -> Forgotten:
     told = Forgotten(ref, dry_run, tuple(assets), len(found.documents), len(objects), size)
     if dry_run:
         return told
-    await _delete_answers(project, await _needles(project, found, name))
+    needles, unread = await _needles(project, found, name)
+    left = await _delete_answers(project, needles)
     await _retire(project, found, names)
-    moved, rows = await _rewrite_packs(project, objects)
+    moved, rows, damaged = await _rewrite_packs(project, objects)
+    lost = Counter(names[one.asset] for one in damaged)
     manifests, old = await _rewrite_manifests(project, found, moved, rows)
     records_, old_records = await _rewrite_records(project, found, unit, name, moved, rows)
     now = datetime.now(UTC)
@@ -115,6 +123,7 @@ async def forget(project: Project, text: str, *, dry_run: bool) -> Forgotten:
         "project": project.name, "subject": unit.hex(), "at": now.isoformat(), "actor": actor(),
         "assets": {asset: units for asset, units, _ in assets}, "documents": len(found.documents),
         "materializations": len(found.materializations), "objects": {one.key: one.size for one in objects}, "manifests": old,
+        "lost": lost, "unread": unread if left else 0,
         "prefect": await _forget_shown(project, {name, *_labels(found, name), *(one.key for one in objects)}),
     })  # fmt: skip
     file = project.settings.home / "reports" / f"forget-{run_timestamp(now)}.json"
@@ -126,11 +135,12 @@ async def forget(project: Project, text: str, *, dry_run: bool) -> Forgotten:
     }  # fmt: skip
     async with project.engine.begin() as connection:
         await forgetting.erase(connection, project.id, found, moved, rows, manifests | records_, identifier, name)
+        await damage.note(connection, damaged)
         await vectors.forget(connection, project.name, found.documents)
         kept = {one.key for one in objects if moved.get(one.id) is not None}
         await forgetting.retire(connection, identifier, [*kept, *map(Key, (*old, *old_records))])
         await journal.append(connection, project.id, Entry(FORGET, asset=source, facts=facts))
-    return replace(told, report=report, file=str(file))
+    return replace(told, lost=lost, report=report, file=str(file))
 
 
 async def delete_retired(project: Project) -> None:
@@ -195,29 +205,38 @@ async def _retire(project: Project, found: Descent, names: Mapping[int, str]) ->
             await journal.append(connection, project.id, journal.committed(batch, place, names[asset], data))
 
 
-async def _rewrite_packs(project: Project, objects: list[Held]) -> tuple[dict[int, Moved | None], dict[int, int]]:
+async def _rewrite_packs(
+    project: Project, objects: list[Held]
+) -> tuple[dict[int, Moved | None], dict[int, int], list[Damaged]]:
     """Packs without what must go, under new keys, and the rows of what stays; None for an object of which nothing stays.
 
-    One whose bytes are gone already (a compaction replaced it, before Postgres was made again of the bucket) is left out.
+    What stays and cannot be read is lost, and does not keep the rest from going: its rows are beyond the last of the new pack, of which no
+    hash is kept, so that whoever looks finds it lost, also when Postgres was made again. Where nothing can be read nothing is written.
     """
     moved: dict[int, Moved | None] = {}
     rows: dict[int, int] = {}
+    lost: list[Damaged] = []
     stamp = run_timestamp(datetime.now(UTC))
     for one in objects:
         if not one.pack or not one.stay:
             moved[one.id] = None
             continue
-        try:
+        places = [row for row, *_ in (*one.stay, *one.go)]
+        hashes = [sha for *_, sha in (*one.stay, *one.go)]
+        wrong = await examine(project.bucket, Examined(one.key, one.size, one.sha256, places, hashes), Pace())
+        sound = [kept for place, kept in enumerate(one.stay) if place not in wrong]
+        rotten = [(kept, wrong[place]) for place, kept in enumerate(one.stay) if place in wrong]
+        lost += [Damaged(document, one.asset, *how) for (_, documents, _), how in rotten for document in documents]
+        key, data = _again(project, one.key, stamp), b""
+        if sound:
             data = await project.bucket.read(one.key)
-        except MissingObjectError:
-            continue
-        kept = Kept(one.key, data, [row for row, _, _ in one.stay], [sha for *_, sha in one.stay])
-        ((data, _),) = await asyncio.to_thread(repack, [kept])
-        key = _again(project, one.key, stamp)
-        await project.bucket.write(key, data)
-        moved[one.id] = Moved(key, len(data), len(one.stay), hashlib.sha256(data).digest())
-        rows |= {document: row for row, (_, documents, _) in enumerate(one.stay) for document in documents}
-    return moved, rows
+            kept = Kept(one.key, data, [row for row, _, _ in sound], [sha for *_, sha in sound])
+            ((data, _),) = await asyncio.to_thread(repack, [kept])
+            await project.bucket.write(key, data)
+        moved[one.id] = Moved(key, len(data), len(sound), None if rotten else hashlib.sha256(data).digest())
+        after = [*sound, *(kept for kept, _ in rotten)]
+        rows |= {document: row for row, (_, documents, _) in enumerate(after) for document in documents}
+    return moved, rows, lost
 
 
 async def _rewrite_manifests(
@@ -230,7 +249,7 @@ async def _rewrite_manifests(
     new: dict[int, Key] = {}
     old: list[str] = []
     units = {unit for some in found.units.values() for unit in some}
-    objects = {i: None if m is None else [m.key, m.size, m.rows, m.sha256.hex()] for i, m in moved.items()}
+    objects = {i: m and m.stated for i, m in moved.items()}
     for number, key in commits:
         if records.is_record(key):
             continue  # of a compaction
@@ -314,27 +333,33 @@ def _rewrite_compaction(
         if now is ...:
             objects.append(one)
         elif isinstance(now, Moved):
-            objects.append([one[0], now.key, now.size, now.rows, now.sha256.hex()])
+            objects.append([one[0], *now.stated])
     told["objects"] = objects
 
 
-async def _needles(project: Project, found: Descent, name: str) -> list[str]:
-    """What tells that a recorded question or answer holds something of it: its name, and how each text that came of it begins."""
+async def _needles(project: Project, found: Descent, name: str) -> tuple[list[str], int]:
+    """What tells that a recorded question or answer holds something of it: its name, and how each text that came of it begins.
+
+    And how many of its documents cannot be read any more: a question that was asked when they could may hold their text, unknown to all.
+    """
     async with project.engine.connect() as connection:
         stored = await read.stored(connection, found.documents, kept=False)
-    texts = {name}
+    texts, unread = {name}, 0
     for one in stored.values():
         try:
             document = (await project.reader.documents([one._replace(fields=None)], Document))[0]
             texts.add(document.content.decode().strip()[:NEEDLE])
+        except DamagedObjectError:
+            unread += 1
         except (StorageError, UnicodeDecodeError):
-            continue  # what cannot be read is in no question either
-    return [text for text in texts if len(text) >= SHORTEST or text == name]
+            continue  # what is no text is in no question either
+    return [text for text in texts if len(text) >= SHORTEST or text == name], unread
 
 
-async def _delete_answers(project: Project, needles: Sequence[str]) -> None:
-    """Delete what models were asked and answered, where it holds something of it."""
+async def _delete_answers(project: Project, needles: Sequence[str]) -> int:
+    """Delete what models were asked and answered, where it holds something of it; how much of the rest is left."""
     found: list[Key] = []
+    left = 0
     async for info in project.bucket.list(f"{project.name}/{answers.FLOW}/"):
         try:
             told = "\n".join(_strings(json.loads(await project.bucket.read(info.key))))
@@ -342,10 +367,13 @@ async def _delete_answers(project: Project, needles: Sequence[str]) -> None:
             continue
         if any(needle in told for needle in needles):
             found.append(info.key)
+        else:
+            left += 1
     if found:
         async with project.engine.begin() as connection:
             await answers.forget(connection, found)
         await project.bucket.delete(found)
+    return left
 
 
 def _strings(value: Any) -> Iterator[str]:

@@ -54,12 +54,16 @@ class Damaged(NamedTuple):
 
 
 async def note(connection: AsyncConnection, found: Iterable[Damaged]) -> None:
-    """Remember these; what was noted of the same document before gives way."""
+    """Remember these; what was noted of the same document before gives way, unless it was let go: it stays so."""
     rows = [{"document_id": d.document, "asset_id": d.asset, "cause": d.cause, "detail": d.detail} for d in found]
     for start in range(0, len(rows), 5000):
         statement = insert(t.damage).values(rows[start : start + 5000])
         again = {"cause": statement.excluded.cause, "detail": statement.excluded.detail, "at": sa.func.now()}
-        await connection.execute(statement.on_conflict_do_update(index_elements=["document_id"], set_=again))
+        await connection.execute(
+            statement.on_conflict_do_update(
+                index_elements=["document_id"], set_=again, where=t.damage.c.cause != LET_GO
+            )
+        )
 
 
 async def clear(connection: AsyncConnection, documents: Collection[int]) -> None:

@@ -6,9 +6,11 @@ found. It leaves Postgres as a set, in one transaction; the documents beside it 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSONB
@@ -39,24 +41,31 @@ class Descent:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """An object with documents that must go: those that stay are rows of it, each with its documents' identifiers and content hash."""
+    """An object with documents that must go: its rows with content hashes, and with the documents' identifiers those that stay."""
 
     id: int
     key: Key
     asset: int
     size: int
+    sha256: bytes | None
     pack: bool
     stay: Sequence[tuple[int, Sequence[int], bytes]]
+    go: Sequence[tuple[int, bytes]]
 
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """An object that was written anew under another key."""
+    """An object that was written anew under another key; its own hash only where it has all that lineage says of it."""
 
     key: Key
     size: int
     rows: int
-    sha256: bytes
+    sha256: bytes | None
+
+    @property
+    def stated(self) -> list[Any]:
+        """As manifests and records say it."""
+        return [self.key, self.size, self.rows, self.sha256 and self.sha256.hex()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,21 +171,23 @@ async def held(connection: AsyncConnection, documents: Collection[int]) -> list[
     d, o = t.document.c, t.object_.c
     inside = sa.select(d.object_id).where(among(d.id, documents, sa.BigInteger))
     rows = await connection.execute(
-        sa.select(o.id, o.key, o.asset_id, o.size, o.rows, d.id, d.row, d.sha256)
+        sa.select(o.id, o.key, o.asset_id, o.size, o.sha256, o.rows, d.id, d.row, d.sha256)
         .join_from(t.object_, t.document, d.object_id == o.id)
         .where(o.id.in_(inside))
         .order_by(o.id, d.row, d.id)
     )
-    objects: dict[int, tuple[Key, int, int, bool]] = {}
-    stay: dict[int, dict[int, tuple[list[int], bytes]]] = {}
-    for identifier, key, asset, size, count, document, row, sha256 in rows:
-        objects[identifier] = (Key(key), asset, size, count is not None)
-        staying = stay.setdefault(identifier, {})
-        if document not in documents:
-            staying.setdefault(row or 0, ([], sha256))[0].append(document)
+    objects: dict[int, tuple[Key, int, int, bytes | None, bool]] = {}
+    stay: defaultdict[int, dict[int, tuple[list[int], bytes]]] = defaultdict(dict)
+    go: defaultdict[int, dict[int, bytes]] = defaultdict(dict)
+    for identifier, key, asset, size, whole, count, document, row, sha256 in rows:
+        objects[identifier] = (Key(key), asset, size, whole, count is not None)
+        if document in documents:
+            go[identifier][row or 0] = sha256
+        else:
+            stay[identifier].setdefault(row or 0, ([], sha256))[0].append(document)
     return [
-        Held(i, key, asset, size, pack, [(row, ids, sha256) for row, (ids, sha256) in stay[i].items()])
-        for i, (key, asset, size, pack) in objects.items()
+        Held(i, *facts, [(row, ids, sha256) for row, (ids, sha256) in stay[i].items()], list(go[i].items()))
+        for i, facts in objects.items()
     ]
 
 

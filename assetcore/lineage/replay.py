@@ -340,7 +340,7 @@ def _moved(documents: pl.DataFrame, compactions: Sequence[Mapping[str, Any]]) ->
 def _compacted(objects: pl.DataFrame, compactions: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
     """The objects of commits and of compactions; those that were replaced are retired."""
     new = [
-        (number, c["asset_id"], key, size, rows, bytes.fromhex(sha256), None)
+        (number, c["asset_id"], key, size, rows, sha256 and bytes.fromhex(sha256), None)
         for c in compactions
         for number, key, size, rows, sha256 in c["objects"]
     ]

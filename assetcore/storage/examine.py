@@ -81,7 +81,7 @@ async def examine(bucket: Bucket, one: Examined, pace: Pace) -> dict[int, tuple[
     return {place: (CORRUPT, what) for place, what in damaged.items()}
 
 
-def _hashed(data: bytes) -> bytes:
+def _hashed(data: bytes | memoryview) -> bytes:
     return hashlib.sha256(data).digest()
 
 
@@ -107,18 +107,21 @@ def _damaged_rows(source: pa.NativeFile, one: Examined) -> dict[int, str]:
             file = pq.ParquetFile(source, page_checksum_verification=True)
             footer = Footer.of(file.metadata)
             for place, row in enumerate(one.rows):
-                by_group[footer.groups_of([row or 0], one.key, one.key)[0]].append(place)
+                if (row or 0) < footer.starts[-1]:
+                    by_group[footer.groups_of([row or 0], one.key, one.key)[0]].append(place)
+                else:  # `forget` puts there what it could not read
+                    damaged[place] = "the pack has no such row"
         except (pa.ArrowException, OSError, UnicodeDecodeError, StorageError):
             return dict.fromkeys(everything, "the pack cannot be opened")
         for group, places in by_group.items():
             try:
                 table = file.read_row_group(group)  # with every column: each page has a checksum
                 views = list(content_views(table.column("content")))
-            except (pa.ArrowException, OSError, UnicodeDecodeError, KeyError):
+                hashes = {place: _hashed(views[(one.rows[place] or 0) - footer.starts[group]]) for place in places}
+            except (pa.ArrowException, OSError, UnicodeDecodeError, KeyError, IndexError):
                 damaged |= dict.fromkeys(places, "its part of the pack cannot be read")
                 continue
-            for place in places:
-                found = hashlib.sha256(views[(one.rows[place] or 0) - footer.starts[group]]).digest()
+            for place, found in hashes.items():
                 if found != one.hashes[place]:
                     damaged[place] = f"its bytes hash to {found.hex()[:16]}…"
     return damaged

@@ -58,8 +58,8 @@ def _kept(one: Kept) -> pa.Table:
     try:
         file = pq.ParquetFile(pa.BufferReader(one.data), page_checksum_verification=True)
         footer = Footer.of(file.metadata)
-        footer.groups_of(one.rows, one.key, one.key)
-        table = file.read().take(pa.array(one.rows, pa.int64()))
+        groups = footer.groups_of(one.rows, one.key, one.key)
+        table = footer.pick({group: file.read_row_group(group) for group in groups}, list(one.rows))
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise CorruptObjectError(f"The pack {one.key} cannot be read: {error}.", one.key) from None
     for view, sha256 in zip(content_views(table.column("content")), one.hashes, strict=True):

@@ -13,11 +13,14 @@ import pytest
 import sqlalchemy as sa
 
 from assetcore.catalog import rebuild_catalog, verify_catalog
-from assetcore.errors import NothingSelectedError, SelectionError
+from assetcore.errors import NothingSelectedError, SelectionError, StorageError
 from assetcore.forget import delete_retired, verify_report
 from assetcore.lineage import schema
 from assetcore.lineage import tables as t
+from assetcore.lineage.damage import LET_GO
 from assetcore.settings import Settings
+from assetcore.storage.examine import CORRUPT
+from tests.integration.command import Command
 from tests.integration.test_compaction import gc
 from tests.integration.world import World
 
@@ -233,3 +236,143 @@ async def test_a_tombstone_is_left(world: World, prefect_api: str) -> None:
         assert changes[0].run == "forget"
         assert all("@" in str(change.actor) for change in changes)
     assert [word for word in SUBJECT if word in await known(world.settings)] == []
+
+
+# --- where bytes are rotten --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each document is a row group of its pack."""
+    monkeypatch.setattr("assetcore.storage.packs._GROUP_ROWS", 1)
+
+
+def packs(world: World, asset: str) -> list[Path]:
+    """The packs of an asset, in the order in which they were written."""
+    return sorted(Path(world.settings.storage_url.removeprefix("file://")).rglob(f"*/{asset}/pack-*.parquet"))
+
+
+def rot(pack: Path, *names: str) -> None:
+    """Flip a bit in the content of these documents of a pack, or, without names, lose its end."""
+    data = bytearray(pack.read_bytes())
+    file = pq.ParquetFile(pack)
+    for name in names:
+        group = file.read(["name"]).column("name").to_pylist().index(name)
+        content = file.metadata.row_group(group).column(file.schema_arrow.names.index("content"))
+        data[content.data_page_offset + content.total_compressed_size - 3] ^= 0x10
+    pack.write_bytes(data if names else data[: len(data) // 2])
+
+
+BESIDE = {f"{name}-{i}" for name in ("bob", "carol") for i in range(4)}
+ROTTEN = {
+    "history": (["alice-1"], set[str]()),
+    "beside": (["bob-0", "bob-2"], {"bob-0", "bob-2"}),
+    "both": (["alice-1", "bob-0"], {"bob-0"}),
+    "cut": ([], BESIDE),
+}
+"""In what the first pack of `chunks`, in which alice is history, is rotten, and what that loses beside it."""
+
+
+@pytest.mark.parametrize(("names", "lost"), ROTTEN.values(), ids=ROTTEN)
+async def test_what_is_rotten_goes_too(small_groups: None, world: World, names: list[str], lost: set[str]) -> None:
+    """A damaged pack keeps nothing from going. Beside it all that reads is as it was; what does not is told, and made again."""
+    before = await world.contents()
+    pack = packs(world, "chunks")[0]
+    rot(pack, *names)
+    async with world.open() as session:
+        done = await session.forget("topics[alice.txt]", dry_run=False)
+        assert (await session.check_journal()).problems == ()
+    assert done.lost == ({"chunks": len(lost)} if lost else {})
+    assert done.report is not None
+    assert done.report["report"]["lost"] == done.lost
+    assert not pack.exists()
+    bucket, database = stored(world.settings), await known(world.settings)
+    assert [word for word in SUBJECT if word in bucket or word in database] == []
+    units = {name.partition("-")[0] for name in lost}
+    plan = await world.plan()
+    assert plan.pop("report")["stale"] == 1
+    assert {name: facts["causes"] for name, facts in plan.items() if facts["causes"]} == (
+        {"chunks": {"corrupt": len(units)}} if lost else {}
+    )
+    assert (await verify_catalog(world.settings, say=print)).same
+    await rebuild_catalog(world.settings, replace=True, automatic_schema=False, say=print)
+    assert (await verify_catalog(world.settings, say=print)).same
+    async with world.open() as session:
+        assert {one.document for one in (await session.verify()).findings} == lost
+    made = {"report": {"made": 1}} | ({"chunks": {"made": len(units)}} if lost else {})
+    assert await world.made() == made
+    after = await world.contents()
+    for asset in ("topics", "chunks", "upper"):
+        assert after[asset] == {key: value for key, value in before[asset].items() if "alice" not in str(key)}
+    async with world.open() as session:
+        assert not (await session.verify()).findings
+        assert (await session.check_journal()).problems == ()
+    assert (await verify_catalog(world.settings, say=print)).same
+
+
+async def test_what_is_current_and_rotten_goes_too(small_groups: None, world: World) -> None:
+    """Where only its own bytes are rotten nothing else is lost."""
+    rot(packs(world, "chunks")[0], "bob-1")
+    world.remove("bob.txt")
+    async with world.open() as session:
+        assert (await session.forget("topics[bob.txt]", dry_run=False)).lost == {}
+        assert not (await session.verify()).findings
+    assert "bob" not in stored(world.settings) + await known(world.settings)
+    assert (await verify_catalog(world.settings, say=print)).same
+
+
+async def test_another_is_forgotten_beside_what_was_lost(small_groups: None, world: World) -> None:
+    """What a forget could not read stays lost when the pack is written once more, and goes like all else when it must."""
+    rot(packs(world, "chunks")[0], "bob-0", "carol-1")
+    for name, lost in (("alice", {"chunks": 2}), ("bob", {"chunks": 1}), ("carol", {})):
+        async with world.open() as session:
+            done = await session.forget(f"topics[{name}.txt]", dry_run=False)
+        assert done.lost == lost
+        world.document("keeper.txt", name)
+        assert (await verify_catalog(world.settings, say=print)).same
+
+
+async def test_a_forget_that_a_rotten_pack_had_stopped_completes(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its heads were retired by then, and may have been settled since; said again, all of it goes."""
+    rot(packs(world, "chunks")[0])
+
+    def stops(*_: Any) -> None:
+        raise StorageError("The pack cannot be read.")
+
+    async with world.open() as session:
+        with monkeypatch.context() as patch:
+            patch.setattr("assetcore.forget.repack", stops)
+            with pytest.raises(StorageError):
+                await session.forget("topics[alice.txt]", dry_run=False)
+    await world.materialize()
+    async with world.open() as session:
+        assert (await session.forget("topics[alice.txt]", dry_run=False)).report
+        again = await session.forget("topics[alice.txt]", dry_run=False)
+        assert again.tombstone is not None
+    bucket, database = stored(world.settings), await known(world.settings)
+    assert [word for word in SUBJECT if word in bucket or word in database] == []
+    await world.materialize()
+    async with world.open() as session:
+        assert not (await session.verify()).findings
+
+
+async def test_what_was_given_up_stays_so_in_a_rotten_pack(world: World) -> None:
+    """That its bytes are lost, too, is no reason to note it as damaged: a compaction would keep what nobody needs."""
+    assert (await gc(world)).let_go
+    rot(packs(world, "chunks")[0])
+    noted = sa.select(t.damage.c.document_id, t.damage.c.cause)
+    async with world.open() as session:
+        async with session.project.engine.connect() as connection:
+            given_up = {document for document, _ in await connection.execute(noted)}
+        assert (await session.forget("topics[bob.txt]", dry_run=False)).lost
+        async with session.project.engine.connect() as connection:
+            causes = [(cause, document in given_up) for document, cause in await connection.execute(noted)]
+    assert set(causes) == {(LET_GO, True), (CORRUPT, False)}
+
+
+async def test_what_a_rotten_pack_has_lost_is_shown(world: World, variables: dict[str, str]) -> None:
+    """The command ends with 0, and says how to have it again."""
+    rot(packs(world, "upper")[0])
+    done = Command(world.root, variables)("forget", "topics[alice.txt]", "--yes")
+    assert done.code == 0, done
+    assert "cannot be read any more: upper 8. To make it again: aipctl materialize" in " ".join(done.out.split())

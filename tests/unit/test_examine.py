@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
+from dataclasses import replace
 
 import pytest
 
 from assetcore.documents import Document
 from assetcore.storage import Bucket, Key, encode_pack
+from assetcore.storage.arrow import pa, pq
 from assetcore.storage.examine import CORRUPT, MISSING, Examined, Pace, examine
+from assetcore.storage.packs import CorruptObjectError
+from assetcore.storage.repack import Kept, repack
 
 
 class Page(Document):
@@ -48,6 +52,43 @@ async def test_one_row_group_that_is_damaged_costs_its_own_documents(bucket: Buc
     found = await examine(bucket, await put(bucket, rotten, known=data), Pace())
     assert 0 < len(found) < len(PAGES)
     assert {cause for cause, _ in found.values()} == {CORRUPT}
+
+
+async def test_rows_are_taken_out_of_a_damaged_pack(bucket: Bucket) -> None:
+    """What can be read of it goes into a new one as it was; what cannot is refused."""
+    data = encode_pack(PAGES)
+    place = len(data) // 2
+    rotten = data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
+    wrong = await examine(bucket, await put(bucket, rotten, known=data), Pace())
+    rows = [row for row in range(len(PAGES)) if row not in wrong]
+    ((new, _),) = repack([Kept(Key("pack"), rotten, rows, [PAGES[row].sha256 for row in rows])])
+    expected = pq.read_table(pa.BufferReader(encode_pack([PAGES[row] for row in rows])))
+    assert pq.read_table(pa.BufferReader(new)).equals(expected, check_metadata=True)
+    with pytest.raises(CorruptObjectError):
+        repack([Kept(Key("pack"), rotten, [*rows, *wrong], [PAGES[row].sha256 for row in (*rows, *wrong)])])
+
+
+async def test_a_row_beyond_the_last_is_lost_alone(bucket: Bucket) -> None:
+    """There a forget puts what it could not read; the rows that are there are right."""
+    one = await put(bucket, encode_pack(PAGES), known=None)
+    more = replace(one, rows=[*one.rows, len(PAGES), len(PAGES) + 1], hashes=[*one.hashes, bytes(32), bytes(32)])
+    assert (await examine(bucket, more, Pace())).keys() == {len(PAGES), len(PAGES) + 1}
+
+
+async def test_whatever_bit_is_flipped_in_the_footer(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answer is that documents are lost, never an error: also where the footer still reads, and tells of other rows than there are."""
+    monkeypatch.setattr("assetcore.storage.packs._GROUP_ROWS", 1)
+    pages = [Page(f"p{i}", text=str(i), number=i) for i in range(2)]
+    data = encode_pack(pages)
+    begin = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    hashes = [page.sha256 for page in pages]
+    for place in range(begin, len(data)):
+        rotten = data[:place] + bytes([data[place] ^ 0x10]) + data[place + 1 :]
+        key = Key(f"pack-{place}")
+        await bucket.write(key, rotten)
+        assert await examine(bucket, Examined(key, len(data), hashlib.sha256(data).digest(), [0, 1], hashes), Pace()), (
+            place
+        )
 
 
 async def test_what_only_the_hash_of_the_whole_tells(bucket: Bucket) -> None:

@@ -205,8 +205,14 @@ def forgotten(answer: Answer) -> RenderableType:
     )
     end = f"Would erase {what}. To do it: aipctl forget REF --yes" if answer["dry_run"] else f"Erased {what}."
     lines: list[RenderableType] = [table(columns, answer["assets"]), Text(end)]
+    if lost := answer["lost"]:
+        those = ", ".join(f"{name} {number:,}" for name, number in lost.items())
+        lines.append(Text(f"Beside it lay what cannot be read any more: {those}. To make it again: aipctl materialize"))
     if answer["file"]:
         lines.append(Text(f"The signed report: {answer['file']}"))
+        if unread := answer["report"]["report"]["unread"]:
+            those = f"{plural(unread, 'document')} of it could not be read"
+            lines.append(Text(f"{those}: what models were asked was not searched for what it said"))
         if left := answer["report"]["report"]["prefect"].get("not removed"):
             lines.append(Text(f"Tables in Prefect that may name it were not removed: {left}"))
     return Group(*lines)
