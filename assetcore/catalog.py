@@ -173,9 +173,7 @@ async def _read(bucket: Bucket, say: Say) -> _Told:
                     others[key] = await asyncio.to_thread(records.decode, data)
                 else:
                     manifests[key] = Manifest(key, *await asyncio.to_thread(read_manifest, data))
-            except Exception as error:  # whatever a damaged object makes its readers say
-                if not isinstance(error, (StorageError, ValueError, OSError, EOFError, KeyError)):
-                    raise
+            except (StorageError, ValueError) as error:
                 damaged[key] = str(error).partition("\n")[0][:200]
 
     listed = [info.key async for info in bucket.list()]

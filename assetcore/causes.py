@@ -159,14 +159,12 @@ async def is_beside(project: Project, about: Subject, snapshot: Snapshot) -> boo
 async def roots_of(project: Project, plan: Plan, snapshot: Snapshot) -> tuple[CauseGroup, ...]:
     """The roots of a whole plan, grouped by cause, those that concern most units first."""
     stale: Counter[str] = Counter()
-    removed: Counter[str] = Counter()
     found: dict[str, list[CauseFound]] = {}
     gone = [cause for source in plan.sources if source.removed for cause in _went_from(source.source, plan, snapshot)]
     async with project.engine.connect() as connection:
         asking = _Asking(project, connection, plan, snapshot)
         for asset in plan.assets:
             stale.update(asset.causes)
-            removed["input-removed"] += asset.removed
             if asset.removed and not gone:
                 says = f"what {asset.removed:,} units of {asset.asset} were made for is gone"
                 found.setdefault("input-removed", []).append(CauseFound("input-removed", says, subject=asset.asset))
@@ -176,8 +174,9 @@ async def roots_of(project: Project, plan: Plan, snapshot: Snapshot) -> tuple[Ca
                     found.setdefault(cause.code, []).append(cause)
     found.setdefault("input-removed", []).extend(gone)
     pending = waiting(plan, project.graph)
+    removed = {"input-removed": sum(asset.removed for asset in plan.assets)}
     groups = [
-        CauseGroup(code, stale[code], pending.get(code, 0), removed[code], few(merged(found[code])))
+        CauseGroup(code, stale[code], pending.get(code, 0), removed.get(code, 0), few(merged(found[code])))
         for code in CAUSES
         if found.get(code)
     ]

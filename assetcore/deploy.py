@@ -24,7 +24,7 @@ from prefect.client.schemas.objects import State
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.events import EventTrigger, ResourceSpecification, RunDeployment
 from prefect.events.schemas.automations import AutomationCore, Posture
-from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound, PrefectHTTPStatusError
 from prefect.utilities.callables import parameter_schema
 from prefect.workers.process import ProcessWorker
 
@@ -209,6 +209,7 @@ async def _automate(
 
 
 async def _see_to_pool(client: PrefectClient, name: str, container: Container | None) -> None:
+    """Make the work pool where there is none. Raises UsageError where there is one whose workers start something else."""
     wanted = ProcessWorker.type if container is None else "docker"
     try:
         found = await client.read_work_pool(name)
@@ -217,8 +218,10 @@ async def _see_to_pool(client: PrefectClient, name: str, container: Container | 
         if container is not None:  # of the server: prefect-docker is where its worker is
             known = await client.read_worker_metadata()
             template = known["prefect-docker"]["docker"]["default_base_job_configuration"]
-        await client.create_work_pool(WorkPoolCreate(name=name, type=wanted, base_job_template=template))
-        return
+        try:
+            found = await client.create_work_pool(WorkPoolCreate(name=name, type=wanted, base_job_template=template))
+        except ObjectAlreadyExists:  # a worker that has just begun made it
+            found = await client.read_work_pool(name)
     if found.type == wanted:
         return
     hint = "Name another with --pool; it is made where there is none."

@@ -27,7 +27,7 @@ from typing import Any
 from assetcore import stack, vault
 from assetcore.assets import Source
 from assetcore.documents import Document
-from assetcore.errors import SelectionError, ServiceError, StorageError
+from assetcore.errors import SelectionError, ServiceError
 from assetcore.lineage import answers, damage, environments, forgetting, journal, read, records, retention, vectors
 from assetcore.lineage import commit as lineage
 from assetcore.lineage.commit import Batch
@@ -41,7 +41,7 @@ from assetcore.project import Project
 from assetcore.refs import format_ref, parse_ref
 from assetcore.snapshot import source_unit
 from assetcore.storage import DamagedObjectError, Key, MissingObjectError, object_key, parse_key, run_timestamp
-from assetcore.storage.examine import Examined, Pace, examine
+from assetcore.storage.examine import Examined, examined, lost_whole
 from assetcore.storage.repack import Kept, repack
 
 __all__ = ["Forgotten", "delete_retired", "forget", "verify_report"]
@@ -49,6 +49,8 @@ __all__ = ["Forgotten", "delete_retired", "forget", "verify_report"]
 FORGET = "forget"
 """What stands for a run in the manifests that this room writes."""
 KEY_FILE = "report.key"
+NAMELESS = ("journal", "definition")
+"""Records of these kinds name no document and no unit: one that is damaged can stay."""
 NEEDLE, SHORTEST = 200, 16
 """A recorded question is looked for by so much of the beginning of a text; shorter texts are no one's."""
 
@@ -223,17 +225,21 @@ async def _rewrite_packs(
             continue
         places = [row for row, *_ in (*one.stay, *one.go)]
         hashes = [sha for *_, sha in (*one.stay, *one.go)]
-        wrong = await examine(project.bucket, Examined(one.key, one.size, one.sha256, places, hashes), Pace())
+        facts, data = Examined(one.key, one.size, one.sha256, places, hashes), b""
+        try:  # what cannot be read just now ends it: nothing is deleted that may be sound
+            data = await project.bucket.read(one.key)
+            wrong = await asyncio.to_thread(examined, data, facts)
+        except MissingObjectError:
+            wrong = lost_whole(facts)
         sound = [kept for place, kept in enumerate(one.stay) if place not in wrong]
         rotten = [(kept, wrong[place]) for place, kept in enumerate(one.stay) if place in wrong]
         lost += [Damaged(document, one.asset, *how) for (_, documents, _), how in rotten for document in documents]
-        key, data = _again(project, one.key, stamp), b""
+        key, new = _again(project, one.key, stamp), b""
         if sound:
-            data = await project.bucket.read(one.key)
             kept = Kept(one.key, data, [row for row, _, _ in sound], [sha for *_, sha in sound])
-            ((data, _),) = await asyncio.to_thread(repack, [kept])
-            await project.bucket.write(key, data)
-        moved[one.id] = Moved(key, len(data), len(sound), None if rotten else hashlib.sha256(data).digest())
+            ((new, _),) = await asyncio.to_thread(repack, [kept])
+            await project.bucket.write(key, new)
+        moved[one.id] = Moved(key, len(new), len(sound), None if rotten else hashlib.sha256(new).digest())
         after = [*sound, *(kept for kept, _ in rotten)]
         rows |= {document: row for row, (_, documents, _) in enumerate(after) for document in documents}
     return moved, rows, lost
@@ -242,7 +248,10 @@ async def _rewrite_packs(
 async def _rewrite_manifests(
     project: Project, found: Descent, moved: Mapping[int, Moved | None], rows: Mapping[int, int]
 ) -> tuple[dict[int, Key], list[str]]:
-    """Manifests without what they say of it, under new keys; returns the new keys by commit, and the old keys."""
+    """Manifests without what they say of it, under new keys; returns the new keys by commit, and the old keys.
+
+    One that cannot be understood any more may say something of it: it goes, and has no new key.
+    """
     async with project.engine.connect() as connection:
         commits = await forgetting.commits(connection, project.id, found.units)
     stamp = run_timestamp(datetime.now(UTC))
@@ -255,9 +264,13 @@ async def _rewrite_manifests(
             continue  # of a compaction
         try:
             data = await project.bucket.read(key)
-        except StorageError:
+        except MissingObjectError:
             continue  # what is not there says nothing
-        changed = await asyncio.to_thread(rewritten, data, found.materializations, units, objects, rows)
+        try:
+            changed = await asyncio.to_thread(rewritten, data, found.materializations, units, objects, rows)
+        except (ValueError, KeyError, TypeError):  # damaged
+            old.append(key)
+            continue
         if changed is not None:
             new[number] = _again(project, key, stamp)
             await project.bucket.write(new[number], changed)
@@ -269,6 +282,8 @@ async def _rewrite_records(
     project: Project, found: Descent, unit: bytes, name: str, moved: Mapping[int, Moved | None], rows: Mapping[int, int]
 ) -> tuple[dict[int, Key], list[str]]:
     """Records without what they hold of it, under new keys: runs that name it, what checks said of it, compactions, the subject's key.
+
+    One that cannot be understood any more may hold something of it: it goes, unless its kind never does.
 
     One that was killed may have left others of the same name: those that it had replaced, which the journal names, and those that it wrote
     and did not come to tell of. Of one name the first that was not replaced holds. Returns the new keys of compactions by commit, and all
@@ -285,7 +300,11 @@ async def _rewrite_records(
             continue
         try:
             record = records.decode(await project.bucket.read(key))
-        except (MissingObjectError, ValueError, OSError):
+        except MissingObjectError:
+            continue
+        except ValueError:
+            if records.kind_of(parse_key(key).artifact_name) not in NAMELESS:
+                old.append(key)
             continue
         before = json.dumps(record, sort_keys=True)
         if "keys" in record:
@@ -315,7 +334,7 @@ async def _replaced(project: Project, listed: Sequence[Key]) -> set[Key]:
     told: set[str] = set()
     for key in listed:
         if records.kind_of(parse_key(key).artifact_name) == "journal":
-            with suppress(MissingObjectError, ValueError, OSError):
+            with suppress(MissingObjectError, ValueError):
                 rows = records.decode(await project.bucket.read(key))["journal"]
                 told.update(one for row in rows for one in row["facts"].get("replaced", ()))
     return {key for key in listed if key in told}
@@ -351,19 +370,25 @@ async def _needles(project: Project, found: Descent, name: str) -> tuple[list[st
             texts.add(document.content.decode().strip()[:NEEDLE])
         except DamagedObjectError:
             unread += 1
-        except (StorageError, UnicodeDecodeError):
+        except UnicodeDecodeError:
             continue  # what is no text is in no question either
     return [text for text in texts if len(text) >= SHORTEST or text == name], unread
 
 
 async def _delete_answers(project: Project, needles: Sequence[str]) -> int:
-    """Delete what models were asked and answered, where it holds something of it; how much of the rest is left."""
+    """Delete what models were asked and answered, where it holds something of it; how much of the rest is left.
+
+    What cannot be understood any more answers nothing, and goes.
+    """
     found: list[Key] = []
     left = 0
     async for info in project.bucket.list(f"{project.name}/{answers.FLOW}/"):
         try:
             told = "\n".join(_strings(json.loads(await project.bucket.read(info.key))))
-        except (StorageError, ValueError):
+        except MissingObjectError:
+            continue
+        except ValueError:
+            found.append(info.key)
             continue
         if any(needle in told for needle in needles):
             found.append(info.key)

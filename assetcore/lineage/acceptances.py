@@ -17,7 +17,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from assetcore.lineage import tables as t
-from assetcore.lineage.asking import Rows, asked, one_of
+from assetcore.lineage.asking import Statement, asked, one_of
 from assetcore.lineage.heads import once
 from assetcore.lineage.runs import actor
 from assetcore.staleness import Definition
@@ -86,7 +86,7 @@ async def of_assets(connection: AsyncConnection, assets: Collection[int]) -> dic
 
 
 @lru_cache
-def _of_assets(which: str) -> Rows:
+def _of_assets(which: str) -> Statement:
     a = t.acceptance.c
     said = sa.select(a.asset_id, a.old_code, a.new_code, a.units, a.why, a.actor, a.at)
     return said.where(one_of(a.asset_id, which)).order_by(a.at)

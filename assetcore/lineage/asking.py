@@ -15,9 +15,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from assetcore.lineage.heads import FEW, once
 
-__all__ = ["ONE", "Rows", "among", "array_of", "asked", "columns", "frame", "gathered", "one_of"]
+__all__ = ["ONE", "Statement", "among", "array_of", "asked", "columns", "frame", "gathered", "one_of"]
 
-Rows = sa.Select[*tuple[Any, ...]]
+Statement = sa.Select[*tuple[Any, ...]]
 """A statement that finds rows."""
 GATHERED_ROWS = 1 << 10
 """SQLAlchemy has asyncpg fetch 50 gatherings at a time, whatever it is told: so many rows are Python objects fifty times over."""
@@ -54,7 +54,7 @@ def asked(assets: Collection[int]) -> dict[str, Any]:
 
 async def columns(
     connection: AsyncConnection,
-    statement: Rows,
+    statement: Statement,
     schema: Mapping[str, Any],
     values: Mapping[str, Any] | None = None,
 ) -> pl.DataFrame:
@@ -65,7 +65,7 @@ async def columns(
 
 async def gathered(
     connection: AsyncConnection,
-    statement: Rows,
+    statement: Statement,
     schema: Mapping[str, Any],
     values: Mapping[str, Any] | None = None,
 ) -> AsyncIterator[pl.DataFrame]:

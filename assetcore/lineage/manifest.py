@@ -172,18 +172,25 @@ def decode_manifest(data: bytes) -> tuple[dict[str, Any], Sequence[dict[str, Any
 
 
 def read_manifest(data: bytes) -> tuple[dict[str, Any], pa.Table]:
-    """The header of a manifest and its rows as columns, in the columns of this format: what an earlier one lacks is null."""
+    """The header of a manifest and its rows as columns, in the columns of this format: what an earlier one lacks is null.
+
+    Raises ValueError where the bytes are none.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    table = pq.read_table(io.BytesIO(data))
-    columns = [
-        table.column(field.name).combine_chunks()
-        if field.name in table.column_names
-        else pa.nulls(table.num_rows, field.type)
-        for field in _schema()
-    ]
-    return json.loads((table.schema.metadata or {})[b"assetcore"]), pa.Table.from_arrays(columns, schema=_schema())
+    try:
+        table = pq.read_table(io.BytesIO(data))
+        columns = [
+            table.column(field.name).combine_chunks()
+            if field.name in table.column_names
+            else pa.nulls(table.num_rows, field.type)
+            for field in _schema()
+        ]
+        header = json.loads((table.schema.metadata or {})[b"assetcore"])
+        return header, pa.Table.from_arrays(columns, schema=_schema())
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+        raise ValueError(f"The bytes are no manifest: {error}") from error
 
 
 def rewritten(
@@ -193,7 +200,8 @@ def rewritten(
     """A manifest without what it says of these, or None where it says nothing of them.
 
     `objects` that were written anew are named as they are now (key, size, rows, hash), those that are gone are left out; documents that
-    stay are in the `rows` where they are now. That a unit left its asset stays said: it names nothing.
+    stay are in the `rows` where they are now. That a unit left its asset stays said: it names nothing. Raises ValueError where the
+    bytes are no manifest.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq

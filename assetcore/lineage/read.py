@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from assetcore.errors import StorageError
 from assetcore.frames import joined, parted, put, without
 from assetcore.lineage import tables as t
-from assetcore.lineage.asking import ONE, Rows, among, asked, columns, frame, gathered, one_of
+from assetcore.lineage.asking import ONE, Statement, among, asked, columns, frame, gathered, one_of
 from assetcore.lineage.heads import as_of, heads_of
 from assetcore.staleness import MADE, Component, Definition
 from assetcore.storage import Key, Location, Stored
@@ -140,7 +140,7 @@ async def current_documents(
 @lru_cache
 def _current_documents(
     head: sa.FromClause, which: str, commit: int | None, of_units: bool, in_parts: Sequence[int] | None, named: Sequence[int] | None
-) -> tuple[Rows, list[str]]:  # fmt: skip
+) -> tuple[Statement, list[str]]:  # fmt: skip
     """The statement, and the names of its columns."""
     d, h, m = t.document.c, head.c, t.materialization.c
     path = sa.func.coalesce(m.parent + "/" + m.label, m.label).label("path")
@@ -195,7 +195,7 @@ async def current_identities(
 
 
 @lru_cache
-def _current_identities(head: sa.FromClause, which: str, of_units: bool) -> Rows:
+def _current_identities(head: sa.FromClause, which: str, of_units: bool) -> Statement:
     d, h = t.document.c, head.c
     of_asset = [] if which == ONE else [h.asset_id]
     return (
@@ -257,7 +257,7 @@ async def made_units(
 
 
 @lru_cache
-def _made_units(head: sa.FromClause, which: str, of_units: bool) -> Rows:
+def _made_units(head: sa.FromClause, which: str, of_units: bool) -> Statement:
     h, m = head.c, t.materialization.c
     return (
         sa.select(h.asset_id, h.unit, m.label, m.parent, m.definition_id, m.inputs, m.id)
@@ -267,7 +267,7 @@ def _made_units(head: sa.FromClause, which: str, of_units: bool) -> Rows:
 
 
 @lru_cache
-def _failed_units(which: str, of_units: bool) -> Rows:
+def _failed_units(which: str, of_units: bool) -> Statement:
     f = t.failure.c
     failed = sa.select(f.asset_id, f.unit, f.label, f.definition_id, f.inputs)
     return failed.where(*_wanted(f, which, of_units=of_units))
@@ -355,7 +355,7 @@ async def definitions(connection: AsyncConnection, assets: Collection[int]) -> d
 
 
 @lru_cache
-def _definitions(which: str) -> Rows:
+def _definitions(which: str) -> Statement:
     c = t.definition.c
     return sa.select(c.asset_id, c.id, c.facts).where(one_of(c.asset_id, which))
 
@@ -438,7 +438,7 @@ async def stored(connection: AsyncConnection, documents: Iterable[int], *, kept:
 
 
 @cache
-def _stored() -> Rows:
+def _stored() -> Statement:
     d, o = t.document.c, t.object_.c
     return (
         sa.select(d.id, o.key, d.row, d.name, t.document_type.c.media_type, d.sha256, d.size, t.typed.c.fields)
@@ -465,7 +465,7 @@ async def observations(
 
 
 @lru_cache
-def _observations(which: str, of_names: bool) -> Rows:
+def _observations(which: str, of_names: bool) -> Statement:
     o = t.observation.c
     of_asset = [] if which == ONE else [o.asset_id]
     wanted = [one_of(o.asset_id, which), *([among(o.name, "names", sa.Text)] if of_names else [])]

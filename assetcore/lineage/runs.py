@@ -23,6 +23,11 @@ __all__ = [
     "new_run_id", "note_flow_run", "note_shown", "note_unshown", "resume", "unshown",
 ]  # fmt: skip
 
+_RUNS = sa.select(t.run, t.environment.c.name.label("environment")).join_from(
+    t.run, t.environment, t.environment.c.id == t.run.c.environment_id
+)
+"""Runs, each with the name of its environment."""
+
 
 @dataclass(frozen=True, slots=True)
 class RunInfo:
@@ -198,12 +203,6 @@ async def beginning(connection: AsyncConnection, project: int, run: str) -> Sequ
         _RUNS.where(r.project_id == project, r.id.startswith(run, autoescape=True)).limit(10)
     )
     return found.all()
-
-
-_RUNS = sa.select(t.run, t.environment.c.name.label("environment")).join_from(
-    t.run, t.environment, t.environment.c.id == t.run.c.environment_id
-)
-"""Runs, each with the name of its environment."""
 
 
 async def _with_assets(connection: AsyncConnection, rows: Sequence[Any]) -> list[RunInfo]:

@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from assetcore.documents import document_id
 from assetcore.lineage import tables as t
-from assetcore.lineage.asking import Rows, among, array_of, columns
+from assetcore.lineage.asking import Statement, among, array_of, columns
 from assetcore.lineage.heads import as_of, at_one_moment, heads_of
 from assetcore.lineage.read import current, dated, position, with_documents, with_types
 from assetcore.roots import GIVEN_TO
@@ -491,7 +491,7 @@ async def given_to(connection: AsyncConnection, materializations: Collection[int
 
 
 @cache
-def _given_to() -> Rows:
+def _given_to() -> Statement:
     e = t.given.c
     return sa.select(
         e.materialization_id, e.parameter, _d.id, _d.address, _m.unit, _m.label, _d.name, _d.identity, t.document_type.c.media_type,

@@ -20,11 +20,11 @@ from assetcore.storage.buckets import Bucket, MissingObjectError
 from assetcore.storage.keys import Key
 from assetcore.storage.packs import Footer, content_views
 
-__all__ = ["CORRUPT", "MISSING", "Examined", "Pace", "examine"]
+__all__ = ["CORRUPT", "MISSING", "Examined", "Pace", "examine", "examined", "lost_whole"]
 
 MISSING, CORRUPT = "object-missing", "corrupt"
 WHOLE_BYTES = 16 << 20
-"""A larger object is read in pieces of half this size."""
+"""A larger object is hashed in pieces of half this size, and read whole only when it differs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,27 +57,34 @@ class Pace:
 async def examine(bucket: Bucket, one: Examined, pace: Pace) -> dict[int, tuple[str, str]]:
     """What is wrong with which of an object's documents, by their place in `rows`: the cause, and a few words. Empty when all is well.
 
-    Raises ServiceError where the store cannot be reached: then nothing is known.
+    Raises StorageError or ServiceError where the store cannot be read: then nothing is known.
     """
-    everything = range(len(one.rows))
     try:
-        if one.size <= WHOLE_BYTES:
-            await pace(one.size)
-            data = await bucket.read(one.key)
-            found = await asyncio.to_thread(_hashed, data) if len(data) > 1 << 16 else _hashed(data)
-        else:
-            data, found = None, await _hashed_in_pieces(bucket, one, pace)
-        if found == one.sha256:
+        if one.size > WHOLE_BYTES and await _hashed_in_pieces(bucket, one, pace) == one.sha256:
             return {}
-        if one.rows[0] is None:
-            wrong = [place for place in everything if one.hashes[place] != found]
-            return {place: (CORRUPT, f"its bytes hash to {found.hex()[:16]}…") for place in wrong}
-        source = pa.BufferReader(data) if data is not None else await bucket.open_input(one.key)
-        damaged = await asyncio.to_thread(_damaged_rows, source, one)
+        await pace(one.size)
+        data = await bucket.read(one.key)
     except MissingObjectError:
-        return dict.fromkeys(everything, (MISSING, "the object is gone"))
+        return lost_whole(one)
+    return await asyncio.to_thread(examined, data, one) if len(data) > 1 << 16 else examined(data, one)
+
+
+def lost_whole(one: Examined) -> dict[int, tuple[str, str]]:
+    """What is said of an object that is not there."""
+    return dict.fromkeys(range(len(one.rows)), (MISSING, "the object is gone"))
+
+
+def examined(data: bytes, one: Examined) -> dict[int, tuple[str, str]]:
+    """What `examine` says of an object that was read: these are all its bytes."""
+    found = _hashed(data)
+    if found == one.sha256:
+        return {}
+    what = f"its bytes hash to {found.hex()[:16]}…"
+    if one.rows[0] is None:
+        return {place: (CORRUPT, what) for place, known in enumerate(one.hashes) if known != found}
+    damaged = _damaged_rows(data, one)
     if one.sha256 is not None and not damaged:  # what tells the rows apart, such as the names of columns, is damaged
-        damaged = dict.fromkeys(everything, f"the pack hashes to {found.hex()[:16]}…")
+        damaged = dict.fromkeys(range(len(one.rows)), f"the pack hashes to {found.hex()[:16]}…")
     return {place: (CORRUPT, what) for place, what in damaged.items()}
 
 
@@ -97,12 +104,12 @@ async def _hashed_in_pieces(bucket: Bucket, one: Examined, pace: Pace) -> bytes:
             await asyncio.to_thread(whole.update, piece)
 
 
-def _damaged_rows(source: pa.NativeFile, one: Examined) -> dict[int, str]:
+def _damaged_rows(data: bytes, one: Examined) -> dict[int, str]:
     """The places of the documents whose rows cannot be read, or do not hash to what they did."""
     everything = range(len(one.rows))
     by_group: defaultdict[int, list[int]] = defaultdict(list)
     damaged: dict[int, str] = {}
-    with source:
+    with pa.BufferReader(data) as source:
         try:
             file = pq.ParquetFile(source, page_checksum_verification=True)
             footer = Footer.of(file.metadata)

@@ -129,6 +129,16 @@ async def test_a_project_is_deployed_once_whatever_how_often(aipctl: Command, pr
     assert "which assets" in asked["select"].get("description", "")
 
 
+async def test_a_pool_that_several_make_at_once(prefect_api: str, pool: str) -> None:
+    """One of them makes it, such as a worker that begins just now; it serves all."""
+    wanted: dict[str, Any] = {"pool": pool, "folder": Path(), "parameters": {"project": "demo"}}
+    await asyncio.gather(*(register(prefect_api, name=f"{pool}-{i}", **wanted) for i in range(4)))
+    async with PrefectClient(prefect_api) as client:
+        assert (await client.read_work_pool(pool)).type == "process"
+        for i in range(4):
+            assert (await client.read_deployment_by_name(f"materialize/{pool}-{i}")).work_pool_name == pool
+
+
 async def test_a_project_is_deployed_to_containers(aipctl: Command, prefect_api: str, pool: str) -> None:
     """With --image the pool is of type docker, and what a container is made of is what its template knows; no secret is in it."""
     image = "ghcr.io/owner/assetcore:v1.2.3"

@@ -74,7 +74,7 @@ async def test_a_run_is_one_flow_run_with_a_task_for_each_asset(world: World, pr
         assert flow_run.name == f"demo-{result.run}"
         assert flow_run.state is not None
         assert (flow_run.state.type.value, flow_run.state.message) == ("COMPLETED", "5 units made")
-        tasks = await _tasks(client, result.flow_run, 4)
+        tasks = await task_runs(client, result.flow_run, 4)
         assert {t.name for t in tasks} == {"topics", "clean", "chunks", "report"}
         assert {t.state_name for t in tasks} == {"Completed"}
         by_name = {t.name: t for t in tasks}
@@ -118,7 +118,7 @@ async def test_a_tag_that_prefect_limits_is_a_limit_of_tasks(world: World, prefe
     async with PrefectClient(prefect_api) as client:
         await client.create_concurrency_limit(tag, 1)
         result = await world.materialize(local=False)
-        tags = {one.name: set(one.tags) for one in await _tasks(client, result.flow_run, 4)}
+        tags = {one.name: set(one.tags) for one in await task_runs(client, result.flow_run, 4)}
     assert tags["first"] == {"asset", "group:main", "tidy", tag}
     made = await world.contents()
     times = sorted(tuple(map(float, b"".join(made[name].values()).split())) for name in ("first", "second", "third"))
@@ -135,9 +135,9 @@ async def test_states_tell_what_was_unchanged_and_what_was_reused(world: World, 
     world.document("a.txt", "alpha beta")
     reused = await world.materialize(local=False)
     async with PrefectClient(prefect_api) as client:
-        states = {t.name: t.state_name for t in await _tasks(client, unchanged.flow_run, 4)}
+        states = {t.name: t.state_name for t in await task_runs(client, unchanged.flow_run, 4)}
         assert states["clean"] == "Unchanged"
-        states = {t.name: t.state_name for t in await _tasks(client, reused.flow_run, 4)}
+        states = {t.name: t.state_name for t in await task_runs(client, reused.flow_run, 4)}
     assert (states["clean"], states["chunks"], states["report"]) == ("Reused", "Reused", "Reused")
 
 
@@ -161,7 +161,7 @@ async def few(texts: list[Topic]) -> str:
     async with PrefectClient(prefect_api) as client:
 
         async def shown(run: RunResult, tasks: int) -> tuple[str | None, str | None, str]:
-            found = {one.name: one.state for one in await _tasks(client, run.flow_run, tasks)}
+            found = {one.name: one.state for one in await task_runs(client, run.flow_run, tasks)}
             rows = {row["asset"]: row for row in (await _tables(client, run.flow_run))["demo-prod-result"]}
             flow_run = await client.read_flow_run(_id(run.flow_run))
             assert flow_run.state is not None
@@ -216,7 +216,7 @@ async def test_a_failed_unit_fails_its_task_and_the_flow_at_the_end(
         flow_run = await client.read_flow_run(_id(answer["flow_run"]))
         assert flow_run.state is not None
         assert (flow_run.state.type.value, flow_run.state.message) == ("FAILED", "1 unit failed")
-        states = {t.name: t.state_name for t in await _tasks(client, answer["flow_run"], 4)}
+        states = {t.name: t.state_name for t in await task_runs(client, answer["flow_run"], 4)}
     assert states == {"topics": "Completed", "clean": "Failed", "chunks": "Completed", "report": "Skipped"}
 
 
@@ -242,7 +242,7 @@ async def test_the_users_prefect_settings_cannot_make_a_task_return_anothers_val
     assert {a["asset"]: a["unchanged"] for a in forced["assets"]} == {"clean": 2, "chunks": 2, "report": 1}
     assert not list(storage.rglob("*")) if storage.exists() else True
     async with PrefectClient(prefect_api) as client:
-        states = {t.name: t.state_name for t in await _tasks(client, forced["flow_run"], 4)}
+        states = {t.name: t.state_name for t in await task_runs(client, forced["flow_run"], 4)}
     assert states == {"topics": "Completed", "clean": "Unchanged", "chunks": "Unchanged", "report": "Unchanged"}
 
 
@@ -287,7 +287,7 @@ async def test_a_worker_completes_a_stored_run(world: World, aipctl: Command, pr
         assert [d.content for d in await session.show("first")] == [b"alpha beta", b"gamma delta"]
         assert (await session.materialize("first", local=True)).status == "nothing to do"
     async with PrefectClient(prefect_api) as client:
-        assert [t.name for t in await _tasks(client, run.flow_run, 1)] == ["first"]
+        assert [t.name for t in await task_runs(client, run.flow_run, 1)] == ["first"]
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)], ids=["SIGINT", "SIGKILL"])
@@ -442,10 +442,10 @@ def _id(text: str | None) -> uuid.UUID:
     return uuid.UUID(text)
 
 
-async def _tasks(client: PrefectClient, flow_run: str | None, count: int) -> list[Any]:
-    """The task runs of a flow run; the server writes them down a moment after they happened."""
+async def task_runs(client: PrefectClient, flow_run: str | None, count: int) -> list[Any]:
+    """The task runs of a flow run; the server writes them down a moment after they happened, or many beside other work."""
     wanted = FlowRunFilter(id=FlowRunFilterId(any_=[_id(flow_run)]))
-    for _ in range(200):
+    for _ in range(1200):
         found = await client.read_task_runs(flow_run_filter=wanted)
         if len(found) == count and all(t.state is not None and t.state.is_final() for t in found):
             return found

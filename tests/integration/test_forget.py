@@ -13,12 +13,13 @@ import pytest
 import sqlalchemy as sa
 
 from assetcore.catalog import rebuild_catalog, verify_catalog
-from assetcore.errors import NothingSelectedError, SelectionError, StorageError
+from assetcore.errors import NothingSelectedError, SelectionError, ServiceError, StorageError
 from assetcore.forget import delete_retired, verify_report
 from assetcore.lineage import schema
 from assetcore.lineage import tables as t
 from assetcore.lineage.damage import LET_GO
 from assetcore.settings import Settings
+from assetcore.storage import Key
 from assetcore.storage.examine import CORRUPT
 from tests.integration.command import Command
 from tests.integration.test_compaction import gc
@@ -354,6 +355,66 @@ async def test_a_forget_that_a_rotten_pack_had_stopped_completes(world: World, m
     await world.materialize()
     async with world.open() as session:
         assert not (await session.verify()).findings
+
+
+async def test_a_store_that_fails_for_a_moment_loses_nothing(
+    small_groups: None, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What cannot be read just now is not lost, also where no hash of the whole tells that it is sound: said again, all is as it was."""
+    rot(packs(world, "chunks")[0], "bob-0")
+    async with world.open() as session:
+        await session.forget("topics[alice.txt]", dry_run=False)  # after this no hash of that pack is known
+    await world.materialize()
+    monkeypatch.setattr("assetcore.storage.examine.WHOLE_BYTES", 1)
+    before = await world.contents()
+    async with world.open() as session:
+        bucket = session.project.bucket
+        read = bucket.read
+
+        async def reads(key: Key) -> bytes:
+            if "/chunks/pack-" in key:
+                raise ServiceError("The store is away.")
+            return await read(key)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(bucket, "read", reads)
+            with pytest.raises(ServiceError):
+                await session.forget("topics[bob.txt]", dry_run=False)
+        done = await session.forget("topics[bob.txt]", dry_run=False)
+        assert done.lost == {}
+        assert not (await session.verify()).findings
+    after = await world.contents()
+    assert after["chunks"] == {key: value for key, value in before["chunks"].items() if "bob" not in str(key)}
+
+
+@pytest.mark.parametrize("cut", [True, False])
+async def test_what_tells_of_it_and_is_rotten_goes_too(world: World, *, cut: bool) -> None:
+    """A manifest or the record of a run that cannot be understood may name it: neither is left, and what is current stays as it is."""
+    root = Path(world.settings.storage_url.removeprefix("file://"))
+    told = [
+        path for name in ("*/chunks/_manifest-*", "*/upper/_manifest-*", "_record-run-*") for path in root.rglob(name)
+    ]
+    assert len(told) > 4
+    for path in told:
+        data = path.read_bytes()
+        path.write_bytes(data[:-9] if cut else bytes(len(data)))
+    assert (await verify_catalog(world.settings, say=print)).damaged
+    before = await world.contents()
+    async with world.open() as session:
+        done = await session.forget("topics[alice.txt]", dry_run=False)
+        assert done.lost == {}
+        assert (await session.check_journal()).problems == ()
+        assert not (await session.verify()).findings
+    bucket, database = stored(world.settings), await known(world.settings)
+    assert [word for word in SUBJECT if word in bucket or word in database] == []
+    assert not any(path.exists() for path in told)
+    checked = await verify_catalog(world.settings, say=print)
+    assert not checked.damaged
+    assert checked.missing
+    assert await world.made() == {"report": {"made": 1}}
+    after = await world.contents()
+    for asset in ("topics", "chunks", "upper"):
+        assert after[asset] == {key: value for key, value in before[asset].items() if "alice" not in str(key)}
 
 
 async def test_what_was_given_up_stays_so_in_a_rotten_pack(world: World) -> None:

@@ -5,17 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 from prefect.client.orchestration import PrefectClient
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 
 from assetcore.settings import Settings
 from tests.integration.command import Command, end, until
-from tests.integration.test_flow import Relay
+from tests.integration.test_flow import Relay, task_runs
 from tests.integration.test_trace import Collector
 from tests.integration.world import World
 
@@ -79,11 +77,7 @@ async def test_a_flow_runs_here_and_on_a_worker_with_the_same_result(
     assert [one["kind"] for one in spans].count("task") == 3
     assert sum(one["error"] is not None for one in spans if one["kind"] == "task") == 2
     async with PrefectClient(prefect_api) as client:
-        wanted = FlowRunFilter(id=FlowRunFilterId(any_=[here.json["flow_run"]]))
-        for _ in range(100):
-            if tasks := await client.read_task_runs(flow_run_filter=wanted):
-                break
-            time.sleep(0.1)
+        tasks = await task_runs(client, here.json["flow_run"], 1)
         shown = await client.read_flow_run(here.json["flow_run"])
     assert [task.name for task in tasks] == ["cut"]
     assert "ALPHA" not in str(shown.parameters) + str(tasks[0])

@@ -7,13 +7,14 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from assetcore.documents import Document
 from assetcore.keep import _artifact_name
 from assetcore.lineage.commit import Batch, Failed, Made, NewDocument, NewObject, Reused
-from assetcore.lineage.manifest import FORMAT, NAME, decode_manifest, encode_manifest, objects_of
+from assetcore.lineage.manifest import FORMAT, NAME, decode_manifest, encode_manifest, objects_of, read_manifest
 from assetcore.lineage.records import NAME as RECORD
 from assetcore.staleness import Component, Definition
 from assetcore.storage.keys import Key, artifact_name
@@ -136,3 +137,21 @@ def test_no_document_is_taken_for_a_manifest() -> None:
             key = artifact_name(_artifact_name(Document(name, text=""), address))
             assert not key.startswith((NAME, RECORD))
     assert artifact_name(_artifact_name(Document("report.txt", text=""), None)) == "report.txt"
+
+
+@pytest.mark.parametrize("bit", [1, 16, 128])
+def test_whatever_bit_is_flipped_in_the_footer(bit: int) -> None:
+    """What cannot be understood is one error that says so."""
+    data = encoded(Batch(1, 1, 2, 3, 4, "run", Key("key")))
+    places = range(len(data) - 8 - int.from_bytes(data[-8:-4], "little"), len(data))
+    said = [_refusal(data[:place] + bytes([data[place] ^ bit]) + data[place + 1 :]) for place in places]
+    assert any(said)
+    assert all(text.startswith("The bytes are no manifest: ") for text in said if text)
+
+
+def _refusal(data: bytes) -> str:
+    try:
+        read_manifest(data)
+    except ValueError as error:
+        return str(error)
+    return ""

@@ -175,13 +175,9 @@ def duration(seconds: float) -> str:
 
 def brief(seconds: float) -> str:
     """`18 ms`, and from a second on as `duration`."""
-    return (
-        f"{seconds * 1000:.2g} ms"
-        if seconds < 0.0995
-        else f"{seconds * 1000:.0f} ms"
-        if seconds < 1
-        else duration(seconds)
-    )
+    if seconds >= 1:
+        return duration(seconds)
+    return f"{seconds * 1000:{'.2g' if seconds < 0.0995 else '.0f'}} ms"
 
 
 def took(answer: Answer) -> str:
