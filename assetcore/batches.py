@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, aclosing, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import islice
@@ -42,7 +42,7 @@ from assetcore.runners import Runner
 from assetcore.staleness import Definition
 from assetcore.storage import Stored
 from assetcore.units import partition_key
-from assetcore.values import decode, decode_many
+from assetcore.values import decode, decode_in_parts, decode_many, is_read_in_parts
 from assetcore.watch import UndeclaredInput
 from assetcore.window import Window
 
@@ -52,7 +52,7 @@ LARGEST_BATCH = 2048
 HEAVIEST_BATCH = 32 << 20
 """About how many bytes the documents of a batch have, given and made; several batches are in memory at a time."""
 READ_AT_ONCE = 8192
-"""Documents of a whole asset that are read at a time into a list."""
+"""Documents of a whole asset that are read at a time into a list or a frame."""
 NOT_BEGUN = Outcome([], 0.0)
 """Stands for a call that the run's budget had no room for."""
 TRACED_KEYS = 3
@@ -476,20 +476,33 @@ class Work:
             return [await decode(dependency, reader, everything) for _ in wanted]
         name = dependency.parameter
         if name not in self._shared:
-            whole = await decode(dependency, reader, wholes[name]) if name in wholes else await self._listed(dependency)
-            self._shared[name] = whole
+            if name in wholes:
+                self._shared[name] = await decode(dependency, reader, wholes[name])
+            else:
+                async with aclosing(self._lying(dependency)) as parts:
+                    self._shared[name] = await decode_in_parts(dependency, reader, parts)
         return [self._shared[name]] * len(wanted)
 
-    async def _listed(self, dependency: Dependency) -> list[Any]:
-        """All the documents of a whole asset, read some at a time: where they lie is not held of all of them beside what they are."""
-        found: list[Any] = []
-        for some in (
-            self.part.views[dependency.upstream.name].documents["document"].to_frame().iter_slices(READ_AT_ONCE)
-        ):
+    async def _lying(self, dependency: Dependency) -> AsyncGenerator[list[Stored]]:
+        """Where the documents of a whole asset lie, some at a time; of the next ones it is looked up while these are read."""
+
+        async def look_up(some: pl.DataFrame) -> list[Stored]:
             numbers = some["document"].to_list()
             stored = await self.keeper.stored(numbers)
-            found += await decode(dependency, self.project.reader, [stored[number] for number in numbers])
-        return found
+            return [stored[number] for number in numbers]
+
+        documents = self.part.views[dependency.upstream.name].documents[["document"]]
+        ahead: asyncio.Task[list[Stored]] | None = None
+        try:
+            for some in documents.iter_slices(READ_AT_ONCE):
+                before, ahead = ahead, asyncio.create_task(look_up(some))
+                if before is not None:
+                    yield await before
+            if ahead is not None:
+                yield await ahead
+        finally:
+            if ahead is not None:
+                ahead.cancel()
 
     async def _wholes(self) -> dict[str, list[Stored]]:
         """By parameter, all the documents of the whole assets that units are given; not of those that were handed over before, or that
@@ -499,7 +512,7 @@ class Work:
         for d in self.asset.dependencies:
             if d.is_whole and d.parameter not in self._shared:
                 whole = self.part.views[d.upstream.name].documents
-                if d.form != "list" or whole.height <= READ_AT_ONCE:
+                if whole.height <= READ_AT_ONCE or not is_read_in_parts(d):
                     documents[d.parameter] = whole["document"].to_list()
         stored = await self.keeper.stored({one for every in documents.values() for one in every})
         return {parameter: [stored[one] for one in every] for parameter, every in documents.items()}

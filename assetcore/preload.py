@@ -14,6 +14,7 @@ system libraries are loaded, or cannot hand over its files.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import importlib
 import os
@@ -71,7 +72,32 @@ def main() -> None:
         named = bool(words) and not words[0].startswith("-") and words[0] not in WITHOUT
         if named and not {"--help", "--root"}.intersection(words) and (fork := _handed_over()):
             sys.exit(_ended(*fork))
-    importlib.import_module("assetcore.cli").main()
+    ended: list[int] = []
+    atexit.register(_leave, ended)
+    _command(ended)
+
+
+def _command(ended: list[int]) -> None:
+    """The command in this process, and the exit code that it ends with."""
+    try:
+        importlib.import_module("assetcore.cli").main()
+    except SystemExit as end:
+        if end.code is None or isinstance(end.code, int):
+            ended.append(end.code or 0)
+        raise
+
+
+def _leave(ended: Sequence[int]) -> None:
+    """End now: what is registered before all that is imported runs after all that it has registered. Taking down so many modules one by
+    one would take longer than many a command.
+    """
+    with contextlib.suppress(
+        OSError, ValueError, AttributeError
+    ):  # such as a pipe that nobody reads: Python has its own words for it
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for code in ended:
+            os._exit(code)
 
 
 def is_fork() -> bool:
@@ -229,6 +255,8 @@ def serve(path: str, wanted: str) -> None:
     """
     import gc
 
+    ended: list[int] = []
+    atexit.register(_leave, ended)
     code = code_stamp()
     for name in IMPORTED:
         importlib.import_module(name)
@@ -237,15 +265,11 @@ def serve(path: str, wanted: str) -> None:
     connection = _next(path, code, wanted)
     if connection is None:
         return
-    ended = 1
     try:
-        importlib.import_module("assetcore.cli").main()
-    except SystemExit as end:
-        ended = end.code if isinstance(end.code, int) else 0
-        raise
+        _command(ended)
     finally:
         with contextlib.suppress(OSError):
-            connection.sendall(b"%d\n" % ended)
+            connection.sendall(b"%d\n" % next(iter(ended), 1))
 
 
 def _next(path: str, code: list[Any], wanted: str) -> socket.socket | None:

@@ -18,10 +18,10 @@ from pydantic import BaseModel, ValidationError
 from assetcore.assets import Dependency, Model, Output, Table
 from assetcore.documents import JSON, PARQUET, Document, restrict
 from assetcore.errors import AssetcoreError, StorageError
-from assetcore.storage import Reader, Stored, arrow_array, check_fields, columns_of, sorted_json, to_column
+from assetcore.storage import Reader, Stored, arrow_array, check_fields, columns_of, one_table, sorted_json, to_column
 from assetcore.storage.arrow import pa, pq
 
-__all__ = ["as_made", "decode", "decode_many", "drain", "encode"]
+__all__ = ["as_made", "decode", "decode_in_parts", "decode_many", "drain", "encode", "is_read_in_parts"]
 
 _STREAM_ROWS = 256
 _STREAM_BYTES = 8 << 20
@@ -90,6 +90,22 @@ async def decode_many(dependency: Dependency, reader: Reader, units: Sequence[Se
     if output.form == "table":
         return [await asyncio.to_thread(_formed, dependency, table) for table in values]
     return values
+
+
+def is_read_in_parts(dependency: Dependency) -> bool:
+    """Whether `decode_in_parts` gives what `decode` gives."""
+    return dependency.form == "list" or (
+        dependency.form != "iterator" and dependency.upstream.output.form == "document"
+    )
+
+
+async def decode_in_parts(dependency: Dependency, reader: Reader, parts: AsyncIterator[Sequence[Stored]]) -> Any:
+    """As `decode`, of documents that are told some at a time: where they all lie is not held beside what they are."""
+    if dependency.form == "list":
+        return [value async for some in parts for value in await decode(dependency, reader, some)]
+    kind = dependency.upstream.output.document_type
+    tables = [await reader.table(some, kind) async for some in parts]
+    return await asyncio.to_thread(_formed, dependency, one_table(tables, kind))
 
 
 # What a function returned.

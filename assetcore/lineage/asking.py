@@ -5,7 +5,8 @@ Statements that plans and questions ask again and again are put together once, w
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+import asyncio
+from collections.abc import Awaitable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import polars as pl
@@ -14,14 +15,17 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from assetcore.lineage.heads import FEW, once
+from assetcore.lineage.schema import TAKER
 
-__all__ = ["ONE", "Statement", "among", "array_of", "asked", "columns", "frame", "gathered", "one_of"]
+__all__ = ["ONE", "Statement", "among", "array_of", "asked", "columns", "frame", "gathered", "one_of", "parsed"]
 
 Statement = sa.Select[*tuple[Any, ...]]
 """A statement that finds rows."""
-GATHERED_ROWS = 1 << 10
-"""SQLAlchemy has asyncpg fetch 50 gatherings at a time, whatever it is told: so many rows are Python objects fifty times over."""
-GATHERING = {"jit": "off", "max_parallel_workers_per_gather": "0"}
+PART_BYTES = 4 << 20
+"""About so much of what is copied out is taken in at a time."""
+COPYING = "copying"
+COPYING_WITH = {"jit": "off", "max_parallel_workers_per_gather": "0"}
+"""Compiling the statement takes longer than it saves, and several processes would have to hand over to one."""
 
 
 def array_of(values: Iterable[Any] | str, kind: Any) -> sa.ColumnElement[Any]:
@@ -59,7 +63,7 @@ async def columns(
     values: Mapping[str, Any] | None = None,
 ) -> pl.DataFrame:
     """What a statement finds with these values, as columns."""
-    parts = [part async for part in gathered(connection, statement, schema, values)]
+    parts = await gathered(connection, statement, schema, values)
     return parts[0] if len(parts) == 1 else pl.concat([pl.DataFrame(schema=dict(schema)), *parts])
 
 
@@ -68,31 +72,59 @@ async def gathered(
     statement: Statement,
     schema: Mapping[str, Any],
     values: Mapping[str, Any] | None = None,
-) -> AsyncIterator[pl.DataFrame]:
-    """What a statement finds with these values, as columns, part by part.
+) -> list[pl.DataFrame]:
+    """What a statement finds with these values, as columns, in parts.
 
-    One statement, whose answers are streamed: Postgres gathers so many rows, and a million rows are never a million objects. Few rows
-    are read as they are.
+    One statement, whose rows Postgres copies out as CSV, and polars takes in part by part: a million rows are never a million objects.
+    Few rows are read as they are.
     """
-    # Compiling the statement takes longer than it saves, and gathering in several processes means copying between them.
     known = once(connection)
     if known is not None and known[FEW]:
-        if rows := (await connection.execute(statement, values)).all():
-            yield frame(rows, schema)
-        return
-    if known is None or "gathering" not in known:
-        settings = [sa.func.set_config(name, value, True) for name, value in GATHERING.items()]  # of this transaction
+        rows = (await connection.execute(statement, values)).all()
+        return [frame(rows, schema)] if rows else []
+    if known is None or COPYING not in known:  # this begins the transaction, too, which a copy alone would not
+        settings = [sa.func.set_config(name, value, True) for name, value in COPYING_WITH.items()]
         await connection.execute(sa.select(*settings))
     if known is not None:
-        known["gathering"] = True
-    rows = statement.add_columns((sa.func.row_number().over() // GATHERED_ROWS).label("gathered")).subquery()
-    arrays = [sa.func.array_agg(column) for column in rows.c if column is not rows.c.gathered]
-    async with connection.stream(
-        sa.select(*arrays).group_by(rows.c.gathered), values, execution_options={"yield_per": 1}
-    ) as found:
-        async for row in found:
-            parts = zip(schema.items(), row, strict=True)
-            yield pl.DataFrame([pl.Series(name, part, dtype, strict=False) for (name, dtype), part in parts])
+        known[COPYING] = True
+    parts: list[Awaitable[pl.DataFrame]] = []
+    held: list[bytes] = []
+    size = 0
+
+    def parse() -> None:
+        nonlocal size
+        data = b"".join(held)
+        held.clear()
+        size = 0
+        parts.append(asyncio.ensure_future(asyncio.to_thread(parsed, data, schema)))
+
+    async def take(rows: bytes) -> None:
+        nonlocal size
+        held.append(rows)  # whole ones: each is a message of its own
+        size += len(rows)
+        if size >= PART_BYTES:
+            parse()
+
+    await connection.execute(statement, values, execution_options={TAKER: take})
+    if not parts:
+        return [parsed(b"".join(held), schema)] if held else []
+    if held:
+        parse()
+    return list(await asyncio.gather(*parts))
+
+
+def parsed(rows: bytes, schema: Mapping[str, Any]) -> pl.DataFrame:
+    """Rows of CSV as Postgres writes them, as columns: what is not quoted and empty is null; a UUID or bytes are hexadecimal digits.
+
+    Base64 would be read faster, and Postgres would take longer for it than that saves.
+    """
+    as_text = {name: pl.String if kind in (pl.Binary, pl.Boolean) else kind for name, kind in schema.items()}
+    # Names come first, so that nothing that begins a row is taken for the mark of an encoding.
+    found = pl.read_csv(b",".join(map(str.encode, schema)) + b"\n" + rows, schema=as_text, infer_schema=False)
+    digits = pl.col([name for name, kind in schema.items() if kind == pl.Binary])
+    flags = pl.col([name for name, kind in schema.items() if kind == pl.Boolean])
+    octets = digits.str.strip_prefix("\\x").str.replace_all("-", "", literal=True).str.decode("hex")
+    return found.with_columns(octets, flags == "t")
 
 
 def frame(rows: Sequence[Any], schema: Mapping[str, Any]) -> pl.DataFrame:

@@ -129,7 +129,7 @@ async def current_documents(
     schema = {"asset": pl.Int64} | DOCUMENTS
     found: dict[int, list[pl.DataFrame]] = {asset: [] for asset in assets}
     values = _values(environment, which, units)
-    async for part in gathered(connection, statement, {name: schema[name] for name in names}, values):
+    for part in await gathered(connection, statement, {name: schema[name] for name in names}, values):
         told = put(part, pl.Series("pending", [False] * part.height, pl.Boolean))
         for asset, rows in parted(told, "asset").items():
             untold = _untold(asset, in_parts, named)

@@ -18,18 +18,23 @@ from sqlalchemy import event
 from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.schema import SetTableComment
+from sqlalchemy.util import await_only
 
 from assetcore.errors import SchemaError, ServiceError, StorageError, UsageError
 from assetcore.lineage.tables import LARGEST
 from assetcore.settings import LOCAL
 
-__all__ = ["HEAD", "Connection", "Engine", "Standing", "connect", "ensure", "from_json", "is_service_error", "migrations_folder", "reading",
-           "refuse_size", "refuse_stage", "service_error", "standing", "to_json", "upgrade"]  # fmt: skip
+__all__ = [
+    "HEAD", "TAKER", "Connection", "Engine", "Standing", "connect", "ensure", "from_json", "is_service_error", "migrations_folder",
+    "reading", "refuse_size", "refuse_stage", "service_error", "standing", "to_json", "upgrade",
+]  # fmt: skip
 
 HEAD = "0019"
 Engine = AsyncEngine
 Connection = AsyncConnection
 """The words of SQLAlchemy that other rooms hold, and hand back to this one."""
+TAKER = "assetcore_taker"
+"""The execution option that names who takes the rows of a statement: they are copied out as CSV, and the result has none."""
 _AS_TEXT = "$json"
 _LOCK = 0x617373657463
 _READ_ONLY = "25006"
@@ -73,7 +78,16 @@ def connect(database_url: str) -> AsyncEngine:
         as_bytes = {"schema": "pg_catalog", "encoder": bytes, "decoder": bytes, "format": "binary"}
         connection.run_async(lambda driver: driver.set_type_codec("uuid", **as_bytes))
 
+    def copied(cursor: Any, statement: str, parameters: Any, context: Any) -> bool:
+        take = context.execution_options.get(TAKER)
+        if take is None:
+            return False
+        driver = context.root_connection.connection.driver_connection
+        await_only(driver.copy_from_query(statement, *parameters, output=take, format="csv"))
+        return True
+
     event.listen(engine.sync_engine, "do_connect", opening)
+    event.listen(engine.sync_engine, "do_execute", copied)
     event.listen(engine.sync_engine, "connect", opened)
     event.listen(engine.sync_engine, "checkout", taken)
     event.listen(engine.sync_engine, "handle_error", failing)

@@ -34,6 +34,7 @@ __all__ = [
     "content_views",
     "encode_pack",
     "group_bounds",
+    "one_table",
     "write_pack",
 ]
 
@@ -181,12 +182,7 @@ class Reader:
             pieces.append((piece.places, part))
 
         await self._each_piece(stored, build)
-        try:
-            table = pa.concat_tables(
-                [pa.Table.from_batches([], schema=schema), *(part for _, part in pieces)], promote_options="permissive"
-            )
-        except pa.ArrowException as error:
-            raise StorageError(f"The documents of {type.__name__} do not fit into one table: {error}.") from None
+        table = one_table([pa.Table.from_batches([], schema=schema), *(part for _, part in pieces)], type)
         places = [place for part, _ in pieces for place in part]
         order = sorted(range(len(places)), key=places.__getitem__)
         return table if order == list(range(len(places))) else table.take(arrow_array(order, pa.int64()))
@@ -277,6 +273,14 @@ class Reader:
                 raise StorageError(f"The object {where} cannot be read: {error}.") from error
             raise CorruptObjectError(f"The object {where} is not a pack, or a damaged one: {error}.", key) from None
         return footer, tables
+
+
+def one_table(tables: Sequence[pa.Table], type: type[Document]) -> pa.Table:
+    """Tables of documents of one class, one after the other. Raises StorageError where their columns do not fit."""
+    try:
+        return pa.concat_tables(tables, promote_options="permissive")
+    except pa.ArrowException as error:
+        raise StorageError(f"The documents of {type.__name__} do not fit into one table: {error}.") from None
 
 
 @dataclass(frozen=True, slots=True)

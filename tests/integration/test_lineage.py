@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import random
+import uuid
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -259,15 +262,15 @@ async def test_what_an_asset_was_can_be_read_as_of_any_commit(history: History) 
         assert {f.name: f.sha256 for f in found} == documents
 
 
-async def test_what_is_read_does_not_depend_on_how_much_is_gathered(
+async def test_what_is_read_does_not_depend_on_how_much_is_taken_in_at_a_time(
     history: History, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rows come in as many gatherings as it takes, of several assets at once; what was not asked for is null, and the order stays."""
+    """Rows come in as many parts as it takes, of several assets at once; what was not asked for is null, and the order stays."""
     await history.made(PAGES, {name: name for name in "edcba"})
     await history.made(CHUNKS, {name: name for name in "cab"})
     async with history.engine.connect() as connection:
         whole = await read.current_documents(connection, PROD, [PAGES, CHUNKS])
-        monkeypatch.setattr(asking, "GATHERED_ROWS", 2)
+        monkeypatch.setattr(asking, "PART_BYTES", 2)
         some = await read.current_documents(connection, PROD, [PAGES, CHUNKS])
         told = await read.current_documents(connection, PROD, [PAGES, CHUNKS, REPORT], in_parts=(), named=[PAGES])
     for asset in (PAGES, CHUNKS):
@@ -278,6 +281,54 @@ async def test_what_is_read_does_not_depend_on_how_much_is_gathered(
     assert told[CHUNKS].drop(unread).equals(whole[CHUNKS].drop(unread), null_equal=True)
     assert all(told[CHUNKS][name].is_null().all() for name in unread)
     assert told[REPORT].schema == whole[PAGES].schema
+
+
+HURTFUL = [
+    "", " ", "\t", '"', '""', '"a', ",", "a,b", ";", "\n", "\r", "\r\n", "a\nb", "\\", "\\N", "\\.", "\\x00", "'", "''", "$1", "%s",
+    "null", "NULL", "\ufeff", "\ufeffa", "é", "🙂", "\x01", "\x7f", "\u2028", "#", "t", "f", "0", "-", "1e5", None,
+]  # fmt: skip
+"""Texts that mean something to somebody between here and Postgres."""
+
+
+@pytest.mark.parametrize("part", [1, 64, 1 << 20])
+async def test_values_are_copied_out_as_they_are(history: History, monkeypatch: pytest.MonkeyPatch, part: int) -> None:
+    """Whatever a text holds, wherever it stands; nothing and an empty one are two things; bytes, UUIDs, numbers and flags."""
+    monkeypatch.setattr(asking, "PART_BYTES", part)
+    rng = random.Random(part)
+    rows = [
+        (
+            text, i * 10**15 if i % 3 else None, i % 2 == 0 if i % 5 else None, rng.randbytes(i) if i % 7 else None,
+            uuid.UUID(bytes=rng.randbytes(16)).bytes if i % 4 else None, rng.random() * 10**i, HURTFUL[-i],
+        )
+        for i, text in enumerate(HURTFUL)
+    ]  # fmt: skip
+    kinds = [sa.Text, sa.BigInteger, sa.Boolean, sa.LargeBinary, tables.head.c.unit.type, sa.Double, sa.Text]
+    names = "abcdefg"
+    given = sa.values(*(sa.column(name, kind) for name, kind in zip(names, kinds, strict=True)), name="given").data(
+        rows
+    )
+    schema = dict(
+        zip(names, [pl.String, pl.Int64, pl.Boolean, pl.Binary, pl.Binary, pl.Float64, pl.String], strict=True)
+    )
+    async with history.engine.connect() as connection:
+        for shown in (names, names[::-1], "a"):
+            statement = sa.select(*(given.c[name] for name in shown)).where(
+                given.c.g.is_distinct_from(sa.bindparam("no"))
+            )
+            found = await asking.columns(connection, statement, {name: schema[name] for name in shown}, {"no": "\\'$1"})
+            expected = [tuple(row[names.index(name)] for name in shown) for row in rows]
+            assert Counter(found.rows()) == Counter(expected)
+            assert list(found.schema.values()) == [schema[name] for name in shown]
+        assert (await asking.columns(connection, statement.where(sa.false()), {"a": pl.String}, {"no": ""})).is_empty()
+
+
+async def test_what_postgres_says_of_a_copy_is_raised(history: History) -> None:
+    """And the connection is as after any other statement that fails."""
+    async with history.engine.connect() as connection:
+        with pytest.raises(asyncpg.DivisionByZeroError):
+            await asking.columns(connection, sa.select(sa.literal(1) / sa.literal(0)), {"a": pl.Int64})
+        await connection.rollback()
+        assert (await asking.columns(connection, sa.select(sa.literal(1)), {"a": pl.Int64})).rows() == [(1,)]
 
 
 async def test_a_failure_is_noted_until_its_unit_is_made_or_gone(history: History) -> None:

@@ -126,6 +126,42 @@ async def test_a_failed_unit_ends_a_fork_with_1(world: World, preloaded: Preload
         assert "there is nothing in it" in ended.err
 
 
+ENDING = """
+import atexit, pathlib, sys, threading, time
+
+def last() -> None:
+    time.sleep(0.3)
+    pathlib.Path("thread").touch()
+
+threading.Thread(target=last).start()
+atexit.register(pathlib.Path("registered").touch)
+atexit.register(sys.stdout.write, "x" * 100_000 + " the end")
+"""
+
+
+@pytest.mark.parametrize("environment", [{}, {"ASSETCORE_PRELOAD": "0"}])
+async def test_what_is_registered_for_the_end_is_done(
+    world: World, preloaded: Preloaded, environment: dict[str, str]
+) -> None:
+    """A command ends without taking down what it had imported, and not before its threads, and what they and others leave to the end."""
+    world.code(ENDING)
+    ended = preloaded.aipctl("ls", variables=environment)
+    assert ended.code == 0, ended.err
+    assert ended.err.endswith("x the end")  # what a project prints while it is imported goes there
+    assert (world.root / "thread").exists()
+    assert (world.root / "registered").exists()
+
+
+@pytest.mark.parametrize("environment", [{}, {"ASSETCORE_PRELOAD": "0"}])
+async def test_who_reads_no_further_is_no_error(preloaded: Preloaded, environment: dict[str, str]) -> None:
+    """As in `aipctl ls | head -1`: nothing is said of it."""
+    piped = subprocess.run(
+        f"{AIPCTL} ls --help | head -c 1; {AIPCTL} ls --json | head -c 1", shell=True, cwd=preloaded.aipctl.root,
+        env={**preloaded.aipctl.variables, **environment}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert [line for line in piped.stderr.splitlines() if not line.startswith("parent ")] == []
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_signals_reach_the_fork(world: World, preloaded: Preloaded, number: signal.Signals) -> None:
     """Ctrl-C and SIGTERM end a run in good order, with their exit codes, and the next run makes the rest."""
