@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from assetcore.assets import Asset, Source
 from assetcore.documents import Document, field_digests, identity
@@ -56,6 +57,11 @@ LARGEST_FIELDS = 1 << 20
 """More bytes of typed fields are no metadata. Postgres itself refuses sixteen times as much (`lineage.tables.LARGEST`)."""
 NAMED = 100
 """A commit to a source that changes at most so many documents names them in the journal."""
+T = TypeVar("T")
+ROW_BYTES = 256
+"""About so much a document takes beside its content."""
+SMALL_BYTES = 64 << 10
+"""What is no larger is encoded where it is wanted: threads would take longer to hand over to each other."""
 FEW = 64
 """A batch of more units is a transaction of its own, and of more units or documents is asked for itself."""
 Earlier = Mapping[bytes, Sequence[tuple[bytes, int]]]
@@ -179,7 +185,8 @@ class Keeper:
         )
         key = self.key(asset, f"{records.NAME}-definition-{definition.digest.hex()[:32]}.json.gz")
         with suppress(ObjectExistsError):  # this run has written it, and did not come to tell Postgres
-            await self.project.bucket.write(key, await asyncio.to_thread(records.encode, record))
+            size = sum(map(len, record["parts"].values()))
+            await self.project.bucket.write(key, await _written(size, records.encode, record))
 
     async def broken(self, stored: Mapping[int, Stored]) -> set[int]:
         """The documents among these whose bytes are gone, or are not what lineage says."""
@@ -226,7 +233,8 @@ class Keeper:
         alone: list[Place] = []
         counter = iter(range(base, base + (1 << 20)))
         if packed:
-            data, sha256 = await asyncio.to_thread(_encoded, packed)
+            size = sum(len(document.content) + ROW_BYTES for document in packed)
+            data, sha256 = await _written(size, _encoded, packed)
             key = self.key(asset, f"pack-{base >> 20:08d}.parquet")
             pack = NewObject(next(counter), key, len(data), len(packed), sha256)
             await self.project.bucket.write_own(pack.key, data)
@@ -280,10 +288,12 @@ class Keeper:
             checked=tuple(checked), at=project.clock(),
         )  # fmt: skip
         assets = {project.asset_ids[n]: n for n in project.graph.upstream(asset.name)}
-        data = await asyncio.to_thread(
+        manifest = partial(
             encode_manifest, batch, project=project.name, environment=project.environment, asset=asset.name, assets=assets,
             definition=definition, kind=asset.kind, group=asset.group,
         )  # fmt: skip
+        told = len(batch.reused) + len(batch.removed) + sum(1 + len(m.new) + len(m.edges) for m in batch.made)
+        data = await _written(told * ROW_BYTES, manifest)
         await project.bucket.write_own(batch.manifest, data)
         entry = _entry(project, asset, batch, data)
         if len(batch.was) + len(batch.failed) > FEW:
@@ -327,6 +337,11 @@ def refuse_large_fields(documents: Iterable[Document]) -> None:
 
 def _size(value: Any) -> int:
     return len((value if isinstance(value, str) else sorted_json(value)).encode(errors="surrogatepass"))
+
+
+async def _written(size: int, encode: Callable[..., T], *arguments: Any) -> T:
+    """What is to be stored, encoded in a thread where it is of so many bytes that this would hold up the event loop."""
+    return encode(*arguments) if size <= SMALL_BYTES else await asyncio.to_thread(encode, *arguments)
 
 
 def _encoded(documents: Sequence[Document]) -> tuple[bytes, bytes]:

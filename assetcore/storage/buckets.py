@@ -14,6 +14,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from io import FileIO
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -202,10 +203,10 @@ class _Folder(Bucket):
         path = self._path(key)
         temporary = self._temporary / uuid.uuid4().hex
         try:
-            _make_directory(self._temporary)
-            with open(temporary, "xb") as file:
-                file.write(data)
-                file.flush()
+            with self._create(temporary) as file:
+                left = memoryview(data)
+                while left:
+                    left = left[file.write(left) :]
                 os.fsync(file.fileno())
             try:
                 _link(temporary, path)
@@ -216,6 +217,14 @@ class _Folder(Bucket):
         finally:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
+
+    def _create(self, temporary: Path) -> FileIO:
+        """A new file; without a buffer, as each call of the system is a moment at which a thread waits for its turn again."""
+        try:
+            return open(temporary, "xb", buffering=0)
+        except FileNotFoundError:
+            _make_directory(self._temporary)
+            return open(temporary, "xb", buffering=0)
 
     def _unlink(self, key: str) -> None:
         path = self._path(key)

@@ -331,6 +331,16 @@ async def test_what_postgres_says_of_a_copy_is_raised(history: History) -> None:
         assert (await asking.columns(connection, sa.select(sa.literal(1)), {"a": pl.Int64})).rows() == [(1,)]
 
 
+async def test_a_copy_that_is_stopped_leaves_the_database_as_it_is(history: History) -> None:
+    """Who waits no longer for many rows is let go at once, and the next one is served."""
+    numbers = sa.select(sa.func.generate_series(1, 200_000_000).label("a"))
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.5), history.engine.connect() as connection:
+            await asking.columns(connection, numbers, {"a": pl.Int64})
+    async with history.engine.connect() as connection:
+        assert (await asking.columns(connection, sa.select(sa.literal(1)), {"a": pl.Int64})).rows() == [(1,)]
+
+
 async def test_a_failure_is_noted_until_its_unit_is_made_or_gone(history: History) -> None:
     """The last failure of a unit is kept with the recipe that failed, and forgotten when the unit is made, taken back or removed."""
     _, first = await history.made(CHUNKS, {"a": "one", "b": "one"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -155,8 +156,9 @@ async def test_what_is_registered_for_the_end_is_done(
 @pytest.mark.parametrize("environment", [{}, {"ASSETCORE_PRELOAD": "0"}])
 async def test_who_reads_no_further_is_no_error(preloaded: Preloaded, environment: dict[str, str]) -> None:
     """As in `aipctl ls | head -1`: nothing is said of it."""
+    aipctl = shlex.quote(str(AIPCTL))
     piped = subprocess.run(
-        f"{AIPCTL} ls --help | head -c 1; {AIPCTL} ls --json | head -c 1", shell=True, cwd=preloaded.aipctl.root,
+        f"{aipctl} ls --help | head -c 1; {aipctl} ls --json | head -c 1", shell=True, cwd=preloaded.aipctl.root,
         env={**preloaded.aipctl.variables, **environment}, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert [line for line in piped.stderr.splitlines() if not line.startswith("parent ")] == []
