@@ -24,8 +24,10 @@ Statement = sa.Select[*tuple[Any, ...]]
 PART_BYTES = 4 << 20
 """About so much of what is copied out is taken in at a time."""
 COPYING = "copying"
-COPYING_WITH = {"jit": "off", "max_parallel_workers_per_gather": "0"}
-"""Compiling the statement takes longer than it saves, and several processes would have to hand over to one."""
+COPYING_WITH = {"jit": "off", "max_parallel_workers_per_gather": "0", "bytea_output": "hex", "extra_float_digits": "1"}
+"""Compiling the statement takes longer than it saves, and several processes would have to hand over to one. What is written is as `parsed`
+reads it, whatever the database or the role prefers.
+"""
 
 
 def array_of(values: Iterable[Any] | str, kind: Any) -> sa.ColumnElement[Any]:

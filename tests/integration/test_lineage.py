@@ -311,6 +311,10 @@ async def test_values_are_copied_out_as_they_are(history: History, monkeypatch: 
         zip(names, [pl.String, pl.Int64, pl.Boolean, pl.Binary, pl.Binary, pl.Float64, pl.String], strict=True)
     )
     async with history.engine.connect() as connection:
+        preferred = {"bytea_output": "escape", "extra_float_digits": "0"}
+        await connection.execute(
+            sa.select(*(sa.func.set_config(name, value, False) for name, value in preferred.items()))
+        )
         for shown in (names, names[::-1], "a"):
             statement = sa.select(*(given.c[name] for name in shown)).where(
                 given.c.g.is_distinct_from(sa.bindparam("no"))
