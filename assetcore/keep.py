@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from types import MappingProxyType
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from assetcore.assets import Asset, Source
 from assetcore.documents import Document, field_digests, identity
@@ -47,6 +47,7 @@ from assetcore.staleness import Definition
 from assetcore.storage import Key, ObjectExistsError, Stored, encode_pack, object_key, sorted_json
 from assetcore.storage.formats import jsonable_fields
 from assetcore.storage.keys import artifact_name
+from assetcore.storage.packs import ENCODED_BYTES, off_the_loop
 from assetcore.units import document_address
 
 __all__ = ["SUFFIXES", "Defined", "Draft", "Earlier", "Facts", "Keeper", "facts_of", "record_run"]
@@ -57,11 +58,8 @@ LARGEST_FIELDS = 1 << 20
 """More bytes of typed fields are no metadata. Postgres itself refuses sixteen times as much (`lineage.tables.LARGEST`)."""
 NAMED = 100
 """A commit to a source that changes at most so many documents names them in the journal."""
-T = TypeVar("T")
 ROW_BYTES = 256
 """About so much a document takes beside its content."""
-SMALL_BYTES = 64 << 10
-"""What is no larger is encoded where it is wanted: threads would take longer to hand over to each other."""
 FEW = 64
 """A batch of more units is a transaction of its own, and of more units or documents is asked for itself."""
 Earlier = Mapping[bytes, Sequence[tuple[bytes, int]]]
@@ -186,7 +184,7 @@ class Keeper:
         key = self.key(asset, f"{records.NAME}-definition-{definition.digest.hex()[:32]}.json.gz")
         with suppress(ObjectExistsError):  # this run has written it, and did not come to tell Postgres
             size = sum(map(len, record["parts"].values()))
-            await self.project.bucket.write(key, await _written(size, records.encode, record))
+            await self.project.bucket.write(key, await off_the_loop(size, records.encode, record, above=ENCODED_BYTES))
 
     async def broken(self, stored: Mapping[int, Stored]) -> set[int]:
         """The documents among these whose bytes are gone, or are not what lineage says."""
@@ -234,7 +232,7 @@ class Keeper:
         counter = iter(range(base, base + (1 << 20)))
         if packed:
             size = sum(len(document.content) + ROW_BYTES for document in packed)
-            data, sha256 = await _written(size, _encoded, packed)
+            data, sha256 = await off_the_loop(size, _encoded, packed, above=ENCODED_BYTES)
             key = self.key(asset, f"pack-{base >> 20:08d}.parquet")
             pack = NewObject(next(counter), key, len(data), len(packed), sha256)
             await self.project.bucket.write_own(pack.key, data)
@@ -292,8 +290,13 @@ class Keeper:
             encode_manifest, batch, project=project.name, environment=project.environment, asset=asset.name, assets=assets,
             definition=definition, kind=asset.kind, group=asset.group,
         )  # fmt: skip
-        told = len(batch.reused) + len(batch.removed) + sum(1 + len(m.new) + len(m.edges) for m in batch.made)
-        data = await _written(told * ROW_BYTES, manifest)
+        told = (
+            len(batch.reused)
+            + len(batch.removed)
+            + len(batch.failed)
+            + sum(1 + len(m.new) + len(m.edges) for m in batch.made)
+        )
+        data = await off_the_loop(told * ROW_BYTES, manifest, above=ENCODED_BYTES)
         await project.bucket.write_own(batch.manifest, data)
         entry = _entry(project, asset, batch, data)
         if len(batch.was) + len(batch.failed) > FEW:
@@ -337,11 +340,6 @@ def refuse_large_fields(documents: Iterable[Document]) -> None:
 
 def _size(value: Any) -> int:
     return len((value if isinstance(value, str) else sorted_json(value)).encode(errors="surrogatepass"))
-
-
-async def _written(size: int, encode: Callable[..., T], *arguments: Any) -> T:
-    """What is to be stored, encoded in a thread where it is of so many bytes that this would hold up the event loop."""
-    return encode(*arguments) if size <= SMALL_BYTES else await asyncio.to_thread(encode, *arguments)
 
 
 def _encoded(documents: Sequence[Document]) -> tuple[bytes, bytes]:

@@ -91,9 +91,8 @@ def _leave(ended: Sequence[int]) -> None:
     """End now: what is registered before all that is imported runs after all that it has registered. Taking down so many modules one by
     one would take longer than many a command.
     """
-    with contextlib.suppress(
-        OSError, ValueError, AttributeError
-    ):  # such as a pipe that nobody reads: Python has its own words for it
+    # Where nobody reads what is left to say, Python has its own words for it.
+    with contextlib.suppress(OSError, ValueError, AttributeError):
         sys.stdout.flush()
         sys.stderr.flush()
         for code in ended:

@@ -18,13 +18,13 @@ from assetcore.errors import StorageError
 from assetcore.storage.arrow import pa, pq
 from assetcore.storage.buckets import Bucket, MissingObjectError
 from assetcore.storage.keys import Key
-from assetcore.storage.packs import Footer, content_views
+from assetcore.storage.packs import ENCODED_BYTES, Footer, content_views, off_the_loop
 
 __all__ = ["CORRUPT", "MISSING", "Examined", "Pace", "examine", "examined", "lost_whole"]
 
 MISSING, CORRUPT = "object-missing", "corrupt"
 WHOLE_BYTES = 16 << 20
-"""A larger object is hashed in pieces of half this size, and read whole only when it differs."""
+"""A larger object is hashed in pieces of half this size; a pack is read whole only when it differs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +60,15 @@ async def examine(bucket: Bucket, one: Examined, pace: Pace) -> dict[int, tuple[
     Raises StorageError or ServiceError where the store cannot be read: then nothing is known.
     """
     try:
-        if one.size > WHOLE_BYTES and await _hashed_in_pieces(bucket, one, pace) == one.sha256:
-            return {}
+        if one.size > WHOLE_BYTES:
+            found = await _hashed_in_pieces(bucket, one, pace)
+            if found == one.sha256 or one.rows[0] is None:  # a document of its own may be larger than memory
+                return _compared(found, one)
         await pace(one.size)
         data = await bucket.read(one.key)
     except MissingObjectError:
         return lost_whole(one)
-    return await asyncio.to_thread(examined, data, one) if len(data) > 1 << 16 else examined(data, one)
+    return await off_the_loop(len(data), examined, data, one, above=ENCODED_BYTES)
 
 
 def lost_whole(one: Examined) -> dict[int, tuple[str, str]]:
@@ -77,15 +79,20 @@ def lost_whole(one: Examined) -> dict[int, tuple[str, str]]:
 def examined(data: bytes, one: Examined) -> dict[int, tuple[str, str]]:
     """What `examine` says of an object that was read: these are all its bytes."""
     found = _hashed(data)
-    if found == one.sha256:
-        return {}
-    what = f"its bytes hash to {found.hex()[:16]}…"
-    if one.rows[0] is None:
-        return {place: (CORRUPT, what) for place, known in enumerate(one.hashes) if known != found}
+    if found == one.sha256 or one.rows[0] is None:
+        return _compared(found, one)
     damaged = _damaged_rows(data, one)
     if one.sha256 is not None and not damaged:  # what tells the rows apart, such as the names of columns, is damaged
         damaged = dict.fromkeys(range(len(one.rows)), f"the pack hashes to {found.hex()[:16]}…")
     return {place: (CORRUPT, what) for place, what in damaged.items()}
+
+
+def _compared(found: bytes, one: Examined) -> dict[int, tuple[str, str]]:
+    """What the hash of the whole object says, where that is all there is to ask."""
+    if found == one.sha256:
+        return {}
+    what = f"its bytes hash to {found.hex()[:16]}…"
+    return {place: (CORRUPT, what) for place, known in enumerate(one.hashes) if known != found}
 
 
 def _hashed(data: bytes | memoryview) -> bytes:
@@ -98,7 +105,12 @@ async def _hashed_in_pieces(bucket: Bucket, one: Examined, pace: Pace) -> bytes:
     with source:
         while True:
             await pace(WHOLE_BYTES // 2)
-            piece = await asyncio.to_thread(source.read, WHOLE_BYTES // 2)
+            try:
+                piece = await asyncio.to_thread(source.read, WHOLE_BYTES // 2)
+            except OSError as error:
+                raise StorageError(
+                    f"The object {one.key} of the bucket {bucket.url} cannot be read: {error}."
+                ) from error
             if not piece:
                 return whole.digest()
             await asyncio.to_thread(whole.update, piece)

@@ -26,6 +26,7 @@ from assetcore.storage.formats import arrow_array, binary_array, columns_of, fro
 from assetcore.storage.keys import Key
 
 __all__ = [
+    "ENCODED_BYTES",
     "CorruptObjectError",
     "Footer",
     "Location",
@@ -34,6 +35,7 @@ __all__ = [
     "content_views",
     "encode_pack",
     "group_bounds",
+    "off_the_loop",
     "one_table",
     "write_pack",
 ]
@@ -45,7 +47,8 @@ _GROUP_BYTES = 1 << 20
 _GROUP_ROWS = 1 << 16
 _AT_ONCE = 8
 _BUILD_AT_ONCE = 256
-_LOOP_BYTES = 2 << 20
+LOOP_BYTES, ENCODED_BYTES = 2 << 20, 64 << 10
+"""So much the event loop does by itself: reading and picking, or hashing and compressing, which take longer."""
 _FOOTERS = 256
 _JSON_FIELDS = b"assetcore.json"
 """Which columns of this pack hold JSON, in its metadata; names joined by a comma."""
@@ -178,7 +181,7 @@ class Reader:
         pieces: list[tuple[list[int], pa.Table]] = []
 
         async def build(piece: _Piece) -> None:
-            part = await _off_the_loop(piece.size, piece.as_table, type, schema.names)
+            part = await off_the_loop(piece.size, piece.as_table, type, schema.names)
             pieces.append((piece.places, part))
 
         await self._each_piece(stored, build)
@@ -216,7 +219,7 @@ class Reader:
                     table, json_fields = await self._rows(key, where, [one.location.row or 0 for one in some], only)
                     piece = _Rows(where, places, some, table, json_fields)
                 if only is None:
-                    await _off_the_loop(piece.size, piece.verify)
+                    await off_the_loop(piece.size, piece.verify)
                 await build(piece)
 
         if len(by_key) == 1:
@@ -239,7 +242,7 @@ class Reader:
         if footer is None or None in tables.values():
             source = await self.bucket.open_input(key)
             footer, tables = await asyncio.to_thread(self._load, source, key, where, rows, only)
-        return await _off_the_loop(
+        return await off_the_loop(
             sum(t.nbytes for t in tables.values() if t), footer.pick, tables, rows
         ), footer.json_fields
 
@@ -515,11 +518,9 @@ def _table_bytes(table: pa.Table) -> int:
     return table.nbytes
 
 
-async def _off_the_loop(size: int, call: Callable[..., T], *arguments: Any) -> T:
-    """Call, in a thread where so many bytes would hold up the event loop."""
-    if size > _LOOP_BYTES:
-        return await asyncio.to_thread(call, *arguments)
-    return call(*arguments)
+async def off_the_loop(size: int, call: Callable[..., T], *arguments: Any, above: int = LOOP_BYTES) -> T:
+    """Call, in a thread where so many bytes would hold up the event loop: for few, threads take longer to hand over to each other."""
+    return await asyncio.to_thread(call, *arguments) if size > above else call(*arguments)
 
 
 def content_views(column: pa.ChunkedArray) -> Iterator[memoryview]:

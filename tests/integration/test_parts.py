@@ -32,6 +32,18 @@ async def counts(topic: Topic = each(topics), words: list[Chunk] = collect(chunk
 async def report(counts: list[Report] = collect(counts)) -> Report:
     return Report(name="report.txt", text=" ".join(f"{c.name} {c.text}" for c in counts))
 """
+OF_A_FRAME = """
+import polars as pl
+
+@asset
+async def report(counts: pl.DataFrame = collect(counts)) -> Report:
+    return Report(name="report.txt", text="  ".join(f"{name} {text}" for name, text in counts["name", "text"].iter_rows()))
+"""
+FORMS = {
+    "list": BODY.replace('" ".join', '"  ".join'),
+    "frame": BODY[: BODY.rindex("@asset")] + OF_A_FRAME,
+}
+"""The report with other code: it takes the whole asset in either form."""
 DOCUMENTS, PART, WORDS = 23, 4, 3
 
 
@@ -63,7 +75,10 @@ async def test_what_is_held_of_a_large_asset_at_a_time_is_a_part(world: World, m
     assert read == {"topics": PART, "chunks": PART * WORDS, "loud": 0, "counts": DOCUMENTS, "report": 0}
 
 
-async def test_where_documents_lie_is_held_of_some_at_a_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("code", FORMS.values(), ids=FORMS)
+async def test_where_documents_lie_is_held_of_some_at_a_time(
+    world: World, monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
     """A report over a large asset is given all of it, in order; which bytes of the store these are is told of a few at a time."""
     asked: list[int] = []
     stored = Keeper.stored
@@ -74,7 +89,7 @@ async def test_where_documents_lie_is_held_of_some_at_a_time(world: World, monke
 
     monkeypatch.setattr(batches, "READ_AT_ONCE", 5)
     await world.materialize("*")
-    world.code(BODY.replace('" ".join', '"  ".join'))
+    world.code(code)
     monkeypatch.setattr(Keeper, "stored", noted)
     assert await world.made() == {"report": {"made": 1}}
     assert asked[-5:] == [5, 5, 5, 5, 3]

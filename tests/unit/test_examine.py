@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import io
 import time
 from dataclasses import replace
 
 import pytest
 
 from assetcore.documents import Document
+from assetcore.errors import StorageError
 from assetcore.storage import Bucket, Key, encode_pack
 from assetcore.storage.arrow import pa, pq
 from assetcore.storage.examine import CORRUPT, MISSING, Examined, Pace, examine
@@ -105,6 +107,47 @@ async def test_an_object_that_is_gone_or_cut_off(bucket: Bucket) -> None:
     assert {cause for cause, _ in (await examine(bucket, one, Pace())).values()} == {CORRUPT}
     await bucket.delete([one.key])
     assert {cause for cause, _ in (await examine(bucket, one, Pace())).values()} == {MISSING}
+
+
+class Failing(io.BytesIO):
+    def read(self, *_: object) -> bytes:
+        raise OSError("the connection is lost")
+
+
+@pytest.fixture
+def few_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every object is a large one."""
+    monkeypatch.setattr("assetcore.storage.examine.WHOLE_BYTES", 64)
+
+
+async def test_a_document_of_its_own_is_never_read_whole(
+    few_bytes: None, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be larger than memory: its hash, made in pieces, says all there is to say. A large pack is opened when it differs."""
+    sound, rotten = b"a" * 1000, b"a" * 999 + b"b"
+    await bucket.write(Key("own"), rotten)
+    pack = encode_pack(PAGES[:1])
+    one = replace(await put(bucket, pack, known=None), rows=[0], hashes=[PAGES[0].sha256])
+    assert await examine(bucket, one, Pace()) == {}
+    monkeypatch.setattr(bucket, "read", None)
+    for known, wrong in ((sound, {0}), (rotten, set[int]())):
+        digest = hashlib.sha256(known).digest()
+        found = await examine(bucket, Examined(Key("own"), 1000, digest, [None], [digest]), Pace())
+        assert found.keys() == wrong
+
+
+async def test_a_store_that_fails_in_between_says_nothing_of_the_bytes(
+    few_bytes: None, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What could not be read is an error that names the object, and no damage."""
+    one = await put(bucket, encode_pack(PAGES), known=None)
+
+    async def opened(_: Key) -> pa.NativeFile:
+        return pa.PythonFile(Failing(), mode="r")
+
+    monkeypatch.setattr(bucket, "open_input", opened)
+    with pytest.raises(StorageError, match=r"The object pack of the bucket .* cannot be read: the connection is lost"):
+        await examine(bucket, one, Pace())
 
 
 async def test_a_pace_is_kept_by_all_who_share_it(monkeypatch: pytest.MonkeyPatch) -> None:
