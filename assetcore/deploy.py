@@ -25,6 +25,7 @@ from prefect.client.schemas.schedules import CronSchedule
 from prefect.events import EventTrigger, ResourceSpecification, RunDeployment
 from prefect.events.schemas.automations import AutomationCore, Posture
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound, PrefectHTTPStatusError
+from prefect.types.names import BANNED_CHARACTERS
 from prefect.utilities.callables import parameter_schema
 from prefect.workers.process import ProcessWorker
 
@@ -134,8 +135,15 @@ async def register(
 
     Its runs are of the stage that is given.
 
-    Raises ServiceError when Prefect does not answer, UsageError for a work pool whose workers start something else.
+    Raises ServiceError when Prefect does not answer, UsageError for a name that it takes for none, and for a work pool whose workers start
+    something else.
     """
+    for what, given, option in (("work pool", pool, "--pool"), ("deployment", name, "--name")):
+        if not given.strip("' \"") or any(character in given for character in BANNED_CHARACTERS):
+            raise UsageError(
+                f"{given!r} cannot be the name of a {what} in Prefect.",
+                hint=f"Name it with {option}, without any of {' '.join(BANNED_CHARACTERS)}",
+            )
     try:
         async with PrefectClient(api) as client:
             await _see_to_pool(client, pool, container)

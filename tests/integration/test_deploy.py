@@ -201,6 +201,11 @@ async def test_what_cannot_be_deployed_is_told(aipctl: Command, world: World, pr
         await register(prefect_api, **wanted)
     with pytest.raises(ServiceError, match=r"http://127\.0\.0\.1:1/api cannot be reached"):
         await register("http://127.0.0.1:1/api", **wanted)
+    for option, words in (("--pool", "work pool"), ("--name", "deployment")):
+        for silly in ("a/b", "50%", " "):
+            told = aipctl("deploy", option, silly)
+            assert (told.code, f"{silly!r} cannot be the name of a {words}" in told.err) == (64, True), told.err
+            assert option in told.err
     nothing = world.settings.database_url.rpartition("/")[0] + "/postgres" if world.settings.database_url else ""
     told = aipctl("deploy", variables={"DATABASE_URL": nothing})
     assert (told.code, "aipctl db upgrade" in told.err) == (69, True), told.err
