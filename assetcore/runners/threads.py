@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from assetcore.calls import Call, Outcome, call_sync
 from assetcore.graph import Graph
 
 __all__ = ["Threads"]
+
+LOOK_SECONDS = 1.0
+"""So often is looked whether a thread has begun."""
 
 
 class Threads:
@@ -47,7 +50,10 @@ class Threads:
                 else:
                     ended.set_result(outcomes)
 
+            begun = threading.Event()
+
             def work() -> None:
+                begun.set()
                 try:
                     outcomes: list[Outcome] | BaseException = [call_sync(asset, call, self._root) for call in calls]
                 except BaseException as error:
@@ -57,9 +63,23 @@ class Threads:
                 except RuntimeError:
                     return  # the loop has ended, and nobody waits for it
 
-            # A thread of its own that nobody joins, where a pool's would keep the command from ending after Ctrl-C.
-            threading.Thread(target=work, name=f"assetcore-{name}", daemon=True).start()
-            return await ended
+            # A thread of its own that nobody joins, where a pool's would keep the command from ending after Ctrl-C. Where a debugger
+            # or coverage traces threads, Python 3.11 ends one before it begins if another is being traced just then (gh-98257).
+            thread = _start(work, name)
+            try:
+                while not ended.done():
+                    await asyncio.wait({ended}, timeout=LOOK_SECONDS)
+                    if not thread.is_alive() and not begun.is_set():
+                        thread = _start(work, name)
+                return ended.result()
+            finally:
+                ended.cancel()
 
     async def close(self) -> None:
         """There is nothing to end."""
+
+
+def _start(work: Callable[[], None], name: str) -> threading.Thread:
+    thread = threading.Thread(target=work, name=f"assetcore-{name}", daemon=True)
+    thread.start()
+    return thread
