@@ -53,7 +53,8 @@ class Snapshot:
     """What a plan is made from: current definitions, the state of the assets that need a look, counts of those that do not.
 
     Of assets in `slices` only those units need a look; `how` tells of which only those were read. `before` are those that would need
-    no look, had nothing above them changed. `oldest` says when the first unit of each asset was made, where units expire.
+    no look, had nothing above them changed. `oldest` says when the first unit of each asset was made, where units expire. Of a source
+    that is not in `observed`, nothing has changed: `sources` says how many documents it has.
     """
 
     definitions: Mapping[str, Definition]
@@ -67,6 +68,7 @@ class Snapshot:
     moment: Moment | None = None
     oldest: Mapping[str, datetime] = field(default_factory=dict)
     costs: Mapping[str, UnitCosts] = field(default_factory=dict)
+    sources: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,11 +281,14 @@ def make_plan(
         asset = graph.assets[name]
         state = snapshot.states.get(name)
         if isinstance(asset, Source):
-            observed = snapshot.observed[name]
+            observed = snapshot.observed.get(name)
             known = state.documents if state else None
-            sources.append(
-                source_changes(name, observed, known)[0] if known is not None else SourcePlan(name, observed.height)
-            )
+            if observed is None:
+                sources.append(SourcePlan(name, snapshot.sources[name]))
+            elif known is None:
+                sources.append(SourcePlan(name, observed.height))
+            else:
+                sources.append(source_changes(name, observed, known)[0])
             if snapshot.how.partial(name):
                 sources[-1] = replace(sources[-1], documents=snapshot.slices[name].total)
             if choice.force and name in choice.assets:
@@ -292,7 +297,8 @@ def make_plan(
                 )  # its bytes are looked at, and taken in again where lost
             if not sources[-1].idle:
                 changing.add(name)
-            views[name] = View(observed)
+            if observed is not None:
+                views[name] = View(observed)
             continue
         above = frozenset().union(*(open_assets.get(up, frozenset()) for up in graph.upstream(name)))
         below_no_change = name in snapshot.how.aggregates and not any(

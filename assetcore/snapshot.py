@@ -57,10 +57,19 @@ __all__ = [
 
 
 class Look(NamedTuple):
-    """A look at a source: what was observed, and what had been the last time (name, identity)."""
+    """A look at a source: how many documents it has, the digest of their identities; what was observed, and what had been the last time
+    (name, identity). These two are None where a glance told that nothing has changed: what was observed then is still what there is.
+    """
 
-    observed: pl.DataFrame
-    before: pl.DataFrame
+    documents: int
+    digest: str
+    observed: pl.DataFrame | None = None
+    before: pl.DataFrame | None = None
+
+    @classmethod
+    def at(cls, observed: pl.DataFrame, before: pl.DataFrame | None) -> Look:
+        """A look that observed this."""
+        return cls(observed.height, observed_digest(observed), observed, before)
 
 
 FEW = 4
@@ -94,6 +103,22 @@ async def take(
 
     What is `supposed` is taken as observed and declared.
     """
+    found = await _taken(project, choice, rehash, entire, supposed, {one.asset for one in supposed})
+    if found is None:
+        found = await _taken(project, choice, rehash, entire, supposed, set(project.graph.sources))
+    assert found is not None
+    return found
+
+
+async def _taken(
+    project: Project,
+    choice: Choice,
+    rehash: bool,
+    entire: bool,
+    supposed: Sequence[Supposition],
+    closely: Collection[str],
+) -> Read | None:
+    """As `take`; at the sources in `closely`, more than a glance is had. None where what was observed of another is not known any more."""
     graph = project.graph
     scope = choice.assets | graph.ancestors(choice.assets)
     names = [n for n in graph.sources if n in scope]
@@ -103,26 +128,33 @@ async def take(
     definitions = supposed_definitions(supposed, project.definitions(scope))
     moment = await now(project, scope)
     unread: dict[str, sources.Unread] = {name: [] for name in names}
-    looked = await observe(project, names, rehash=rehash, unread=unread)
-    raw = {n: supposed_observation(supposed, n, seen.observed) for n, seen in zip(names, looked, strict=True)}
-    before = {n: seen.before for n, seen in zip(names, looked, strict=True)}
+    looked = await observe(project, names, rehash=rehash, unread=unread, closely=closely)
+    looks = dict(zip(names, looked, strict=True))
+    for name in {one.asset for one in supposed}.intersection(names):
+        if (seen := looks[name].observed) is not None:
+            looks[name] = Look.at(supposed_observation(supposed, name, seen), looks[name].before)
     async with project.engine.connect() as connection:
         await at_one_moment(connection)
         marks = await read.watermarks(connection, project.environment_id)
         lost = await damage.damaged_assets(connection, project.environment_id)
         settled = _settled(project, definitions, marks, lost, moment)
         damaged = [n for n in names if project.asset_ids[n] in lost]
-        changed = [n for n in names if n in damaged or not _is_taken_in(project, n, raw[n], marks)]
+        changed = [n for n in names if n in damaged or not _is_taken_in(project, n, looks[n].digest, marks)]
         look = unsettled(graph, choice.assets, settled, changed, force=choice.force)
         left = {n: u for n, u in settled.items() if n not in look}
         for name in left.keys() & choice.units.keys():
             left[name] = await _selected(project, connection, choice, name)
-        sound = {} if entire else {n: before[n] for n in changed if n not in damaged}
+        needed = {up for n in look for direct in graph.upstream(n) for up in graph.chain(direct)} | look
+        wanted = {*needed, *changed, *(choice.assets if choice.force else ())}
+        there = {n: one for n, one in looks.items() if n in wanted or one.observed is not None}
+        if (raw := await _observed(project, connection, there)) is None:
+            return None
+        sound = {} if entire else {n: _before(looks[n], raw[n]) for n in changed if n not in damaged}
         differing = await _differing(project, connection, raw, sound, marks)
-        del before, looked, sound
+        sizes = {n: one.documents for n, one in looks.items() if n not in raw}
+        del looks, looked, there, sound
         whole = {*(choice.assets if choice.force else choice.units), *(n for n in changed if n not in differing)}
         how = slicing(graph, look, settled, changed, whole)
-        needed = {up for n in look for direct in graph.upstream(n) for up in graph.chain(direct)} | look
         states = await asset_states(
             project,
             connection,
@@ -143,7 +175,7 @@ async def take(
         seconds = await read.seconds_per_unit(connection, project.id) if look else {}
         took = await unit_costs(connection, [project.asset_ids[n] for n in look if n in definitions])
     observed: dict[str, pl.DataFrame] = {}
-    for name in names:
+    for name in raw:
         seen = slices[name].seen(raw[name]) if how.partial(name) else raw[name]
         observed[name] = as_documents(graph.assets[name], seen, states[name].documents) if name in states else seen
     oldest = {n: o for n in settled if (o := _oldest(marks[project.asset_ids[n]])) is not None}
@@ -160,6 +192,7 @@ async def take(
         moment,
         oldest,
         {n: took[i] for n in look if (i := project.asset_ids[n]) in took},
+        sizes,
     )
     return Read(snapshot, raw, marks, {name: found for name, found in unread.items() if found})
 
@@ -220,7 +253,7 @@ async def _differing(
     Where lineage holds what was observed the time `before`, it is not asked what that was.
     """
     found: dict[str, Slice] = {}
-    held = {name: seen for name, seen in before.items() if _is_taken_in(project, name, seen, marks)}
+    held = {n: seen for n, seen in before.items() if _is_taken_in(project, n, observed_digest(seen), marks)}
     asked = {name: project.asset_ids[name] for name in before if name not in held}
     identities: dict[int, pl.DataFrame] = {}
     if asked:
@@ -338,37 +371,89 @@ def _oldest(mark: read.Watermark) -> datetime | None:
     return datetime.fromisoformat(text) if text is not None else None
 
 
-def _is_taken_in(project: Project, name: str, observed: pl.DataFrame, marks: Mapping[int, read.Watermark]) -> bool:
+def _is_taken_in(project: Project, name: str, observed: str, marks: Mapping[int, read.Watermark]) -> bool:
+    """Whether lineage holds exactly what was observed, which has this digest."""
     mark = marks.get(project.asset_ids[name])
-    return mark is not None and mark.settled is not None and mark.settled.get("observed") == observed_digest(observed)
+    return mark is not None and mark.settled is not None and mark.settled.get("observed") == observed
+
+
+async def _observed(
+    project: Project, connection: Connection, looks: Mapping[str, Look]
+) -> dict[str, pl.DataFrame] | None:
+    """What was observed of these sources; of those at which was only glanced, what the last look has observed.
+
+    None where that is not known any more, because somebody else has looked meanwhile.
+    """
+    found = {name: one.observed for name, one in looks.items() if one.observed is not None}
+    glanced = {name: project.asset_ids[name] for name in looks if name not in found}
+    if glanced:
+        known = await read.observations(connection, glanced.values())
+        for name, identifier in glanced.items():
+            found[name] = known.pop(identifier)
+            if observed_digest(found[name]) != looks[name].digest:
+                return None
+    return {name: found[name] for name in looks}
+
+
+def _before(look: Look, observed: pl.DataFrame) -> pl.DataFrame:
+    return observed["name", "identity"] if look.before is None else look.before
 
 
 async def observe(
-    project: Project, names: Sequence[str], *, rehash: bool = False, unread: Mapping[str, sources.Unread] | None = None
+    project: Project,
+    names: Sequence[str],
+    *,
+    rehash: bool = False,
+    unread: Mapping[str, sources.Unread] | None = None,
+    closely: Collection[str] = (),
 ) -> list[Look]:
     """Look at sources: of each a row a document. What was found is remembered, so that only what differs is read next time.
 
-    With `unread`, documents that cannot be read are put there.
+    Where a glance tells that nothing has changed, not even what is known is read, unless the source is in `closely`. With `unread`,
+    documents that cannot be read are put there.
     """
     if not names:
         return []
+    glances = await asyncio.gather(*(sources.glance(_source(project, n), project.root) for n in names))
+    seen = dict(zip(names, glances, strict=True))
     async with project.engine.connect() as connection:
-        known = await read.observations(connection, [project.asset_ids[n] for n in names])
-    return await asyncio.gather(
-        *(
-            _observe(project, n, known.pop(project.asset_ids[n]), rehash, None if unread is None else unread[n])
-            for n in names
-        )
-    )
+        last = await read.glances(connection, [project.asset_ids[n] for n in names])
+        same = {
+            name: Look(was.documents, was.observed.hex())
+            for name, one in seen.items()
+            if one is not None and not one.unread and not rehash and name not in closely
+            if (was := last.get(project.asset_ids[name])) is not None and was.digest == one.digest
+        }
+        others = [project.asset_ids[n] for n in names if n not in same]
+        known = await read.observations(connection, others) if others else {}
+
+    async def look(name: str) -> Look:
+        identifier = project.asset_ids[name]
+        problems = None if unread is None else unread[name]
+        return await _observe(project, name, known.pop(identifier), rehash, problems, seen[name], last.get(identifier))
+
+    looks = await asyncio.gather(*(look(n) for n in names if n not in same))
+    looked = iter(looks)
+    return [same[n] if n in same else next(looked) for n in names]
 
 
-async def _observe(
-    project: Project, name: str, known: pl.DataFrame, rehash: bool, unread: sources.Unread | None
-) -> Look:
+def _source(project: Project, name: str) -> Source:
     source = project.graph.assets[name]
     if not isinstance(source, Source):
         raise AssetcoreError(f"{name} is not a source.")
-    identifier = project.asset_ids[name]
+    return source
+
+
+async def _observe(
+    project: Project,
+    name: str,
+    known: pl.DataFrame,
+    rehash: bool,
+    unread: sources.Unread | None,
+    glance: sources.Glance | None,
+    last: read.Glance | None,
+) -> Look:
+    source, identifier = _source(project, name), project.asset_ids[name]
     observed = await sources.observe(
         source,
         project.root,
@@ -376,12 +461,22 @@ async def _observe(
         rehash=rehash,
         settings=project.settings,
         unread=unread,
+        glance=glance,
     )
     observed = _named(observed, "fields", "field_digests")[known.columns]
-    if project.writable and not observed.equals(known):
+    found = Look.at(observed, known["name", "identity"])
+    now = None
+    if glance is not None and glance.digest is not None and _has_settled(observed, glance) and not unread:
+        now = read.Glance(found.documents, glance.digest, bytes.fromhex(found.digest))
+    if project.writable and (now != last or not observed.equals(known)):
         async with project.engine.begin() as connection:
-            await lineage.keep_observation(connection, identifier, known, observed)
-    return Look(observed, known["name", "identity"])
+            await lineage.keep_observation(connection, identifier, known, observed, now)
+    return found
+
+
+def _has_settled(observed: pl.DataFrame, glance: sources.Glance) -> bool:
+    """Whether all that was glanced at was observed, and nothing was written so lately that it may change without its time telling so."""
+    return observed.height == len(glance.files) and bool((observed["mtime_ns"] != 0).all())
 
 
 async def _observe_one(project: Project, connection: Connection, name: str, document: str) -> pl.DataFrame:
@@ -390,7 +485,8 @@ async def _observe_one(project: Project, connection: Connection, name: str, docu
     assert isinstance(source, Source)
     if not sources.looks_at_one(source):
         await connection.rollback()  # no transaction waits for the world outside
-        [seen] = await observe(project, [name], unread={name: []})
+        [seen] = await observe(project, [name], unread={name: []}, closely=[name])
+        assert seen.observed is not None
         await about_few(connection)
         return seen.observed.filter(pl.col("name") == document)
     identifier = project.asset_ids[name]

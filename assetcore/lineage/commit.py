@@ -26,7 +26,7 @@ from assetcore.lineage import schema
 from assetcore.lineage import tables as t
 from assetcore.lineage.asking import among, one_of
 from assetcore.lineage.heads import Loan, take_over
-from assetcore.lineage.read import intact
+from assetcore.lineage.read import Glance, intact
 from assetcore.staleness import Definition
 from assetcore.storage import Key
 
@@ -424,13 +424,22 @@ async def keep_checked(connection: AsyncConnection, run: str, checked: Sequence[
 
 
 async def keep_observation(
-    connection: AsyncConnection, asset: int, known: pl.DataFrame, observed: pl.DataFrame
+    connection: AsyncConnection, asset: int, known: pl.DataFrame, observed: pl.DataFrame, glance: Glance | None
 ) -> None:
-    """Remember the last look at a source: only rows that differ are written."""
-    o = t.observation
+    """Remember the last look at a source: only rows that differ are written. With what a `glance` finds that finds all of it."""
+    o, g = t.observation, t.glance
     await connection.execute(
         sa.select(t.asset.c.id).where(t.asset.c.id == asset).with_for_update(key_share=True)
     )  # one look at a time
+    if glance is None:
+        await connection.execute(sa.delete(g).where(g.c.asset_id == asset))
+    else:
+        told = glance._asdict()
+        await connection.execute(
+            insert(g).values(asset_id=asset, **told).on_conflict_do_update(index_elements=["asset_id"], set_=told)
+        )
+    if observed.equals(known):
+        return
     changed = observed.join(known, on=observed.columns, how="anti", nulls_equal=True)
     gone = joined(known, observed, "name", "anti")["name"].to_list() + changed["name"].to_list()
     if gone:

@@ -229,6 +229,7 @@ async def erase(
         await connection.execute(sa.update(t.acceptance).where(named).values(units=without))
     o = t.observation.c
     await connection.execute(sa.delete(t.observation).where(o.asset_id == source, o.name == name))
+    await connection.execute(sa.delete(t.glance).where(t.glance.c.asset_id == source))
     s = t.check_standing.c
     versions = sa.select(t.check_version.c.id).where(t.check_version.c.asset_id.in_(list(found.units)))
     await connection.execute(sa.delete(t.check_standing).where(s.check_id.in_(versions)))

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache, lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 import sqlalchemy as sa
@@ -27,8 +27,8 @@ from assetcore.storage import Key, Location, Stored
 from assetcore.units import DOCUMENTS, sort_documents
 
 __all__ = [
-    "Watermark", "asset_counts", "counts", "current", "current_documents", "current_identities", "dated", "definitions",
-    "documents_of", "expired", "failure_counts", "former_members", "intact", "known_keys", "labels", "last_failure", "made_at",
+    "Glance", "Watermark", "asset_counts", "counts", "current", "current_documents", "current_identities", "dated", "definitions",
+    "documents_of", "expired", "failure_counts", "former_members", "glances", "intact", "known_keys", "labels", "last_failure", "made_at",
     "made_units", "observations", "oldest", "orphans", "seconds_per_unit", "sources_of_parts", "stored", "undeclared", "units",
     "watermark", "watermarks", "with_documents", "with_types",
 ]  # fmt: skip
@@ -37,6 +37,14 @@ OBSERVED = {
     "name": pl.String, "size": pl.Int64, "mtime_ns": pl.Int64, "inode": pl.Int64, "media_type": pl.String, "sha256": pl.Binary,
     "field_digests": pl.Binary, "identity": pl.Binary, "validator": pl.String,
 }  # fmt: skip
+
+
+class Glance(NamedTuple):
+    """A look at a source as a whole: how many documents, the digest of what a glance found, and that of their identities, in order."""
+
+    documents: int
+    digest: bytes
+    observed: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -446,6 +454,15 @@ def _stored() -> Statement:
         .outerjoin(t.typed, t.typed.c.document_id == d.id)
         .where(among(d.id, "documents", sa.BigInteger))
     )
+
+
+async def glances(connection: AsyncConnection, assets: Collection[int]) -> dict[int, Glance]:
+    """What the last look at each of these sources found, as a whole; of those of which that can be told. One statement."""
+    g = t.glance.c
+    rows = await connection.execute(
+        sa.select(g.asset_id, g.documents, g.digest, g.observed).where(one_of(g.asset_id, assets))
+    )
+    return {asset: Glance(*told) for asset, *told in rows}
 
 
 async def observations(

@@ -7,6 +7,7 @@ affair.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +19,7 @@ from assetcore.documents import Document
 from assetcore.sources.bucket import BucketFiles, bucket
 from assetcore.sources.folder import Folder, folder
 from assetcore.sources.generator import Generator
-from assetcore.sources.observed import OBSERVED, Unread
+from assetcore.sources.observed import OBSERVED, Glance, Unread
 from assetcore.sources.table import DatabaseTable, table
 from assetcore.sources.urls import Urls, urls
 
@@ -30,16 +31,27 @@ __all__ = [
     "BucketFiles",
     "DatabaseTable",
     "Folder",
+    "Glance",
     "Unread",
     "Urls",
     "bucket",
     "documents",
     "folder",
+    "glance",
     "looks_at_one",
     "observe",
     "table",
     "urls",
 ]
+
+
+async def glance(source: Source, root: Path) -> Glance | None:
+    """What can be told of the files of a source without reading any, as `observe` begins; None of a source that is not a folder.
+
+    Raises SourceError where the folder cannot be listed.
+    """
+    where = source.where
+    return await asyncio.to_thread(where.glance, source, root) if isinstance(where, Folder) else None
 
 
 async def observe(
@@ -51,19 +63,21 @@ async def observe(
     only: Collection[str] | None = None,
     settings: Settings | None = None,
     unread: Unread | None = None,
+    glance: Glance | None = None,
 ) -> pl.DataFrame:
     """The documents of a source as they are now: one row each, sorted by name, with the columns of `OBSERVED`.
 
     `known` is what was observed last time: a file with the same size, modification time and inode is not read again, unless
     `rehash`. `root` is the project's root, to which relative folders are relative. `settings` say how buckets are reached.
-    With `only`, nothing but documents of these names is looked at; that a source must be able to (`looks_at_one`).
+    With `only`, nothing but documents of these names is looked at; that a source must be able to (`looks_at_one`). With a `glance`, which
+    was had just now, the folder is not listed again.
 
     Raises SourceError, naming the source and the file or the line of the user's generator. With `unread` a file that cannot be read, or
     cannot be a document, is put there with its error, stays what is `known` of it, and the others go on.
     """
     where = _where(source, settings)
     if isinstance(where, Folder):
-        return await where.observe(source, root, known, rehash=rehash, only=only, unread=unread)
+        return await where.observe(source, root, known, rehash=rehash, only=only, unread=unread, glance=glance)
     if isinstance(where, BucketFiles):
         return await where.observe(source, root, known, rehash=rehash, unread=unread)
     return await where.observe(source, root, known, rehash=rehash)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from assetcore.assets import Source
-from assetcore.documents import check_name, field_digests
+from assetcore.documents import NAME_LIMIT, check_name, field_digests
 from assetcore.errors import AssetcoreError, DeclarationError, SourceError
 
 __all__ = ["CLOCK_GRAIN_NS", "MEDIA_TYPES", "UNKNOWN_MEDIA_TYPE", "Files", "declared"]
@@ -101,8 +101,14 @@ class Files:
 
     def media_type_of(self, source: Source, name: str) -> str:
         """The media type of a document: as declared here or by its class, or by its suffix."""
-        suffix = name.rpartition("/")[2].rpartition(".")[2].lower()
-        return self.media_type or source.type.fixed_media_type or MEDIA_TYPES.get(suffix, UNKNOWN_MEDIA_TYPE)
+        return self.media_types_of(source, [name])[0]
+
+    def media_types_of(self, source: Source, names: Sequence[str]) -> list[str]:
+        """As `media_type_of`, of many documents."""
+        if fixed := self.media_type or source.type.fixed_media_type:
+            return [fixed] * len(names)
+        suffixes = (name.rpartition("/")[2].rpartition(".")[2].lower() for name in names)
+        return [MEDIA_TYPES.get(suffix, UNKNOWN_MEDIA_TYPE) for suffix in suffixes]
 
     def digests_of_fields(self, source: Source) -> bytes:
         """The digests of the typed fields, which have their defaults in every document."""
@@ -110,6 +116,9 @@ class Files:
 
     def problem(self, source: Source, name: str, size: int) -> SourceError | None:
         """Why something cannot be a document: by its name, or by its size."""
+        plain = name.isascii() and name.isprintable() and 0 < len(name) <= NAME_LIMIT  # most are, and there may be many
+        if plain and (self.max_bytes is None or size <= self.max_bytes):
+            return None
         try:
             check_name(name, source.type.__name__)
         except AssetcoreError:

@@ -14,21 +14,23 @@ import os
 import stat
 import sys
 import time
-from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from array import array
+from collections.abc import AsyncIterator, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
 from assetcore.assets import Source
-from assetcore.documents import Document
+from assetcore.digest import digest
+from assetcore.documents import Document, identity
 from assetcore.errors import SourceError
-from assetcore.frames import joined, rows_where
 from assetcore.sources.files import CLOCK_GRAIN_NS, MEDIA_TYPES, UNKNOWN_MEDIA_TYPE, Files, declared
-from assetcore.sources.observed import Rows, Unread, as_known, leave
+from assetcore.sources.observed import OBSERVED, Glance, Rows, Unread, as_known, as_named, leave, unchanged
 from assetcore.sources.patterns import Matcher, States, left_out
 
 __all__ = ["MEDIA_TYPES", "UNKNOWN_MEDIA_TYPE", "Folder", "folder"]
@@ -36,6 +38,8 @@ __all__ = ["MEDIA_TYPES", "UNKNOWN_MEDIA_TYPE", "Folder", "folder"]
 _READ_AT_ONCE = 64
 _SMALL_BYTES = 1 << 18
 _READ_BYTES = 8 << 20
+_FACTS = ("name", "size", "mtime_ns", "inode")
+_WORD = (1 << 64) - 1
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
 
 
@@ -77,9 +81,10 @@ class Folder(Files):
         rehash: bool = False,
         only: Collection[str] | None = None,
         unread: Unread | None = None,
+        glance: Glance | None = None,
     ) -> pl.DataFrame:
         """What lies in the folder now, or what of these names does; see `sources.observe`."""
-        return await asyncio.to_thread(self._observe, source, root, known, rehash, only, unread)
+        return await asyncio.to_thread(self._observe, source, root, known, rehash, only, unread, glance)
 
     async def documents(self, source: Source, root: Path, names: Collection[str]) -> AsyncIterator[Document]:
         """Read these files; see `sources.documents`."""
@@ -92,6 +97,28 @@ class Folder(Files):
         if unread:
             raise self.unread(source, unread, len(wanted))
 
+    def glance(self, source: Source, root: Path, only: Collection[str] | None = None) -> Glance:
+        """What lies in the folder now, without reading any of it; see `sources.glance`."""
+        unread: Unread = []
+        now = time.time_ns()
+        files = sorted(self._scan(source, self._top(root), only, unread))
+        return Glance(now, files, unread, self._digest(source, *_columns(files)))
+
+    def _digest(
+        self, source: Source, names: Sequence[str], sizes: Sequence[int], times: Sequence[int], inodes: Sequence[int]
+    ) -> bytes | None:
+        """The digest of a glance that finds these files; see `Glance`."""
+        if self.encoding or 0 in times:
+            return None
+        fixed = self.media_type or source.type.fixed_media_type
+        kinds = fixed or digest("media types", dict(MEDIA_TYPES), UNKNOWN_MEDIA_TYPE)
+        made = identity(source.output.type_name, "", "", b"", self.digests_of_fields(source))
+        facts = (
+            "\0".join(names),
+            *(array("Q", [n & _WORD for n in numbers]).tobytes() for numbers in (sizes, times, inodes)),
+        )
+        return digest("glance", made, kinds, *facts)
+
     def _observe(
         self,
         source: Source,
@@ -100,35 +127,39 @@ class Folder(Files):
         rehash: bool,
         only: Collection[str] | None,
         unread: Unread | None,
+        glance: Glance | None,
     ) -> pl.DataFrame:
-        top = self._top(root)
-        now = time.time_ns()
-        files = sorted(self._scan(source, top, only, unread))
-        known_hashes = {} if rehash or known is None or self.encoding else _hashes(known, files)
-        unknown = [index for index, file in enumerate(files) if index not in known_hashes]
-        hashes = known_hashes | self._hash(source, top, files, unknown, unread)
-        rows = Rows()
-        fields = self.digests_of_fields(source)
-        for index, (name, size, mtime_ns, inode) in enumerate(files):
-            sha256 = hashes[index]
-            if sha256 is None:
-                continue  # gone since the folder was listed, or not to be read
-            rows.name.append(name)
-            rows.size.append(size)
-            # An encoding is no part of what is recorded, so a hash that depends on it is never used again.
-            rows.mtime_ns.append(0 if mtime_ns >= now - CLOCK_GRAIN_NS or self.encoding else mtime_ns)
-            rows.inode.append(inode)
-            rows.media_type.append(self.media_type_of(source, name))
-            rows.sha256.append(sha256)
-            rows.fields.append(fields)
+        now, files, problems, _ = glance or self.glance(source, root, only)
+        for name, problem in problems:
+            leave(unread, name, problem)
+        hashes: list[bytes | None] = [None] * len(files)
+        if known is not None and not rehash and not self.encoding:
+            hashes = _hashes(known, files)
+        unknown = [index for index, sha256 in enumerate(hashes) if sha256 is None]
+        for index, sha256 in self._hash(source, self._top(root), files, unknown, unread).items():
+            hashes[index] = sha256
+        if None in hashes:  # gone since the folder was listed, or not to be read
+            files = [file for file, sha256 in zip(files, hashes, strict=True) if sha256 is not None]
+        names, sizes, times, inodes = _columns(files)
+        # An encoding is no part of what is recorded, so a hash that depends on it is never used again.
+        late = 0 if self.encoding else now - CLOCK_GRAIN_NS
+        rows = Rows(
+            name=names,
+            size=sizes,
+            mtime_ns=[0 if at >= late else at for at in times],
+            inode=inodes,
+            media_type=self.media_types_of(source, names),
+            sha256=[sha256 for sha256 in hashes if sha256 is not None],
+            fields=[self.digests_of_fields(source)] * len(files),
+        )
         return as_known(rows.frame(source, known), known, unread)
 
     def _top(self, root: Path) -> str:
         return str(root / Path(self.path).expanduser())
 
     def _scan(
-        self, source: Source, top: str, only: Collection[str] | None, unread: Unread | None
-    ) -> Iterator[tuple[str, int, int, int]]:
+        self, source: Source, top: str, only: Collection[str] | None, unread: Unread
+    ) -> list[tuple[str, int, int, int]]:
         """Name, size, modification time and inode of each file that the pattern names, or of `only` these."""
         try:
             facts = os.stat(top)
@@ -144,7 +175,9 @@ class Folder(Files):
                 f"{source.name} reads the folder {self.path}, which is a file.", hint="Name the folder that it lies in."
             )
         states = [matcher.start for matcher in self._matchers]
-        yield from self._scan_folder(source, top, "", states, ((facts.st_dev, facts.st_ino),), only, unread)
+        files: list[tuple[str, int, int, int]] = []
+        self._scan_folder(source, top, "", states, ((facts.st_dev, facts.st_ino),), only, unread, files)
+        return files
 
     def _scan_folder(
         self,
@@ -154,9 +187,11 @@ class Folder(Files):
         states: Sequence[States],
         ancestors: tuple[tuple[int, int], ...],
         only: Collection[str] | None,
-        unread: Unread | None,
-    ) -> Iterator[tuple[str, int, int, int]]:
+        unread: Unread,
+        files: list[tuple[str, int, int, int]],
+    ) -> None:
         wanted, files_out, folders_out = self._matchers
+        is_wanted, is_left_out = wanted.naming(states[0]), files_out.naming(states[1])
         found: Sequence[os.DirEntry[str] | Path]
         try:
             if only is None:
@@ -170,19 +205,18 @@ class Folder(Files):
                 return  # gone since the folder above was listed
             raise self._unreadable(source, above, error) from None
         for entry in found:
-            name = above + entry.name
+            own = entry.name
+            name = above + own
             if _is_folder(entry):
-                below = [
-                    matcher.enter(state, entry.name) for matcher, state in zip(self._matchers, states, strict=True)
-                ]
-                if not below[0] or folders_out.names(states[2], entry.name):
+                below = [matcher.enter(state, own) for matcher, state in zip(self._matchers, states, strict=True)]
+                if not below[0] or folders_out.names(states[2], own):
                     continue
                 place = _place_of(entry)
                 if place is not None and place not in ancestors:
-                    yield from self._scan_folder(
-                        source, os.fspath(entry), name + "/", below, (*ancestors, place), only, unread
+                    self._scan_folder(
+                        source, os.fspath(entry), name + "/", below, (*ancestors, place), only, unread, files
                     )
-            elif wanted.names(states[0], entry.name) and not files_out.names(states[1], entry.name):
+            elif is_wanted(own) and not is_left_out(own):
                 try:
                     facts = entry.stat()
                 except OSError as error:
@@ -193,7 +227,7 @@ class Folder(Files):
                     if (problem := self.problem(source, name, facts.st_size)) is not None:
                         leave(unread, name, problem)
                         continue
-                    yield name, facts.st_size, facts.st_mtime_ns, facts.st_ino
+                    files.append((name, facts.st_size, facts.st_mtime_ns, facts.st_ino))
 
     def _hash(
         self,
@@ -273,14 +307,19 @@ class Folder(Files):
         return Matcher([self.pattern]), Matcher(files, hidden=True), Matcher(folders, hidden=True)
 
 
-def _hashes(known: pl.DataFrame, files: Sequence[tuple[str, int, int, int]]) -> dict[int, bytes | None]:
-    """The hashes of those files that have not changed since they were recorded, by their index."""
+def _columns(files: Sequence[tuple[str, int, int, int]]) -> tuple[list[Any], ...]:
+    """Names, sizes, times and inodes."""
+    return tuple([file[at] for file in files] for at in range(4))
+
+
+def _hashes(known: pl.DataFrame, files: Sequence[tuple[str, int, int, int]]) -> list[bytes | None]:
+    """The hash of each file that has not changed since it was recorded; None of the others."""
     if known.is_empty() or not files:
-        return {}
-    now = pl.DataFrame(files, schema=["name", "size", "mtime_ns", "inode"], orient="row").with_row_index()
-    same = ["name", "size", "mtime_ns", "inode"]
-    found = joined(rows_where(now, now["mtime_ns"] != 0), known[[*same, "sha256"]], same)
-    return dict(found["index", "sha256"].iter_rows())
+        return [None] * len(files)
+    now = pl.DataFrame(dict(zip(_FACTS, _columns(files), strict=True)), {name: OBSERVED[name] for name in _FACTS})
+    was = as_named(known[[*_FACTS, "sha256"]], now["name"])
+    same = unchanged(now, was, _FACTS[1:]) & (now["mtime_ns"] != 0)
+    return [sha256 if stays else None for sha256, stays in zip(was["sha256"], same, strict=True)]
 
 
 def _is_folder(entry: os.DirEntry[str] | Path) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import polars as pl
 
@@ -13,10 +13,24 @@ from assetcore.documents import identity
 from assetcore.errors import SourceError
 from assetcore.frames import joined
 
-__all__ = ["OBSERVED", "Rows", "Unread", "as_known", "leave"]
+__all__ = ["OBSERVED", "Glance", "Rows", "Unread", "as_known", "as_named", "leave", "unchanged"]
 
 Unread: TypeAlias = list[tuple[str, SourceError]]
 """Documents that are there and cannot be read, each with what is to be said of it."""
+
+
+class Glance(NamedTuple):
+    """Files as they lay there from a moment on (`at`, ns): name, size, modification time (ns) and inode of each, sorted by name.
+
+    What can be no document is `unread`. `digest` is of the files and of all else by which documents are made of them, but for their
+    contents: where it is what it was, nothing has changed. None where a file can change without its time telling so.
+    """
+
+    at: int
+    files: Sequence[tuple[str, int, int, int]]
+    unread: Unread
+    digest: bytes | None
+
 
 OBSERVED = pl.Schema(
     {
@@ -72,16 +86,17 @@ class Rows:
         rows = pl.DataFrame(columns, schema={name: OBSERVED[name] for name in columns}).sort("name")
         determining = ["name", "media_type", "sha256", "fields"]
         if known is None or not known.height or not _same_type(source, known):
-            rows = rows.with_columns(identity=pl.lit(None, pl.Binary()))
-        elif rows[determining].equals(known[determining]):
-            return rows.hstack([known["identity"]])[OBSERVED.names()]
-        else:
-            rows = joined(rows, known[[*determining, "identity"]], determining, "left")
-        missing = rows["identity"].is_null()
-        if missing.any():
-            made = [identity(source.output.type_name, *row) for row in rows.filter(missing)[determining].iter_rows()]
-            rows = rows.with_columns(identity=_scatter(rows["identity"], missing, made))
-        return rows[OBSERVED.names()]
+            known = rows.clear().hstack([pl.Series("identity", [], pl.Binary())])
+        was = as_named(known, rows["name"])
+        same = unchanged(rows, was, determining[1:])
+        identities = was["identity"]
+        if not same.all():
+            changed = iter(
+                [identity(source.output.type_name, *row) for row in rows.filter(~same)[determining].iter_rows()]
+            )
+            kept = zip(identities, same, strict=True)
+            identities = pl.Series("identity", [old if stays else next(changed) for old, stays in kept], pl.Binary())
+        return rows.hstack([identities])[OBSERVED.names()]
 
 
 def leave(unread: Unread | None, name: str, error: SourceError) -> None:
@@ -100,15 +115,21 @@ def as_known(observed: pl.DataFrame, known: pl.DataFrame | None, unread: Unread 
     return pl.concat([observed, kept[observed.columns]]).sort("name")
 
 
+def as_named(known: pl.DataFrame, names: pl.Series) -> pl.DataFrame:
+    """What is known of documents of these names, row by row; nulls of those that are new."""
+    return known if known["name"].equals(names) else joined(names.to_frame(), known, "name", "left")
+
+
+def unchanged(rows: pl.DataFrame, known: pl.DataFrame, columns: Sequence[str]) -> pl.Series:
+    """Of each row, whether it has in these columns what is known."""
+    same = pl.repeat(value=True, n=rows.height, dtype=pl.Boolean(), eager=True)
+    for column in columns:
+        same &= rows[column].eq_missing(known[column])
+    return same
+
+
 def _same_type(source: Source, known: pl.DataFrame) -> bool:
     """Whether the identities of `known` are of documents of the same type name; one frame has one."""
     row = known.row(0, named=True)
     made = identity(source.output.type_name, row["name"], row["media_type"], row["sha256"], row["fields"])
     return made == row["identity"]
-
-
-def _scatter(values: pl.Series, where: pl.Series, made: Sequence[bytes]) -> pl.Series:
-    filled = iter(made)
-    return pl.Series(
-        "identity", [next(filled) if take else value for value, take in zip(values, where, strict=True)], pl.Binary()
-    )

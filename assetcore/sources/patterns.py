@@ -30,14 +30,20 @@ class Matcher:
         """The states below the folder `name`; none if nothing there can match."""
         return self._closed(self._steps(states, name))
 
+    def naming(self, states: States) -> Callable[[str], bool]:
+        """What tells of an entry of a folder whether a pattern names it, where these are the states; there may be many entries."""
+        last = [
+            segment
+            for number, at in states
+            if at == len(self._patterns[number]) - 1 and (segment := self._patterns[number][at]) is not None
+        ]
+        if len(last) < 2:
+            return last[0] if last else lambda _: False
+        return lambda name: any(segment(name) for segment in last)
+
     def names(self, states: States, name: str) -> bool:
         """Whether a pattern names this entry."""
-        for number, at in states:
-            segments = self._patterns[number]
-            segment = segments[at]
-            if segment is not None and at == len(segments) - 1 and segment(name):
-                return True
-        return False
+        return self.naming(states)(name)
 
     def _steps(self, states: States, name: str) -> Iterator[tuple[int, int]]:
         for number, at in states:
@@ -69,16 +75,23 @@ class Chosen:
         self._below = lru_cache(maxsize=4096)(
             self._states_below
         )  # names that follow each other lie in the same folders
+        self._choosing = lru_cache(maxsize=4096)(self._chooser)
 
     def chooses(self, path: str) -> bool:
         """Whether this file is meant."""
         folder, _, name = path.rpartition("/")
-        states = self._below(folder)
-        return states is not None and self._wanted.names(states[0], name) and not self._files_out.names(states[1], name)
+        chooses = self._choosing(folder)
+        return chooses is not None and chooses(name)
 
     def enters(self, folder: str) -> bool:
         """Whether anything below this folder may be meant."""
         return self._below(folder) is not None
+
+    def _chooser(self, folder: str) -> Callable[[str], bool] | None:
+        if (states := self._below(folder)) is None:
+            return None
+        wanted, out = self._wanted.naming(states[0]), self._files_out.naming(states[1])
+        return lambda name: wanted(name) and not out(name)
 
     def _states_below(self, folder: str) -> tuple[States, States, States] | None:
         matchers = (self._wanted, self._files_out, self._folders_out)

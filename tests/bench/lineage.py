@@ -409,7 +409,7 @@ def observe_as(session: Session, observed: pl.DataFrame, before: pl.DataFrame) -
     """The look at the outer world is not what is measured here."""
 
     async def observe(*_: Any, **__: Any) -> list[snapshot.Look]:
-        return [snapshot.Look(observed, before["name", "identity"])]
+        return [snapshot.Look.at(observed, before["name", "identity"])]
 
     snapshot.observe = observe  # type: ignore[assignment]  # the bench's own process
 
