@@ -1,16 +1,19 @@
 """Corpus: which texts? The same ones for everybody: 300 to 379 words of a vocabulary of 4,000, twelve a line, about 2 KB.
 
-A thousand texts a folder. What happens to them happens to one in a hundred.
+A thousand texts a folder, written long ago as most are: what was written within two seconds is read again by the next look. What happens
+to them happens to one in a hundred, just before they are looked at.
 """
 
 from __future__ import annotations
 
 import functools
+import os
 import random
 import string
 from pathlib import Path
 
 SEED = 42
+LONG_AGO = 1_700_000_000
 EVERY = 100
 EDITED, DELETED = 7, 13
 """Which of every hundred."""
@@ -19,6 +22,7 @@ EDITED, DELETED = 7, 13
 def create(folder: Path, count: int) -> None:
     for number in range(count):
         _write(folder, number, 0)
+        os.utime(_path(folder, number), times=(LONG_AGO, LONG_AGO))
 
 
 def edit(folder: Path, count: int, revision: int = 1) -> None:
