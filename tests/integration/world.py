@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import os
 import textwrap
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -35,6 +37,9 @@ topics = source("topics", Topic, folder("data", pattern="*.txt"))
 """
 
 
+_moments = itertools.count(1_700_000_000)
+
+
 @dataclass
 class World:
     """A project `demo` below a root, opened anew for every verb, as the command does. It is `now`, or as late as it is."""
@@ -55,9 +60,12 @@ class World:
         (package / file).write_text(head + textwrap.dedent(body))
 
     def document(self, name: str, text: str | bytes) -> None:
+        """Write a document; its file tells of a time long ago, as most do, and of another one each time."""
         path = self.root / "data" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(text.encode() if isinstance(text, str) else text)
+        moment = next(_moments)
+        os.utime(path, times=(moment, moment))
 
     def remove(self, name: str) -> None:
         (self.root / "data" / name).unlink()
