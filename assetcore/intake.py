@@ -146,9 +146,10 @@ class Intake:
         result.reused, result.removed = len(reused), len(removed)
         done = len(reused) + len(removed)
         pending: list[Document] = []
+        unread = {document for document, _ in self.found.unread.get(name, ())}  # of another class now, and told already
         size = 0
         try:
-            async for document in self._read_now(source, tuple(wanted)):
+            async for document in self._read_now(source, [one for one in wanted if one not in unread]):
                 pending.append(document)
                 size += len(document.content)
                 if len(pending) >= LARGEST_BATCH or size > BATCH_BYTES:

@@ -53,8 +53,8 @@ class Snapshot:
     """What a plan is made from: current definitions, the state of the assets that need a look, counts of those that do not.
 
     Of assets in `slices` only those units need a look; `how` tells of which only those were read. `before` are those that would need
-    no look, had nothing above them changed. `oldest` says when the first unit of each asset was made, where units expire. Of a source
-    that is not in `observed`, nothing has changed: `sources` says how many documents it has.
+    no look, had nothing above them changed. `oldest` says when the first unit of each asset was made, where units expire. `documents`
+    says how many each source has; one that is not in `observed` is what it was.
     """
 
     definitions: Mapping[str, Definition]
@@ -68,7 +68,7 @@ class Snapshot:
     moment: Moment | None = None
     oldest: Mapping[str, datetime] = field(default_factory=dict)
     costs: Mapping[str, UnitCosts] = field(default_factory=dict)
-    sources: Mapping[str, int] = field(default_factory=dict)
+    documents: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,7 +284,7 @@ def make_plan(
             observed = snapshot.observed.get(name)
             known = state.documents if state else None
             if observed is None:
-                sources.append(SourcePlan(name, snapshot.sources[name]))
+                sources.append(SourcePlan(name, snapshot.documents[name]))
             elif known is None:
                 sources.append(SourcePlan(name, observed.height))
             else:

@@ -96,7 +96,7 @@ class Sight:
                 return Sighted(defined, marks, _only(await self._slice(connection, asset, definition)))
             self.standing.slices.pop(name, None)
             root = root_of(project.graph, name)
-            if root is not None and self.found.observed[root].height > PART:
+            if root is not None and self.found.snapshot.documents[root] > PART:
                 tops = await read.units(connection, project.environment_id, project.asset_ids[root])
                 known = await read.units(connection, project.environment_id, project.asset_ids[name])
                 return Sighted(defined, marks, _Parts(self, asset, definition, root, tops, known))

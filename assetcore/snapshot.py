@@ -103,22 +103,6 @@ async def take(
 
     What is `supposed` is taken as observed and declared.
     """
-    found = await _taken(project, choice, rehash, entire, supposed, {one.asset for one in supposed})
-    if found is None:
-        found = await _taken(project, choice, rehash, entire, supposed, set(project.graph.sources))
-    assert found is not None
-    return found
-
-
-async def _taken(
-    project: Project,
-    choice: Choice,
-    rehash: bool,
-    entire: bool,
-    supposed: Sequence[Supposition],
-    closely: Collection[str],
-) -> Read | None:
-    """As `take`; at the sources in `closely`, more than a glance is had. None where what was observed of another is not known any more."""
     graph = project.graph
     scope = choice.assets | graph.ancestors(choice.assets)
     names = [n for n in graph.sources if n in scope]
@@ -128,11 +112,29 @@ async def _taken(
     definitions = supposed_definitions(supposed, project.definitions(scope))
     moment = await now(project, scope)
     unread: dict[str, sources.Unread] = {name: [] for name in names}
+    closely = {one.asset for one in supposed}
     looked = await observe(project, names, rehash=rehash, unread=unread, closely=closely)
     looks = dict(zip(names, looked, strict=True))
-    for name in {one.asset for one in supposed}.intersection(names):
-        if (seen := looks[name].observed) is not None:
-            looks[name] = Look.at(supposed_observation(supposed, name, seen), looks[name].before)
+    for name in closely.intersection(names):
+        seen, before = looks[name].observed, looks[name].before
+        assert seen is not None
+        looks[name] = Look.at(supposed_observation(supposed, name, seen), before)
+    while not isinstance(found := await _taken(project, choice, definitions, moment, looks, entire), Read):
+        looked = await observe(project, found, unread=unread, closely=found)
+        looks |= dict(zip(found, looked, strict=True))
+    return replace(found, unread={name: problems for name, problems in unread.items() if problems})
+
+
+async def _taken(
+    project: Project,
+    choice: Choice,
+    definitions: Mapping[str, Definition],
+    moment: Moment,
+    looks: Mapping[str, Look],
+    entire: bool,
+) -> Read | list[str]:
+    """As `take`, after these looks; or the sources of which it is not known any more what was observed, where a glance had told that."""
+    graph, names = project.graph, list(looks)
     async with project.engine.connect() as connection:
         await at_one_moment(connection)
         marks = await read.watermarks(connection, project.environment_id)
@@ -147,12 +149,12 @@ async def _taken(
         needed = {up for n in look for direct in graph.upstream(n) for up in graph.chain(direct)} | look
         wanted = {*needed, *changed, *(choice.assets if choice.force else ())}
         there = {n: one for n, one in looks.items() if n in wanted or one.observed is not None}
-        if (raw := await _observed(project, connection, there)) is None:
-            return None
+        raw = await _observed(project, connection, there)
+        if lost_sight := [n for n in there if n not in raw]:
+            return lost_sight
         sound = {} if entire else {n: _before(looks[n], raw[n]) for n in changed if n not in damaged}
         differing = await _differing(project, connection, raw, sound, marks)
-        sizes = {n: one.documents for n, one in looks.items() if n not in raw}
-        del looks, looked, there, sound
+        del there, sound
         whole = {*(choice.assets if choice.force else choice.units), *(n for n in changed if n not in differing)}
         how = slicing(graph, look, settled, changed, whole)
         states = await asset_states(
@@ -192,9 +194,9 @@ async def _taken(
         moment,
         oldest,
         {n: took[i] for n in look if (i := project.asset_ids[n]) in took},
-        sizes,
+        {n: one.documents for n, one in looks.items()},
     )
-    return Read(snapshot, raw, marks, {name: found for name, found in unread.items() if found})
+    return Read(snapshot, raw, marks, {})
 
 
 async def take_descent(
@@ -377,22 +379,17 @@ def _is_taken_in(project: Project, name: str, observed: str, marks: Mapping[int,
     return mark is not None and mark.settled is not None and mark.settled.get("observed") == observed
 
 
-async def _observed(
-    project: Project, connection: Connection, looks: Mapping[str, Look]
-) -> dict[str, pl.DataFrame] | None:
+async def _observed(project: Project, connection: Connection, looks: Mapping[str, Look]) -> dict[str, pl.DataFrame]:
     """What was observed of these sources; of those at which was only glanced, what the last look has observed.
 
-    None where that is not known any more, because somebody else has looked meanwhile.
+    A source of which that is not known any more, because somebody else has looked meanwhile, is left out.
     """
     found = {name: one.observed for name, one in looks.items() if one.observed is not None}
     glanced = {name: project.asset_ids[name] for name in looks if name not in found}
     if glanced:
         known = await read.observations(connection, glanced.values())
-        for name, identifier in glanced.items():
-            found[name] = known.pop(identifier)
-            if observed_digest(found[name]) != looks[name].digest:
-                return None
-    return {name: found[name] for name in looks}
+        found |= {n: known[i] for n, i in glanced.items() if observed_digest(known[i]) == looks[n].digest}
+    return {name: found[name] for name in looks if name in found}
 
 
 def _before(look: Look, observed: pl.DataFrame) -> pl.DataFrame:
@@ -417,12 +414,13 @@ async def observe(
     glances = await asyncio.gather(*(sources.glance(_source(project, n), project.root) for n in names))
     seen = dict(zip(names, glances, strict=True))
     async with project.engine.connect() as connection:
-        last = await read.glances(connection, [project.asset_ids[n] for n in names])
+        # Before what is known is read: whoever keeps a look in between is noticed when this one is kept.
+        last = await read.last_looks(connection, [project.asset_ids[n] for n in names])
         same = {
             name: Look(was.documents, was.observed.hex())
             for name, one in seen.items()
-            if one is not None and not one.unread and not rehash and name not in closely
-            if (was := last.get(project.asset_ids[name])) is not None and was.digest == one.digest
+            if one is not None and one.digest is not None and not one.unread and not rehash and name not in closely
+            if (was := last.get(project.asset_ids[name])) is not None and was.glance == one.digest
         }
         others = [project.asset_ids[n] for n in names if n not in same]
         known = await read.observations(connection, others) if others else {}
@@ -451,7 +449,7 @@ async def _observe(
     rehash: bool,
     unread: sources.Unread | None,
     glance: sources.Glance | None,
-    last: read.Glance | None,
+    last: read.LastLook | None,
 ) -> Look:
     source, identifier = _source(project, name), project.asset_ids[name]
     observed = await sources.observe(
@@ -461,16 +459,15 @@ async def _observe(
         rehash=rehash,
         settings=project.settings,
         unread=unread,
-        glance=glance,
+        glanced=glance,
     )
     observed = _named(observed, "fields", "field_digests")[known.columns]
     found = Look.at(observed, known["name", "identity"])
-    now = None
-    if glance is not None and glance.digest is not None and _has_settled(observed, glance) and not unread:
-        now = read.Glance(found.documents, glance.digest, bytes.fromhex(found.digest))
-    if project.writable and (now != last or not observed.equals(known)):
+    telling = glance.digest if glance is not None and _has_settled(observed, glance) and not unread else None
+    if project.writable and (telling != (None if last is None else last.glance) or not observed.equals(known)):
+        identities = bytes.fromhex(found.digest)
         async with project.engine.begin() as connection:
-            await lineage.keep_observation(connection, identifier, known, observed, now)
+            await lineage.keep_observation(connection, identifier, last, known, observed, telling, identities)
     return found
 
 

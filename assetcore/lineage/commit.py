@@ -26,7 +26,7 @@ from assetcore.lineage import schema
 from assetcore.lineage import tables as t
 from assetcore.lineage.asking import among, one_of
 from assetcore.lineage.heads import Loan, take_over
-from assetcore.lineage.read import Glance, intact
+from assetcore.lineage.read import LastLook, intact
 from assetcore.staleness import Definition
 from assetcore.storage import Key
 
@@ -424,21 +424,36 @@ async def keep_checked(connection: AsyncConnection, run: str, checked: Sequence[
 
 
 async def keep_observation(
-    connection: AsyncConnection, asset: int, known: pl.DataFrame, observed: pl.DataFrame, glance: Glance | None
+    connection: AsyncConnection,
+    asset: int,
+    before: LastLook | None,
+    known: pl.DataFrame,
+    observed: pl.DataFrame,
+    glance: bytes | None,
+    identities: bytes,
 ) -> None:
-    """Remember the last look at a source: only rows that differ are written. With what a `glance` finds that finds all of it."""
-    o, g = t.observation, t.glance
+    """Remember a look at a source; of what was observed only the rows are written that differ from what was `known`.
+
+    `glance` tells of a later glance that nothing has changed, and is None where that cannot be told. Where somebody else has looked
+    since the look `before`, with which `known` was read or earlier, that one stays remembered, and no glance tells anything of it: what
+    two have seen is never mixed.
+    """
+    o, k = t.observation, t.look
     await connection.execute(
         sa.select(t.asset.c.id).where(t.asset.c.id == asset).with_for_update(key_share=True)
     )  # one look at a time
-    if glance is None:
-        await connection.execute(sa.delete(g).where(g.c.asset_id == asset))
-    else:
-        told = glance._asdict()
-        await connection.execute(
-            insert(g).values(asset_id=asset, **told).on_conflict_do_update(index_elements=["asset_id"], set_=told)
-        )
-    if observed.equals(known):
+    last = (await connection.execute(sa.select(k.c.looks).where(k.c.asset_id == asset))).scalar_one_or_none() or 0
+    alone = last == (0 if before is None else before.looks)
+    told = {
+        "looks": last + 1,
+        "documents": observed.height,
+        "glance": glance if alone else None,
+        "observed": identities,
+    }
+    await connection.execute(
+        insert(k).values(asset_id=asset, **told).on_conflict_do_update(index_elements=["asset_id"], set_=told)
+    )
+    if not alone or observed.equals(known):
         return
     changed = observed.join(known, on=observed.columns, how="anti", nulls_equal=True)
     gone = joined(known, observed, "name", "anti")["name"].to_list() + changed["name"].to_list()

@@ -227,9 +227,9 @@ async def erase(
         without = tried.op("-", return_type=JSONB())(labels).op("||", return_type=JSONB())(sa.cast([FORGOTTEN], JSONB))
         named = sa.and_(t.acceptance.c.asset_id == asset, tried.has_any(labels))
         await connection.execute(sa.update(t.acceptance).where(named).values(units=without))
-    o = t.observation.c
+    o, k = t.observation.c, t.look
+    await connection.execute(sa.update(k).where(k.c.asset_id == source).values(looks=k.c.looks + 1, glance=None))
     await connection.execute(sa.delete(t.observation).where(o.asset_id == source, o.name == name))
-    await connection.execute(sa.delete(t.glance).where(t.glance.c.asset_id == source))
     s = t.check_standing.c
     versions = sa.select(t.check_version.c.id).where(t.check_version.c.asset_id.in_(list(found.units)))
     await connection.execute(sa.delete(t.check_standing).where(s.check_id.in_(versions)))

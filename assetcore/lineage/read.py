@@ -27,10 +27,10 @@ from assetcore.storage import Key, Location, Stored
 from assetcore.units import DOCUMENTS, sort_documents
 
 __all__ = [
-    "Glance", "Watermark", "asset_counts", "counts", "current", "current_documents", "current_identities", "dated", "definitions",
-    "documents_of", "expired", "failure_counts", "former_members", "glances", "intact", "known_keys", "labels", "last_failure", "made_at",
-    "made_units", "observations", "oldest", "orphans", "seconds_per_unit", "sources_of_parts", "stored", "undeclared", "units",
-    "watermark", "watermarks", "with_documents", "with_types",
+    "LastLook", "Watermark", "asset_counts", "counts", "current", "current_documents", "current_identities", "dated", "definitions",
+    "documents_of", "expired", "failure_counts", "former_members", "intact", "known_keys", "labels", "last_failure", "last_looks",
+    "made_at", "made_units", "observations", "oldest", "orphans", "seconds_per_unit", "sources_of_parts", "stored", "undeclared",
+    "units", "watermark", "watermarks", "with_documents", "with_types",
 ]  # fmt: skip
 
 OBSERVED = {
@@ -39,11 +39,16 @@ OBSERVED = {
 }  # fmt: skip
 
 
-class Glance(NamedTuple):
-    """A look at a source as a whole: how many documents, the digest of what a glance found, and that of their identities, in order."""
+class LastLook(NamedTuple):
+    """The last look at a source as a whole.
 
+    Which one it was of all that were kept, how many documents it found, the digest of the glance that it began with (None where that does
+    not tell that nothing has changed since), and the digest of the identities of the documents in their order.
+    """
+
+    looks: int
     documents: int
-    digest: bytes
+    glance: bytes | None
     observed: bytes
 
 
@@ -456,13 +461,13 @@ def _stored() -> Statement:
     )
 
 
-async def glances(connection: AsyncConnection, assets: Collection[int]) -> dict[int, Glance]:
-    """What the last look at each of these sources found, as a whole; of those of which that can be told. One statement."""
-    g = t.glance.c
+async def last_looks(connection: AsyncConnection, assets: Collection[int]) -> dict[int, LastLook]:
+    """The last look at each of these sources, as a whole; none at what was never looked at. One statement."""
+    k = t.look.c
     rows = await connection.execute(
-        sa.select(g.asset_id, g.documents, g.digest, g.observed).where(one_of(g.asset_id, assets))
+        sa.select(k.asset_id, k.looks, k.documents, k.glance, k.observed).where(one_of(k.asset_id, assets))
     )
-    return {asset: Glance(*told) for asset, *told in rows}
+    return {asset: LastLook(*told) for asset, *told in rows}
 
 
 async def observations(

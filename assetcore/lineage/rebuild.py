@@ -31,7 +31,7 @@ __all__ = ["Difference", "commits", "compare", "is_empty", "known_runs", "rebuil
 REBUILT = (
     t.journal, t.journal_batch, t.subject_key, t.borrowed, t.acceptance,
     t.damage, t.verified, t.repeat, t.unshown,
-    t.check_standing, t.check_result, t.check_version, t.glance,
+    t.check_standing, t.check_result, t.check_version, t.look,
     t.observation, t.watermark, t.failure, t.head, t.collected, t.edge, t.spent,
     t.excerpt, t.typed, t.document, t.materialization, t.object_, t.commit, t.run_asset, t.run, t.part, t.definition, t.asset,
     t.environment, t.project,

@@ -8,7 +8,7 @@ environment is the set of its heads whose `until_commit` is null; a head is supe
 commit can be read. An environment that was created from another has no heads of an asset before its first commit to it: it has
 `borrowed` those of the other, so what is current is read through `heads.heads_of`. `watermark` is derived: it says at which commit an
 asset last changed and whether it was found settled, so that a plan in which nothing changed reads a row an asset instead of a row a
-unit. `failure`, `observation` and `glance` are the last attempt and the last look at the outer world; they can be lost without losing a
+unit. `failure`, `observation` and `look` are the last attempt and the last look at the outer world; they can be lost without losing a
 fact.
 So can what checks said: `check_result` of each thing that was looked at, `check_standing` (derived) of an asset as it is. What looking
 at the bytes told is `damage`, `verified` (how far that is) and `repeat`; all three can be found again.
@@ -30,7 +30,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSONB, array
 __all__ = [
     "LARGEST", "LEADING_INPUTS", "LEADING_SHA256", "Address", "acceptance", "answer", "asset", "block", "borrowed", "check_result",
     "check_standing", "check_version", "collected", "commit", "commit_of", "damage", "definition", "document", "document_type",
-    "documents_of", "edge", "environment", "excerpt", "failure", "given", "glance", "head", "journal", "journal_batch", "leading",
+    "documents_of", "edge", "environment", "excerpt", "failure", "given", "head", "journal", "journal_batch", "leading", "look",
     "materialization", "metadata", "object_", "observation", "part", "project", "repeat", "run", "run_asset", "small", "span",
     "spent", "subject_key", "typed", "undeclared_input", "unshown", "vector_generation", "vector_trial", "verified", "watermark",
 ]  # fmt: skip
@@ -420,13 +420,14 @@ observation = sa.Table(
     comment="the last look at a source: what need not be hashed again",
 )  # fmt: skip
 
-glance = sa.Table(
-    "glance", metadata,
+look = sa.Table(
+    "look", metadata,
     sa.Column("asset_id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("looks", sa.Integer, nullable=False, comment="grows with each look that was kept"),
     sa.Column("documents", sa.Integer, nullable=False),
-    sa.Column("digest", BYTEA, nullable=False, comment="of what can be told of all files of a source without reading them"),
-    sa.Column("observed", BYTEA, nullable=False, comment="of the identities of the documents that these files are"),
-    comment="the last look at a source as a whole: while the digest is the same, `observation` need not be read",
+    sa.Column("glance", BYTEA, comment="the digest of what was there, unread; null where that tells nothing"),
+    sa.Column("observed", BYTEA, nullable=False, comment="the digest of the identities of the documents"),
+    comment="the last look at a source as a whole: while a glance finds the same, `observation` need not be read",
 )  # fmt: skip
 
 check_version = sa.Table(

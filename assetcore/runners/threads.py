@@ -63,17 +63,21 @@ class Threads:
                 except RuntimeError:
                     return  # the loop has ended, and nobody waits for it
 
+            def look() -> None:
+                nonlocal thread, later
+                if not thread.is_alive() and not begun.is_set():
+                    thread = _start(work, name)
+                if not begun.is_set():
+                    later = loop.call_later(LOOK_SECONDS, look)
+
             # A thread of its own that nobody joins, where a pool's would keep the command from ending after Ctrl-C. Where a debugger
             # or coverage traces threads, Python 3.11 ends one before it begins if another is being traced just then (gh-98257).
             thread = _start(work, name)
+            later = loop.call_later(LOOK_SECONDS, look)
             try:
-                while not ended.done():
-                    await asyncio.wait({ended}, timeout=LOOK_SECONDS)
-                    if not thread.is_alive() and not begun.is_set():
-                        thread = _start(work, name)
-                return ended.result()
+                return await ended
             finally:
-                ended.cancel()
+                later.cancel()
 
     async def close(self) -> None:
         """There is nothing to end."""

@@ -1,6 +1,7 @@
 """Sources: which documents are out there now, and what do they hold?
 
-`observe` looks without keeping: one row a document, with its hash and identity, in columns, so that a million files stay cheap.
+`glance` lists files, and reads none. `observe` looks without keeping: one row a document, with its hash and identity, in columns, so that
+a million files stay cheap.
 `documents` reads those that are wanted. Where they come from (a folder, a bucket, addresses, a table, a generator) is each source's own
 affair.
 """
@@ -63,21 +64,21 @@ async def observe(
     only: Collection[str] | None = None,
     settings: Settings | None = None,
     unread: Unread | None = None,
-    glance: Glance | None = None,
+    glanced: Glance | None = None,
 ) -> pl.DataFrame:
     """The documents of a source as they are now: one row each, sorted by name, with the columns of `OBSERVED`.
 
     `known` is what was observed last time: a file with the same size, modification time and inode is not read again, unless
     `rehash`. `root` is the project's root, to which relative folders are relative. `settings` say how buckets are reached.
-    With `only`, nothing but documents of these names is looked at; that a source must be able to (`looks_at_one`). With a `glance`, which
-    was had just now, the folder is not listed again.
+    With `only`, nothing but documents of these names is looked at; that a source must be able to (`looks_at_one`). With what a glance
+    has just `glanced`, the folder is not listed again.
 
     Raises SourceError, naming the source and the file or the line of the user's generator. With `unread` a file that cannot be read, or
     cannot be a document, is put there with its error, stays what is `known` of it, and the others go on.
     """
     where = _where(source, settings)
     if isinstance(where, Folder):
-        return await where.observe(source, root, known, rehash=rehash, only=only, unread=unread, glance=glance)
+        return await where.observe(source, root, known, rehash=rehash, only=only, unread=unread, glanced=glanced)
     if isinstance(where, BucketFiles):
         return await where.observe(source, root, known, rehash=rehash, unread=unread)
     return await where.observe(source, root, known, rehash=rehash)

@@ -117,7 +117,8 @@ class BucketFiles(Files):
             ) as found:
                 async for one in found:
                     hashes.append(one)  # noqa: PERF401 - an async generator that must be closed
-        return as_known(self._observed(source, known, listed, iter(hashes), now), known, unread)
+        observed = self._observed(source, None if rehash else known, listed, iter(hashes), now)
+        return as_known(source, observed, known, unread)
 
     async def documents(self, source: Source, root: Path, names: Collection[str]) -> AsyncIterator[Document]:
         """Read these objects; see `sources.documents`."""

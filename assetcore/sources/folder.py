@@ -81,10 +81,10 @@ class Folder(Files):
         rehash: bool = False,
         only: Collection[str] | None = None,
         unread: Unread | None = None,
-        glance: Glance | None = None,
+        glanced: Glance | None = None,
     ) -> pl.DataFrame:
         """What lies in the folder now, or what of these names does; see `sources.observe`."""
-        return await asyncio.to_thread(self._observe, source, root, known, rehash, only, unread, glance)
+        return await asyncio.to_thread(self._observe, source, root, known, rehash, only, unread, glanced)
 
     async def documents(self, source: Source, root: Path, names: Collection[str]) -> AsyncIterator[Document]:
         """Read these files; see `sources.documents`."""
@@ -127,9 +127,9 @@ class Folder(Files):
         rehash: bool,
         only: Collection[str] | None,
         unread: Unread | None,
-        glance: Glance | None,
+        glanced: Glance | None,
     ) -> pl.DataFrame:
-        now, files, problems, _ = glance or self.glance(source, root, only)
+        now, files, problems, _ = glanced or self.glance(source, root, only)
         for name, problem in problems:
             leave(unread, name, problem)
         hashes: list[bytes | None] = [None] * len(files)
@@ -152,7 +152,7 @@ class Folder(Files):
             sha256=[sha256 for sha256 in hashes if sha256 is not None],
             fields=[self.digests_of_fields(source)] * len(files),
         )
-        return as_known(rows.frame(source, known), known, unread)
+        return as_known(source, rows.frame(source, None if rehash else known), known, unread)
 
     def _top(self, root: Path) -> str:
         return str(root / Path(self.path).expanduser())

@@ -41,7 +41,7 @@ class Generator:
                         hint="Use fields of text, numbers, dates, lists, dicts or pydantic models.",
                     ) from None
                 rows.add(document.name, len(document.content), document.media_type, document.sha256, fields)
-        return rows.frame(source, known)
+        return rows.frame(source, None if rehash else known)
 
     async def documents(self, source: Source, root: Path, names: Collection[str]) -> AsyncIterator[Document]:
         """Run the generator again, as far as needed, and hand over the wanted documents in its order."""

@@ -52,6 +52,10 @@ version); null where it needs nothing. It is no part of the document.
 """
 
 
+DETERMINING = ["name", "media_type", "sha256", "fields"]
+"""What makes the identity of a document, beside the name of its type."""
+
+
 @dataclass(slots=True)
 class Rows:
     """The columns of what is observed, while they are filled."""
@@ -84,15 +88,14 @@ class Rows:
         self.validator = self.validator or [None] * len(self.name)
         columns = {name: getattr(self, name) for name in self.__slots__}
         rows = pl.DataFrame(columns, schema={name: OBSERVED[name] for name in columns}).sort("name")
-        determining = ["name", "media_type", "sha256", "fields"]
         if known is None or not known.height or not _same_type(source, known):
             known = rows.clear().hstack([pl.Series("identity", [], pl.Binary())])
         was = as_named(known, rows["name"])
-        same = unchanged(rows, was, determining[1:])
+        same = unchanged(rows, was, DETERMINING[1:])
         identities = was["identity"]
         if not same.all():
             changed = iter(
-                [identity(source.output.type_name, *row) for row in rows.filter(~same)[determining].iter_rows()]
+                [identity(source.output.type_name, *row) for row in rows.filter(~same)[DETERMINING].iter_rows()]
             )
             kept = zip(identities, same, strict=True)
             identities = pl.Series("identity", [old if stays else next(changed) for old, stays in kept], pl.Binary())
@@ -106,12 +109,17 @@ def leave(unread: Unread | None, name: str, error: SourceError) -> None:
     unread.append((name, error))
 
 
-def as_known(observed: pl.DataFrame, known: pl.DataFrame | None, unread: Unread | None) -> pl.DataFrame:
-    """What was observed, and of documents that could not be read what is known of them: they stay what they were."""
+def as_known(source: Source, observed: pl.DataFrame, known: pl.DataFrame | None, unread: Unread | None) -> pl.DataFrame:
+    """What was observed, and of documents that could not be read what is known of them: they stay what they were.
+
+    Where the class has another name now, they are documents of that: all that a source has are of one type.
+    """
     if not unread or known is None:
         return observed
     names = pl.Series("name", [name for name, _ in unread if name.isprintable()], pl.String())
     kept = joined(joined(known, names.to_frame(), "name", "semi"), observed, "name", "anti")
+    made = [identity(source.output.type_name, *row) for row in kept[DETERMINING].iter_rows()]
+    kept = kept.with_columns(pl.Series("identity", made, pl.Binary()))
     return pl.concat([observed, kept[observed.columns]]).sort("name")
 
 

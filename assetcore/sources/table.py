@@ -113,7 +113,7 @@ class DatabaseTable:
                 await self._observe_frame(source, snapshot, before, rows)
             else:
                 await self._observe_rows(source, snapshot, before, rows)
-        return rows.frame(source, known)
+        return rows.frame(source, None if rehash else known)
 
     async def documents(self, source: Source, root: Path, names: Collection[str]) -> AsyncIterator[Document]:
         """Read these rows, all as of one moment; see `sources.documents`."""

@@ -192,7 +192,7 @@ class Urls:
             raise SourceError(f"{source.name} cannot be observed: {_some(problems or kept)}.", hint=hint)
         if kept:
             logger.warning("%s: no answer for now, so nothing changes there: %s.", source.name, _some(kept))
-        return rows.frame(source, known)
+        return rows.frame(source, None if rehash else known)
 
     async def documents(self, source: Source, root: Path, names: Collection[str]) -> AsyncIterator[Document]:
         """What these addresses hold; what was sent while they were observed is not asked for again. See `sources.documents`."""

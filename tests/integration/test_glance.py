@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from assetcore.lineage import commit as lineage
 from assetcore.lineage import tables as t
 from assetcore.settings import Settings
 from tests.integration.world import HEAD, World
@@ -23,6 +25,14 @@ def chunks(topic: Topic = each(topics)) -> list[Chunk]:
 @asset
 def report(chunks: list[Chunk] = collect(chunks)) -> Report:
     return Report("report", text=" ".join(c.text for c in chunks))
+"""
+
+CHECK = """
+from assetcore import check
+
+@check(chunks, blocking=False)
+def not_empty(chunk: Chunk) -> bool:
+    return bool(chunk.text)
 """
 
 
@@ -188,3 +198,71 @@ async def test_what_is_supposed_of_a_source_is_applied_to_what_was_glanced_at(wo
         plan = await session.plan(supposing=["change topics[a.txt]", "remove topics[b.txt]"])
     assert plan.sources[0].to_json()["changed"] == plan.sources[0].to_json()["removed"] == 1
     assert await world.plan() == {}
+
+
+async def test_a_step_for_its_check_alone_needs_no_files(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A check that is new asks what an asset is, of which nothing has to be made: its source was only glanced at."""
+    monkeypatch.setattr("assetcore.sight.SMALL", 1)
+    await world.plan()
+    world.code(BODY + CHECK)
+    assert (await world.materialize("chunks[a.txt]")).status == "done"
+    assert (await world.materialize()).status in ("done", "nothing to do")
+    assert await world.plan() == {}
+
+
+async def test_a_look_that_began_earlier_hides_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `--rehash` has found meanwhile, and no time tells, stays known: the look that began before it is not mixed with it."""
+    world.settings = world.settings.using("test", runner="threads")
+    keep = lineage.keep_observation
+    looked, go_on = asyncio.Event(), asyncio.Event()
+
+    async def late(*given: Any) -> None:
+        monkeypatch.setattr(lineage, "keep_observation", keep)
+        looked.set()
+        await go_on.wait()
+        await keep(*given)
+
+    with (world.root / "data" / "a.txt").open("r+") as file:
+        file.write("ALPHA")
+    aged(world, "a.txt", 0)
+    world.document("b.txt", "edited")
+    moment = (world.root / "data" / "a.txt").stat()
+    monkeypatch.setattr(lineage, "keep_observation", late)
+    async with world.open() as session:
+        run = asyncio.create_task(session.materialize(local=True))
+        await looked.wait()
+        assert (await told(world, rehash=True))["sources"][0]["changed"] == 2
+        go_on.set()
+        assert (await run).status == "done"
+    assert (world.root / "data" / "a.txt").stat().st_mtime_ns == moment.st_mtime_ns
+    for _ in range(2):
+        assert (await told(world))["sources"][0]["changed"] == 1
+    assert (await world.materialize()).status == "done"
+    assert await world.plan() == {} == await world.plan(rehash=True)
+
+
+async def test_a_document_that_could_not_be_read_when_its_class_changed(world: World) -> None:
+    """A file that cannot be read is a document of the class that there is: it has changed as the others have, and waits until it can."""
+    renamed = HEAD.replace("Topic", "Theme")
+    world.document("b.txt", "larger than the others are")
+    await world.materialize()
+    world.code(BODY.replace("Topic", "Theme"), head=renamed.replace('"*.txt"', '"*.txt", max_bytes=12'))
+    assert (await told(world))["sources"][0] | {"changed": 3, "unread": 1} == (await told(world))["sources"][0]
+    assert (await world.materialize()).status == "failed"
+    assert (await told(world))["sources"][0] | {"changed": 1, "unread": 1} == (await told(world))["sources"][0]
+    world.code(BODY.replace("Topic", "Theme"), head=renamed)
+    for options in ({}, {"rehash": True}):
+        assert (await told(world, **options))["up_to_date"] is False
+    assert (await world.materialize()).status == "done"
+    assert await world.plan() == {} == await world.plan(rehash=True)
+
+
+async def test_a_rehash_mends_what_is_known(world: World) -> None:
+    """An identity that is not the document's, however it came about, is made anew where all is read."""
+    o = t.observation.c
+    async with world.open() as session, session.project.engine.begin() as connection:
+        await connection.execute(sa.update(t.observation).where(o.name == "b.txt").values(identity=bytes(32)))
+    assert (await told(world, rehash=True))["up_to_date"] is True
+    async with world.open() as session, session.project.engine.connect() as connection:
+        rows = await connection.execute(sa.select(o.identity).where(o.name == "b.txt"))
+        assert rows.scalar_one() != bytes(32)
