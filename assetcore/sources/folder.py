@@ -18,7 +18,7 @@ from array import array
 from collections.abc import AsyncIterator, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -102,7 +102,7 @@ class Folder(Files):
         unread: Unread = []
         now = time.time_ns()
         files = sorted(self._scan(source, self._top(root), only, unread))
-        return Glance(now, files, unread, self._digest(source, *_columns(files)))
+        return Glance(now, files, unread, self._digest(source, *_columns(files)) if only is None else None)
 
     def _digest(
         self, source: Source, names: Sequence[str], sizes: Sequence[int], times: Sequence[int], inodes: Sequence[int]
@@ -111,13 +111,12 @@ class Folder(Files):
         if self.encoding or 0 in times:
             return None
         fixed = self.media_type or source.type.fixed_media_type
-        kinds = fixed or digest("media types", dict(MEDIA_TYPES), UNKNOWN_MEDIA_TYPE)
         made = identity(source.output.type_name, "", "", b"", self.digests_of_fields(source))
         facts = (
             "\0".join(names),
             *(array("Q", [n & _WORD for n in numbers]).tobytes() for numbers in (sizes, times, inodes)),
         )
-        return digest("glance", made, kinds, *facts)
+        return digest("glance", made, fixed or _suffixes(), *facts)
 
     def _observe(
         self,
@@ -141,12 +140,12 @@ class Folder(Files):
         if None in hashes:  # gone since the folder was listed, or not to be read
             files = [file for file, sha256 in zip(files, hashes, strict=True) if sha256 is not None]
         names, sizes, times, inodes = _columns(files)
-        # An encoding is no part of what is recorded, so a hash that depends on it is never used again.
-        late = 0 if self.encoding else now - CLOCK_GRAIN_NS
+        late = now - CLOCK_GRAIN_NS
         rows = Rows(
             name=names,
             size=sizes,
-            mtime_ns=[0 if at >= late else at for at in times],
+            # An encoding is no part of what is recorded, so a hash that depends on it is never used again.
+            mtime_ns=[0 if at >= late or self.encoding else at for at in times],
             inode=inodes,
             media_type=self.media_types_of(source, names),
             sha256=[sha256 for sha256 in hashes if sha256 is not None],
@@ -305,6 +304,12 @@ class Folder(Files):
         """What to find, which files to leave out, which folders to leave out."""
         files, folders = left_out(self.exclude)
         return Matcher([self.pattern]), Matcher(files, hidden=True), Matcher(folders, hidden=True)
+
+
+@cache
+def _suffixes() -> bytes:
+    """Which suffix is of which media type: another release may know others."""
+    return digest("media types", dict(MEDIA_TYPES), UNKNOWN_MEDIA_TYPE)
 
 
 def _columns(files: Sequence[tuple[str, int, int, int]]) -> tuple[list[Any], ...]:

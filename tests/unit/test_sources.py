@@ -327,6 +327,16 @@ async def test_what_is_known_of_another_declaration_makes_no_wrong_identity(tmp_
         assert (await observe(of(folder(".")), tmp_path, again)).equals(known)
 
 
+async def test_no_hash_of_text_in_another_encoding_is_used_again(tmp_path: Path) -> None:
+    """Also not that of a file from before 1970: without the encoding the document is another one."""
+    write(tmp_path, "a.txt", content="é".encode("latin-1"))
+    os.utime(tmp_path / "a.txt", times=(-1000, -1000))
+    known = await observe(of(folder(".", encoding="latin-1")), tmp_path, None)
+    assert known["mtime_ns"].to_list() == [0]
+    again = await observe(of(folder(".")), tmp_path, known)
+    assert again.equals(await observe(of(folder(".")), tmp_path, None))
+
+
 async def test_text_in_another_encoding_is_handed_over_as_utf_8(tmp_path: Path) -> None:
     """What is observed is what will be read: the text in UTF-8."""
     write(tmp_path, "a.txt", content="häß".encode("latin-1"))
