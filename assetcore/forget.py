@@ -37,9 +37,9 @@ from assetcore.lineage.journal import Entry
 from assetcore.lineage.manifest import NAME as MANIFEST
 from assetcore.lineage.manifest import encode_manifest, rewritten
 from assetcore.lineage.runs import actor
+from assetcore.observation import source_unit
 from assetcore.project import Project
 from assetcore.refs import format_ref, parse_ref
-from assetcore.snapshot import source_unit
 from assetcore.storage import DamagedObjectError, Key, MissingObjectError, object_key, parse_key, run_timestamp
 from assetcore.storage.examine import Examined, examined, lost_whole
 from assetcore.storage.repack import Kept, repack

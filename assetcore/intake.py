@@ -25,11 +25,12 @@ from assetcore.lineage import commit as lineage
 from assetcore.lineage import damage, read
 from assetcore.lineage.commit import Committed, Reused, Settled
 from assetcore.lineage.schema import Connection
+from assetcore.observation import observed_digest, source_unit
 from assetcore.plan import source_changes, without_lost
 from assetcore.project import Project
 from assetcore.results import AssetResult, Event, Say
 from assetcore.slices import Slice
-from assetcore.snapshot import Read, observed_digest, source_unit
+from assetcore.snapshot import Read
 
 __all__ = ["SMALL", "Intake", "Standing"]
 

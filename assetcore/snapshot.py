@@ -1,6 +1,6 @@
 """Snapshot: what is known when a plan is made or an asset is judged?
 
-The outer world is observed, lineage is read as of one moment, in a number of statements that does not depend on the number of units;
+The sources are observed, lineage is read as of one moment, in a number of statements that does not depend on the number of units;
 and of an asset that is known to be settled (every unit found fresh, with this definition, and nothing above it changed since)
 nothing is read but that.
 """
@@ -12,64 +12,41 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from inspect import isawaitable
-from typing import NamedTuple
 
 import polars as pl
 
 from assetcore import sources
 from assetcore.assets import Source
-from assetcore.digest import sequence_digest, short_digest
-from assetcore.errors import AssetcoreError, SourceError, StorageError
+from assetcore.errors import SourceError, StorageError
 from assetcore.frames import joined, without
 from assetcore.grammar import Label
 from assetcore.graph import AnyAsset
 from assetcore.judgement import AssetState, Choice
 from assetcore.lineage import acceptances, damage, read
-from assetcore.lineage import commit as lineage
 from assetcore.lineage.acceptances import with_accepted
 from assetcore.lineage.costs import unit_costs
 from assetcore.lineage.heads import at_one_moment
 from assetcore.lineage.schema import Connection
-from assetcore.lineage.trace import about_few, by_unit, descending
+from assetcore.lineage.trace import by_unit, descending
+from assetcore.observation import Look, as_documents, completed, observe, observe_one, observed_digest, source_unit
 from assetcore.partitions import Dynamic, Moment, Partitions, checked_keys, shown_duration
 from assetcore.plan import Snapshot, unsettled, without_lost
 from assetcore.project import Project
 from assetcore.slices import Slice, Slicing, slicing
 from assetcore.staleness import MADE, Definition
 from assetcore.suppose import Supposition, supposed_definitions, supposed_observation
-from assetcore.units import document_address, group_address, sort_documents
+from assetcore.units import document_address, group_address
 
 __all__ = [
-    "Look",
     "Read",
-    "as_documents",
     "asset_states",
     "changed_commits",
     "is_settled",
     "now",
-    "observe",
-    "observed_digest",
     "settled_with",
-    "source_unit",
     "take",
     "take_descent",
 ]
-
-
-class Look(NamedTuple):
-    """A look at a source: how many documents it has, the digest of their identities; what was observed, and what had been the last time
-    (name, identity). These two are None where a glance told that nothing has changed: what was observed then is still what there is.
-    """
-
-    documents: int
-    digest: str
-    observed: pl.DataFrame | None = None
-    before: pl.DataFrame | None = None
-
-    @classmethod
-    def at(cls, observed: pl.DataFrame, before: pl.DataFrame | None) -> Look:
-        """A look that observed this."""
-        return cls(observed.height, observed_digest(observed), observed, before)
 
 
 FEW = 4
@@ -113,15 +90,13 @@ async def take(
     moment = await now(project, scope)
     unread: dict[str, sources.Unread] = {name: [] for name in names}
     closely = {one.asset for one in supposed}
-    looked = await observe(project, names, rehash=rehash, unread=unread, closely=closely)
-    looks = dict(zip(names, looked, strict=True))
+    looks = await observe(project, names, rehash=rehash, unread=unread, closely=closely)
     for name in closely.intersection(names):
         seen, before = looks[name].observed, looks[name].before
         assert seen is not None
         looks[name] = Look.at(supposed_observation(supposed, name, seen), before)
     while not isinstance(found := await _taken(project, choice, definitions, moment, looks, entire), Read):
-        looked = await observe(project, found, unread=unread, closely=found)
-        looks |= dict(zip(found, looked, strict=True))
+        looks |= await observe(project, found, unread=unread, closely=found)
     return replace(found, unread={name: problems for name, problems in unread.items() if problems})
 
 
@@ -149,14 +124,16 @@ async def _taken(
         needed = {up for n in look for direct in graph.upstream(n) for up in graph.chain(direct)} | look
         wanted = {*needed, *changed, *(choice.assets if choice.force else ())}
         there = {n: one for n, one in looks.items() if n in wanted or one.observed is not None}
-        raw = await _observed(project, connection, there)
-        if lost_sight := [n for n in there if n not in raw]:
+        whole = await completed(project, connection, there)
+        if lost_sight := [n for n in there if n not in whole]:
             return lost_sight
-        sound = {} if entire else {n: _before(looks[n], raw[n]) for n in changed if n not in damaged}
+        raw = {n: one.observed for n, one in whole.items() if one.observed is not None}
+        before = {n: one.before for n, one in whole.items() if one.before is not None}
+        sound = {} if entire else {n: before[n] for n in changed if n not in damaged}
         differing = await _differing(project, connection, raw, sound, marks)
-        del there, sound
-        whole = {*(choice.assets if choice.force else choice.units), *(n for n in changed if n not in differing)}
-        how = slicing(graph, look, settled, changed, whole)
+        del there, whole, before, sound
+        entirely = {*(choice.assets if choice.force else choice.units), *(n for n in changed if n not in differing)}
+        how = slicing(graph, look, settled, changed, entirely)
         states = await asset_states(
             project,
             connection,
@@ -214,7 +191,7 @@ async def take_descent(
     definitions = project.definitions(how.roots)
     moment = Moment(project.clock(), {})
     root = how.roots[name]
-    raw = await _observe_one(project, connection, root, document)
+    raw = await observe_one(project, connection, root, document)
     top = pl.Series("unit", [source_unit(document)], pl.Binary)
     known = await read.current_identities(connection, project.environment_id, [project.asset_ids[root]], top)
     if known[project.asset_ids[root]]["identity"].equals(raw["identity"]):
@@ -379,159 +356,10 @@ def _is_taken_in(project: Project, name: str, observed: str, marks: Mapping[int,
     return mark is not None and mark.settled is not None and mark.settled.get("observed") == observed
 
 
-async def _observed(project: Project, connection: Connection, looks: Mapping[str, Look]) -> dict[str, pl.DataFrame]:
-    """What was observed of these sources; of those at which was only glanced, what the last look has observed.
-
-    A source of which that is not known any more, because somebody else has looked meanwhile, is left out.
-    """
-    found = {name: one.observed for name, one in looks.items() if one.observed is not None}
-    glanced = {name: project.asset_ids[name] for name in looks if name not in found}
-    if glanced:
-        known = await read.observations(connection, glanced.values())
-        found |= {n: known[i] for n, i in glanced.items() if observed_digest(known[i]) == looks[n].digest}
-    return {name: found[name] for name in looks if name in found}
-
-
-def _before(look: Look, observed: pl.DataFrame) -> pl.DataFrame:
-    return observed["name", "identity"] if look.before is None else look.before
-
-
-async def observe(
-    project: Project,
-    names: Sequence[str],
-    *,
-    rehash: bool = False,
-    unread: Mapping[str, sources.Unread] | None = None,
-    closely: Collection[str] = (),
-) -> list[Look]:
-    """Look at sources: of each a row a document. What was found is remembered, so that only what differs is read next time.
-
-    Where a glance tells that nothing has changed, not even what is known is read, unless the source is in `closely`. With `unread`,
-    documents that cannot be read are put there.
-    """
-    if not names:
-        return []
-    glances = await asyncio.gather(*(sources.glance(_source(project, n), project.root) for n in names))
-    seen = dict(zip(names, glances, strict=True))
-    async with project.engine.connect() as connection:
-        # Before what is known is read: whoever keeps a look in between is noticed when this one is kept.
-        last = await read.last_looks(connection, [project.asset_ids[n] for n in names])
-        same = {
-            name: Look(was.documents, was.observed.hex())
-            for name, one in seen.items()
-            if one is not None and one.digest is not None and not one.unread and not rehash and name not in closely
-            if (was := last.get(project.asset_ids[name])) is not None and was.glance == one.digest
-        }
-        others = [project.asset_ids[n] for n in names if n not in same]
-        known = await read.observations(connection, others) if others else {}
-
-    async def look(name: str) -> Look:
-        identifier = project.asset_ids[name]
-        problems = None if unread is None else unread[name]
-        return await _observe(project, name, known.pop(identifier), rehash, problems, seen[name], last.get(identifier))
-
-    looks = await asyncio.gather(*(look(n) for n in names if n not in same))
-    looked = iter(looks)
-    return [same[n] if n in same else next(looked) for n in names]
-
-
-def _source(project: Project, name: str) -> Source:
-    source = project.graph.assets[name]
-    if not isinstance(source, Source):
-        raise AssetcoreError(f"{name} is not a source.")
-    return source
-
-
-async def _observe(
-    project: Project,
-    name: str,
-    known: pl.DataFrame,
-    rehash: bool,
-    unread: sources.Unread | None,
-    glance: sources.Glance | None,
-    last: read.LastLook | None,
-) -> Look:
-    source, identifier = _source(project, name), project.asset_ids[name]
-    observed = await sources.observe(
-        source,
-        project.root,
-        _named(known, "field_digests", "fields"),
-        rehash=rehash,
-        settings=project.settings,
-        unread=unread,
-        glanced=glance,
-    )
-    observed = _named(observed, "fields", "field_digests")[known.columns]
-    found = Look.at(observed, known["name", "identity"])
-    telling = glance.digest if glance is not None and _has_settled(observed, glance) and not unread else None
-    if project.writable and (telling != (None if last is None else last.glance) or not observed.equals(known)):
-        identities = bytes.fromhex(found.digest)
-        async with project.engine.begin() as connection:
-            await lineage.keep_observation(connection, identifier, last, known, observed, telling, identities)
-    return found
-
-
-def _has_settled(observed: pl.DataFrame, glance: sources.Glance) -> bool:
-    """Whether all that was glanced at was observed, and nothing was written so lately that it may change without its time telling so."""
-    return observed.height == len(glance.files) and bool((observed["mtime_ns"] != 0).all())
-
-
-async def _observe_one(project: Project, connection: Connection, name: str, document: str) -> pl.DataFrame:
-    """Look at one document of a source, where it can be asked for one. Nothing is remembered: it is no look at the source."""
-    source = project.graph.assets[name]
-    assert isinstance(source, Source)
-    if not sources.looks_at_one(source):
-        await connection.rollback()  # no transaction waits for the world outside
-        [seen] = await observe(project, [name], unread={name: []}, closely=[name])
-        assert seen.observed is not None
-        await about_few(connection)
-        return seen.observed.filter(pl.col("name") == document)
-    identifier = project.asset_ids[name]
-    known = (await read.observations(connection, [identifier], [document]))[identifier]
-    observed = await sources.observe(
-        source, project.root, _named(known, "field_digests", "fields"), only=[document], unread=[]
-    )
-    return _named(observed, "fields", "field_digests")[known.columns]
-
-
-def _named(frame: pl.DataFrame, before: str, after: str) -> pl.DataFrame:
-    """The frame with a column by another name; there may be thousands of sources, and `rename` is a query."""
-    return pl.DataFrame([column.alias(after) if column.name == before else column for column in frame.iter_columns()])
-
-
 def changed_commits(project: Project, name: str, marks: Mapping[int, read.Watermark]) -> dict[str, int]:
     """At which commit each asset that `name` is made of last changed; by identifier, which a renamed asset keeps."""
     identifiers = [project.asset_ids[up] for up in project.graph.upstream(name)]
     return {str(i): marks[i].changed if i in marks else 0 for i in identifiers}
-
-
-def observed_digest(observed: pl.DataFrame) -> str:
-    """One value for all that was observed of a source."""
-    return sequence_digest("observed", observed["identity"]).hex()
-
-
-def as_documents(source: AnyAsset, observed: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
-    """What was observed, as documents (`units.DOCUMENTS`): those that lineage knows keep their identifiers."""
-    facts = known[["name", "document", "address", "unit"]].hstack([known["identity"].alias("was")])
-    rows = joined(observed, facts, "name", "left")
-    units = [u or source_unit(n) for u, n in zip(rows["unit"], rows["name"], strict=True)]
-    addresses = [a or document_address(u, n) for a, u, n in zip(rows["address"], units, rows["name"], strict=True)]
-    documents = rows.select_seq(
-        pl.when(pl.col("identity") == pl.col("was")).then("document").otherwise(None).alias("document"),
-        pl.Series("address", addresses, pl.Binary), pl.Series("unit", units, pl.Binary), pl.col("name").alias("label"), "name",
-        pl.lit(1, pl.Int64).alias("position"), "identity", pl.lit(value=False).alias("pending"), "media_type", "sha256", "field_digests",
-        pl.col("name").alias("path"),
-    )  # fmt: skip
-    for value in (column for column in known.columns if column.startswith("value:")):
-        group = group_address(source.output, value.removeprefix("value:")).alias("group")
-        labels = known.select(group, value).unique("group", keep="any")
-        documents = without(joined(documents.with_columns(group), labels, "group", "left"), "group")
-    return sort_documents(documents)
-
-
-def source_unit(name: str) -> bytes:
-    """The unit of one observed document."""
-    return short_digest("source", name)
 
 
 async def asset_states(

@@ -29,10 +29,11 @@ from assetcore.judgement import Choice
 from assetcore.lineage import commit as lineage
 from assetcore.lineage.commit import Batch, Made, NewDocument, NewObject
 from assetcore.lineage.manifest import encode_manifest
+from assetcore.observation import Look, observed_digest, source_unit
 from assetcore.plan import make_plan
 from assetcore.session import Session
 from assetcore.settings import Settings
-from assetcore.snapshot import changed_commits, observed_digest, source_unit
+from assetcore.snapshot import changed_commits
 from assetcore.sources import OBSERVED
 from assetcore.storage import Key, object_key
 from assetcore.units import document_address
@@ -408,8 +409,8 @@ def observation(identities: list[bytes], edited: list[int] | None = None) -> pl.
 def observe_as(session: Session, observed: pl.DataFrame, before: pl.DataFrame) -> None:
     """The look at the outer world is not what is measured here."""
 
-    async def observe(*_: Any, **__: Any) -> list[snapshot.Look]:
-        return [snapshot.Look.at(observed, before["name", "identity"])]
+    async def observe(*_: Any, **__: Any) -> dict[str, Look]:
+        return {"a0": Look.at(observed, before["name", "identity"])}
 
     snapshot.observe = observe  # type: ignore[assignment]  # the bench's own process
 

@@ -78,14 +78,14 @@ def walk(folder: str) -> Iterator[tuple[str, os.stat_result]]:
 
 
 async def look(names: list[str]) -> None:
-    from assetcore import snapshot, stack
+    from assetcore import observation, stack
     from assetcore.session import Session
     from assetcore.settings import Settings
 
     settings = Settings.load(Path.cwd())
     addresses = await stack.up(settings, {"postgres", "redis", "store"})
     async with Session.open(addresses.applied_to(settings), "looked", automatic_schema=True) as session:
-        await snapshot.observe(session.project, names)
+        await observation.observe(session.project, names)
 
 
 def main(how: str) -> int:

@@ -41,7 +41,7 @@ async def world(settings: Settings) -> World:
     """Three documents that were written long ago, made of, and looked at again."""
     world = World(settings)
     world.code(BODY)
-    for name, text in {"a.txt": "alpha beta", "b.txt": "gamma", "c.txt": "delta"}.items():
+    for name, text in {"a.txt": "alpha beta", "b.txt": "gamma", "c.txt": "délta"}.items():
         world.document(name, text)
         aged(world, name)
     await world.materialize()
@@ -85,7 +85,7 @@ def rename(world: World) -> None:
 
 def swap(world: World) -> None:
     """Two files of the same size and time change places: nothing but their inodes tells."""
-    world.document("b.txt", "DELTA")
+    world.document("b.txt", "DÉLTA")
     aged(world, "b.txt")
     first, second, between = (world.root / "data" / name for name in ("b.txt", "c.txt", "between"))
     first.rename(between)
@@ -106,7 +106,7 @@ def narrow(world: World) -> None:
 
 
 def recode(world: World) -> None:
-    world.document("a.txt", "älpha".encode("latin-1"))
+    """No file changes, and what is read of one of them does."""
     world.code(BODY, head=HEAD.replace('pattern="*.txt"', 'pattern="*.txt", encoding="latin-1"'))
 
 
@@ -167,7 +167,7 @@ async def test_new_code_is_applied_to_what_was_glanced_at(world: World) -> None:
     world.code(BODY.replace("text=word", "text=word.upper()"))
     assert await closely(world) == 1
     assert {n: counts["made"] for n, counts in (await world.made()).items()} == {"chunks": 3, "report": 1}
-    assert (await world.contents())["report"]["report", "report"] == b"ALPHA BETA GAMMA DELTA"
+    assert (await world.contents())["report"]["report", "report"] == "ALPHA BETA GAMMA DÉLTA".encode()
 
 
 async def test_what_is_no_document_is_told_each_time(world: World) -> None:
