@@ -133,14 +133,14 @@ class Intake:
         was = dict(heads["unit", "materialization"].iter_rows())
         total = fresh.height + gone.height
         reused: list[Reused] = []
-        wanted: dict[str, bytes] = {}
+        wanted: set[str] = set()
         for document, key in fresh["name", "identity"].iter_rows():
             unit = source_unit(document)
             same = next((m for u, m in earlier.get(key, []) if u == unit), None)
             if same is not None:
                 reused.append(Reused(unit, document, same, was.get(unit)))
             else:
-                wanted[document] = key
+                wanted.add(document)
         removed = [(unit, was[unit]) for unit in gone["unit"]]
         if reused or removed:
             last = self._next(source, last, await self.keeper.commit(source, None, 0, reused=reused, removed=removed))
@@ -150,13 +150,12 @@ class Intake:
         unread = {document for document, _ in self.found.unread.get(name, ())}  # of another class now, and told already
         size = 0
         try:
-            async for document in self._read_now(source, [one for one in wanted if one not in unread]):
+            async for document in self._read_now(source, sorted(wanted - unread)):
                 pending.append(document)
                 size += len(document.content)
                 if len(pending) >= LARGEST_BATCH or size > BATCH_BYTES:
                     last = self._next(source, last, await self._commit_documents(source, pending, was))
-                    for one in pending:
-                        del wanted[one.name]
+                    wanted.difference_update(one.name for one in pending)
                     result.taken_in += len(pending)
                     done += len(pending)
                     self.tell(Event("progress", name, done, total))
@@ -164,12 +163,11 @@ class Intake:
             if pending:
                 last = self._next(source, last, await self._commit_documents(source, pending, was))
                 result.taken_in += len(pending)
-                for one in pending:
-                    del wanted[one.name]
+                wanted.difference_update(one.name for one in pending)
         except StorageError as error:
             self.fail(name, error)
         if wanted:  # what could not be taken in is unfinished: what is made of it, and of all documents, waits
-            self.unfinished[name] = pl.Series("unit", [source_unit(n) for n in wanted], pl.Binary)
+            self.unfinished[name] = pl.Series("unit", [source_unit(n) for n in sorted(wanted)], pl.Binary)
         await self._settle_source(source, last)
 
     async def _read_now(self, source: Source, names: Collection[str]) -> AsyncIterator[Document]:

@@ -120,7 +120,7 @@ class Window(Generic[T, R]):
                     return
                 self._more.clear()
                 await self._more.wait()
-            while len(self._landed) >= 2 * self._size:
+            while len(self._landed) >= self._size:
                 self._room.clear()
                 await self._room.wait()
             if part := self._take():

@@ -31,7 +31,10 @@ reads it, whatever the database or the role prefers.
 
 
 def array_of(values: Iterable[Any] | str, kind: Any) -> sa.ColumnElement[Any]:
-    """One parameter, however many values: these, or those that are given by this name when the statement is executed."""
+    """One parameter, however many values: these, or those that are given by this name when the statement is executed.
+
+    By name where they may be very many: what SQLAlchemy remembers of a statement holds the values that it was first put together with.
+    """
     return sa.cast(sa.bindparam(values) if isinstance(values, str) else list(values), ARRAY(kind))
 
 

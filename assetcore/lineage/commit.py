@@ -21,7 +21,6 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.schema import ExecutableDDLElement
 
 from assetcore.fingerprint import Part
-from assetcore.frames import joined
 from assetcore.lineage import schema
 from assetcore.lineage import tables as t
 from assetcore.lineage.asking import among, one_of
@@ -456,10 +455,13 @@ async def keep_observation(
     if not alone or observed.equals(known):
         return
     changed = observed.join(known, on=observed.columns, how="anti", nulls_equal=True)
-    gone = joined(known, observed, "name", "anti")["name"].to_list() + changed["name"].to_list()
+    gone = known.join(observed, on=known.columns, how="anti", nulls_equal=True)["name"].to_list()
     if gone:
-        await connection.execute(sa.delete(o).where(o.c.asset_id == asset, among(o.c.name, gone, sa.Text)))
-    await _copy(connection, o, [(asset, *row) for row in changed[known.columns].iter_rows()])
+        await connection.execute(
+            sa.delete(o).where(o.c.asset_id == asset, among(o.c.name, "gone", sa.Text)), {"gone": gone}
+        )
+    if changed.height:
+        await copy(connection, o, ((asset, *row) for row in changed[known.columns].iter_rows()))
 
 
 def _collected(

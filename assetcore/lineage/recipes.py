@@ -39,7 +39,7 @@ async def reusable(
     """
     m = t.materialization.c
     young = [t.commit.c.at > since] if since is not None else []
-    by = among(t.leading(m.inputs, t.LEADING_INPUTS), {key[: t.LEADING_INPUTS] for key in inputs}, BYTEA)
+    by = among(t.leading(m.inputs, t.LEADING_INPUTS), "beginnings", BYTEA)
     rows = await connection.execute(
         sa.select(m.inputs, m.unit, m.id)
         .select_from(dated(t.materialization, m.id))
@@ -47,11 +47,12 @@ async def reusable(
             m.asset_id == asset,
             m.definition_id == definition,
             by,
-            among(m.inputs, inputs, BYTEA),
+            among(m.inputs, "inputs", BYTEA),
             intact([asset]),
             *young,
         )
-        .order_by(m.id.desc())
+        .order_by(m.id.desc()),
+        {"beginnings": list({key[: t.LEADING_INPUTS] for key in inputs}), "inputs": list(inputs)},
     )
     found: dict[bytes, list[tuple[bytes, int]]] = {}
     for key, unit, materialization in rows:

@@ -17,11 +17,10 @@ import time
 from array import array
 from collections.abc import AsyncIterator, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
@@ -29,8 +28,19 @@ from assetcore.assets import Source
 from assetcore.digest import digest
 from assetcore.documents import Document, identity
 from assetcore.errors import SourceError
+from assetcore.frames import put, rows_where
 from assetcore.sources.files import CLOCK_GRAIN_NS, MEDIA_TYPES, UNKNOWN_MEDIA_TYPE, Files, declared
-from assetcore.sources.observed import OBSERVED, Glance, Rows, Unread, as_known, as_named, leave, unchanged
+from assetcore.sources.observed import (
+    OBSERVED,
+    Glance,
+    Unread,
+    as_known,
+    as_named,
+    filled,
+    identified,
+    leave,
+    unchanged,
+)
 from assetcore.sources.patterns import Matcher, States, left_out
 
 __all__ = ["MEDIA_TYPES", "UNKNOWN_MEDIA_TYPE", "Folder", "folder"]
@@ -38,8 +48,7 @@ __all__ = ["MEDIA_TYPES", "UNKNOWN_MEDIA_TYPE", "Folder", "folder"]
 _READ_AT_ONCE = 64
 _SMALL_BYTES = 1 << 18
 _READ_BYTES = 8 << 20
-_FACTS = ("name", "size", "mtime_ns", "inode")
-_WORD = (1 << 64) - 1
+_SIGN = 1 << 63
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
 
 
@@ -66,6 +75,32 @@ def folder(
     """
     place = f"{sys._getframe(1).f_code.co_filename}:{sys._getframe(1).f_lineno}"
     return Folder(*declared(place, str(path), pattern, exclude, encoding), max_bytes, media_type)
+
+
+@dataclass(frozen=True, slots=True)
+class _Listed:
+    """The files of a folder while they are listed, a column a fact: an object each would hold five times as much."""
+
+    names: list[str] = field(default_factory=list)
+    sizes: array[int] = field(default_factory=lambda: array("q"))
+    times: array[int] = field(default_factory=lambda: array("q"))
+    inodes: array[int] = field(default_factory=lambda: array("q"))
+
+    def add(self, name: str, facts: os.stat_result) -> None:
+        """One more of them."""
+        inode = facts.st_ino
+        self.names.append(name)
+        self.sizes.append(facts.st_size)
+        self.times.append(facts.st_mtime_ns)
+        self.inodes.append(inode if inode < _SIGN else inode - 2 * _SIGN)  # signed, as Postgres and Arrow have them
+
+    def frame(self) -> pl.DataFrame:
+        """All of them, sorted by name."""
+        columns = (self.names, self.sizes, self.times, self.inodes)
+        facts = ("name", "size", "mtime_ns", "inode")
+        return pl.DataFrame(dict(zip(facts, columns, strict=True)), {name: OBSERVED[name] for name in facts}).sort(
+            "name"
+        )
 
 
 @dataclass(frozen=True)
@@ -101,21 +136,17 @@ class Folder(Files):
         """What lies in the folder now, without reading any of it; see `sources.glance`."""
         unread: Unread = []
         now = time.time_ns()
-        files = sorted(self._scan(source, self._top(root), only, unread))
-        return Glance(now, files, unread, self._digest(source, *_columns(files)) if only is None else None)
+        files = self._scan(source, self._top(root), only, unread).frame()
+        return Glance(now, files, unread, self._digest(source, files) if only is None else None)
 
-    def _digest(
-        self, source: Source, names: Sequence[str], sizes: Sequence[int], times: Sequence[int], inodes: Sequence[int]
-    ) -> bytes | None:
+    def _digest(self, source: Source, files: pl.DataFrame) -> bytes | None:
         """The digest of a glance that finds these files; see `Glance`."""
-        if self.encoding or 0 in times:
+        if self.encoding or 0 in files["mtime_ns"]:
             return None
         fixed = self.media_type or source.type.fixed_media_type
         made = identity(source.output.type_name, "", "", b"", self.digests_of_fields(source))
-        facts = (
-            "\0".join(names),
-            *(array("Q", [n & _WORD for n in numbers]).tobytes() for numbers in (sizes, times, inodes)),
-        )
+        names, *numbers = files.iter_columns()
+        facts = ("\0".join(names.to_list()), *(array("q", column.to_list()).tobytes() for column in numbers))
         return digest("glance", made, fixed or _suffixes(), *facts)
 
     def _observe(
@@ -131,35 +162,31 @@ class Folder(Files):
         now, files, problems, _ = glanced or self.glance(source, root, only)
         for name, problem in problems:
             leave(unread, name, problem)
-        hashes: list[bytes | None] = [None] * len(files)
+        hashes = pl.repeat(None, files.height, dtype=pl.Binary, eager=True)
         if known is not None and not rehash and not self.encoding:
             hashes = _hashes(known, files)
-        unknown = [index for index, sha256 in enumerate(hashes) if sha256 is None]
-        for index, sha256 in self._hash(source, self._top(root), files, unknown, unread).items():
-            hashes[index] = sha256
-        if None in hashes:  # gone since the folder was listed, or not to be read
-            files = [file for file, sha256 in zip(files, hashes, strict=True) if sha256 is not None]
-        names, sizes, times, inodes = _columns(files)
-        late = now - CLOCK_GRAIN_NS
-        rows = Rows(
-            name=names,
-            size=sizes,
-            # An encoding is no part of what is recorded, so a hash that depends on it is never used again.
-            mtime_ns=[0 if at >= late or self.encoding else at for at in times],
-            inode=inodes,
-            media_type=self.media_types_of(source, names),
-            sha256=[sha256 for sha256 in hashes if sha256 is not None],
-            fields=[self.digests_of_fields(source)] * len(files),
-        )
-        return as_known(source, rows.frame(source, None if rehash else known), known, unread)
+        if hashes.null_count():
+            hashes = self._hashed(source, self._top(root), files, hashes, unread)
+        if hashes.null_count():  # gone since the folder was listed, or not to be read
+            files, hashes = rows_where(files, hashes.is_not_null()), hashes.drop_nulls()
+        names, times = files["name"].to_list(), files["mtime_ns"]
+        # An encoding is no part of what is recorded, so a hash that depends on it is never used again.
+        timeless = pl.repeat(value=True, n=len(times), eager=True) if self.encoding else times >= now - CLOCK_GRAIN_NS
+        if timeless.any():
+            files = put(files, times.set(timeless, 0))
+        rows = files.hstack([
+            pl.Series("media_type", self.media_types_of(source, names), pl.String),
+            hashes.alias("sha256"),
+            pl.repeat(self.digests_of_fields(source), len(names), dtype=pl.Binary, eager=True).alias("fields"),
+            pl.repeat(None, len(names), dtype=pl.String, eager=True).alias("validator"),
+        ])  # fmt: skip
+        return as_known(source, identified(source, rows, None if rehash else known), known, unread)
 
     def _top(self, root: Path) -> str:
         return str(root / Path(self.path).expanduser())
 
-    def _scan(
-        self, source: Source, top: str, only: Collection[str] | None, unread: Unread
-    ) -> list[tuple[str, int, int, int]]:
-        """Name, size, modification time and inode of each file that the pattern names, or of `only` these."""
+    def _scan(self, source: Source, top: str, only: Collection[str] | None, unread: Unread) -> _Listed:
+        """The files that the pattern names, or `only` these."""
         try:
             facts = os.stat(top)
         except OSError as error:
@@ -174,7 +201,7 @@ class Folder(Files):
                 f"{source.name} reads the folder {self.path}, which is a file.", hint="Name the folder that it lies in."
             )
         states = [matcher.start for matcher in self._matchers]
-        files: list[tuple[str, int, int, int]] = []
+        files = _Listed()
         self._scan_folder(source, top, "", states, ((facts.st_dev, facts.st_ino),), only, unread, files)
         return files
 
@@ -187,7 +214,7 @@ class Folder(Files):
         ancestors: tuple[tuple[int, int], ...],
         only: Collection[str] | None,
         unread: Unread,
-        files: list[tuple[str, int, int, int]],
+        files: _Listed,
     ) -> None:
         wanted, files_out, folders_out = self._matchers
         is_wanted, is_left_out = wanted.naming(states[0]), files_out.naming(states[1])
@@ -226,25 +253,27 @@ class Folder(Files):
                     if (problem := self.problem(source, name, facts.st_size)) is not None:
                         leave(unread, name, problem)
                         continue
-                    files.append((name, facts.st_size, facts.st_mtime_ns, facts.st_ino))
+                    files.add(name, facts)
+
+    def _hashed(
+        self, source: Source, top: str, files: pl.DataFrame, hashes: pl.Series, unread: Unread | None
+    ) -> pl.Series:
+        """The hashes of files with those that are not known; null of a file that is gone, or left."""
+        unknown = hashes.is_null()
+        some = rows_where(files, unknown)
+        return filled(hashes, unknown, self._hash(source, top, some["name"].to_list(), some["size"].to_list(), unread))
 
     def _hash(
-        self,
-        source: Source,
-        top: str,
-        files: Sequence[tuple[str, int, int, int]],
-        indices: Sequence[int],
-        unread: Unread | None,
-    ) -> dict[int, bytes | None]:
+        self, source: Source, top: str, names: Sequence[str], sizes: Sequence[int], unread: Unread | None
+    ) -> list[bytes | None]:
         """SHA-256 of the contents; None for a file that is gone, or left. Hashing releases the interpreter, so several run at once."""
 
-        def hash_one(index: int) -> bytes | None:
-            name = files[index][0]
+        def hash_one(name: str, size: int) -> bytes | None:
             try:
                 if self.encoding:
                     return hashlib.sha256(self._content(source, top, name)).digest()
                 with open(os.path.join(top, name), "rb", buffering=0) as file:
-                    if files[index][1] < _SMALL_BYTES:  # half the time of what is made for large files
+                    if size < _SMALL_BYTES:  # half the time of what is made for large files
                         return hashlib.sha256(file.read()).digest()
                     return hashlib.file_digest(file, "sha256").digest()
             except OSError as error:
@@ -254,14 +283,14 @@ class Folder(Files):
                 leave(unread, name, error)
             return None
 
-        if sum(files[index][1] for index in indices) < _READ_BYTES:
-            return {index: hash_one(index) for index in indices}
+        if sum(sizes) < _READ_BYTES:
+            return list(map(hash_one, names, sizes))
         threads = os.cpu_count() or 1
-        share = max(1, min(_READ_AT_ONCE, len(indices) // (4 * threads)))  # handing over costs as much as hashing
-        parts = [indices[start : start + share] for start in range(0, len(indices), share)]
+        share = max(1, min(_READ_AT_ONCE, len(names) // (4 * threads)))  # handing over costs as much as hashing
+        parts = [slice(start, start + share) for start in range(0, len(names), share)]
         with ThreadPoolExecutor(threads) as pool:
-            found = pool.map(lambda part: [hash_one(index) for index in part], parts)
-            return dict(zip(indices, chain.from_iterable(found), strict=True))
+            found = pool.map(lambda part: list(map(hash_one, names[part], sizes[part])), parts)
+            return list(chain.from_iterable(found))
 
     def _read_some(
         self, source: Source, top: str, names: Sequence[str], start: int, unread: list[str]
@@ -312,19 +341,13 @@ def _suffixes() -> bytes:
     return digest("media types", dict(MEDIA_TYPES), UNKNOWN_MEDIA_TYPE)
 
 
-def _columns(files: Sequence[tuple[str, int, int, int]]) -> tuple[list[Any], ...]:
-    """Names, sizes, times and inodes."""
-    return tuple([file[at] for file in files] for at in range(4))
-
-
-def _hashes(known: pl.DataFrame, files: Sequence[tuple[str, int, int, int]]) -> list[bytes | None]:
-    """The hash of each file that has not changed since it was recorded; None of the others."""
-    if known.is_empty() or not files:
-        return [None] * len(files)
-    now = pl.DataFrame(dict(zip(_FACTS, _columns(files), strict=True)), {name: OBSERVED[name] for name in _FACTS})
-    was = as_named(known[[*_FACTS, "sha256"]], now["name"])
-    same = unchanged(now, was, _FACTS[1:]) & (now["mtime_ns"] != 0)
-    return [sha256 if stays else None for sha256, stays in zip(was["sha256"], same, strict=True)]
+def _hashes(known: pl.DataFrame, files: pl.DataFrame) -> pl.Series:
+    """The hash of each file that has not changed since it was recorded; null of the others."""
+    was = as_named(known[[*files.columns, "sha256"]], files["name"])
+    same = unchanged(files, was, files.columns[1:]) & (files["mtime_ns"] != 0)
+    if same.all():
+        return was["sha256"]
+    return was["sha256"].zip_with(same, pl.repeat(None, files.height, dtype=pl.Binary, eager=True))
 
 
 def _is_folder(entry: os.DirEntry[str] | Path) -> bool:

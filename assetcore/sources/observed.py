@@ -13,21 +13,21 @@ from assetcore.documents import identity
 from assetcore.errors import SourceError
 from assetcore.frames import joined
 
-__all__ = ["OBSERVED", "Glance", "Rows", "Unread", "as_known", "as_named", "leave", "unchanged"]
+__all__ = ["OBSERVED", "Glance", "Rows", "Unread", "as_known", "as_named", "filled", "identified", "leave", "unchanged"]
 
 Unread: TypeAlias = list[tuple[str, SourceError]]
 """Documents that are there and cannot be read, each with what is to be said of it."""
 
 
 class Glance(NamedTuple):
-    """Files as they lay there from a moment on (`at`, ns): name, size, modification time (ns) and inode of each, sorted by name.
+    """Files as they lay there from a moment on (`at`, ns): a row each with `name`, `size`, `mtime_ns` and `inode`, sorted by name.
 
     What can be no document is `unread`. `digest` is of the files and of all else by which documents are made of them, but for their
     contents: where it is what it was, nothing has changed. None where a file can change without its time telling so.
     """
 
     at: int
-    files: Sequence[tuple[str, int, int, int]]
+    files: pl.DataFrame
     unread: Unread
     digest: bytes | None
 
@@ -88,18 +88,29 @@ class Rows:
         self.validator = self.validator or [None] * len(self.name)
         columns = {name: getattr(self, name) for name in self.__slots__}
         rows = pl.DataFrame(columns, schema={name: OBSERVED[name] for name in columns}).sort("name")
-        if known is None or not known.height or not _same_type(source, known):
-            known = rows.clear().hstack([pl.Series("identity", [], pl.Binary())])
-        was = as_named(known, rows["name"])
-        same = unchanged(rows, was, DETERMINING[1:])
-        identities = was["identity"]
-        if not same.all():
-            changed = iter(
-                [identity(source.output.type_name, *row) for row in rows.filter(~same)[DETERMINING].iter_rows()]
-            )
-            kept = zip(identities, same, strict=True)
-            identities = pl.Series("identity", [old if stays else next(changed) for old, stays in kept], pl.Binary())
-        return rows.hstack([identities])[OBSERVED.names()]
+        return identified(source, rows, known)
+
+
+def identified(source: Source, rows: pl.DataFrame, known: pl.DataFrame | None) -> pl.DataFrame:
+    """Rows of what is observed with the identity of each document; identities in `known` are used where they still hold."""
+    if known is None or not known.height or not _same_type(source, known):
+        known = rows.clear().hstack([pl.Series("identity", [], pl.Binary())])
+    was = as_named(known, rows["name"])
+    same = unchanged(rows, was, DETERMINING[1:])
+    identities = was["identity"]
+    if not same.all():
+        changed = rows.filter(~same)[DETERMINING].iter_rows()
+        identities = filled(identities, ~same, [identity(source.output.type_name, *row) for row in changed])
+    return rows.hstack([identities])[OBSERVED.names()]
+
+
+def filled(known: pl.Series, others: pl.Series, found: Sequence[bytes | None]) -> pl.Series:
+    """What is known, row by row, with what was found of the `others` (a mask) in their order."""
+    new = pl.Series(known.name, found, known.dtype)
+    if len(new) == len(known):
+        return new
+    behind = others.cum_sum().cast(pl.Int64) + (len(known) - 1)
+    return pl.concat([known, new])[behind.zip_with(others, pl.int_range(len(known), eager=True))]
 
 
 def leave(unread: Unread | None, name: str, error: SourceError) -> None:
