@@ -78,7 +78,7 @@ def folder(
 
 
 @dataclass(frozen=True, slots=True)
-class _Listed:
+class Listed:
     """The files of a folder while they are listed, a column a fact: an object each would hold five times as much."""
 
     names: list[str] = field(default_factory=list)
@@ -185,7 +185,7 @@ class Folder(Files):
     def _top(self, root: Path) -> str:
         return str(root / Path(self.path).expanduser())
 
-    def _scan(self, source: Source, top: str, only: Collection[str] | None, unread: Unread) -> _Listed:
+    def _scan(self, source: Source, top: str, only: Collection[str] | None, unread: Unread) -> Listed:
         """The files that the pattern names, or `only` these."""
         try:
             facts = os.stat(top)
@@ -201,7 +201,7 @@ class Folder(Files):
                 f"{source.name} reads the folder {self.path}, which is a file.", hint="Name the folder that it lies in."
             )
         states = [matcher.start for matcher in self._matchers]
-        files = _Listed()
+        files = Listed()
         self._scan_folder(source, top, "", states, ((facts.st_dev, facts.st_ino),), only, unread, files)
         return files
 
@@ -214,7 +214,7 @@ class Folder(Files):
         ancestors: tuple[tuple[int, int], ...],
         only: Collection[str] | None,
         unread: Unread,
-        files: _Listed,
+        files: Listed,
     ) -> None:
         wanted, files_out, folders_out = self._matchers
         is_wanted, is_left_out = wanted.naming(states[0]), files_out.naming(states[1])

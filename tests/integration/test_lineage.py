@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
 import json
 import random
@@ -546,6 +547,15 @@ async def first_documents(history: History, materialization: int) -> list[int]:
             tables.materialization.c.id == materialization
         )
         return list((await connection.execute(made)).scalar_one())
+
+
+async def test_what_many_are_asked_by_is_not_held_afterwards(history: History) -> None:
+    """A hundred thousand inputs are six megabytes, which the remembered statement must not keep for as long as the process lives."""
+    inputs = [sha256(str(number)) for number in range(200)]
+    async with history.engine.connect() as connection:
+        assert await recipes.reusable(connection, CHUNKS, history.definition, inputs) == {}
+    gc.collect()
+    assert not [one for one in gc.get_referrers(inputs[0]) if isinstance(one, list) and one is not inputs]
 
 
 async def test_hashes_that_begin_alike_are_told_apart(history: History) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import inspect
 import os
 import socket
+import stat
 import sys
 import tempfile
 import time
@@ -22,6 +23,7 @@ from assetcore.declarations import source
 from assetcore.documents import Document, field_digests, identity
 from assetcore.errors import DeclarationError, SourceError
 from assetcore.sources import OBSERVED, documents, folder, observe
+from assetcore.sources.folder import Listed
 
 
 class Topic(Document):
@@ -95,6 +97,22 @@ async def test_a_file_is_a_document_named_by_its_path(tmp_path: Path) -> None:
         assert row["identity"] == identity("Page", document.name, "text/html", document.sha256, fields)
         facts = (tmp_path / "data" / document.name).stat()
         assert (row["mtime_ns"], row["inode"]) == (facts.st_mtime_ns, facts.st_ino)
+
+
+def test_an_inode_of_64_bits_is_a_number_that_postgres_has(tmp_path: Path) -> None:
+    """Some file systems number from the top: two such files are told apart, and their glance has a digest."""
+    write(tmp_path, "a.txt")
+    facts = (tmp_path / "a.txt").stat()
+    listed = Listed()
+    for name, inode in (("b", (1 << 64) - 7), ("a", (1 << 63) - 1), ("c", 1 << 63)):
+        changed = list(facts[:10])
+        changed[stat.ST_INO] = inode
+        listed.add(name, os.stat_result([*changed, 0.0, 0.0, 0.0, 1, 2, 3]))
+    frame = listed.frame()
+    assert frame.columns == ["name", "size", "mtime_ns", "inode"]
+    assert [row[0] for row in frame.iter_rows()] == ["a", "b", "c"]
+    assert frame["inode"].to_list() == [(1 << 63) - 1, -7, -(1 << 63)]
+    assert frame["mtime_ns"].to_list() == [2, 2, 2]
 
 
 @pytest.mark.parametrize(

@@ -163,6 +163,23 @@ async def test_little_is_held_at_a_time() -> None:
     assert max(held) < 400
 
 
+async def test_while_a_batch_is_kept_no_more_than_another_lands() -> None:
+    """A batch that is as large as it may be waits to be kept: until then no further call is begun."""
+    work = Work([0.0] * 3000, claimed=0.001, keep_seconds=0.02)
+    landed: list[int] = []
+    keep = work.keep
+
+    async def watched(made: Sequence[tuple[int, float]]) -> None:
+        await keep(made)
+        landed.append(len(work.called) - len(work.all_kept))
+
+    made = work.window(8, 0.05, largest=200)
+    made.keep = watched
+    await made.run()
+    assert len(work.all_kept) == 3000
+    assert 200 <= max(landed) <= 200 + 8
+
+
 async def test_what_has_landed_waits_no_longer_than_is_patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Slow calls are kept before a batch is full: a crash loses seconds of work."""
     monkeypatch.setattr(window, "PATIENCE", 0.1)
