@@ -24,6 +24,8 @@ R = TypeVar("R")
 FIRST_BATCH = 64
 GROWTH = 8
 """Sizes grow at most eightfold, so that one odd call decides little."""
+MANY = 512
+"""Of a batch of so many, no second one lands while it is kept: small results weigh more than their bytes."""
 PATIENCE = 2.0
 """Seconds that what has landed may wait to be kept."""
 
@@ -120,7 +122,7 @@ class Window(Generic[T, R]):
                     return
                 self._more.clear()
                 await self._more.wait()
-            while len(self._landed) >= self._size:
+            while self._is_full:
                 self._room.clear()
                 await self._room.wait()
             if part := self._take():
@@ -130,6 +132,11 @@ class Window(Generic[T, R]):
                     self._ready.clear()  # what is in flight lands; nothing more is begun
                     self._end_reading()
                     raise
+
+    @property
+    def _is_full(self) -> bool:
+        """So much has landed that calling waits for keeping. A slow commit holds up few calls where there are few in a batch."""
+        return len(self._landed) >= min(2 * self._size, max(self._size, MANY))
 
     def _take(self) -> list[tuple[int, T]]:
         count = 1

@@ -163,21 +163,27 @@ async def test_little_is_held_at_a_time() -> None:
     assert max(held) < 400
 
 
-async def test_while_a_batch_is_kept_no_more_than_another_lands() -> None:
-    """A batch that is as large as it may be waits to be kept: until then no further call is begun."""
-    work = Work([0.0] * 3000, claimed=0.001, keep_seconds=0.02)
+@pytest.mark.parametrize(("largest", "at_most"), [(1000, 1000), (600, 600), (300, 512), (100, 200)])
+async def test_while_a_batch_is_kept_no_more_than_another_lands(largest: int, at_most: int) -> None:
+    """What is as much as may be held waits to be kept, a batch where it is large: until then no further call is begun."""
+    work = Work([0.0] * 4000, claimed=0.001)
     landed: list[int] = []
     keep = work.keep
 
     async def watched(made: Sequence[tuple[int, float]]) -> None:
         await keep(made)
+        still = 0
+        while still < 50:  # until no further call is begun
+            called = len(work.called)
+            await asyncio.sleep(0)
+            still = still + 1 if len(work.called) == called else 0
         landed.append(len(work.called) - len(work.all_kept))
 
-    made = work.window(8, 0.05, largest=200)
+    made = work.window(8, 1.0, largest)
     made.keep = watched
     await made.run()
-    assert len(work.all_kept) == 3000
-    assert 200 <= max(landed) <= 200 + 8
+    assert len(work.all_kept) == 4000
+    assert at_most <= max(landed) <= at_most + 8
 
 
 async def test_what_has_landed_waits_no_longer_than_is_patient(monkeypatch: pytest.MonkeyPatch) -> None:
