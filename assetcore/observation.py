@@ -113,7 +113,7 @@ async def _observe(
 
 def _has_settled(observed: pl.DataFrame, glance: sources.Glance) -> bool:
     """Whether all that was glanced at was observed, and nothing was written so lately that it may change without its time telling so."""
-    return observed.height == glance.files.height and bool((observed["mtime_ns"] != 0).all())
+    return observed.height == len(glance.files.names) and bool((observed["mtime_ns"] != 0).all())
 
 
 async def completed(project: Project, connection: Connection, looks: Mapping[str, Look]) -> dict[str, Look]:

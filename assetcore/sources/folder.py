@@ -14,10 +14,9 @@ import os
 import stat
 import sys
 import time
-from array import array
 from collections.abc import AsyncIterator, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import chain
 from pathlib import Path
@@ -30,17 +29,7 @@ from assetcore.documents import Document, identity
 from assetcore.errors import SourceError
 from assetcore.frames import put, rows_where
 from assetcore.sources.files import CLOCK_GRAIN_NS, MEDIA_TYPES, UNKNOWN_MEDIA_TYPE, Files, declared
-from assetcore.sources.observed import (
-    OBSERVED,
-    Glance,
-    Unread,
-    as_known,
-    as_named,
-    filled,
-    identified,
-    leave,
-    unchanged,
-)
+from assetcore.sources.observed import Glance, Listed, Unread, as_known, as_named, filled, identified, leave, unchanged
 from assetcore.sources.patterns import Matcher, States, left_out
 
 __all__ = ["MEDIA_TYPES", "UNKNOWN_MEDIA_TYPE", "Folder", "folder"]
@@ -48,7 +37,6 @@ __all__ = ["MEDIA_TYPES", "UNKNOWN_MEDIA_TYPE", "Folder", "folder"]
 _READ_AT_ONCE = 64
 _SMALL_BYTES = 1 << 18
 _READ_BYTES = 8 << 20
-_SIGN = 1 << 63
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
 
 
@@ -75,32 +63,6 @@ def folder(
     """
     place = f"{sys._getframe(1).f_code.co_filename}:{sys._getframe(1).f_lineno}"
     return Folder(*declared(place, str(path), pattern, exclude, encoding), max_bytes, media_type)
-
-
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """The files of a folder while they are listed, a column a fact: an object each would hold five times as much."""
-
-    names: list[str] = field(default_factory=list)
-    sizes: array[int] = field(default_factory=lambda: array("q"))
-    times: array[int] = field(default_factory=lambda: array("q"))
-    inodes: array[int] = field(default_factory=lambda: array("q"))
-
-    def add(self, name: str, facts: os.stat_result) -> None:
-        """One more of them."""
-        inode = facts.st_ino
-        self.names.append(name)
-        self.sizes.append(facts.st_size)
-        self.times.append(facts.st_mtime_ns)
-        self.inodes.append(inode if inode < _SIGN else inode - 2 * _SIGN)  # signed, as Postgres and Arrow have them
-
-    def frame(self) -> pl.DataFrame:
-        """All of them, sorted by name."""
-        columns = (self.names, self.sizes, self.times, self.inodes)
-        facts = ("name", "size", "mtime_ns", "inode")
-        return pl.DataFrame(dict(zip(facts, columns, strict=True)), {name: OBSERVED[name] for name in facts}).sort(
-            "name"
-        )
 
 
 @dataclass(frozen=True)
@@ -136,17 +98,16 @@ class Folder(Files):
         """What lies in the folder now, without reading any of it; see `sources.glance`."""
         unread: Unread = []
         now = time.time_ns()
-        files = self._scan(source, self._top(root), only, unread).frame()
+        files = self._scan(source, self._top(root), only, unread).sorted()
         return Glance(now, files, unread, self._digest(source, files) if only is None else None)
 
-    def _digest(self, source: Source, files: pl.DataFrame) -> bytes | None:
+    def _digest(self, source: Source, files: Listed) -> bytes | None:
         """The digest of a glance that finds these files; see `Glance`."""
-        if self.encoding or 0 in files["mtime_ns"]:
+        if self.encoding or 0 in files.times:
             return None
         fixed = self.media_type or source.type.fixed_media_type
         made = identity(source.output.type_name, "", "", b"", self.digests_of_fields(source))
-        names, *numbers = files.iter_columns()
-        facts = ("\0".join(names.to_list()), *(array("q", column.to_list()).tobytes() for column in numbers))
+        facts = ("\0".join(files.names), *(numbers.tobytes() for numbers in (files.sizes, files.times, files.inodes)))
         return digest("glance", made, fixed or _suffixes(), *facts)
 
     def _observe(
@@ -159,10 +120,11 @@ class Folder(Files):
         unread: Unread | None,
         glanced: Glance | None,
     ) -> pl.DataFrame:
-        now, files, problems, _ = glanced or self.glance(source, root, only)
+        now, listed, problems, _ = glanced or self.glance(source, root, only)
         for name, problem in problems:
             leave(unread, name, problem)
-        hashes = pl.repeat(None, files.height, dtype=pl.Binary, eager=True)
+        files = listed.frame()
+        hashes = pl.Series([None] * files.height, dtype=pl.Binary)
         if known is not None and not rehash and not self.encoding:
             hashes = _hashes(known, files)
         if hashes.null_count():
@@ -171,14 +133,15 @@ class Folder(Files):
             files, hashes = rows_where(files, hashes.is_not_null()), hashes.drop_nulls()
         names, times = files["name"].to_list(), files["mtime_ns"]
         # An encoding is no part of what is recorded, so a hash that depends on it is never used again.
-        timeless = pl.repeat(value=True, n=len(times), eager=True) if self.encoding else times >= now - CLOCK_GRAIN_NS
-        if timeless.any():
-            files = put(files, times.set(timeless, 0))
+        if self.encoding:
+            files = put(files, pl.Series("mtime_ns", [0] * len(times), pl.Int64))
+        elif (late := times >= now - CLOCK_GRAIN_NS).any():
+            files = put(files, times.set(late, 0))
         rows = files.hstack([
             pl.Series("media_type", self.media_types_of(source, names), pl.String),
             hashes.alias("sha256"),
-            pl.repeat(self.digests_of_fields(source), len(names), dtype=pl.Binary, eager=True).alias("fields"),
-            pl.repeat(None, len(names), dtype=pl.String, eager=True).alias("validator"),
+            pl.Series("fields", [self.digests_of_fields(source)] * len(names), pl.Binary),
+            pl.Series("validator", [None] * len(names), pl.String),
         ])  # fmt: skip
         return as_known(source, identified(source, rows, None if rehash else known), known, unread)
 
@@ -347,7 +310,7 @@ def _hashes(known: pl.DataFrame, files: pl.DataFrame) -> pl.Series:
     same = unchanged(files, was, files.columns[1:]) & (files["mtime_ns"] != 0)
     if same.all():
         return was["sha256"]
-    return was["sha256"].zip_with(same, pl.repeat(None, files.height, dtype=pl.Binary, eager=True))
+    return was["sha256"].zip_with(same, pl.Series([None] * files.height, dtype=pl.Binary))
 
 
 def _is_folder(entry: os.DirEntry[str] | Path) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import os
+import random
 import socket
 import stat
 import sys
@@ -23,7 +24,7 @@ from assetcore.declarations import source
 from assetcore.documents import Document, field_digests, identity
 from assetcore.errors import DeclarationError, SourceError
 from assetcore.sources import OBSERVED, documents, folder, observe
-from assetcore.sources.folder import Listed
+from assetcore.sources.observed import SORTED_HERE, Listed
 
 
 class Topic(Document):
@@ -108,11 +109,25 @@ def test_an_inode_of_64_bits_is_a_number_that_postgres_has(tmp_path: Path) -> No
         changed = list(facts[:10])
         changed[stat.ST_INO] = inode
         listed.add(name, os.stat_result([*changed, 0.0, 0.0, 0.0, 1, 2, 3]))
-    frame = listed.frame()
+    frame = listed.sorted().frame()
     assert frame.columns == ["name", "size", "mtime_ns", "inode"]
     assert [row[0] for row in frame.iter_rows()] == ["a", "b", "c"]
     assert frame["inode"].to_list() == [(1 << 63) - 1, -7, -(1 << 63)]
     assert frame["mtime_ns"].to_list() == [2, 2, 2]
+
+
+@pytest.mark.parametrize("count", [0, 1, 50, SORTED_HERE, SORTED_HERE + 1])
+def test_files_are_listed_by_name_however_many_there_are(tmp_path: Path, count: int) -> None:
+    write(tmp_path, "a.txt")
+    facts, letters = (tmp_path / "a.txt").stat(), random.Random(count).choices("aZ/.é\uffee\U0001f600", k=count)
+    names = [f"{letter}{number}" for number, letter in enumerate(letters)]
+    listed = Listed()
+    for place, name in enumerate(names):
+        listed.add(name, os.stat_result([*facts[:6], place, *facts[7:10], 0.0, 0.0, 0.0, 1, 2, 3]))
+    found = listed.sorted()
+    assert found.names == sorted(names)
+    assert [names[size] for size in found.sizes] == found.names
+    assert found.frame()["size"].to_list() == found.sizes.tolist()
 
 
 @pytest.mark.parametrize(
