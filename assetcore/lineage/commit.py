@@ -454,8 +454,10 @@ async def keep_observation(
     )
     if not alone or observed.equals(known):
         return
-    changed = observed.join(known, on=observed.columns, how="anti", nulls_equal=True)
-    gone = known.join(observed, on=known.columns, how="anti", nulls_equal=True)["name"].to_list()
+    changed, gone = observed, list[str]()
+    if known.height:
+        changed = observed.join(known, on=observed.columns, how="anti", nulls_equal=True)
+        gone = known.join(observed, on=known.columns, how="anti", nulls_equal=True)["name"].to_list()
     if gone:
         await connection.execute(
             sa.delete(o).where(o.c.asset_id == asset, among(o.c.name, "gone", sa.Text)), {"gone": gone}
