@@ -4,8 +4,8 @@
 
 Each arrow goes on by itself: as soon as one call ends the next begins, whichever batch it will be kept in, and one that takes long
 holds up no other. What has landed is kept when it holds about `seconds` of work, or has waited for `PATIENCE`; little more than a
-batch is ready, and little more than a batch has landed and is not yet kept, whatever there is to do in all. A batch holds few items
-where they are heavy: what is in memory does not grow with the size of documents either.
+batch is ready, and no more lands while a batch is kept than another, or two where they are small, whatever there is to do in all. A batch
+holds few items where they are heavy: what is in memory does not grow with the size of documents either.
 """
 
 from __future__ import annotations

@@ -38,8 +38,9 @@ Unread: TypeAlias = list[tuple[str, SourceError]]
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """Files as they were listed: names, sizes, modification times (ns) and inodes, a column each. An object a file would hold five times as
-    much, and a frame of few takes longer to make than they take to be listed.
+    """Files as they were listed: names, sizes, modification times (ns; 0 says nothing) and inodes, a column each.
+
+    An object a file would hold five times as much, and a frame of few takes longer to make than they take to be listed.
     """
 
     names: list[str] = field(default_factory=list)
@@ -49,10 +50,10 @@ class Listed:
 
     def add(self, name: str, facts: os.stat_result) -> None:
         """One more of them."""
-        inode = facts.st_ino
+        written, inode = facts.st_mtime_ns, facts.st_ino
         self.names.append(name)
         self.sizes.append(facts.st_size)
-        self.times.append(facts.st_mtime_ns)
+        self.times.append(written if -_SIGN <= written < _SIGN else 0)  # a time after 2262 says nothing either
         self.inodes.append(inode if inode < _SIGN else inode - 2 * _SIGN)  # signed, as Postgres and Arrow have them
 
     def sorted(self) -> Listed:

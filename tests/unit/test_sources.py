@@ -23,7 +23,7 @@ from assetcore.assets import Source
 from assetcore.declarations import source
 from assetcore.documents import Document, field_digests, identity
 from assetcore.errors import DeclarationError, SourceError
-from assetcore.sources import OBSERVED, documents, folder, observe
+from assetcore.sources import OBSERVED, documents, folder, glance, observe
 from assetcore.sources.observed import SORTED_HERE, Listed
 
 
@@ -101,7 +101,7 @@ async def test_a_file_is_a_document_named_by_its_path(tmp_path: Path) -> None:
 
 
 def test_an_inode_of_64_bits_is_a_number_that_postgres_has(tmp_path: Path) -> None:
-    """Some file systems number from the top: two such files are told apart, and their glance has a digest."""
+    """Some file systems number from the top: such files are told apart."""
     write(tmp_path, "a.txt")
     facts = (tmp_path / "a.txt").stat()
     listed = Listed()
@@ -114,6 +114,30 @@ def test_an_inode_of_64_bits_is_a_number_that_postgres_has(tmp_path: Path) -> No
     assert [row[0] for row in frame.iter_rows()] == ["a", "b", "c"]
     assert frame["inode"].to_list() == [(1 << 63) - 1, -7, -(1 << 63)]
     assert frame["mtime_ns"].to_list() == [2, 2, 2]
+
+
+@pytest.mark.parametrize("encoding", [None, "latin-1"])
+@pytest.mark.parametrize("written", [10**19, -(10**19)])
+async def test_a_file_of_a_time_that_no_column_holds_is_read_each_time(
+    tmp_path: Path, written: int, encoding: str | None
+) -> None:
+    """Not every file system has such times: there the file is one like others."""
+    write(tmp_path, "data/a.txt", "data/b.txt", content=b"one")
+    for name in ("a.txt", "b.txt"):
+        os.utime(tmp_path / "data" / name, (1_600_000_000, 1_600_000_000))
+    os.utime(tmp_path / "data/a.txt", ns=(written, written))
+    far = (tmp_path / "data/a.txt").stat().st_mtime_ns == written
+    source = of(folder("data", encoding=encoding), Page)
+    frame = await observe(source, tmp_path, None)
+    assert frame["mtime_ns"].to_list()[0] == 0 or not far
+    (tmp_path / "data/a.txt").write_bytes(b"two")
+    os.utime(tmp_path / "data/a.txt", ns=(written, written))
+    again = await observe(source, tmp_path, frame)
+    assert again["sha256"].to_list()[1] == frame["sha256"][1]
+    assert again["sha256"][0] == hashlib.sha256(b"two").digest() or not far
+    glanced = await glance(source, tmp_path)
+    assert glanced is not None
+    assert glanced.digest is None or not far
 
 
 @pytest.mark.parametrize("count", [0, 1, 50, SORTED_HERE, SORTED_HERE + 1])

@@ -165,7 +165,7 @@ async def test_little_is_held_at_a_time() -> None:
 
 @pytest.mark.parametrize(("largest", "at_most"), [(1000, 1000), (600, 600), (300, 512), (100, 200)])
 async def test_while_a_batch_is_kept_no_more_than_another_lands(largest: int, at_most: int) -> None:
-    """What is as much as may be held waits to be kept, a batch where it is large: until then no further call is begun."""
+    """Beside the one that is kept: where batches are large another one lands, where they are small two; then no further call is begun."""
     work = Work([0.0] * 4000, claimed=0.001)
     landed: list[int] = []
     keep = work.keep
