@@ -86,8 +86,11 @@ def executed(answer: str) -> dict[str, int]:
 
 
 def _environment(root: Path) -> dict[str, str]:
-    """The environment without what would lead a measured command elsewhere, or let it compile itself each time."""
-    led = {*CONVENTIONAL, "PROJECT", "PYTHON_HOME", "PYTHONDONTWRITEBYTECODE"}
+    """The environment without what would lead a measured command elsewhere, or let it compile itself each time.
+
+    Nor with what polars has set here when it was imported, by which a command would hold more memory than in anybody's shell.
+    """
+    led = {*CONVENTIONAL, "PROJECT", "PYTHON_HOME", "PYTHONDONTWRITEBYTECODE", "_RJEM_MALLOC_CONF"}
     kept = {k: v for k, v in os.environ.items() if k not in led and not k.startswith(("ASSETCORE_", "PREFECT_"))}
     return kept | {"ASSETCORE_HOME": str(root / "home")}
 
