@@ -27,7 +27,7 @@ from assetcore.assets import Source
 from assetcore.documents import Document
 from assetcore.errors import DeclarationError, SettingsError, SourceError
 from assetcore.sources.files import CLOCK_GRAIN_NS, Files, declared
-from assetcore.sources.observed import Rows, Unread, as_known, leave
+from assetcore.sources.observed import Rows, Unread, as_known, known_time, leave, signed
 from assetcore.sources.patterns import Chosen, head
 
 if TYPE_CHECKING:
@@ -173,8 +173,10 @@ class BucketFiles(Files):
         columns = {
             "name": [entry.path for entry in entries],
             "size": [entry.size for entry in entries],
-            "mtime_ns": [int(entry.modified.timestamp() * 1e6) * 1000 if entry.modified else 0 for entry in entries],
-            "inode": [entry.inode for entry in entries],
+            "mtime_ns": [
+                known_time(int(entry.modified.timestamp() * 1e6) * 1000) if entry.modified else 0 for entry in entries
+            ],
+            "inode": [signed(entry.inode) for entry in entries],
             "validator": [entry.validator for entry in entries],
         }
         return pl.DataFrame(columns, schema=_LISTED)

@@ -25,7 +25,9 @@ __all__ = [
     "as_named",
     "filled",
     "identified",
+    "known_time",
     "leave",
+    "signed",
     "unchanged",
 ]
 
@@ -50,11 +52,10 @@ class Listed:
 
     def add(self, name: str, facts: os.stat_result) -> None:
         """One more of them."""
-        written, inode = facts.st_mtime_ns, facts.st_ino
         self.names.append(name)
         self.sizes.append(facts.st_size)
-        self.times.append(written if -_SIGN <= written < _SIGN else 0)  # a time after 2262 says nothing either
-        self.inodes.append(inode if inode < _SIGN else inode - 2 * _SIGN)  # signed, as Postgres and Arrow have them
+        self.times.append(known_time(facts.st_mtime_ns))
+        self.inodes.append(signed(facts.st_ino))
 
     def sorted(self) -> Listed:
         """These by name."""
@@ -69,6 +70,16 @@ class Listed:
         """A row each, with the columns of `OBSERVED` that tell of a file."""
         columns = {"name": self.names, "size": self.sizes, "mtime_ns": self.times, "inode": self.inodes}
         return pl.DataFrame([pl.Series(name, values, OBSERVED[name]) for name, values in columns.items()])
+
+
+def known_time(written: int) -> int:
+    """The time of a file (ns) as it is recorded: 0, which says nothing, after the year 2262 and before 1677, which no column holds."""
+    return written if -_SIGN <= written < _SIGN else 0
+
+
+def signed(inode: int) -> int:
+    """An inode as Postgres and Arrow hold it, which have no unsigned numbers."""
+    return inode if inode < _SIGN else inode - 2 * _SIGN
 
 
 class Glance(NamedTuple):

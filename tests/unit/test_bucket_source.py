@@ -118,6 +118,19 @@ async def until_error(where: Any, wanted: list[str]) -> tuple[list[str], str]:
     raise AssertionError("no error")
 
 
+async def test_a_file_of_the_far_future_is_observed_like_others(tmp_path: Path) -> None:
+    """A local place has the times of its files, of which some no column holds."""
+    local = Place(f"file://{tmp_path}/below")
+    local.write("a.txt", content=b"one")
+    os.utime(f"{local.root}/a.txt", (10**10, 10**10))
+    frame = await observe(of(bucket(local.url)), tmp_path, None)
+    assert frame["mtime_ns"].to_list() == [0]
+    local.write("a.txt", content=b"two")
+    os.utime(f"{local.root}/a.txt", (10**10, 10**10))
+    again = await observe(of(bucket(local.url)), tmp_path, frame)
+    assert again["sha256"].to_list() == [hashlib.sha256(b"two").digest()]
+
+
 async def test_an_object_is_a_document_named_by_its_path(place: Place) -> None:
     """A bucket gives the documents that a folder with the same files gives."""
     place.write("a.md", "sub/b.html", "sub/deep/c.txt", content=b"<p>")
