@@ -28,7 +28,7 @@ from assetcore.errors import ServiceError
 from assetcore.settings import Settings, masked
 from assetcore.stack import gateway, postgres, prefect, preloader, redis, s3, store
 from assetcore.stack.home import Home, Service, unusable
-from assetcore.stack.process import alive, did_not_start, listens, lost_its_port
+from assetcore.stack.process import alive, did_not_start, listens, lost_its_port, wait_for_end
 from assetcore.stack.trouble import Trouble, connection_trouble
 
 OUR_NAMES = (
@@ -272,6 +272,8 @@ def _start(home: Home, name: str) -> None:
         if _runs(home, name, {name: service}, service.ready):
             return
         server.stop(home, service)
+    else:
+        wait_for_end(service.pid)
     home.remember(name, server.start(home, service))
 
 

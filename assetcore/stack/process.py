@@ -8,6 +8,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -111,11 +112,27 @@ def end(service: Service, signal: int, seconds: float = 20) -> None:
         time.sleep(0.02)
 
 
+def wait_for_end(pid: int, seconds: float = 5) -> None:
+    """Wait until a process that has ended holds no port any more: the last of its threads closes what it had open.
+
+    Where a machine is busy, that is a moment after nothing is left of the process but its number. Nobody else's process is waited for.
+    """
+    deadline = time.monotonic() + seconds
+    with suppress(psutil.Error, ValueError):
+        process = psutil.Process(pid)
+        while _is_ending(process) and time.monotonic() < deadline:
+            time.sleep(0.005)
+
+
 def _running(process: psutil.Process) -> bool:
     try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        return process.is_running() and (process.status() != psutil.STATUS_ZOMBIE or _is_ending(process))
     except psutil.Error:
         return False
+
+
+def _is_ending(process: psutil.Process) -> bool:
+    return process.status() == psutil.STATUS_ZOMBIE and process.num_threads() > 1
 
 
 def free_port(preferred: int = 0) -> int:

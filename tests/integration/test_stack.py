@@ -14,6 +14,7 @@ import tempfile
 import textwrap
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,15 @@ pytestmark = pytest.mark.integration
 
 DATA = frozenset({"postgres", "redis"})
 ROOT = os.geteuid() == 0
+
+
+# The first thread ends, without a word to anybody; another one holds the port for a moment longer.
+OUTLIVED = """
+import ctypes, os, platform, socket, sys, threading, time
+server = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+threading.Thread(target=lambda: (time.sleep(2), os._exit(0))).start()
+ctypes.CDLL(None).syscall(60 if platform.machine() == "x86_64" else 93, 0)
+"""
 
 
 @pytest.fixture
@@ -209,6 +219,25 @@ def test_a_port_is_none_that_a_connection_to_elsewhere_leaves_from() -> None:
     assert free_port(port) == port
     with socket.create_server(("127.0.0.1", port)):
         assert free_port(port) not in {0, port}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux shows a process of which a thread is left as ended")
+async def test_a_service_whose_last_thread_still_holds_its_port_is_waited_for(own: Settings) -> None:
+    """Where a machine is busy, a process is gone before its threads are: the service has the same port afterwards."""
+    await stack.up(own, {"redis"})
+    await stack.down(own)
+    stopped = Home(own.home).services()["redis"]
+    program = subprocess.Popen([sys.executable, "-c", OUTLIVED, str(stopped.port)])
+    try:
+        while psutil.Process(program.pid).status() != psutil.STATUS_ZOMBIE:
+            await asyncio.sleep(0.01)
+        Home(own.home).remember("redis", replace(stopped, pid=program.pid, born="an hour ago", ready=True))
+        assert free_port(stopped.port) != stopped.port
+        await stack.up(own, {"redis"})
+        assert Home(own.home).services()["redis"].port == stopped.port
+    finally:
+        program.kill()
+        program.wait()
 
 
 def test_where_the_system_gives_every_port_one_of_them_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
