@@ -38,6 +38,7 @@ _READ_AT_ONCE = 64
 _SMALL_BYTES = 1 << 18
 _READ_BYTES = 8 << 20
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
+_NOWHERE = (*_GONE, errno.ELOOP)
 
 
 def folder(
@@ -196,21 +197,29 @@ class Folder(Files):
         for entry in found:
             own = entry.name
             name = above + own
-            if _is_folder(entry):
+            is_folder, is_file = _is_folder(entry), is_wanted(own) and not is_left_out(own)
+            if is_folder or (is_folder is None and not is_file):
                 below = [matcher.enter(state, own) for matcher, state in zip(self._matchers, states, strict=True)]
                 if not below[0] or folders_out.names(states[2], own):
                     continue
-                place = _place_of(entry)
-                if place is not None and place not in ancestors:
-                    self._scan_folder(
-                        source, os.fspath(entry), name + "/", below, (*ancestors, place), only, unread, files
-                    )
-            elif is_wanted(own) and not is_left_out(own):
                 try:
                     facts = entry.stat()
                 except OSError as error:
-                    if entry.is_symlink():
+                    if error.errno in _GONE:
+                        continue  # gone since the folder above was listed
+                    raise self._unreadable(source, name + "/", error) from None
+                if (place := (facts.st_dev, facts.st_ino)) not in ancestors:
+                    self._scan_folder(
+                        source, os.fspath(entry), name + "/", below, (*ancestors, place), only, unread, files
+                    )
+            elif is_file:
+                try:
+                    facts = entry.stat()
+                except OSError as error:
+                    if error.errno in _NOWHERE and entry.is_symlink():
                         leave(unread, name, self._unreadable(source, name, error, "it is a link that leads nowhere"))
+                    elif error.errno not in _GONE:
+                        leave(unread, name, self._unreadable(source, name, error))
                     continue  # gone since the folder was listed
                 if stat.S_ISREG(facts.st_mode):
                     if (problem := self.problem(source, name, facts.st_size)) is not None:
@@ -313,16 +322,9 @@ def _hashes(known: pl.DataFrame, files: pl.DataFrame) -> pl.Series:
     return was["sha256"].zip_with(same, pl.Series([None] * files.height, dtype=pl.Binary))
 
 
-def _is_folder(entry: os.DirEntry[str] | Path) -> bool:
+def _is_folder(entry: os.DirEntry[str] | Path) -> bool | None:
+    """Whether it is one, or leads to one; None where that is not to be told, because it leads to where nobody may look."""
     try:
         return entry.is_dir()
-    except OSError:
-        return False  # a link to itself
-
-
-def _place_of(entry: os.DirEntry[str] | Path) -> tuple[int, int] | None:
-    try:
-        facts = entry.stat()
-    except OSError:
-        return None  # gone since the folder above was listed
-    return facts.st_dev, facts.st_ino
+    except OSError as error:
+        return False if error.errno in _NOWHERE else None

@@ -24,7 +24,7 @@ from assetcore.declarations import source
 from assetcore.documents import Document, field_digests, identity
 from assetcore.errors import DeclarationError, SourceError
 from assetcore.sources import OBSERVED, documents, folder, glance, observe
-from assetcore.sources.observed import SORTED_HERE, Listed
+from assetcore.sources.observed import SORTED_HERE, Listed, Unread
 
 
 class Topic(Document):
@@ -276,6 +276,54 @@ async def test_an_unreadable_folder_is_an_error(as_nobody: Path) -> None:
         assert await names(as_nobody, exclude=["closed"]) == []
     finally:
         os.chmod(as_nobody / "closed", 0o755)
+
+
+@pytest.mark.parametrize("pattern", ["**/*", "**/*.txt"])
+async def test_what_may_be_listed_and_not_looked_at_stays_what_it_was(as_nobody: Path, pattern: str) -> None:
+    """A folder may tell the names that lie in it and nothing else: no document of it is taken for gone."""
+    write(as_nobody, "a.txt", "half/b.txt", "half/below/c.txt", "away/d.txt", "away/e/f.txt")
+    (as_nobody / "half/link.txt").symlink_to(as_nobody / "away/d.txt")
+    topics = of(folder(".", pattern, exclude=["away"]))
+    known = await observe(topics, as_nobody, None)
+    assert known["name"].to_list() == ["a.txt", "half/b.txt", "half/below/c.txt", "half/link.txt"]
+    os.chmod(as_nobody / "away", 0)  # the link leads to where nobody may look
+    try:
+        unread: Unread = []
+        assert (await observe(topics, as_nobody, known, unread=unread)).equals(known)
+        assert [(name, str(error).split(":")[0]) for name, error in unread] == [
+            ("half/link.txt", "topics cannot read half/link.txt in .")
+        ]
+    finally:
+        os.chmod(as_nobody / "away", 0o755)
+    os.chmod(as_nobody / "half", 0o444)
+    try:
+        with pytest.raises(SourceError, match=r"topics cannot read half/below/ in \.: Permission denied"):
+            await observe(topics, as_nobody, known, unread=[])
+        flat = of(folder(".", pattern, exclude=["away", "below"]))
+        unread = []
+        assert (await observe(flat, as_nobody, known, unread=unread))["name"].to_list() == [
+            "a.txt", "half/b.txt", "half/link.txt",
+        ]  # fmt: skip
+        assert [name for name, _ in unread] == ["half/b.txt", "half/link.txt"]
+    finally:
+        os.chmod(as_nobody / "half", 0o755)
+
+
+@pytest.mark.parametrize(("pattern", "wanted"), [("**/*.txt", True), ("*.txt", False)])
+async def test_a_link_that_may_lead_to_a_folder_where_nobody_may_look(
+    as_nobody: Path, pattern: str, wanted: bool
+) -> None:
+    """Documents could lie behind it, unless the pattern names none below, or it is left out."""
+    write(as_nobody, "a.txt", "away/e/f.txt")
+    (as_nobody / "link").symlink_to(as_nobody / "away/e")
+    os.chmod(as_nobody / "away", 0)
+    try:
+        if wanted:
+            with pytest.raises(SourceError, match=r"topics cannot read link/ in \.: Permission denied"):
+                await names(as_nobody, pattern, exclude=["away"])
+        assert await names(as_nobody, pattern, exclude=["away", "link"] if wanted else []) == ["a.txt"]
+    finally:
+        os.chmod(as_nobody / "away", 0o755)
 
 
 async def test_links_are_followed_and_loops_are_not(tmp_path: Path) -> None:
