@@ -16,6 +16,7 @@ import tomllib
 import traceback
 import types
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from importlib.machinery import ModuleSpec, SourceFileLoader
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -25,7 +26,7 @@ from pydantic import BaseModel, ValidationError
 from assetcore.assets import Asset, Source
 from assetcore.checks import Check
 from assetcore.errors import AssetcoreError, DeclarationError, ProjectError, UsageError
-from assetcore.fingerprint import Fingerprint, fingerprint
+from assetcore.fingerprint import Fingerprint, Importer, fingerprint
 from assetcore.graph import Graph
 from assetcore.notation import parse_yaml
 from assetcore.pipelines import PipelineFlow
@@ -87,12 +88,12 @@ def load(root: Path, name: str, require: Collection[str] = ()) -> Graph:
     if sys.path[:1] != [str(root)]:  # of two roots in one process, the one that is asked comes first
         sys.path[:] = [str(root), *(entry for entry in sys.path if entry != str(root))]
     importlib.invalidate_caches()
-    before, written = frozenset(sys.modules), sys.dont_write_bytecode
-    sys.dont_write_bytecode = True  # an edit within a file's clock grain must not meet stale bytecode
+    before, finder = frozenset(sys.modules), _Finder(root)
+    sys.meta_path.insert(0, finder)
     try:
         modules = list(_import_all(package, root))
     finally:
-        sys.dont_write_bytecode = written
+        sys.meta_path.remove(finder)
         _remember(before, root)
     declared = {id(v): v for module in modules for v in vars(module).values() if isinstance(v, Asset)}
     if not declared:
@@ -272,14 +273,34 @@ def _forget(package: str) -> None:
 
 
 def _remember(before: frozenset[str], root: Path) -> None:
-    """Note which modules came from below the root since; installed packages and assetcore itself are not the user's."""
+    """Note which of the user's modules are new since."""
     for name in frozenset(sys.modules) - before:
-        file = (
-            getattr(sys.modules.get(name), "__file__", None) or ""
-        )  # another thread's, where it could not be imported
-        installed = "site-packages" in file or name.partition(".")[0] == "assetcore"
-        if file.startswith(f"{root}/") and not installed:
+        module = sys.modules.get(name)  # none: another thread's, where it could not be imported
+        if _is_own(name, getattr(module, "__file__", None) or "", root):
             _loaded.add(name)
+
+
+def _is_own(name: str, file: str, root: Path) -> bool:
+    """Whether a module is the user's: from below the root, and neither installed there nor assetcore itself."""
+    return file.startswith(f"{root}/") and "site-packages" not in file and name.partition(".")[0] != "assetcore"
+
+
+class _Finder:
+    """Finds modules as Python does; the user's own are imported so that it is known what they were imported from."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def find_spec(self, name: str, path: Any = None, target: ModuleType | None = None) -> ModuleSpec | None:
+        for finder in sys.meta_path:
+            find = getattr(finder, "find_spec", None)
+            if find is None or isinstance(finder, _Finder):  # another thread loads, too
+                continue
+            if (spec := find(name, path, target)) is not None:
+                if type(spec.loader) is SourceFileLoader and _is_own(name, spec.loader.path, self.root):
+                    spec.loader = Importer(spec.loader.name, spec.loader.path)
+                return spec
+        return None
 
 
 def _import_all(package: str, root: Path) -> Iterator[ModuleType]:

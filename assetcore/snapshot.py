@@ -85,7 +85,6 @@ async def take(
     names = [n for n in graph.sources if n in scope]
     if any(graph.assets[n].options.models for n in scope):
         await project.llm.learn()
-    # Before anything that takes time: the code is what was just imported.
     definitions = supposed_definitions(supposed, project.definitions(scope))
     moment = await now(project, scope)
     unread: dict[str, sources.Unread] = {name: [] for name in names}

@@ -27,10 +27,11 @@ from assetcore.digest import digest
 from assetcore.fingerprint import encoding
 from assetcore.fingerprint.closure import Closure
 from assetcore.fingerprint.drafts import ROOT, Findings, Keep
+from assetcore.fingerprint.files import Importer
 from assetcore.fingerprint.hazards import HAZARDS, Note
 from assetcore.fingerprint.origins import Origins, UserPackages
 
-__all__ = ["HAZARDS", "Fingerprint", "Note", "Part", "fingerprint"]
+__all__ = ["HAZARDS", "Fingerprint", "Importer", "Note", "Part", "fingerprint"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """Files: what does a source file define, and where?
 
-A file is parsed once per process for each content it has had. Definitions are found by the line on which their code begins, so
+What a module was imported from counts (`Importer`), whatever its file says by now. A file is parsed once per process for each content it
+has had. Definitions are found by the line on which their code begins, so
 that a redefinition is told from the first, and a lambda by the columns of its instructions, for several can stand on a line.
 """
 
@@ -14,12 +15,23 @@ import types
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib.machinery import SourceFileLoader
 from typing import Any
 
 from assetcore.fingerprint.definitions import Definition, Imported, imported_names, read
 from assetcore.fingerprint.normal import FUNCTIONS, deep, first_line
 
-__all__ = ["Site", "SourceFile", "literal", "source_file"]
+__all__ = ["Importer", "Site", "SourceFile", "literal", "source_file"]
+
+
+class Importer(SourceFileLoader):
+    """Imports a module from its source, never from bytecode, and keeps the source: an edit that comes later is not what runs."""
+
+    source: bytes | None = None
+
+    def get_code(self, fullname: str) -> types.CodeType:
+        self.source = self.get_data(self.path)
+        return self.source_to_code(self.source, self.path)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -134,36 +146,47 @@ def literal(expression: ast.expr, otherwise: Any) -> Any:
         return otherwise
 
 
-_seen: dict[str, tuple[tuple[int, ...] | None, bytes, SourceFile | None]] = {}
-"""By path: the file's stamp, the hash of its content, and what it defines."""
+_seen: dict[str, tuple[tuple[int, ...] | bytes | None, bytes, SourceFile | None]] = {}
+"""By path: the file's stamp, or the very source that a module was imported from; the hash of its content, and what it defines."""
 
 
 def source_file(path: str, variables: Mapping[str, Any] | None = None) -> SourceFile | None:
     """The file, parsed; None if there is no source to read.
 
-    `variables` are the globals of its module: their loader gives the source of modules in a zip, and notebooks and doctests
-    keep theirs in `linecache`.
+    `variables` are the globals of its module: their loader has what the module was imported from, or gives the source of modules in a
+    zip; notebooks and doctests keep theirs in `linecache`.
     """
     if not path or path == "<string>":
         return None
     known = _seen.get(path)
-    try:
-        status = os.stat(path)
-        stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
-        if known is not None and known[0] == stamp:
+    stamp: tuple[int, ...] | bytes | None
+    if (content := _imported_from(path, variables)) is not None:
+        stamp = content
+        if known is not None and known[0] is stamp:
             return known[2]
-        with open(path, "rb") as file:
-            content = file.read()
-    except OSError:
-        stamp = None
-        lines = linecache.getlines(path, dict(variables) if variables is not None else None)
-        if not lines:
-            return None
-        content = "".join(lines).encode("utf-8", "surrogatepass")
+    else:
+        try:
+            status = os.stat(path)
+            stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
+            if known is not None and known[0] == stamp:
+                return known[2]
+            with open(path, "rb") as file:
+                content = file.read()
+        except OSError:
+            stamp = None
+            lines = linecache.getlines(path, dict(variables) if variables is not None else None)
+            if not lines:
+                return None
+            content = "".join(lines).encode("utf-8", "surrogatepass")
     key = hashlib.sha256(content).digest()
     parsed = known[2] if known is not None and known[1] == key else _parse(content)
     _seen[path] = (stamp, key, parsed)
     return parsed
+
+
+def _imported_from(path: str, variables: Mapping[str, Any] | None) -> bytes | None:
+    loader = getattr((variables or {}).get("__spec__"), "loader", None)
+    return loader.source if isinstance(loader, Importer) and loader.path == path else None
 
 
 def _parse(content: bytes) -> SourceFile | None:

@@ -180,3 +180,24 @@ async def test_a_name_that_a_function_does_not_see_is_not_in_what_it_makes(world
     assert await world.made() == {"pairs": {"reused": 1, "removed": 1}, "seen": {"made": 1, "removed": 1}}
     assert set((await world.contents())["pairs"]) == {("a.txt × c.txt", "pairs")}
     assert set((await world.contents())["seen"]) == {("a.txt × c.txt", "a.txt × c.txt")}
+
+
+@pytest.mark.parametrize("kind", ["async ", ""])
+async def test_code_that_is_edited_while_a_project_is_open(world: World, kind: str) -> None:
+    """What the old code makes is never known as made by the new one: the next run makes it again."""
+    code = f"""
+        @asset
+        {kind}def shout(topic: Topic = each(topics)) -> Report:
+            return Report("shout", text=topic.text.upper())
+    """
+    world.document("a.txt", "loud")
+    world.code(code)
+    async with world.open() as session:
+        world.code(code.replace("upper", "title"))
+        await session.materialize(local=True)
+    first = (await world.contents()).get("shout")
+    assert first in ({("a.txt", "shout"): b"LOUD"}, None)  # None: another process imported the new code, and said so
+    assert (await world.plan())["shout"]["stale"] == 1
+    await world.materialize()
+    assert (await world.contents())["shout"] == {("a.txt", "shout"): b"Loud"}
+    assert not await world.plan()

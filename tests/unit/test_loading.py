@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import py_compile
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
@@ -164,6 +165,32 @@ def test_edits_are_seen_even_within_the_same_second(write: Write) -> None:
     (root / "projects" / "demo" / "more.py").unlink()
     assert "ccc" not in load(root, "demo").assets
     assert not list(root.rglob("*.pyc"))
+
+
+def test_bytecode_that_somebody_left_is_not_what_a_file_says(write: Write) -> None:
+    """Python takes bytecode for that of a file of the same size and second; a project is what its files say."""
+    root = write({"demo/assets.py": CLEAN + "\nfound = source('aaa', Page, folder('data'))\n"})
+    module = root / "projects" / "demo" / "assets.py"
+    os.utime(module, (1_700_000_000, 1_700_000_000))
+    py_compile.compile(str(module))
+    module.write_text(module.read_text().replace("'aaa'", "'bbb'"))
+    os.utime(module, (1_700_000_000, 1_700_000_000))
+    assert "bbb" in load(root, "demo").assets
+
+
+@pytest.mark.parametrize("edited", ["/words.py", "demo/assets.py"])
+def test_a_fingerprint_is_of_the_code_that_was_imported(write: Write, edited: str) -> None:
+    """An edit after a project was loaded, of its modules or of what they import from the root, counts when it is loaded again."""
+    body = CLEAN.replace("return page", "return twice(page)").replace(
+        "from pyd", "from words import twice\nfrom pyd", 1
+    )
+    files = {"demo/assets.py": body, "/words.py": "def twice(page): return page\n"}
+    code = fingerprint_of(load(write(files), "demo"), "clean").digest
+    loaded = load(write(files), "demo")
+    root = write({edited: files[edited].replace("return", "return 2 *")})
+    assert fingerprint_of(loaded, "clean").digest == code
+    assert fingerprint_of(load(root, "demo"), "clean").digest != code
+    assert not any(type(finder).__module__ == "assetcore.loading" for finder in sys.meta_path)
 
 
 def test_what_a_project_imports_from_its_root_is_seen_anew_and_what_is_installed_is_not(write: Write) -> None:
