@@ -77,7 +77,6 @@ def encode_manifest(
 ) -> bytes:
     """The Parquet bytes of a batch's manifest. Assets that were collected are named in the metadata, by identifier."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     facts = definition and stated(definition)
     header = {
@@ -86,14 +85,20 @@ def encode_manifest(
         "spent": batch.spent, "number": batch.number, "asset_id": batch.asset, "kind": kind, "group": group, "changes": batch.changes,
     }  # fmt: skip
     header |= {"excerpts": batch.excerpts} if batch.excerpts else {}
-    table = pa.Table.from_arrays(
-        _columns(batch), schema=_schema().with_metadata({"assetcore": json.dumps(header, sort_keys=True)})
-    )
+    table = pa.Table.from_arrays(_columns(batch), schema=_schema())
+    return _written(table, header, "zstd" if table.num_rows > FEW_ROWS else "none")
+
+
+def _written(table: pa.Table, header: Mapping[str, Any], compression: str) -> bytes:
+    """As Parquet, without the schema in Arrow's words: nothing here needs it, and it takes as much room as a few rows do."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     sink = pa.BufferOutputStream()
-    compression = "zstd" if table.num_rows > FEW_ROWS else "none"
     with pq.ParquetWriter(
-        sink, table.schema, compression=compression, use_dictionary=False, write_statistics=False
+        sink, table.schema, compression=compression, use_dictionary=False, write_statistics=False, store_schema=False
     ) as to:
+        to.add_key_value_metadata({"assetcore": json.dumps(header, sort_keys=True)})
         to.write_table(table)
     return sink.getvalue().to_pybytes()
 
@@ -235,7 +240,6 @@ def rewritten(
     bytes are no manifest.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     header, table = read_manifest(data)
     before = table.to_pylist()
@@ -259,7 +263,4 @@ def rewritten(
     header |= {"objects": named, "spent": spent}
     if "excerpts" in header:
         header["excerpts"] = [one for one in header["excerpts"] if one[0] in left]
-    schema = table.schema.with_metadata({"assetcore": json.dumps(header, sort_keys=True)})
-    sink = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(after, schema=schema), sink, compression="zstd", use_dictionary=False)
-    return sink.getvalue()
+    return _written(pa.Table.from_pylist(after, schema=_schema()), header, "zstd")
