@@ -6,7 +6,7 @@ manifests name, so that what was written before the loss and what is written aft
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Collection, Mapping, Set
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -404,12 +404,29 @@ def _statements() -> dict[str, sa.Select[*tuple[Any, ...]]]:
 
 
 async def _definitions(connection: AsyncConnection, told: Catalog) -> Difference:
-    """Definitions and the sources of code, by their digests."""
+    """Definitions and the sources of code, by their digests.
+
+    Both are written before the first commit of an asset that is made with them. Where a run was stopped in between, nothing was made
+    with a definition that Postgres alone has, or with a part that the bucket alone has: it does not count.
+    """
+    d = t.definition.c
+    used = sa.union(sa.select(t.materialization.c.definition_id), sa.select(t.failure.c.definition_id))
+    rows = await connection.execute(sa.select(d.asset_id, d.facts, d.id.in_(used)))
+    found = {(asset, as_stated(facts).digest): is_used for asset, facts, is_used in rows}
+    known = {one for one, is_used in found.items() if is_used or one in told.definitions}
     parts = set((await connection.execute(sa.select(t.part.c.digest))).scalars())
-    rows = await connection.execute(sa.select(t.definition.c.asset_id, t.definition.c.facts))
-    found = {("definition", asset, as_stated(facts).digest) for asset, facts in rows} | {("part", 0, d) for d in parts}
-    here = {("definition", asset, digest) for asset, digest in told.definitions} | {("part", 0, d) for d in told.parts}
-    return _small("definition", here, found)
+    named = parts | {bytes.fromhex(part) for facts, _ in told.definitions.values() for part in _parts(facts)}
+    return _small(
+        "definition",
+        {("definition", *one) for one in told.definitions}
+        | {("part", 0, part) for part in told.parts if part in named},
+        {("definition", *one) for one in known} | {("part", 0, part) for part in parts},
+    )
+
+
+def _parts(facts: Mapping[str, Any]) -> Collection[str]:
+    """The digests of the parts of the code that a definition names."""
+    return (facts.get("code", {}).get("detail") or {}).values()
 
 
 async def _environments(connection: AsyncConnection, told: Catalog) -> Difference:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ import sqlalchemy as sa
 
 from assetcore.catalog import rebuild_catalog, verify_catalog
 from assetcore.errors import PromotionError, UsageError
+from assetcore.keep import Keeper
 from assetcore.lineage import read, rebuild, schema
 from assetcore.lineage import tables as t
 from assetcore.lineage.replay import TABLES
 from assetcore.settings import Settings
+from assetcore.storage import run_timestamp
 from tests.integration.world import World
 
 pytestmark = pytest.mark.integration
@@ -190,6 +193,49 @@ async def test_a_manifest_whose_commit_never_came_about_is_passed_over(world: Wo
     after = await everything(world.settings)
     assert {n: after[n] for n in ("head", "edge", "document")} == {n: before[n] for n in ("head", "edge", "document")}
     await engine.dispose()
+
+
+@pytest.mark.parametrize("stopped", ["before Postgres was told", "after Postgres was told"])
+async def test_a_run_that_was_stopped_before_its_first_commit_makes_no_difference(world: World, stopped: str) -> None:
+    """Definitions are written before anything is made with them: one with which nothing was made is none that is missed anywhere."""
+    new = """
+@asset
+async def upper(topic: Topic = each(topics)) -> Topic:
+    return Topic(topic.name, text=topic.text.upper())
+"""
+    world.code(CODE + new)
+    async with world.open() as session:
+        keeper = Keeper(session.project, "0123456789", run_timestamp(datetime.now(UTC)))
+        await keeper.define([session.graph.assets["upper"]])
+    if stopped == "before Postgres was told":
+        engine = schema.connect(str(world.settings.database_url))
+        async with engine.begin() as connection:
+            latest = sa.select(sa.func.max(t.definition.c.id)).scalar_subquery()
+            facts = (
+                await connection.execute(sa.select(t.definition.c.facts).where(t.definition.c.id == latest))
+            ).scalar_one()
+            parts = [bytes.fromhex(digest) for digest in facts["code"]["detail"].values()]
+            await connection.execute(sa.delete(t.definition).where(t.definition.c.id == latest))
+            await connection.execute(sa.delete(t.part).where(t.part.c.digest.in_(parts)))
+        await engine.dispose()
+    assert (await verify_catalog(world.settings, say=quiet)).same
+    await world.materialize()
+    assert (await verify_catalog(world.settings, say=quiet)).same
+
+
+async def test_a_definition_that_only_one_of_both_has_is_told(world: World) -> None:
+    """Where something was made with it, or the bucket tells that it was: it is missed."""
+    engine = schema.connect(str(world.settings.database_url))
+    async with engine.begin() as connection:
+        await connection.execute(sa.delete(t.part))
+        latest = sa.select(sa.func.max(t.definition.c.id)).scalar_subquery()
+        await connection.execute(
+            sa.update(t.definition).where(t.definition.c.id == latest).values(facts={"code": {"digest": "00"}})
+        )
+    await engine.dispose()
+    tables = {one.table: one for one in (await verify_catalog(world.settings, say=quiet)).tables}
+    assert tables["definition"].only_postgres == 1
+    assert tables["definition"].only_bucket > 1
 
 
 async def borrowing(settings: Settings) -> dict[str, Any]:
