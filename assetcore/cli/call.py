@@ -19,13 +19,13 @@ from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iter
 from contextlib import asynccontextmanager, contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
 import click
 
 from assetcore.cli import is_own_process
 from assetcore.cli.names import complete_asset, complete_project, remember
-from assetcore.errors import UsageError
+from assetcore.errors import AssetcoreError, UsageError
 from assetcore.telemetry import configure_logging
 
 if TYPE_CHECKING:
@@ -35,11 +35,16 @@ if TYPE_CHECKING:
     from assetcore.settings import Settings
 
 BROKEN_PIPE = 141
-TERMINATED = 143
 READING = frozenset({"postgres", "store"})
 """The services that a question takes."""
 MAKING = frozenset({"postgres", "store", "redis"})
 """The services that a run takes."""
+
+
+class Terminated(AssetcoreError):
+    """SIGTERM ended the call."""
+
+    exit_code = 143
 
 
 class _Count(click.IntRange):
@@ -274,17 +279,12 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
     except asyncio.CancelledError:
         if not terminated:
             raise KeyboardInterrupt from None
-        _say_terminated()
+        raise Terminated("Terminated.") from None
     except BaseException as error:
         # While a flow runs, Prefect's handler stands in the place of ours; what it raises is no Exception.
         if type(error).__name__ != "TerminationSignal":
             raise
-        _say_terminated()
-
-
-def _say_terminated() -> NoReturn:
-    click.echo("Terminated.", err=True)
-    raise click.exceptions.Exit(TERMINATED) from None
+        raise Terminated("Terminated.") from None
 
 
 @contextmanager

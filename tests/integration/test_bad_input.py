@@ -921,15 +921,17 @@ async def test_an_interrupted_command(world: World, aipctl: Command, code: str, 
     """Ctrl-C ends a run within seconds, with 130 and no lock left; the next run continues: nothing is made again."""
     world.code(code)
     (world.root / "gate").touch()
-    process = aipctl.start("materialize", "--local")
+    process = aipctl.start("materialize", "--local", "--json")
     try:
         until((world.root / "begun").exists)
         children = descendants(process.pid)
         os.killpg(process.pid, number)  # as a terminal does: to the command and all its children
-        err = process.communicate(timeout=15)[1]
+        out, err = process.communicate(timeout=15)
     finally:
         end(process)
     assert process.returncode == exit_code, err
+    kind = {130: "Interrupted", 143: "Terminated"}[exit_code]
+    assert json.loads(out)["error"] == {"kind": kind, "message": f"{kind}.", "hint": None, "exit_code": exit_code}
     assert "the next run continues" in err
     assert "Traceback" not in err
     until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children))

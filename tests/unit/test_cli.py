@@ -318,8 +318,8 @@ def test_a_reader_that_goes_away(root: Path) -> None:
 def test_signals(name: str, code: int) -> None:
     """Ctrl-C and SIGTERM let a coroutine leave things in order, and have exit codes of their own."""
     program = f"""
-import asyncio, click, signal, sys
-from assetcore.cli.call import _run
+import asyncio, signal, sys
+from assetcore.cli.call import Terminated, _run
 signal.signal(signal.SIGINT, signal.default_int_handler)
 async def work():
     try:
@@ -332,7 +332,7 @@ try:
     _run(work())
 except KeyboardInterrupt:
     sys.exit(130)
-except click.exceptions.Exit as ended:
+except Terminated as ended:
     sys.exit(ended.exit_code)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
