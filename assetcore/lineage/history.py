@@ -105,23 +105,24 @@ async def versions(
     connection: AsyncConnection, environment: int, asset: int, units: Collection[bytes], label: str
 ) -> list[Version]:
     """All that these units of one label were in an environment, or in the one from which it borrows the asset, the latest first."""
-    h, m, c, r = t.head.c, t.materialization.c, t.commit.c, t.run.c
+    h, m, c, r, j = t.head.c, t.materialization.c, t.commit.c, t.run.c, t.journal.c
     ended, by, made = t.commit.alias("ended"), t.run.alias("by"), t.commit.alias("made")
     loan = (await loans(connection, environment)).get(asset)
-    here = h.environment_id == environment
+    here, name = h.environment_id == environment, _named(asset)
     if loan is not None:
         here = sa.or_(here, sa.and_(h.environment_id == loan.lender, h.since_commit <= loan.at))
     rows = await connection.execute(
         sa.select(
             h.unit, m.label, h.since_commit, c.at, c.run_id, r.actor, h.until_commit, ended.c.at, ended.c.run_id, by.c.actor, m.id,
             m.definition_id, m.inputs, t.documents_of(m), made.c.run_id,
-            sa.type_coerce(sa.func.coalesce(_planned(asset, "assets", "asset"), _planned(asset, "sources", "source")), JSONB),
+            sa.type_coerce(sa.func.coalesce(_planned(name, "assets", "asset"), _planned(name, "sources", "source")), JSONB),
         )
         .select_from(
             labelled(t.head, [label])
             .join(t.commit, c.id == h.since_commit)
             .join(made, made.c.id == t.commit_of(m.id))
             .outerjoin(t.run, r.id == c.run_id)
+            .outerjoin(t.journal, sa.and_(j.commit_id == h.since_commit, j.what == "commit"))
             .outerjoin(ended, ended.c.id == h.until_commit)
             .outerjoin(by, by.c.id == ended.c.run_id)
         )
@@ -157,12 +158,12 @@ async def asset_changes(connection: AsyncConnection, environment: int, asset: in
             changes.c.commits,
             a.counts,
             r.selection,
-            sa.type_coerce(_planned(asset, "assets", "asset"), JSONB),
+            sa.type_coerce(_planned(_named(asset), "assets", "asset"), JSONB),
         )
         .select_from(
             changes.outerjoin(t.run, r.id == changes.c.run_id)
-            .outerjoin(t.run_asset, sa.and_(a.run_id == changes.c.run_id, a.asset == _name(asset)))
             .outerjoin(t.journal, sa.and_(j.commit_id == changes.c.last, j.what == "commit"))  # `forget` is no run
+            .outerjoin(t.run_asset, sa.and_(a.run_id == changes.c.run_id, a.asset == _named(asset)))
         )
         .order_by(changes.c.at.desc())
     )
@@ -172,14 +173,15 @@ async def asset_changes(connection: AsyncConnection, environment: int, asset: in
     ]
 
 
-def _planned(asset: int, listed: str, named: str) -> sa.ColumnElement[Any]:
-    """What the plan of a run says of an asset, among its `assets` or its `sources`."""
+def _planned(name: sa.ColumnElement[str], listed: str, named: str) -> sa.ColumnElement[Any]:
+    """What the plan of a run says of the asset of this name, among its `assets` or its `sources`."""
     of_asset = sa.cast(f"$.plan.{listed}[*] ? (@.{named} == $name)", JSONPATH)
-    return sa.func.jsonb_path_query_first(t.run.c.plan, of_asset, sa.func.jsonb_build_object("name", _name(asset)))
+    return sa.func.jsonb_path_query_first(t.run.c.plan, of_asset, sa.func.jsonb_build_object("name", name))
 
 
-def _name(asset: int) -> sa.ScalarSelect[str]:
-    return sa.select(t.asset.c.name).where(t.asset.c.id == asset).scalar_subquery()
+def _named(asset: int) -> sa.ColumnElement[str]:
+    """The name of an asset when a run committed to it, which the journal has beside the commit; else the one that it has now."""
+    return sa.func.coalesce(t.journal.c.asset, sa.select(t.asset.c.name).where(t.asset.c.id == asset).scalar_subquery())
 
 
 async def made_by(connection: AsyncConnection, environment: int, documents: Collection[int]) -> list[Making]:

@@ -217,6 +217,39 @@ async def test_why_a_unit_was_made_again_with_the_same_recipe(world: World) -> N
     assert await causes(world, "words[b.txt]") == [("missing",), forced, expired, ()]
 
 
+async def test_an_asset_that_was_renamed_keeps_what_runs_did_to_it_and_why(world: World) -> None:
+    """Counts and causes are those of the name that it had in the run, also where another asset has that name now."""
+    await run(world)
+    await world.materialize("chunks", force=True)
+    async with world.open() as session:
+        asset, unit = await session.history("chunks"), await session.history("chunks[a.txt]")
+    world.code(
+        CODE.replace("@asset\n    async def chunks", '@asset(renamed_from="chunks")\n    async def words').replace(
+            "collect(chunks)", "collect(words)"
+        )
+    )
+    world.document("a.txt", "one four")
+    await run(world)
+    plain = CODE.replace("def chunks", "def words").replace("collect(chunks)", "collect(words)")
+    another = (
+        plain[: plain.index("    @asset\n    async def report")]
+        + """
+    @asset
+    async def chunks(topic: Topic = each(topics)) -> Topic:
+        return topic
+    """
+    )
+    world.code(another)
+    world.document("b.txt", "five six seven")
+    await run(world)
+    async with world.open() as session:
+        assert (await session.history("words")).changes[2:] == asset.changes
+        assert (await session.history("words[a.txt]")).changes[1:] == unit.changes
+        latest = (await session.history("words")).changes[0]
+        assert (latest.counts or {})["made"] == 1
+        assert [c.counts and c.counts["made"] for c in (await session.history("chunks")).changes] == [2]
+
+
 async def test_why_a_document_of_a_source_was_taken_in_again(world: World) -> None:
     """Its bytes were lost, and it had not changed."""
     await run(world)
