@@ -131,14 +131,15 @@ def configuration(
     """
     path = _package_folder(graph, root) / "config.yaml"
     values: dict[str, dict[str, Any]] = _read_config(path) if path.is_file() else {}
+    takers = [n for n, a in graph.assets.items() if a.configs]
     for name in values:
-        if name not in graph.assets or not graph.assets[name].configs:
-            takers = [n for n, a in graph.assets.items() if a.configs]
+        if name not in takers:
             raise DeclarationError(
                 f"{path}: {name!r} is not an asset that takes config.",
                 hint=f"Those that do: {', '.join(takers) or 'none'}.",
             )
-    for name in [n for n, a in graph.assets.items() if a.configs]:
+    _refuse_misnamed(path.with_suffix(""), graph, takers)
+    for name in takers:
         own = path.with_suffix("") / f"{name}.yaml"
         given = _read_config(own, {name}) if own.is_file() else {}
         for more in (given, (published or {}).get(name.lower(), {})):
@@ -355,6 +356,21 @@ def _read_config(path: Path, of: Collection[str] = ()) -> dict[str, Any]:
             f"{path} is not a table of assets with a table of values each.", hint="chunks:\n    size: 800"
         )
     return values
+
+
+def _refuse_misnamed(folder: Path, graph: Graph, takers: Sequence[str]) -> None:
+    """Raise DeclarationError for a file that is meant for an asset, by its name, and is not read for any.
+
+    What lies there under a name of its own is a variable that `aipctl blocks init` publishes, and no config.
+    """
+    meant = {name.lower(): name for name in takers}
+    for file in sorted(folder.glob("*.y*ml")):
+        if file.suffix == ".yaml" and file.stem in takers:
+            continue
+        near = difflib.get_close_matches(file.stem.lower(), meant, n=1, cutoff=0.8)
+        if near or file.stem in graph.assets:
+            hint = f"Did you mean {meant[near[0]]}.yaml?" if near else f"Those that do: {', '.join(takers) or 'none'}."
+            raise DeclarationError(f"{file} is not the config of an asset that takes some.", hint=hint)
 
 
 def _override(values: dict[str, dict[str, Any]], text: str, graph: Graph) -> None:

@@ -153,6 +153,27 @@ def test_config_comes_from_files_then_variables_then_the_call(write: Write) -> N
         configuration(graph, root, (), {"x": "three"})
 
 
+@pytest.mark.parametrize(
+    ("file", "hint"),
+    [("sender_reprot.yaml", "Did you mean sender_report.yaml"), ("sender_report.yml", "Did you mean sender_report.yaml"),
+     ("Sender_Report.yaml", "Did you mean sender_report.yaml"), ("headers.yaml", "Those that do: sender_report")],
+)  # fmt: skip
+def test_a_file_of_config_that_no_asset_reads_is_told(write: Write, file: str, hint: str) -> None:
+    """It is meant for an asset, by its name, and would do nothing; what has a name of its own is a variable, and none of these."""
+    body = (
+        "\nclass Limits(BaseModel):\n    top: int = 1\n\n@asset\nasync def sender_report(limits: Limits) -> Page: ...\n"
+    )
+    root = write({
+        "demo/assets.py": HEAD + body + "\n@asset\nasync def headers() -> Page: ...\n", "demo/config/words.yaml": "[one, two]",
+        "demo/config/sender_report.yaml": "top: 2",
+    })  # fmt: skip
+    graph = load(root, "demo")
+    assert configuration(graph, root)["sender_report"]["limits"].model_dump() == {"top": 2}
+    write({f"demo/config/{file}": "top: 3"})
+    with pytest.raises(DeclarationError, match=f"{file} is not the config of an asset[^?]*{hint}"):
+        configuration(graph, root)
+
+
 def test_edits_are_seen_even_within_the_same_second(write: Write) -> None:
     """A project that is loaded again is what its files say now, also when neither size nor second of a file has changed."""
     root = write({"demo/assets.py": CLEAN, "demo/words.py": "WORD = 'aaa'\n"})
