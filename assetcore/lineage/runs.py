@@ -210,9 +210,11 @@ async def _with_assets(connection: AsyncConnection, rows: Sequence[Any]) -> list
     found = await connection.execute(
         sa.select(c.run_id, c.asset, c.counts, c.seconds).where(c.run_id.in_([r.id for r in rows]))
     )
+    sources = {r.id: {told["source"] for told in r.plan.get("plan", {}).get("sources", ())} for r in rows}
     assets: dict[str, list[dict[str, Any]]] = {}
     for run, asset, counts, seconds in found:
-        assets.setdefault(run, []).append({**counts, "asset": asset, "seconds": round(seconds, 3)})
+        kind = {"kind": "source"} if asset in sources[run] else {}
+        assets.setdefault(run, []).append({**counts, **kind, "asset": asset, "seconds": round(seconds, 3)})
     return [
         RunInfo(
             r.id,

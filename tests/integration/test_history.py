@@ -157,6 +157,20 @@ async def test_history_tells_who_did_what_and_why(world: World) -> None:
             await session.history("chunks[x]")
 
 
+async def test_what_a_run_did_to_a_source_is_told_apart(world: World) -> None:
+    """Documents of a source that came back or went are no units that were reused or removed: their row says that it is of a source."""
+    await run(world)
+    world.document("a.txt", "one four")
+    await run(world)
+    world.document("a.txt", "one two")
+    world.remove("b.txt")
+    await run(world)
+    async with world.open() as session:
+        found = (await session.runs())[0].to_json()
+    rows = {row["asset"]: (row.get("kind"), row["reused"], row["removed"]) for row in found["assets"]}
+    assert rows == {"topics": ("source", 1, 1), "clean": (None, 1, 1), "chunks": (None, 1, 1), "report": (None, 0, 0)}
+
+
 LASTING = """
 @asset(layout="files", freshness="1d")
 async def words(topic: Topic = each(topics)) -> Topic:

@@ -6,6 +6,7 @@ import importlib.util
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -482,6 +483,25 @@ def test_tables_fit(width: int) -> None:
     assert "failed 123,456" in text or "   123,456" in text
     assert "1 h 2 min" in text
     assert LONG in text.replace("\n", "")
+
+
+def test_the_counts_of_runs_are_those_that_each_run_said() -> None:
+    """What happened to the documents of a source is in the source's own row, and in no sum of units."""
+    counts = dict.fromkeys(("made", "unchanged", "failed", "skipped"), 0)
+    units = {"asset": "chunks", "seconds": 1.0, "reused": 11, "removed": 4} | counts
+    documents = {"asset": "topics", "seconds": 1.0, "reused": 700, "removed": 800, "kind": "source"} | counts
+    about = {
+        "run": "r1",
+        "environment": "main",
+        "started_at": "2026-11-20T14:30:00+00:00",
+        "status": "done",
+        "seconds": 1.0,
+    }
+    answer = about | {"selection": "", "actor": "ada@box", "flow_run": None, "assets": [units, documents]}
+    text = drawn(show.runs({"runs": [answer]}), 120)
+    assert "11" in text
+    assert not re.search(r"7\d\d|8\d\d", text)
+    assert "700" in drawn(show.run(answer), 120)
 
 
 def test_outcome_for_people() -> None:

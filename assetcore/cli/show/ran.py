@@ -117,8 +117,9 @@ def _outcome_sentence(answer: Answer) -> str:
 
 
 def _totals(answer: Answer) -> Counter[str]:
+    """What happened to units. The documents of a source are observed and not made: what happened to them is in its own row."""
     totals: Counter[str] = Counter()
-    for row in answer["assets"]:
+    for row in (row for row in answer["assets"] if row.get("kind") != "source"):
         totals.update({key: row[key] for key in TOUCHED})
     return totals
 
