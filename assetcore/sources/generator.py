@@ -75,7 +75,7 @@ class Generator:
                     where = self._line(error.__traceback__)
                     raise SourceError(
                         f"{source.name} failed while it was observed: {type(error).__name__}: {error} ({where}).",
-                        hint="The traceback above is that of the generator.",
+                        hint="Its traceback is shown by: aipctl plan --debug",
                     ) from error
                 if type(document) is not expected:
                     found = (

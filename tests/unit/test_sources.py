@@ -608,7 +608,8 @@ async def test_a_generator_that_fails_is_named_with_its_line(tmp_path: Path) -> 
         SourceError, match=rf"topics failed while it was observed: ValueError: .*'seven'.*test_sources.py:{line}\)"
     ) as caught:
         await observe(of(failing), tmp_path, None)
-    assert isinstance(caught.value.__cause__, ValueError)
+    assert isinstance(caught.value.__cause__, ValueError)  # whose traceback --debug shows
+    assert caught.value.hint == "Its traceback is shown by: aipctl plan --debug"
 
 
 async def test_a_wrong_document_is_named_with_its_line(tmp_path: Path) -> None:
