@@ -257,7 +257,8 @@ async def _described(
         statement = sa.select(sa.literal_column("*")).select_from(sa.table(name, schema=schema or None))
         scales = await _scales(connection, of)
     else:
-        statement = sa.text(of.strip().rstrip(";").replace(":", "\\:"))
+        # What follows begins a line of its own: the query may end in a comment.
+        statement = sa.text(of.strip().rstrip(";").replace(":", "\\:") + "\n")
     await connection.execute(sa.select(1))  # from here on the snapshot stands
     raw: Any = (await connection.get_raw_connection()).driver_connection
     prepared = await raw.prepare(

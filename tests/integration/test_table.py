@@ -203,6 +203,8 @@ async def test_a_query_is_a_table_too(shop: str) -> None:
     found = await read(of(shop, text, content="body"), ["4"])
     assert [(d.text, d.author) for d in found] == [("body 4 at 10:30", "x")]
     assert (await observe(of(shop, text, content="body"), ROOT, None))["name"].to_list() == ["4", "5"]
+    commented = "SELECT id, body, author FROM articles -- all of them\nWHERE id = 5 -- but for most"
+    assert (await observe(of(shop, commented, content="body"), ROOT, None))["name"].to_list() == ["5"]
     articles = sa.table("articles", sa.column("id"), sa.column("body"), sa.column("author"))
     chosen = sa.select(articles).where(articles.c.id.in_([1, 2]), articles.c.body != "body 1")
     assert (await observe(of(shop, chosen, content="body"), ROOT, None))["name"].to_list() == ["2"]
