@@ -328,11 +328,16 @@ def _url(who: str, root: Path, address: str) -> sa.URL:
     """The address, which is given as such, or is that of an environment variable, of `.env`, or of the setting `database_url`."""
     given: Any = address
     where = "table(...)"
-    if "://" not in address:
+    if address == "database_url":
+        where, given = address, Settings.load(root).database_url
+        if not given:
+            raise SourceError(
+                f"{who} reads the database of the setting database_url, which is not set: the embedded one has no address to name.",
+                hint='Set DATABASE_URL, or name a variable of your own, such as table("SHOP_URL", ...), and set that.',
+            )
+    elif "://" not in address:
         file = root / ".env"
         given = os.environ.get(address) or (dotenv_values(file).get(address) if file.is_file() else None)
-        if address == "database_url":
-            given = Settings.load(root).database_url
         where = address
         if not given:
             raise SourceError(

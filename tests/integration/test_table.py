@@ -512,6 +512,12 @@ async def test_an_address_is_named_and_comes_from_the_environment(
     with pytest.raises(SourceError, match=r"whose address in SHOP_URL is none of Postgres") as caught:
         await observe(of("SHOP_URL"), tmp_path, None)
     assert "s3cret" not in str(caught.value)
+    monkeypatch.delenv("DATABASE_URL", raising=False)
+    monkeypatch.setenv("database_url", shop)
+    with pytest.raises(
+        SourceError, match=r"the setting database_url, which is not set.*\n.*Set DATABASE_URL, or name a"
+    ):
+        await observe(of("database_url"), tmp_path, None)
     monkeypatch.setenv("DATABASE_URL", shop)
     assert (await observe(of("database_url"), tmp_path, None)).height == 5
 
