@@ -30,6 +30,7 @@ Relation: TypeAlias = Literal["same"] | timedelta
 """Which partitions of an input a partition is given: the same, or all of so much time up to its end."""
 
 HOUR = timedelta(hours=1)
+BEGINNING = datetime.min.replace(tzinfo=UTC)
 KEY_LIMIT = 200
 _UNFIT = re.compile(r"[/\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _UNITS = {"w": timedelta(weeks=1), "d": timedelta(days=1), "h": HOUR, "m": timedelta(minutes=1), "s": timedelta(seconds=1)}  # fmt: skip
@@ -115,7 +116,7 @@ class _Timed(Partitions):
 
     @abstractmethod
     def before(self, end: datetime, window: timedelta) -> datetime:
-        """When so much time up to `end` began."""
+        """When so much time up to `end` began; the beginning of the calendar where it goes further back than that."""
 
     def over(self, now: datetime) -> tuple[Partition, ...]:
         """Those that are over."""
@@ -140,11 +141,12 @@ class Daily(_Timed):
     def __getitem__(self, key: str) -> Partition:
         try:
             day = date.fromisoformat(key)
-        except ValueError:
+            found = self.at((day - self.start).days)
+        except (ValueError, OverflowError):  # the calendar has no next day
             raise KeyError(key) from None
-        if day.isoformat() != key or day < self.start or (self.end is not None and day > self.end):
+        if found.key != key or day < self.start or (self.end is not None and day > self.end):
             raise KeyError(key)
-        return self.at((day - self.start).days)
+        return found
 
     @property
     def hands_over(self) -> type:
@@ -162,8 +164,11 @@ class Daily(_Timed):
 
     def before(self, end: datetime, window: timedelta) -> datetime:
         """In days of the calendar: seven of them are seven days, also where one of them has 25 hours."""
-        began = end.replace(tzinfo=None) - window
-        return began.replace(tzinfo=self.zone).astimezone(UTC)
+        try:
+            began = end.replace(tzinfo=None) - window
+            return began.replace(tzinfo=self.zone).astimezone(UTC)
+        except OverflowError:
+            return BEGINNING
 
     def _midnight(self, day: date) -> datetime:
         """When a day begins; by way of UTC, because where clocks are put forward at midnight it begins at one."""
@@ -198,17 +203,12 @@ class Hourly(_Timed):
     def __getitem__(self, key: str) -> Partition:
         try:
             given = datetime.fromisoformat(key)
-        except ValueError:
+            begins = given.replace(tzinfo=given.tzinfo or self.zone).astimezone(UTC)
+            index, rest = divmod(begins - self.start.astimezone(UTC), HOUR)
+            found = self.at(index)
+        except (ValueError, OverflowError):  # the calendar has no next hour
             raise KeyError(key) from None
-        begins = given.replace(tzinfo=given.tzinfo or self.zone)
-        index, rest = divmod(begins.astimezone(UTC) - self.start.astimezone(UTC), HOUR)
-        found = self.at(index)
-        if (
-            index < 0
-            or rest
-            or found.key != key
-            or (self.end is not None and begins.astimezone(UTC) > self.end.astimezone(UTC))
-        ):
+        if index < 0 or rest or found.key != key or (self.end is not None and begins > self.end.astimezone(UTC)):
             raise KeyError(key)
         return found
 
@@ -228,7 +228,10 @@ class Hourly(_Timed):
         return Partition(_hour(start), start, (begins + HOUR).astimezone(self.zone))
 
     def before(self, end: datetime, window: timedelta) -> datetime:
-        return end.astimezone(UTC) - window
+        try:
+            return end.astimezone(UTC) - window
+        except OverflowError:
+            return BEGINNING
 
     def _read(self, name: str, given: Any) -> datetime:
         try:

@@ -132,6 +132,18 @@ def test_which_partitions_belong_together() -> None:
     assert pairs(berlin, berlin, timedelta(days=2))["2026-10-26"] == ["2026-10-25", "2026-10-26"]
 
 
+@pytest.mark.parametrize("zone", ["UTC", BERLIN, "America/New_York"])
+def test_the_calendar_has_a_beginning_and_an_end(zone: str) -> None:
+    """A window that goes further back than years are counted is all there is; the last day and hour of the calendar are no partitions."""
+    days, hours = Daily("2026-11-02", timezone=zone), Hourly("2026-11-03T22", timezone=zone)
+    for window in (timedelta(days=999_999), timedelta(days=2026 * 365)):
+        assert pairs(days, days, window)["2026-11-03"] == ["2026-11-02", "2026-11-03"]
+        assert pairs(hours, hours, window)["2026-11-03T23"] == ["2026-11-03T22", "2026-11-03T23"]
+    for of, key in ((days, "9999-12-31"), (days, "0001-01-01"), (hours, "9999-12-31T23"), (hours, "0001-01-01T00")):
+        with pytest.raises(KeyError):
+            of[key]
+
+
 def test_what_is_there_is_told_without_a_list() -> None:
     """The standing of partitions is another one when there are others, and the same when there are not."""
     days, moment = Daily("2026-11-01"), Moment(NOON)
