@@ -88,7 +88,9 @@ class _Timed(Partitions):
             if name == "start" or given is not None:
                 object.__setattr__(self, name, self._read(name, given))
         if self.end is not None and self.end < self.start:
-            raise self._fail(f"ends ({self.end}) before it starts ({self.start})", "end= is the last one, included")
+            start, end = self._written(self.start), self._written(self.end)
+            fix = f'start="{end}", end="{start}"; end= is the last one, included'
+            raise self._fail(f"ends ({end}) before it starts ({start})", fix)
 
     def __repr__(self) -> str:
         end = f', end="{self._written(self.end)}"' if self.end is not None else ""

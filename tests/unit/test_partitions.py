@@ -188,6 +188,19 @@ def test_wrong_partitions_are_found_where_they_stand(make: object, problem: str)
     assert found.value.hint
 
 
+@pytest.mark.parametrize(
+    ("make", "hint"),
+    [(lambda: Daily("2026-11-02", end="2026-11-01"), 'start="2026-11-01", end="2026-11-02"'),
+     (lambda: Hourly("2026-11-02T05", end="2026-11-02"), 'start="2026-11-02T00", end="2026-11-02T05"')],
+)  # fmt: skip
+def test_an_end_before_the_start_says_how_it_would_be_right(make: object, hint: str) -> None:
+    """The hint is a declaration that can be written so."""
+    assert callable(make)
+    with pytest.raises(DeclarationError, match=r"ends \(2026-11-0[12].*\) before it starts \(2026-11-02") as found:
+        make()
+    assert found.value.hint == f"For instance: {hint}; end= is the last one, included."
+
+
 HEAD = """
 from datetime import date, datetime
 from assetcore import Daily, Dynamic, Hourly, Partition, Static
