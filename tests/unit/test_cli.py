@@ -487,9 +487,16 @@ def test_tables_fit(width: int) -> None:
 
 def test_the_counts_of_runs_are_those_that_each_run_said() -> None:
     """What happened to the documents of a source is in the source's own row, and in no sum of units."""
-    counts = dict.fromkeys(("made", "unchanged", "failed", "skipped"), 0)
-    units = {"asset": "chunks", "seconds": 1.0, "reused": 11, "removed": 4} | counts
-    documents = {"asset": "topics", "seconds": 1.0, "reused": 700, "removed": 800, "kind": "source"} | counts
+    counts = dict.fromkeys(("made", "unchanged", "skipped"), 0)
+    units = {"asset": "chunks", "seconds": 1.0, "reused": 11, "removed": 4, "failed": 1} | counts
+    documents = {
+        "asset": "topics",
+        "seconds": 1.0,
+        "reused": 700,
+        "removed": 800,
+        "failed": 20,
+        "kind": "source",
+    } | counts
     about = {
         "run": "r1",
         "environment": "main",
@@ -499,9 +506,17 @@ def test_the_counts_of_runs_are_those_that_each_run_said() -> None:
     }
     answer = about | {"selection": "", "actor": "ada@box", "flow_run": None, "assets": [units, documents]}
     text = drawn(show.runs({"runs": [answer]}), 120)
-    assert "11" in text
-    assert not re.search(r"7\d\d|8\d\d", text)
+    assert re.search(r"done +1\.0 s +0 +21 +11 +4\n", text), text
     assert "700" in drawn(show.run(answer), 120)
+
+
+def test_what_could_not_be_read_in_a_source_is_counted() -> None:
+    """The rows of a result are of what is made; the failures are of all, and the sentence counts them."""
+    counts = dict.fromkeys(("made", "reused", "fresh", "removed", "failed", "skipped"), 0) | {"unchanged": 14}
+    failure = {"asset": "topics", "unit": "topics", "error": "topics: a.txt is not UTF-8", "traceback": ""}
+    answer = {"run": "r7", "status": "failed", "seconds": 1.0, "assets": [{"asset": "chunks", "seconds": 1.0} | counts]}
+    text = drawn(show.outcome(answer | {"failures": [failure, failure]}), 200)
+    assert "failed in 1.0 s: 14 unchanged, 2 failed. The next run makes what failed and what is missing." in text
 
 
 def test_outcome_for_people() -> None:

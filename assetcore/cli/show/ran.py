@@ -101,10 +101,7 @@ def _outcome_sentence(answer: Answer) -> str:
         case "failed":
             totals = _totals(answer)
             ended, then = "failed", " A blocking check refuses what is current."
-            elsewhere = {one["asset"] for one in answer.get("failures", ())} - {
-                row["asset"] for row in answer["assets"]
-            }
-            if totals["failed"] or totals["skipped"] or elsewhere:  # elsewhere: in a source
+            if totals["failed"] or totals["skipped"]:
                 then = " The next run makes what failed and what is missing."
         case "stopped":
             left = ", ".join(f"{asset} {units:,}" for asset, units in answer["left"].items())
@@ -117,10 +114,15 @@ def _outcome_sentence(answer: Answer) -> str:
 
 
 def _totals(answer: Answer) -> Counter[str]:
-    """What happened to units. The documents of a source are observed and not made: what happened to them is in its own row."""
+    """What happened to units. Of the documents of a source, which are observed and not made, only those that could not be taken in.
+
+    The answer of a run has no rows of sources, but all that failed; that of a list of runs has rows of sources.
+    """
     totals: Counter[str] = Counter()
-    for row in (row for row in answer["assets"] if row.get("kind") != "source"):
-        totals.update({key: row[key] for key in TOUCHED})
+    for row in answer["assets"]:
+        totals.update({key: row[key] for key in (("failed",) if row.get("kind") == "source" else TOUCHED)})
+    listed = {row["asset"] for row in answer["assets"]}
+    totals["failed"] += sum(one["asset"] not in listed for one in answer.get("failures", ()))
     return totals
 
 
