@@ -57,6 +57,11 @@ _JSON_FIELDS = b"assetcore.json"
 class CorruptObjectError(DamagedObjectError):
     """The object is there, but it is not what lineage says."""
 
+    def __init__(self, message: str, key: str) -> None:
+        super().__init__(
+            message, key, hint="It was damaged or replaced. Make its units again: aipctl materialize --verify"
+        )
+
 
 class Location(NamedTuple):
     """Where a document's bytes lie: a row of a pack, or (row None) an object that is the document itself."""
@@ -375,7 +380,6 @@ class _Piece(ABC):
                 raise CorruptObjectError(
                     f"The bytes of {one.name!r}, {row}{self.where}, hash to {found.hex()}; lineage says {one.sha256.hex()}.",
                     one.location.key,
-                    hint="The object was damaged or replaced: make its unit again.",
                 )
 
     def documents(self, type: type[D]) -> list[D]:

@@ -272,16 +272,18 @@ async def test_every_damage_of_a_pack_is_found(tmp_path: Path, bucket: Bucket) -
     step = max(1, len(whole) // 60)
     damaged = [whole[:cut] for cut in range(0, len(whole), step)]
     damaged += [whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :] for at in range(0, len(whole), step)]
-    refused = 0
+    refused: list[StorageError] = []
     for data in damaged:
         file.write_bytes(data)
         try:
             back = await Reader(bucket).documents(stored, Rich)
-        except StorageError:
-            refused += 1
+        except StorageError as error:
+            refused.append(error)
         else:
             assert back == documents
-    assert refused > len(damaged) // 2
+    assert len(refused) > len(damaged) // 2
+    assert all(KEY in error.message for error in refused)
+    assert all("aipctl materialize --verify" in str(error.hint) for error in refused)
 
 
 async def test_a_missing_object_and_a_missing_row_are_told_apart(bucket: Bucket) -> None:
