@@ -244,7 +244,9 @@ def _checked(declared: PipelineFlow[Any], parameters: Mapping[str, Any]) -> dict
             checked[name] = TypeAdapter(known[name].annotation).validate_python(value)
         except ValidationError as error:
             problem = error.errors()[0]
-            raise UsageError(f"--param {name}={value!r:.80}: {problem['msg']}.") from None
+            where = ".".join([name, *map(str, problem["loc"])])
+            got = f", got {problem['input']!r:.80}" if problem["loc"] else ""
+            raise UsageError(f"--param {name}={value!r:.80}: {where}: {problem['msg']}{got}.") from None
     return checked
 
 

@@ -75,7 +75,8 @@ class Filesystem:
             self.fs: Any = fsspec.filesystem(protocol, **given)
             self.root = str(self.fs._strip_protocol(url)).rstrip("/")
         except (ValueError, ImportError, TypeError) as error:
-            raise SettingsError(f"{url} cannot be opened: {error}.") from None
+            hint = "Write s3://bucket/prefix, or the address of another store that fsspec has, with the package that it needs."
+            raise SettingsError(f"{url} cannot be opened: {error}.", hint=hint) from None
 
     async def call(self, name: str, *arguments: Any, **options: Any) -> Any:
         """A method of fsspec's file system, by its name without an underscore."""

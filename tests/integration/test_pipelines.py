@@ -116,7 +116,11 @@ def test_what_is_asked_wrongly_is_told(aipctl: Command) -> None:
         (("run", "publish", "--input", "documents=later"), 4, "later is not made yet"),
         (("run", "publsh"), 64, "demo has no flow 'publsh'"),
         (("run", "publish"), 64, "publish takes documents, and was given nothing for it"),
-        (("run", "publish", "--input", "documents=clean", "--param", "limits={longest: many}"), 64, "--param limits="),
+        (
+            ("run", "publish", "--input", "documents=clean", "--param", "limits={longest: many}"),
+            64,
+            "limits.longest: Input should be",
+        ),
         (("run", "publish", "--input", "documents=topics"), 1, "publish failed: Refused: answer 400"),
     ]:
         told = aipctl(*words)
