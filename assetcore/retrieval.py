@@ -8,7 +8,7 @@ from typing import Any
 
 from assetcore.documents import Document
 from assetcore.embeddings import Embedding
-from assetcore.errors import NothingSelectedError, ServiceError
+from assetcore.errors import NothingSelectedError, ServiceError, UsageError
 from assetcore.lineage import read, trace
 from assetcore.project import Project
 from assetcore.search import Hit, SearchIndex, fused, search, shown
@@ -36,6 +36,12 @@ async def search_project(
     if not words and not meanings:
         raise NothingSelectedError(
             f"{project.name} has nothing to search.", hint="Declare an asset that returns a SearchIndex or Embeddings."
+        )
+    known_fields = {f for n in meanings for f in project.graph.assets[n].output.document_type.field_names()} - {"model"}
+    if unknown := sorted(filters.keys() - known_fields):
+        raise UsageError(
+            f"Nothing that {project.name} searches by meaning has a field {unknown[0]!r} to filter by.",
+            hint=f"It has: {', '.join(sorted(known_fields)) or 'none, because no asset returns Embeddings'}.",
         )
     indexes: list[SearchIndex] = []
     async with project.engine.connect() as connection:

@@ -129,6 +129,8 @@ async def test_a_lost_index_is_made_again_without_a_model(opened: Session, gatew
     [one] = await vectors.generations(opened.project)
     async with opened.project.engine.begin() as connection:
         await connection.run_sync(sa.Table(f"vector_{one.id}", sa.MetaData()).drop)
+    with pytest.raises(UsageError, match=r"has a field 'nosuchfield' to filter by[\s\S]*letter"):
+        await opened.search("all about the cow", filters={"nosuchfield": "1"})
     hits = await opened.search("all about the cow", filters={"letter": "c"})
     assert [hit.name for hit in hits] == ["cow.txt"]
     for again in (vectors.sync, vectors.rebuild):
