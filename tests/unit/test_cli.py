@@ -543,13 +543,15 @@ def test_outcome_for_people() -> None:
         "flow_run": None,
         "status": "failed",
         "assets": [row],
-        "failures": [failure] * 12,
+        "failures": [{**failure, "unit": "other", "traceback": "File y, line 4"}, *[failure] * 11],
         "seconds": 61.2,
     }
     text = drawn(show.outcome(answer))
     assert "reused" not in text
     assert 'chunks["with] [b]"] failed: ValueError: no' in text
     assert "  File x, line 3" in text
+    assert "  File y, line 4" in text
+    assert text.count("File x, line 3") == 1  # all of them have it
     assert "and 2 more failures" in text
     assert (
         "Run r7 failed in 1 min 1 s: 5 made, 1 unchanged, 1 failed. The next run makes what failed and what is missing."

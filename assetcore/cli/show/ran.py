@@ -47,12 +47,14 @@ TRACED = (
 
 
 def outcome(answer: Answer) -> RenderableType:
-    """`materialize`: what happened to each asset, the failures, one sentence."""
+    """`materialize`: what happened to each asset, the failures (a traceback that several have at the first of them), one sentence."""
     parts = _results(answer["assets"])
     failures = answer.get("failures", ())
+    told = {""}
     for failure in failures[:FAILURES_SHOWN]:
         parts.append(Text(f"{format_ref(failure['asset'], failure['unit'])} failed: {failure['error']}"))
-        if failure["traceback"]:
+        if failure["traceback"] not in told:
+            told.add(failure["traceback"])
             parts.append(indented(as_written(failure["traceback"], style="dim"), 2))
     if len(failures) > FAILURES_SHOWN:
         parts.append(Text(f"and {len(failures) - FAILURES_SHOWN:,} more failures (all of them: --json)"))
