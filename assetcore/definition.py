@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
 from pydantic import BaseModel
 
 from assetcore.assets import Asset
-from assetcore.digest import digest
+from assetcore.digest import canonical, digest
 from assetcore.fingerprint import Fingerprint
 from assetcore.staleness import Component, Definition
 
@@ -48,11 +48,33 @@ def define(
 
 
 def _config_digest(config: Mapping[str, BaseModel]) -> bytes:
-    """Over the values themselves, because JSON lists a set in the order of its hashes; over JSON where they have no encoding."""
+    """Over the values themselves; where one has no encoding, over their JSON, but for the order that it lists a set in."""
+    values = {p: v.model_dump() for p, v in config.items()}
     try:
-        return digest("config", {p: v.model_dump() for p, v in config.items()})
+        return digest("config", values)
     except TypeError:
-        return digest("config", {p: v.model_dump(mode="json") for p, v in config.items()})
+        return digest("config", _ordered(values, {p: v.model_dump(mode="json") for p, v in config.items()}))
+
+
+def _ordered(value: Any, told: Any) -> Any:
+    """`told`, the JSON of a value, with its sets as they are: JSON lists them in the order of their hashes."""
+    match value, told:
+        case ((set() | frozenset()), list()):
+            return value if _is_encoded(value) else sorted(told, key=canonical)
+        case Mapping(), dict() if len(value) == len(told):
+            return {k: _ordered(v, told[k]) for k, v in zip(told, value.values(), strict=True)}
+        case Sequence(), list() if len(value) == len(told):
+            return [_ordered(v, t) for v, t in zip(value, told, strict=True)]
+        case _:
+            return told
+
+
+def _is_encoded(value: Any) -> bool:
+    try:
+        canonical(value)
+    except TypeError:
+        return False
+    return True
 
 
 @lru_cache(maxsize=1024)

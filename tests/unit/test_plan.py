@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -10,11 +11,12 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, HttpUrl
 
 from assetcore.assets import Asset
 from assetcore.declarations import asset, collect, each
 from assetcore.definition import define
+from assetcore.digest import digest
 from assetcore.documents import Document
 from assetcore.errors import StaleInputError
 from assetcore.fingerprint import Fingerprint
@@ -622,6 +624,35 @@ def test_each_part_of_a_declaration_is_its_own_component() -> None:
     assert definition_causes(components(base, models={"tips": "small"}), components(base, models={"tips": None})) == (
         "model-changed",
     )
+
+
+class Service(BaseModel):
+    """Config with a value that only JSON can tell."""
+
+    url: HttpUrl = HttpUrl("https://example.org")
+    stop: Any = None
+    within: Any = None
+
+
+def test_config_is_the_same_in_every_process_whatever_it_holds() -> None:
+    """P2, P8: sets have no order, beside and around a value without an encoding of its own; without a set its JSON counts."""
+
+    async def made(page: Page = each(PAGES)) -> Part: ...
+
+    def config(**given: Any) -> bytes:
+        return components(made, config={"service": Service(**given)}).components["config"].digest
+
+    one, other = [0, 8], [8, 0]
+    assert [*set(one)] != [*set(other)]
+    for shape in (
+        lambda of: {"stop": set(of)},
+        lambda of: {"stop": {"a": [frozenset(of)]}, "within": ({frozenset(of)},)},
+        lambda of: {"stop": {re.compile(str(n)) for n in of}},
+    ):
+        assert config(**shape(one)) == config(**shape(other))
+        assert config(**shape(one)) != config(**shape([0, 9]))
+    plain = Service(stop=(1, "a"))
+    assert config(stop=(1, "a")) == digest("config", {"service": plain.model_dump(mode="json")})
 
 
 def test_a_schema_is_what_its_fields_are_and_not_what_is_said_of_them() -> None:
