@@ -14,7 +14,6 @@ import pkgutil
 import sys
 import tomllib
 import traceback
-import types
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from pathlib import Path
@@ -213,7 +212,7 @@ def user_packages(graph: Graph) -> frozenset[str]:
 
 
 def fingerprint_of(graph: Graph, name: str) -> Fingerprint:
-    """The fingerprint of the code of an asset, or of a check (`asset.check`), with the methods of what it is given."""
+    """The fingerprint of the code of an asset, or of a check (`asset.check`), with that of the classes of what it is given."""
     called = graph.functions[name]
     packages, version = user_packages(graph), None
     if isinstance(called, Check):
@@ -226,15 +225,8 @@ def fingerprint_of(graph: Graph, name: str) -> Fingerprint:
         called.function,
         user_packages=packages,
         version=version,
-        types=[cls for cls in dict.fromkeys(given) if _has_methods(cls)],
+        types=given,
     )
-
-
-def _has_methods(cls: type) -> bool:
-    """Whether a class of the user's has code that a function can call; fields alone are the schema's affair."""
-    own = [c for c in cls.__mro__ if c.__module__.partition(".")[0] not in ("assetcore", "pydantic", "builtins")]
-    kinds = (types.FunctionType, property, classmethod, staticmethod, functools.cached_property)
-    return any(isinstance(value, kinds) for c in own for value in vars(c).values())
 
 
 def _named_in_pyproject(root: Path) -> tuple[str, ...]:

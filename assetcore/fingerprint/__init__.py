@@ -14,7 +14,7 @@ A part goes by its name without its module, unless two share it: moving a defini
 
 The rooms: `encoding` (bytes of a tree), `normal` (what of a definition counts), `definitions` (its free names), `files` (where
 things are defined), `names` (what a name stands for), `objects` and `values` (what an object is), `origins` (whose code it is),
-`hazards` (what is not in the code), `drafts` (what was found), `closure` (the walk).
+`given` (what of its arguments it reaches), `hazards` (what is not in the code), `drafts` (what was found), `closure` (the walk).
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from assetcore.fingerprint import encoding
 from assetcore.fingerprint.closure import Closure
 from assetcore.fingerprint.drafts import ROOT, Findings, Keep
 from assetcore.fingerprint.files import Importer
+from assetcore.fingerprint.given import with_code
 from assetcore.fingerprint.hazards import HAZARDS, Note
 from assetcore.fingerprint.origins import Origins, UserPackages
 
@@ -74,7 +75,7 @@ def fingerprint(
 
     `user_packages` says which modules are the user's own: names of packages, or a predicate on a module's name. A module of
     no installed distribution is the user's too. `version` replaces the definition: then only another version is another
-    function. `types` are the classes of the arguments, whose methods the function can call.
+    function. `types` are the classes of the arguments, whose methods and class variables the function can reach.
 
     Raises DeclarationError for a source, which has no function.
     """
@@ -82,12 +83,12 @@ def fingerprint(
         part = Part(ROOT, digest("version", version), lambda: f"version = {version!r}", "version")
         return Fingerprint(_combine([(ROOT, part.digest)]), (part,), (), ())
     origins = Origins(user_packages)
-    types = tuple(types)
+    reached = with_code(types, origins)
     keep = None
     findings = Findings(origins, Keep())
     while keep != findings.keep | findings.found:  # twice, if the code turns out to read docstrings or annotations
         keep = findings.keep | findings.found
-        findings = Closure(origins, keep).walk(function, types)
+        findings = Closure(origins, keep).walk(function, reached)
     drafts = sorted(findings.drafts.values(), key=lambda draft: draft.name)
     shared = Counter(draft.short for draft in drafts)
     parts = tuple(Part(draft.name, draft.digest(shared), draft.writer(), draft.note) for draft in drafts)

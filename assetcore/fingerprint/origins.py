@@ -21,11 +21,20 @@ OURS = "assetcore"
 
 
 class Origins:
-    """Tells the origin of modules, by their names; `user_packages` are top-level packages, or a predicate on a module's name."""
+    """Tells the origin of modules, by their names; `user_packages` are top-level packages, or a predicate on a module's name.
+
+    Two that were given the same are equal.
+    """
 
     def __init__(self, user_packages: UserPackages) -> None:
-        self._user_packages = user_packages
-        self._known = {} if callable(user_packages) else _known(frozenset(user_packages))
+        self._user_packages = user_packages if callable(user_packages) else frozenset(user_packages)
+        self._known = _known(self._user_packages) if isinstance(self._user_packages, frozenset) else {}
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Origins) and self._user_packages == other._user_packages
+
+    def __hash__(self) -> int:
+        return hash(self._user_packages)
 
     def of(self, module: str | None) -> Origin:
         """The origin of a module; objects without one are made by the interpreter itself."""

@@ -261,6 +261,105 @@ async def y(page: Page = each(pages)) -> Page: ...
     assert prints(body, HEAD.replace('"A page."', "more: str = ''")) == [x, y]
 
 
+GIVEN = {
+    "a method of a model in a field": (
+        "class Meta(BaseModel):\n    v: str = 'x'\n    def pretty(self): return 1",
+        "meta: list[Meta]", "return 1", "return 2",
+    ),
+    "a method of a model that is declared later": (
+        "class Meta(BaseModel):\n    inner: list['Inner'] = []\nclass Inner(BaseModel):\n    v: str = 'x'\n    def pretty(self): return 1",
+        "meta: Meta | None", "return 1", "return 2",
+    ),
+    "a method of an enum": (
+        "import enum\nclass Kind(enum.StrEnum):\n    A = 'a'\n    def label(self): return 1",
+        "kind: Kind", "return 1", "return 2",
+    ),
+    "a method of an enum in a literal": (
+        "import enum\nfrom typing import Literal\nclass Kind(enum.Enum):\n    A = 'a'\n    def label(self): return 1",
+        "kind: Literal[Kind.A]", "return 1", "return 2",
+    ),
+    "a method of a dataclass": (
+        "import dataclasses\n@dataclasses.dataclass\nclass Point:\n    x: int = 1\n    def far(self): return 1",
+        "point: dict[str, Point]", "return 1", "return 2",
+    ),
+    "a cached method": (
+        "import functools\nclass Meta(BaseModel):\n    v: str = 'x'\n    @functools.lru_cache\n    def pretty(self): return 1",
+        "meta: Meta", "return 1", "return 2",
+    ),
+    "a class variable": ("from typing import ClassVar", "LIMIT: ClassVar[int] = 10; size: int", "10", "11"),
+    "a method behind an alias": (
+        "from typing_extensions import TypeAliasType\nclass Meta(BaseModel):\n    def pretty(self): return 1\n"
+        "Some = TypeAliasType('Some', list[Meta])",
+        "some: Some", "return 1", "return 2",
+    ),
+}  # fmt: skip
+"""What stands before a class, its field, and an edit of what a function can reach through that field."""
+
+
+@pytest.mark.parametrize("what", GIVEN)
+@pytest.mark.parametrize("base", ["BaseModel", "Document"])
+def test_what_is_reached_through_a_field_counts(write: Write, what: str, base: str) -> None:
+    """P6: a function that is given a document or config can call what the classes of its fields hold, and read class variables."""
+    before, fields, old, new = GIVEN[what]
+
+    def found(text: str) -> bytes:
+        taken = "given: Given" if base == "BaseModel" else "given: Given = each(made)"
+        made = "" if base == "BaseModel" else "@asset\nasync def made(page: Page = each(pages)) -> Given: ...\n"
+        body = f"{text}\n{made}\n@asset\nasync def x({taken}, other: list[Page] = collect(pages)) -> Page: ...\n"
+        return fingerprint_of(load(write({"demo/assets.py": HEAD + body}), "demo"), "x").digest
+
+    declared = f"{before}\nclass Given({base}):\n    {fields}\n"
+    first = found(declared)
+    assert found(declared) == first
+    assert found(declared.replace(old, new)) != first
+
+
+PLAIN = """
+import dataclasses
+import enum
+from typing import Literal
+
+class Kind(enum.StrEnum):
+    A = "a"
+
+class Step(enum.Enum):
+    ONE = 1
+
+@dataclasses.dataclass(frozen=True, slots=True, order=True)
+class Point:
+    x: int = 1
+
+class Meta(BaseModel):
+    kind: Kind = Kind.A
+    others: list["Meta"] = []
+
+class Plain(Document, media_type="text/html"):
+    meta: Meta = Meta()
+    point: Point = Point()
+    step: Literal[Step.ONE] | None = None
+    size: int = 0
+
+class Limits(BaseModel):
+    meta: Meta = Meta()
+    at: datetime.timedelta = datetime.timedelta(1)
+
+plain = source("plain", Plain, folder("data"))
+
+@asset
+async def x(limits: Limits, page: Plain = each(plain)) -> Page: ...
+"""
+
+
+def test_fields_alone_do_not_count(write: Write) -> None:
+    """Models, enums and dataclasses of fields alone are the schema's affair: the code of what consumes them is as without them."""
+
+    def found(body: str) -> bytes:
+        return fingerprint_of(load(write({"demo/assets.py": HEAD + "import datetime\n" + body}), "demo"), "x").digest
+
+    bare = "class Limits(BaseModel): ...\n@asset\nasync def x(limits: Limits, page: Page = each(pages)) -> Page: ...\n"
+    assert found(PLAIN) == found(bare)
+
+
 def test_two_roots_in_one_process_do_not_mix(write: Write, tmp_path: Path) -> None:
     """Projects of one name in two folders are each their own, in whatever order they are loaded."""
     roots = [tmp_path / "one", tmp_path / "two"]
