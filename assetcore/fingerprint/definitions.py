@@ -11,7 +11,9 @@ imports inside functions are known; a class body is invisible to its methods, an
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import builtins
+import copy
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -383,7 +385,8 @@ class _Reader:
 
     def annotation(self, tree: ast.expr) -> bytes:
         outer, self.in_annotation = self.in_annotation, True
-        data = self.encode(tree)
+        own = {scope.name for scope in self.normal.scopes if isinstance(scope, ast.ClassDef)}
+        data = self.encode(_unquoted(tree, own))
         self.in_annotation = outer
         return data
 
@@ -425,6 +428,43 @@ def _annotated(tree: ast.FunctionDef | ast.AsyncFunctionDef) -> dict[str, ast.ex
     every = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, arguments.vararg, arguments.kwarg]
     annotated = {a.arg: a.annotation for a in every if a is not None and a.annotation is not None}
     return annotated if tree.returns is None else {**annotated, "return": tree.returns}
+
+
+def _unquoted(annotation: Any, own: Set[str]) -> Any:
+    """An annotation with the types that stand in quotes as code; as written, where they are of this definition or built in."""
+    match annotation:
+        case ast.Constant(value=str(quoted)):
+            try:
+                parsed = _unquoted(ast.parse(quoted, mode="eval").body, own)
+            except (SyntaxError, ValueError):
+                return annotation
+            inside = list(ast.walk(parsed))
+            names = {node.id for node in inside if isinstance(node, ast.Name)}
+            if names <= own | vars(builtins).keys() or any(isinstance(node, ast.Lambda) for node in inside):
+                return annotation
+            return ast.increment_lineno(parsed, annotation.lineno - 1)
+        case ast.Subscript(value=ast.Name(id="Literal") | ast.Attribute(attr="Literal")):
+            return annotation
+        case ast.Subscript(
+            value=ast.Name(id="Annotated") | ast.Attribute(attr="Annotated"),
+            slice=ast.Tuple(elts=[first, *rest]) as every,
+        ):
+            return _with(annotation, slice=_with(every, elts=[_unquoted(first, own), *rest]))
+        case ast.Subscript(slice=inner):
+            return _with(annotation, slice=_unquoted(inner, own))
+        case ast.Tuple(elts=elements) | ast.List(elts=elements):
+            return _with(annotation, elts=[_unquoted(element, own) for element in elements])
+        case ast.BinOp(left=left, right=right):
+            return _with(annotation, left=_unquoted(left, own), right=_unquoted(right, own))
+        case _:
+            return annotation
+
+
+def _with(tree: ast.AST, **fields: Any) -> ast.AST:
+    """A node with other fields."""
+    changed = copy.copy(tree)
+    vars(changed).update(fields)
+    return changed
 
 
 def _is_silent(expression: ast.expr) -> bool:

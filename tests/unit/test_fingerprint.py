@@ -539,6 +539,25 @@ PAIRS = {
         "from dataclasses import dataclass\n@dataclass\nclass A:\n    x: int",
         "from dataclasses import dataclass\n@dataclass\nclass A:\n    x: str",
     ),
+    "model in the quoted annotation of a model": (
+        "from shop.parts import Answer\ndef made(): return Answer.model_json_schema()",
+        'import pydantic\nclass Answer(pydantic.BaseModel):\n    items: list["Item | None"]\n'
+        "class Item(pydantic.BaseModel):\n    x: int = 1",
+        'import pydantic\nclass Answer(pydantic.BaseModel):\n    items: list["Item | None"]\n'
+        "class Item(pydantic.BaseModel):\n    x: int = 2",
+    ),
+    "model in quotes within quotes, annotated": (
+        "from __future__ import annotations\nimport typing\nimport pydantic\nfrom shop.parts import Item\n"
+        "class Answer(pydantic.BaseModel):\n    items: typing.Annotated['dict[str, \\'Item\\']', pydantic.Field(title='Item')]\n"
+        "def made(): return Answer",
+        'import pydantic\nclass Item(pydantic.BaseModel):\n    """One."""',
+        'import pydantic\nclass Item(pydantic.BaseModel):\n    """One of them."""',
+    ),
+    "quoted annotation under a third-party decorator": (
+        "import pydantic\nfrom shop.parts import Item\n@pydantic.validate_call\ndef made(x: 'Item'): return x",
+        "import pydantic\nclass Item(pydantic.BaseModel):\n    x: int = 1",
+        "import pydantic\nclass Item(pydantic.BaseModel):\n    x: int = 2",
+    ),
     "redefined function": (
         "from shop.parts import f\ndef made(): return f(1)",
         "def f(x): return x + 1\ndef f(x): return x + 2",
@@ -570,6 +589,16 @@ def test_what_is_reached_in_a_roundabout_way_counts(shop: Shop, case: str) -> No
     assert first.digest != of(after).digest
 
 
+TEXTS = """
+import typing
+import pydantic
+from shop.parts import remark, word
+class A(pydantic.BaseModel):
+    x: typing.Literal["word"]
+    y: typing.Annotated[int, "remark", pydantic.Field(description="remark")]
+def made(): return A
+"""
+
 NOT_COUNTED = {
     "moved to another module": (
         {"assets.py": "from shop.parts import f\ndef made(): return f(1)", "parts.py": "LIMIT = 2\ndef f(x): return x + LIMIT"},
@@ -599,6 +628,13 @@ NOT_COUNTED = {
     "indentation of a docstring that counts": (
         {"assets.py": 'import pydantic\n@pydantic.validate_call\ndef made():\n    """A.\n\n    B."""'},
         {"assets.py": 'import pydantic\nif True:\n  @pydantic.validate_call\n  def made():\n      """A.\n\n      B."""'},
+    ),
+    "quotes around the annotation of a field": (
+        {"assets.py": "from shop.parts import A\nclass B:\n    x: dict[str, A]\ndef made(): return B", "parts.py": "class A: ..."},
+        {"assets.py": "from shop.parts import A\nclass B:\n    x: dict[str, 'A']\ndef made(): return B", "parts.py": "class A: ..."},
+    ),
+    "what has the name of a literal or of a remark": (
+        {"assets.py": TEXTS, "parts.py": "word, remark = 1, 2"}, {"assets.py": TEXTS, "parts.py": "word, remark = 3, 4"},
     ),
     "another asset's body": (
         {"assets.py": "from assetcore.declarations import asset\n@asset\ndef other() -> int: return 1\ndef made(): return other()"},
@@ -1050,6 +1086,16 @@ def test_a_default_or_an_annotation_tells_what_the_code_reads_even_if_it_does_no
 ) -> None:
     """They are read when they are asked for, unless there is more to know of them than their bytes."""
     assert read(ast.parse(source).body).reads_own_data == told
+
+
+def test_a_class_that_names_itself_in_quotes_stays_as_it_is_written() -> None:
+    """What it refers to is itself, or built in: what was made with it is not made again."""
+    written = 'class Node:\n    below: "list[Node] | None"\n    def same(self) -> "Node": ...'
+    found = read(ast.parse(written).body)
+    annotations = found.scopes[1].annotations
+    assert annotations is not None
+    assert (found.body.mentions, annotations.read().mentions) == ((), ())
+    assert encode(ast.Constant("list[Node] | None")) in found.body.data
 
 
 def test_a_default_that_reads_a_file_is_said_even_if_it_does_not_count() -> None:
