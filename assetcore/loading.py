@@ -12,6 +12,7 @@ import functools
 import importlib
 import pkgutil
 import sys
+import sysconfig
 import tomllib
 import traceback
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -26,6 +27,7 @@ from assetcore.assets import Asset, Source
 from assetcore.checks import Check
 from assetcore.errors import AssetcoreError, DeclarationError, ProjectError, UsageError
 from assetcore.fingerprint import Fingerprint, Importer, fingerprint
+from assetcore.fingerprint.origins import is_editable
 from assetcore.graph import Graph
 from assetcore.notation import parse_yaml
 from assetcore.pipelines import PipelineFlow
@@ -254,11 +256,15 @@ def _projects_of(path: Path, *state: int) -> tuple[str, ...]:
 
 
 _loaded: set[str] = set()
-"""Modules that loading a project has imported from below its root: they are forgotten before the next time."""
+"""Modules of the user's that loading a project has imported: they are forgotten before the next time."""
+
+
+_STANDARD = sysconfig.get_path("stdlib")
+"""Where the standard library is: whose its modules are needs no look at what is installed."""
 
 
 def _forget(package: str) -> None:
-    """Let a project's modules, and what they imported from below its root, be imported anew."""
+    """Let a project's modules, and what they imported of the user's own, be imported anew."""
     top = package.partition(".")[0]
     for name in [n for n in sys.modules if n in _loaded or n in (package, top) or n.startswith(f"{package}.")]:
         del sys.modules[name]
@@ -274,8 +280,11 @@ def _remember(before: frozenset[str], root: Path) -> None:
 
 
 def _is_own(name: str, file: str, root: Path) -> bool:
-    """Whether a module is the user's: from below the root, and neither installed there nor assetcore itself."""
-    return file.startswith(f"{root}/") and "site-packages" not in file and name.partition(".")[0] != "assetcore"
+    """Whether a module is the user's: from below the root or installed as editable, not installed there or assetcore's own."""
+    top = name.partition(".")[0]
+    if not file or "site-packages" in file or top == "assetcore":
+        return False
+    return file.startswith(f"{root}/") or (not file.startswith(_STANDARD) and is_editable(top))
 
 
 class _Finder:

@@ -1,18 +1,19 @@
 """Origins: whose code is a module?
 
-The user's is followed, the standard library's is not, that of a third-party distribution is pinned by its version, and
-assetcore's own is ignored: a new release of it must not make anything stale.
+The user's is followed, also what is installed as editable; the standard library's is not, that of a third-party distribution
+is pinned by its version, and assetcore's own is ignored: a new release of it must not make anything stale.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import sys
 from collections.abc import Callable, Collection
 from functools import cache, lru_cache
 from typing import Literal
 
-__all__ = ["Origin", "Origins", "UserPackages"]
+__all__ = ["Origin", "Origins", "UserPackages", "distributions", "is_editable"]
 
 Origin = Literal["user", "ours", "standard", "third-party"]
 UserPackages = Collection[str] | Callable[[str], bool]
@@ -72,14 +73,32 @@ def _known(user_packages: frozenset[str]) -> dict[str, Origin]:
 @cache
 def distributions(top: str) -> tuple[tuple[str, str], ...]:
     """The installed distributions (name, version) that the top-level package `top` belongs to; none for the user's own code."""
+    return tuple((found.metadata["Name"], found.version) for found in _installed(top) if not _is_edited(found))
+
+
+@cache
+def is_editable(top: str) -> bool:
+    """Whether the top-level package `top` is installed as editable: its code is the user's, who may edit it where it is."""
+    return any(map(_is_edited, _installed(top)))
+
+
+def _installed(top: str) -> list[importlib.metadata.Distribution]:
     try:
         own = importlib.metadata.distribution(top)
         if (own.read_text("top_level.txt") or top).split() == [top]:
-            return ((own.metadata["Name"], own.version),)
+            return [own]
     except importlib.metadata.PackageNotFoundError:
         pass
-    names = sorted(set(by_package().get(top, ())))
-    return tuple((name, importlib.metadata.version(name)) for name in names)
+    return [importlib.metadata.distribution(name) for name in sorted(set(by_package().get(top, ())))]
+
+
+def _is_edited(distribution: importlib.metadata.Distribution) -> bool:
+    """Whether it was installed with `pip install -e` or is a member of the workspace (PEP 610)."""
+    try:
+        told = json.loads(distribution.read_text("direct_url.json") or "{}")
+    except ValueError:
+        return False
+    return bool(told.get("dir_info", {}).get("editable"))
 
 
 @lru_cache(maxsize=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import py_compile
 import sys
@@ -14,6 +15,8 @@ import pytest
 
 from assetcore.definition import define
 from assetcore.errors import AssetcoreError, DeclarationError, ProjectError, UsageError
+from assetcore.fingerprint import Fingerprint
+from assetcore.fingerprint.origins import _known, distributions, is_editable
 from assetcore.graph import Graph
 from assetcore.loading import configuration, find_root, fingerprint_of, load, project_names, user_packages
 from assetcore.staleness import Definition
@@ -57,6 +60,12 @@ def write(tmp_path: Path) -> Write:
         return root
 
     return write
+
+
+def forget_distributions() -> None:
+    """What is installed is looked at once in a process; here it changes."""
+    for kept in (distributions, is_editable, _known):
+        kept.cache_clear()
 
 
 # -- where projects are --------------------------------------------------------------------------------------------------------
@@ -259,6 +268,33 @@ async def y(page: Page = each(pages)) -> Page: ...
         changed, same = prints(body.replace(*edit))
         assert (changed != x, same == y) == (True, True), edit
     assert prints(body, HEAD.replace('"A page."', "more: str = ''")) == [x, y]
+
+
+@pytest.mark.parametrize("editable", [True, False])
+def test_a_package_that_is_installed_as_editable_is_the_users(write: Write, tmp_path: Path, editable: bool) -> None:
+    """Its code counts and is imported anew, wherever it is; another installation is told by its version, and left as it is."""
+    files = {"demo/assets.py": CLEAN.replace("return page", "return shelf.kept(page)") + "import shelf\n"}
+    root = write(files, tmp_path / "root")
+    code, site = tmp_path / "code", tmp_path / "site-packages"
+    about = site / "shelf-1.0.dist-info"
+    about.mkdir(parents=True)
+    code.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: shelf\nVersion: 1.0\n")
+    (about / "direct_url.json").write_text(json.dumps({"url": f"file://{code}", "dir_info": {"editable": editable}}))
+    sys.path[:0] = [str(code), str(site)]
+    forget_distributions()
+
+    def found(kept: str) -> tuple[Fingerprint, Any]:
+        (code / "shelf.py").write_text(f"def kept(page): return {kept}\n")
+        graph = load(root, "demo")
+        return fingerprint_of(graph, "clean"), sys.modules["shelf"]
+
+    try:
+        (one, before), (other, after) = found("page"), found("page, 1")
+        assert (one.digest != other.digest, before is not after) == (editable, editable)
+        assert one.environment == (() if editable else (("shelf", "1.0"),))
+    finally:
+        forget_distributions()
 
 
 GIVEN = {
