@@ -56,7 +56,9 @@ _PATHS: dict[str, tuple[str, ...]] = {
         "fileinput.input", "numpy.load", "numpy.loadtxt", "numpy.genfromtxt", "numpy.fromfile",
         "pyarrow.parquet.read_table", "pyarrow.csv.read_csv",
     ),
-    "AC103": ("os.environ", "os.environb", "os.getenv", "os.getenvb", "os.path.expandvars"),
+    "AC103": (
+        "os.environ", "os.environb", "os.getenv", "os.getenvb", "os.path.expandvars", "pydantic_settings.BaseSettings",
+    ),
     "AC104": (
         "time.time", "time.time_ns", "time.monotonic", "time.monotonic_ns", "time.localtime", "time.gmtime",
         "time.strftime", "time.ctime", "datetime.datetime.now", "datetime.datetime.utcnow", "datetime.datetime.today",

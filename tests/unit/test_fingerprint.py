@@ -705,6 +705,31 @@ def test_an_environment_variable_does_not_enter_the_fingerprint(shop: Shop, monk
     assert [note.code for note in first.notes] == ["AC103"]
 
 
+@pytest.mark.parametrize("made", ["settings.model", "Settings().model", "read()"])
+def test_settings_that_the_environment_gives_are_a_hole(shop: Shop, monkeypatch: pytest.MonkeyPatch, made: str) -> None:
+    """Their values do not enter the fingerprint, so it is said where the class is that reads them."""
+    source = f"""
+        import pydantic_settings as ps
+
+        class Base(ps.BaseSettings): ...
+
+        class Settings(Base):
+            model: str = "a"
+
+        settings = Settings()
+
+        def read(): return settings.model
+        def made(): return {made}
+    """
+    monkeypatch.setenv("MODEL", "one")
+    one = shop.of(source)
+    monkeypatch.setenv("MODEL", "two")
+    assert shop.of(source).digest == one.digest
+    assert [note[:3] for note in one.notes] == [
+        ("AC103", "shop.assets.Base, line 4", "an environment variable: pydantic_settings.BaseSettings")
+    ]
+
+
 # The parts
 
 
