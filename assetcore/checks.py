@@ -41,7 +41,7 @@ Scope = Literal["unit", "asset"]
 Status = Literal["passed", "failed", "error"]
 STREAMS = (collections.abc.AsyncIterator, collections.abc.AsyncIterable)
 MESSAGES = 3
-"""How many documents of a unit a message names."""
+"""How many documents of a unit, or units of an asset, a message names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +110,11 @@ class CheckReport:
         of = f" for {units:,} unit{'s' if units > 1 else ''}" if self.scope == "unit" else ""
         verb = "could not say" if self.status == "error" else "failed"
         return f"{self.check} {verb}{of}"
+
+    @property
+    def message(self) -> str:
+        """What it found, in one line: the first of its findings; empty where it has nothing to say."""
+        return listed([str(finding) for finding in self.findings], self.failed + self.errors)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -233,8 +238,13 @@ def together(verdicts: Sequence[Verdict], names: Sequence[str]) -> Verdict:
         return PASSED
     status: Status = "error" if any(verdict.status == "error" for verdict, _ in found) else "failed"
     shown_ = [v.message if len(verdicts) == 1 else f"{name}: {v.message}" for v, name in found[:MESSAGES]]
-    more = [f"and {len(found) - MESSAGES:,} more"] if len(found) > MESSAGES else []
-    return Verdict(status, "; ".join([*shown_, *more]), next((v.traceback for v, _ in found if v.traceback), ""))
+    return Verdict(status, listed(shown_, len(found)), next((v.traceback for v, _ in found if v.traceback), ""))
+
+
+def listed(messages: Sequence[str], count: int) -> str:
+    """The first messages in one line, and how many there are more."""
+    more = [f"and {count - MESSAGES:,} more"] if count > MESSAGES else []
+    return "; ".join([*messages[:MESSAGES], *more])
 
 
 def _resolve(check: Check[..., Any]) -> tuple[Scope, Dependency]:

@@ -284,16 +284,20 @@ async def _within(project: Project, connection: Connection, document: int, commi
     return await stored(project, await trace.qualified(connection, project.environment_id, found, commit))
 
 
-async def checks_of(project: Project, text: str) -> tuple[Mapping[str, Any], ...]:
-    """What checks say of the unit that a REF names."""
-    if not project.graph.checks:
+async def checks_of(project: Project, asset: str, unit: str | None) -> tuple[Mapping[str, Any], ...]:
+    """What checks say of an asset, as a plan has it; or of the unit that a REF names: those over it, then those over the whole asset."""
+    versions = project.checks([asset])
+    if not versions:
         return ()
+    told = [v for v in versions if unit is None or v.check.scope == "asset"]
     async with project.engine.connect() as connection:
+        reports = await checked.standing(connection, project.environment_id, told)
         try:
-            found = (await find(project, connection, text, limit=1))[:1]
+            found = (await find(project, connection, unit, limit=1))[:1] if unit else []
         except SelectionError:  # it has no documents
-            return ()
-    return tuple(said for one in (await _said(project, found)).values() for said in one)
+            found = []
+    said = [said for one in (await _said(project, found)).values() for said in one]
+    return (*said, *({**report.to_json(), "message": report.message} for report in reports))
 
 
 async def _said(project: Project, found: Sequence[Found]) -> dict[int, list[dict[str, Any]]]:

@@ -259,7 +259,7 @@ class Session:
         why = await causes.why(self.project, connection, about, plan, snapshot, beside=beside, known=known)
         accepted = await trials.about(self.project, connection, why.unit)
         notes = await unnoticed(self.project, connection, [about.asset])
-        checks = await look.checks_of(self.project, why.unit)
+        checks = await look.checks_of(self.project, about.asset, about.label and why.unit)
         return replace(why, checks=checks, notes=notes, accepted=accepted)
 
     async def sample(self, select: str | None, count: int, *, on_event: Say | None = None) -> tuple[Trial, ...]:

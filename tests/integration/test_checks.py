@@ -410,6 +410,28 @@ async def test_every_answer_tells(world: World) -> None:
         assert list((await session.why("chunks[a.txt]")).to_json()["checks"]) == [finding]
 
 
+async def test_why_says_of_an_asset_what_plan_says_of_it(world: World, variables: dict[str, str]) -> None:
+    """Not what is said of its first unit; and of a unit also what is said of the whole asset."""
+    code(world, NO_BAD.replace(", blocking=True", ""), FEW.replace(", blocking=True", ""))
+    for name in "cdefg":
+        world.document(f"{name}.txt", "bad")
+    await world.materialize()
+    async with world.open() as session:
+        unit = {"check": "no_bad", "status": "passed", "blocking": False, "message": ""}
+        planned = [report.to_json() for report in (await session.plan()).checks]
+        asked = [dict(said) for said in (await session.why("chunks")).checks]
+        first = [dict(said) for said in (await session.why("chunks[a.txt]")).checks]
+    messages = [said.pop("message") for said in asked]
+    assert asked == planned
+    assert [(said["check"], said["status"]) for said in asked] == [("no_bad", "failed"), ("few", "failed")]
+    assert messages == ["c.txt: bad is bad; d.txt: bad is bad; e.txt: bad is bad; and 2 more", "8 chunks"]
+    assert first == [unit, planned[1] | {"message": "8 chunks"}]
+    aipctl = Command(world.root, variables)
+    assert "check no_bad failed for 5 units: c.txt: bad is bad;" in " ".join(aipctl("why", "chunks").out.split())
+    assert "check few failed: 8 chunks" in aipctl("why", "chunks").out
+    assert "check no_bad passed\n  check few failed: 8 chunks" in aipctl("why", "chunks[a.txt]").out
+
+
 async def test_the_command_ends_with_one_where_a_blocking_check_failed(world: World, variables: dict[str, str]) -> None:
     """And with 0 for a warning; plan and materialize say what is wrong, in text and in JSON."""
     aipctl = Command(world.root, variables)

@@ -115,10 +115,7 @@ def _unit_lines(row: Answer) -> list[RenderableType]:
 
 def why(answer: Answer) -> RenderableType:
     """`why`: the causes, each with what it was before and what it is now."""
-    said = [
-        Text(f"  check {check['check']} {check['status']}" + (f": {check['message']}" if check["message"] else ""))
-        for check in answer.get("checks", ())
-    ]
+    said = [Text(f"  {_verdict(check)}") for check in answer.get("checks", ())]
     made = f"made {moment(answer['made_at'])}" if answer.get("made_at") else ""
     until = f", fresh until {moment(answer['fresh_until'])}" if answer.get("fresh_until") else ""
     if made and (answer["fresh"] or until):
@@ -131,6 +128,15 @@ def why(answer: Answer) -> RenderableType:
     for cause in answer["causes"]:
         parts += _root(cause, f"{cause['code']}: ")
     return Group(*parts, *said)
+
+
+def _verdict(check: Answer) -> str:
+    """What a check says of a unit or, where it has a `scope`, of an asset."""
+    if check["status"] == "due":
+        return f"check {check['check']} is to be asked"
+    bad = check.get("failed", 0) + check.get("errors", 0)
+    of = f" for {plural(bad, 'unit')}" if check.get("scope") == "unit" and bad else ""
+    return f"check {check['check']} {check['status']}{of}" + (f": {check['message']}" if check["message"] else "")
 
 
 def _notes(answer: Answer) -> list[RenderableType]:
