@@ -18,7 +18,7 @@ import polars as pl
 
 from assetcore import sources
 from assetcore.assets import Source
-from assetcore.documents import document_id
+from assetcore.documents import Document, document_id
 from assetcore.errors import AssetcoreError, NothingSelectedError, SelectionError, UsageError
 from assetcore.explain import check_forgotten, check_one, find, units_labelled
 from assetcore.frames import joined, rows_where
@@ -27,7 +27,17 @@ from assetcore.lineage.schema import Connection
 from assetcore.partitions import shown_duration
 from assetcore.plan import Plan, Snapshot
 from assetcore.project import Project
-from assetcore.reasons import SHOWN, CauseFound, CauseGroup, Why, component_differences, diff_of, few, merged
+from assetcore.reasons import (
+    SHOWN,
+    CauseFound,
+    CauseGroup,
+    Why,
+    component_differences,
+    diff_of,
+    few,
+    fields_differing,
+    merged,
+)
 from assetcore.refs import format_ref, parse_ref, suggestion
 from assetcore.roots import GIVEN_TO, above, differences, waiting
 from assetcore.slices import Slicing, descent
@@ -428,8 +438,11 @@ class _Asking:
                         cause, path=(format_ref(upstream, row["label" + now]), *cause.path), units=row["units"]
                     )
             if not deeper:
-                diff = await self._document_diff(upstream, row) if place < SHOWN_DIFFS else None
-                yield CauseFound("input-changed", f"{ref} was changed", before, after, diff, ref, units=row["units"])
+                versions = await self._versions(upstream, row) if place < SHOWN_DIFFS else None
+                diff, fields = (_text_diff(*versions), fields_differing(*versions)) if versions else (None, None)
+                yield CauseFound(
+                    "input-changed", f"{ref} was changed", before, after, diff, ref, units=row["units"], fields=fields
+                )
         if changed.height > SHOWN:
             rest = changed.height - SHOWN
             detail = f"and {rest:,} more documents of {upstream}"
@@ -466,21 +479,27 @@ class _Asking:
             async for cause in self._differ(dependency.upstream.name, changed, steps):
                 yield cause
 
-    async def _document_diff(self, upstream: str, row: Mapping[str, Any]) -> str | None:
-        """The difference of two versions of a document where both are text."""
+    async def _versions(self, upstream: str, row: Mapping[str, Any]) -> tuple[Document, Document] | None:
+        """A document as it was given and as it would be; None where one of them cannot be read, or they are large."""
         asset = self.project.graph.assets[upstream]
         numbers = [n for n in (row["document"], row["document_now"]) if n is not None]
-        with suppress(UnicodeDecodeError, AssetcoreError):
+        with suppress(AssetcoreError):
             stored = await read.stored(self.connection, numbers)
             if sum(s.size for s in stored.values()) > DIFF_BYTES:
                 return None
-            read_back = await self.project.reader.documents([stored[n] for n in numbers], asset.output.document_type)
-            texts = [document.content.decode() for document in read_back]
+            found = await self.project.reader.documents([stored[n] for n in numbers], asset.output.document_type)
             if row["document_now"] is None and isinstance(asset, Source):
                 looked = sources.documents(asset, self.project.root, [row["name_now"]])
-                texts += [document.content.decode() async for document in looked]
-            return diff_of(texts[0], texts[1], row["name_now"]) if len(texts) == 2 else None
+                found += [document async for document in looked]
+            return (found[0], found[1]) if len(found) == 2 else None
         return None
+
+
+def _text_diff(before: Document, after: Document) -> str | None:
+    """The difference of two versions of a document where both are text."""
+    with suppress(UnicodeDecodeError):
+        return diff_of(before.content.decode(), after.content.decode(), after.name)
+    return None
 
 
 async def _why_source(

@@ -9,14 +9,16 @@ from typing import Any
 
 import polars as pl
 
-from assetcore.documents import document_id
-from assetcore.errors import SelectionError, UsageError
+from assetcore.documents import Document, document_id
+from assetcore.errors import AssetcoreError, SelectionError, UsageError
 from assetcore.explain import commit_at, find
 from assetcore.lineage import read
 from assetcore.lineage.trace import Found
-from assetcore.look import SHOWN, stored
+from assetcore.look import SHOWN
 from assetcore.project import Project
+from assetcore.reasons import fields_differing
 from assetcore.refs import format_ref, parse_ref
+from assetcore.storage import Stored
 from assetcore.units import shown_unit
 
 __all__ = ["Diff", "compare"]
@@ -24,7 +26,7 @@ __all__ = ["Diff", "compare"]
 
 @dataclass(frozen=True, slots=True)
 class Diff:
-    """How two documents differ; `diff` is a unified diff where both are text.
+    """How two documents differ; `diff` is a unified diff where both are text, `fields` are what differs beside the content.
 
     Of several documents at two times: how many are new, changed and gone, and the first of them, each with its ids.
     """
@@ -35,9 +37,11 @@ class Diff:
     diff: str | None
     documents: tuple[Mapping[str, Any], ...] = ()
     counts: Mapping[str, int] | None = None
+    fields: Mapping[str, Mapping[str, Any]] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        found = {"before": self.before, "after": self.after, "same": self.same, "diff": self.diff}
+        found: dict[str, Any] = {"before": self.before, "after": self.after, "same": self.same, "diff": self.diff}
+        found |= {"fields": {name: dict(values) for name, values in self.fields.items()}} if self.fields else {}
         several = {"documents": [dict(d) for d in self.documents], "counts": dict(self.counts or {})}
         return found | (several if self.counts is not None else {})
 
@@ -66,7 +70,9 @@ async def compare(project: Project, one: str, other: str | None) -> Diff:
 
 
 async def _compare_documents(project: Project, one: str, other: str, before: Found, after: Found) -> Diff:
-    a, b = await stored(project, [before, after])
+    async with project.engine.connect() as connection:
+        places = await read.stored(connection, [before.id, after.id])
+    a, b = [await _typed(project, found, places[found.id]) for found in (before, after)]
     try:
         lines = difflib.unified_diff(
             a.content.decode().splitlines(), b.content.decode().splitlines(), one, other, lineterm=""
@@ -74,7 +80,18 @@ async def _compare_documents(project: Project, one: str, other: str, before: Fou
         text = "\n".join(lines)
     except UnicodeDecodeError:
         text = None
-    return Diff(one, other, a.content == b.content, text)
+    fields = fields_differing(a, b)
+    return Diff(one, other, a.content == b.content and before.identity == after.identity, text, fields=fields)
+
+
+async def _typed(project: Project, found: Found, place: Stored) -> Document:
+    """A document with its typed fields; without them where its class is another by now."""
+    kinds = {project.asset_ids[name]: asset.output.document_type for name, asset in project.graph.assets.items()}
+    try:
+        [document] = await project.reader.documents([place], kinds[found.asset])
+    except (AssetcoreError, KeyError):
+        [document] = await project.reader.documents([place._replace(fields=None)], Document)
+    return document
 
 
 async def _compare_assets(project: Project, name: str, one: str, other: str, times: Sequence[str | None]) -> Diff:

@@ -8,9 +8,22 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+from pydantic_core import to_jsonable_python
+
+from assetcore.documents import Document
 from assetcore.staleness import COMPONENTS, Component
 
-__all__ = ["SHOWN", "CauseFound", "CauseGroup", "Why", "component_differences", "diff_of", "few", "merged"]
+__all__ = [
+    "SHOWN",
+    "CauseFound",
+    "CauseGroup",
+    "Why",
+    "component_differences",
+    "diff_of",
+    "few",
+    "fields_differing",
+    "merged",
+]
 
 
 SHOWN = 20
@@ -22,7 +35,8 @@ class CauseFound:
     """One root: what was and what is (ids, values, digests, versions) or a unified diff.
 
     `subject` is what it is about: a document's REF, a config value, an alias, a package, a part of the code. `path` leads from the unit
-    that was asked about up to it, by REFs; `units` counts those whose own cause it is.
+    that was asked about up to it, by REFs; `units` counts those whose own cause it is. `fields` are what of a document differs beside its
+    content.
     """
 
     code: str
@@ -33,13 +47,15 @@ class CauseFound:
     subject: str | None = None
     path: tuple[str, ...] = ()
     units: int = 1
+    fields: Mapping[str, Mapping[str, Any]] | None = None
 
     def to_json(self) -> dict[str, Any]:
         found = {
             "code": self.code, "detail": self.detail, "subject": self.subject, "before": self.before, "after": self.after,
             "path": list(self.path), "units": self.units,
         }  # fmt: skip
-        return found | ({"diff": self.diff} if self.diff else {})
+        fields = {"fields": {name: dict(values) for name, values in self.fields.items()}} if self.fields else {}
+        return found | ({"diff": self.diff} if self.diff else {}) | fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +159,19 @@ def diff_of(before: str, after: str, name: str, then: str = "made with", now: st
         before.splitlines(), after.splitlines(), f"{name} ({then})", f"{name} ({now})", lineterm="", n=2
     )
     return "\n".join(lines)
+
+
+def fields_differing(before: Document, after: Document) -> dict[str, dict[str, Any]]:
+    """In what two documents differ beside their content: name, media type and typed fields, each `before` and `after`."""
+    was, now = ({"name": d.name, "media_type": d.media_type, **d.field_values()} for d in (before, after))
+    return {
+        name: {
+            when: to_jsonable_python(values.get(name), bytes_mode="base64", fallback=str)
+            for when, values in (("before", was), ("after", now))
+        }
+        for name in {**was, **now}
+        if was.get(name) != now.get(name)
+    }
 
 
 def few(causes: Sequence[CauseFound]) -> tuple[CauseFound, ...]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from rich.console import Console, RenderableType
 
 from assetcore import causes, planning
 from assetcore.causes import Descendant, Subject
+from assetcore.cli.show import contents, stale
 from assetcore.errors import NothingSelectedError, UsageError
 from assetcore.judgement import Choice
 from assetcore.lineage import damage, trace
@@ -332,3 +335,43 @@ async def test_why_asks_little(world: World) -> None:
         world.document("a.txt", "a other beta")
         assert not (await session.why("marked[a-1]")).fresh
         assert len(asked) == 16
+
+
+async def test_a_field_that_changed_is_told_where_the_text_did_not(settings: Settings) -> None:
+    """Which field, from what to what, by why, plan and diff: the text of such a document, and so its id, is what it was."""
+    world = World(settings)
+    world.document("a.txt", "a")
+    world.code("""
+        async def counted() -> AsyncIterator[Chunk]:
+            yield Chunk("one", text="same", ordinal=1)
+
+        numbers = source("numbers", Chunk, counted)
+
+        @asset
+        async def second(chunk: Chunk = each(numbers)) -> Report:
+            return Report(chunk.name, text=str(chunk.ordinal))
+    """)
+    run = (await world.materialize()).run
+    edit(world.root / "projects" / "demo" / "assets.py", "ordinal=1", "ordinal=2")
+    told = {"ordinal": {"before": 1, "after": 2}}
+    cause = only(await why(world, "second[one]"))
+    assert (cause.detail, cause.fields, cause.diff) == ("numbers[one]/one was changed", told, "")
+    async with world.open() as session:
+        _, [group] = await session.roots()
+    assert group.to_json()["roots"][0]["fields"] == told
+    shown = render(stale.why((await why(world, "second[one]")).to_json()))
+    assert "    ordinal: 1 -> 2" in shown
+    assert shown.count(" -> ") == 1
+    await world.materialize()
+    async with world.open() as session:
+        diff = await session.diff(f"numbers[one]/one@{run}")
+        assert (diff.same, diff.diff, diff.to_json()["fields"]) == (False, "", told)
+        assert render(contents.comparison(diff.to_json())).strip() == "ordinal: 1 -> 2"
+        assert not (await session.diff(f"numbers@{run}")).same
+        assert (await session.diff("numbers[one]@now")).same
+
+
+def render(what: RenderableType) -> str:
+    file = io.StringIO()
+    Console(file=file, width=200).print(what)
+    return file.getvalue()

@@ -18,6 +18,7 @@ from assetcore.cli.show.parts import (
     diff_text,
     dollars,
     duration,
+    field_lines,
     indented,
     moment,
     number,
@@ -134,11 +135,8 @@ def comparison(answer: Answer) -> RenderableType:
         more = sum(counts.values()) - len(rows[:ROWS_SHOWN])
         parts = [table(columns, rows[:ROWS_SHOWN]), *([Text(f"and {more:,} more", style="dim")] if more else []), total]
         return Group(*parts)
-    return (
-        diff_text(answer["diff"])
-        if answer["diff"]
-        else Text("They are the same." if answer["same"] else "They differ.")
-    )
+    parts = [*field_lines(answer), *([diff_text(answer["diff"])] if answer["diff"] else [])]
+    return Group(*parts) if parts else Text("They are the same." if answer["same"] else "They differ.")
 
 
 def found(answer: Answer) -> RenderableType:

@@ -193,6 +193,12 @@ def moment(value: str | datetime | None) -> str:
     return at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
+def field_lines(answer: Answer) -> list[Text]:
+    """What of a document differs beside its content: `price: 1 -> 2`."""
+    fields = answer.get("fields") or {}
+    return [Text(f"{name}: {short(one['before'])} -> {short(one['after'])}") for name, one in fields.items()]
+
+
 def short(value: Any) -> str:
     """A value in one line of at most 60 characters."""
     text = "nothing" if value is None else str(value).replace("\n", " ")

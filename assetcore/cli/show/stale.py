@@ -19,6 +19,7 @@ from assetcore.cli.show.parts import (
     diff_text,
     dollars,
     duration,
+    field_lines,
     indented,
     moment,
     partitions_done,
@@ -158,8 +159,9 @@ def _root(cause: Answer, head: str = "") -> list[RenderableType]:
         parts.append(Text(f"    through {' > '.join(way)}", style="dim"))
     before, after, diff = cause["before"], cause["after"], cause.get("diff")
     # The two versions of a document have ids, by which each can be shown; those of lines of code are digests.
-    if (before is not None or after is not None) and (not diff or cause["code"] == "input-changed"):
+    if before != after and (not diff or cause["code"] == "input-changed"):
         parts.append(Text(f"    {short(before)} -> {short(after)}"))
+    parts += [indented(line, 4) for line in field_lines(cause)]
     if diff:
         parts.append(indented(diff_text(diff), 4))
     return parts
