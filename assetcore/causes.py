@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequen
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypedDict
 
 import polars as pl
 
@@ -254,6 +254,13 @@ def _went(name: str, rows: pl.DataFrame) -> list[CauseFound]:
     return [CauseFound("input-removed", f"{ref} is gone", subject=ref) for ref in refs]
 
 
+class _Concerns(TypedDict):
+    """How many units a cause concerns, and one of them."""
+
+    units: int
+    unit: bytes | None
+
+
 @dataclass(frozen=True, slots=True)
 class _Asking:
     """One question: what it is asked of."""
@@ -268,9 +275,9 @@ class _Asking:
         """The roots of one unit: its own, or those of what it waits for."""
         found = above(self.plan, self.project.graph, self.snapshot, name, row["unit"])
         for asset, rows in found.stale():
-            way = self._path(found.way(asset, rows["unit"][0]))
             async for cause in self.of_units(asset, rows):
-                yield replace(cause, path=(*way, *cause.path))
+                unit = rows["unit"][0] if cause.unit is None else cause.unit
+                yield replace(cause, path=(*self._path(found.way(asset, unit)), *cause.path))
         for asset, rows in found.gone():
             ways = [self._path(found.way(asset, unit))[:-1] for unit in rows["unit"].head(SHOWN + 1)]
             for cause, way in zip(_went(asset, rows), ways, strict=True):
@@ -335,7 +342,7 @@ class _Asking:
             ):
                 age = shown_duration(self.snapshot.moment.now - made_at, units=2)
                 detail = f"{ref} was made {age} ago, and stays fresh for {freshness}"
-            yield CauseFound(code, detail, subject=ref)
+            yield CauseFound(code, detail, subject=ref, unit=row["unit"])
         if rows.height > SHOWN:
             yield CauseFound(
                 code, f"and {rows.height - SHOWN:,} more units of {name}", subject=name, units=rows.height - SHOWN
@@ -344,11 +351,13 @@ class _Asking:
     async def _component_changed(self, name: str, component: str, rows: pl.DataFrame) -> AsyncIterator[CauseFound]:
         """Once for each definition that some of the units were made with."""
         state = self.snapshot.states[name]
-        made_with = joined(state.made, rows, "unit", "semi").group_by("definition").len()
+        made_with = (
+            joined(state.made, rows, "unit", "semi").group_by("definition").agg(pl.len(), pl.col("unit").first())
+        )
         now = self.snapshot.definitions[name]
-        for number, count in made_with.sort("len", "definition", descending=[True, False]).iter_rows():
+        for number, count, unit in made_with.sort("len", "definition", descending=[True, False]).iter_rows():
             for cause in await self._definitions_differ(name, component, state.definitions[number], now):
-                yield replace(cause, units=count)
+                yield replace(cause, units=count, unit=unit)
 
     async def _definitions_differ(
         self, name: str, component: str, was: Definition, now: Definition
@@ -375,6 +384,7 @@ class _Asking:
     async def _inputs_changed(self, name: str, rows: pl.DataFrame) -> AsyncIterator[CauseFound]:
         """Which of the documents that these units are given are new, changed or gone since they were made."""
         materializations = rows["materialization"].drop_nulls()
+        units = dict(rows.select("materialization", "unit").iter_rows())
         was = await trace.given_to(self.connection, materializations.to_list())
         wholes = await self._wholes(name, materializations.to_list())
         given = joined(self.plan.judgements[name].wanted.given, rows["unit", "materialization"], "unit")
@@ -390,7 +400,7 @@ class _Asking:
             changed = differences(before, after, dependency)
             if dependency.is_whole:
                 changed = changed.with_columns(pl.lit(rows.height, pl.Int64).alias("units"))
-            async for cause in self._differ(dependency.upstream.name, changed, STEPS_BACK):
+            async for cause in self._differ(dependency.upstream.name, changed, STEPS_BACK, units):
                 told = True
                 yield cause
         if not told:
@@ -418,30 +428,34 @@ class _Asking:
                 after.append(view.with_columns(*mark).select(list(GIVEN_TO)))
         return pl.concat(before), pl.concat(after)
 
-    async def _differ(self, upstream: str, changed: pl.DataFrame, steps: int) -> AsyncIterator[CauseFound]:
-        """Documents that differ: told as they are where they are of a source, and by why they came out differently elsewhere."""
+    async def _differ(
+        self, upstream: str, changed: pl.DataFrame, steps: int, units: Mapping[int | None, bytes] | None = None
+    ) -> AsyncIterator[CauseFound]:
+        """Documents that differ: told as they are where they are of a source, and by why they came out differently elsewhere.
+
+        `units` are those that are given them, by materialization.
+        """
         for place, row in enumerate(changed.head(SHOWN).iter_rows(named=True)):
+            concerns: _Concerns = {"units": row["units"], "unit": (units or {}).get(row["materialization"])}
             now = "_now" if row["identity_now"] is not None else ""
             ref = format_ref(upstream, row["label" + now], row["name" + now])
             before, after = (None if row[s] is None else document_id(row[s]) for s in ("sha256", "sha256_now"))
             if row["identity_now"] is None:
-                yield CauseFound("input-removed", f"{ref} is gone", before, None, None, ref, units=row["units"])
+                yield CauseFound("input-removed", f"{ref} is gone", before, None, None, ref, **concerns)
                 continue
             if row["identity"] is None:
-                yield CauseFound("input-changed", f"{ref} is new", None, after, None, ref, units=row["units"])
+                yield CauseFound("input-changed", f"{ref} is new", None, after, None, ref, **concerns)
                 continue
             deeper = False
             if steps and not isinstance(self.project.graph.assets[upstream], Source):
                 async for cause in self._made_differently(upstream, row, steps - 1):
                     deeper = True
-                    yield replace(
-                        cause, path=(format_ref(upstream, row["label" + now]), *cause.path), units=row["units"]
-                    )
+                    yield replace(cause, path=(format_ref(upstream, row["label" + now]), *cause.path), **concerns)
             if not deeper:
                 versions = await self._versions(upstream, row) if place < SHOWN_DIFFS else None
                 diff, fields = (_text_diff(*versions), fields_differing(*versions)) if versions else (None, None)
                 yield CauseFound(
-                    "input-changed", f"{ref} was changed", before, after, diff, ref, units=row["units"], fields=fields
+                    "input-changed", f"{ref} was changed", before, after, diff, ref, fields=fields, **concerns
                 )
         if changed.height > SHOWN:
             rest = changed.height - SHOWN

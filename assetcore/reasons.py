@@ -36,7 +36,7 @@ class CauseFound:
 
     `subject` is what it is about: a document's REF, a config value, an alias, a package, a part of the code. `path` leads from the unit
     that was asked about up to it, by REFs; `units` counts those whose own cause it is. `fields` are what of a document differs beside its
-    content.
+    content. `unit` is one of those whose own cause it is, where it is told of which.
     """
 
     code: str
@@ -48,6 +48,7 @@ class CauseFound:
     path: tuple[str, ...] = ()
     units: int = 1
     fields: Mapping[str, Mapping[str, Any]] | None = None
+    unit: bytes | None = None
 
     def to_json(self) -> dict[str, Any]:
         found = {

@@ -193,7 +193,7 @@ def differences(was: pl.DataFrame, now: pl.DataFrame, dependency: Dependency) ->
     """Documents of one parameter that units (`GIVEN_TO`) were given and would not be given, or not like that: the most shared first.
 
     A row a change, with what was (`document`, `label`, `name`, `sha256`), what is (the same with `_now`), null where there is none, and
-    how many `units` it concerns.
+    how many `units` it concerns, the `materialization` of one of them.
     """
     if dependency.fields is not None:
         was, now = (frame.with_columns(projected(frame, dependency)) for frame in (was, now))
@@ -202,9 +202,9 @@ def differences(was: pl.DataFrame, now: pl.DataFrame, dependency: Dependency) ->
     facts = [c for c in (*was.columns, *(f"{c}_now" for c in was.columns)) if c in changed.columns]
     told = [f for f in facts if f not in (*DIFFERENCES, "materialization")]
     if changed.height == 1:
-        return changed[[*DIFFERENCES, *told]].hstack([pl.Series("units", [1], pl.UInt32)])
+        return changed[[*DIFFERENCES, "materialization", *told]].hstack([pl.Series("units", [1], pl.UInt32)])
     grouped = changed.group_by(DIFFERENCES, maintain_order=True).agg(
-        pl.col(*told).first(), pl.col("materialization").n_unique().alias("units")
+        pl.col("materialization", *told).first(), pl.col("materialization").n_unique().alias("units")
     )
     shown = pl.coalesce("label_now", "label"), pl.coalesce("name_now", "name")
     return grouped.sort(-pl.col("units").cast(pl.Int64), *shown)

@@ -96,6 +96,20 @@ async def test_each_root_is_told_once_however_many_ways_lead_to_it(world: World)
     assert {root.detail for g in groups for root in g.roots} == set(found)
 
 
+async def test_each_root_has_the_way_of_the_unit_whose_cause_it_is(world: World) -> None:
+    """Where several units of one asset are stale, no cause of one is told with the way through another."""
+    for name in "abc":
+        world.document(f"{name}.txt", f"{name} alpha gamma")
+    found = (await why(world, "both")).causes
+    for cause in found:
+        assert cause.detail.startswith("topics[")
+        assert cause.path[-1] == f"clean[{str(cause.subject)[7:12]}]"
+        assert cause.path[0] in {f"chunks[{str(cause.subject)[7:12]}]", f"marked[{str(cause.subject)[7]}-1]"}, (
+            cause.path
+        )
+    assert len(found) == 3
+
+
 async def test_what_is_new_is_the_root_of_what_waits_for_it(world: World) -> None:
     """Where nothing between a new document and an aggregate is there yet, it is the cause all the same, alone and beside others."""
     world.document("d.txt", "d alpha")
