@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import polars as pl
@@ -17,7 +18,7 @@ from assetcore.assets import Dependency, Source
 from assetcore.frames import joined, rows_where
 from assetcore.graph import Graph
 from assetcore.plan import Plan, Snapshot
-from assetcore.units import projected
+from assetcore.units import ancestor, projected
 
 __all__ = ["GIVEN_TO", "Above", "above", "differences", "waiting"]
 
@@ -152,10 +153,36 @@ def _one_up(plan: Plan, graph: Graph, asset: str, units: pl.DataFrame) -> list[_
     if wholes:
         found += _shared(plan, graph, wholes, units)
     elif (those := pl.concat([wait.pairs["unit"] for wait in found])).n_unique() < units.height:
-        # They wait for documents that are not there yet: of those above, nobody can say which.
+        # They wait for documents that are not there yet: of those above, nobody can say which, but what they are collected for.
         astray = joined(units, those.to_frame(), "unit", "anti")
+        if near := [
+            wait for _, one in judged if one.per is not None for wait in _below(plan, graph, asset, one, astray)
+        ]:
+            found += near
+            astray = joined(astray, pl.concat([wait.pairs["unit"] for wait in near]).to_frame(), "unit", "anti")
         found += _shared(plan, graph, [dependency.upstream.name for _, dependency in judged], astray)
     return found
+
+
+def _below(plan: Plan, graph: Graph, asset: str, dependency: Dependency, units: pl.DataFrame) -> list[_Wait]:
+    """These units wait for what may yet come of the document that theirs is collected for (`per`), and for nothing else."""
+    driver = graph.driver(asset)
+    if driver is None or dependency.per is None:
+        return []
+    per = dependency.per.name
+    index = graph.assets[asset].dependencies.index(driver)
+    given = rows_where(given := plan.judgements[asset].wanted.given, given["parameter"] == index)
+    mine = joined(
+        joined(given, units, "unit", "semi"), ancestor(driver.upstream.name, per, graph, plan.views), "address"
+    )
+    waits: list[_Wait] = []
+    for step, up in pairwise(graph.chain(dependency.upstream.name)):
+        if step == per or step not in plan.judgements:
+            break
+        still = joined(_open(plan, step).rename({"up": "address"}), ancestor(up, per, graph, plan.views), "address")
+        pairs = joined(mine, still, "of", suffix="_up").select("unit", pl.col("address_up").alias("up"))
+        waits.append(_Wait(step, pairs))
+    return waits
 
 
 def _shared(plan: Plan, graph: Graph, upstreams: Iterable[str], units: pl.DataFrame) -> list[_Wait]:

@@ -31,7 +31,7 @@ from assetcore.graph import Graph
 from assetcore.partitions import Partition, Partitions, needed
 
 __all__ = [
-    "DOCUMENTS", "WANTED", "There", "View", "Wanted", "document_address", "group_address", "open_partitions", "partition_key",
+    "DOCUMENTS", "WANTED", "There", "View", "Wanted", "ancestor", "document_address", "group_address", "open_partitions", "partition_key",
     "partition_pairs", "projected", "reached_partitions", "sort_documents", "wanted_units", "whole_unit",
 ]  # fmt: skip
 
@@ -342,10 +342,10 @@ def _part(
         open_of = None if reached is None else units.filter(pl.col("partition").is_in(reached.implode()))["of"]
         return _members_part(index, _grouped(asset, dependency, views, there), units.drop("partition"), open_of)
     if dependency.per is not None and driver is not None:
-        below = _ancestor(dependency.upstream.name, dependency.per.name, graph, views)
+        below = ancestor(dependency.upstream.name, dependency.per.name, graph, views)
         members = view.documents.select("address", "document", "identity", "pending")
         documents = joined(members, below, "address")
-        above = _ancestor(driver.upstream.name, dependency.per.name, graph, views)
+        above = ancestor(driver.upstream.name, dependency.per.name, graph, views)
         of = joined(base["unit", "driver"].rename({"driver": "address"}), above, "address", "left")["unit", "of"]
         return _members_part(
             index, documents, of, _open_under(dependency.upstream.name, dependency.per.name, graph, views)
@@ -381,7 +381,7 @@ def _each_part(
     elif driver is None or driver.upstream is dependency.upstream:
         of = base.select("unit", pl.col("driver").alias("of"))
     else:
-        above = _ancestor(driver.upstream.name, dependency.upstream.name, graph, views)
+        above = ancestor(driver.upstream.name, dependency.upstream.name, graph, views)
         of = joined(base["unit", "driver"].rename({"driver": "address"}), above, "address", "left")["unit", "of"]
     given = joined(of, facts, "of")
     return _Part(
@@ -416,12 +416,12 @@ def _open_under(name: str, above: str, graph: Graph, views: Mapping[str, View]) 
         if up == above:
             found.append(units)
         else:
-            ancestors = _ancestor(up, above, graph, views)
+            ancestors = ancestor(up, above, graph, views)
             found.append(joined(units.to_frame("address"), ancestors, "address")["of"])
     return pl.concat([one.rename("of") for one in found])
 
 
-def _ancestor(name: str, above: str, graph: Graph, views: Mapping[str, View]) -> pl.DataFrame:
+def ancestor(name: str, above: str, graph: Graph, views: Mapping[str, View]) -> pl.DataFrame:
     """For each document of `name` (address), the document of `above` that it descends from (of): one join a step."""
     found = views[name].documents.select("address", pl.col("address").alias("of"))
     for step in graph.chain(name):

@@ -96,6 +96,39 @@ async def test_each_root_is_told_once_however_many_ways_lead_to_it(world: World)
     assert {root.detail for g in groups for root in g.roots} == set(found)
 
 
+async def test_a_unit_waits_only_for_what_it_is_collected_for(settings: Settings) -> None:
+    """A new unit with collect(per=) has nothing to do with what changed below other documents."""
+    world = World(settings)
+    world.code("""
+        @asset
+        async def clean(topic: Topic = each(topics)) -> Topic:
+            return Topic(topic.name, text=topic.text.strip())
+
+        @asset
+        async def chunks(topic: Topic = each(clean)) -> list[Chunk]:
+            return [Chunk(f"{topic.stem}-{i}", text=w, ordinal=i) for i, w in enumerate(topic.text.split())]
+
+        @asset
+        async def counts(topic: Topic = each(topics), words: list[Chunk] = collect(chunks, per=topics)) -> Report:
+            return Report(topic.name, text=str(len(words)))
+    """)
+    for name in "abc":
+        world.document(f"{name}.txt", f"{name} alpha")
+    await world.materialize()
+    world.document("b.txt", "b beta")
+    world.remove("c.txt")
+    world.document("d.txt", "d alpha")
+    own = ("counts[d.txt] was never made", ())
+    told = [(cause.detail, cause.path) for cause in (await why(world, "counts[d.txt]")).causes]
+    assert told == [own, ("clean[d.txt] was never made", ("clean[d.txt]",))]
+    await world.materialize("clean")
+    told = [(cause.detail, cause.path) for cause in (await why(world, "counts[d.txt]")).causes]
+    assert told == [own, ("chunks[d.txt] was never made", ("chunks[d.txt]",))]
+    async with world.open() as session:
+        plan, _ = await session.roots()
+    assert {a.asset: (a.stale, a.removed) for a in plan.assets} == {"clean": (0, 0), "chunks": (2, 1), "counts": (1, 1)}
+
+
 async def test_each_root_has_the_way_of_the_unit_whose_cause_it_is(world: World) -> None:
     """Where several units of one asset are stale, no cause of one is told with the way through another."""
     for name in "abc":
