@@ -235,10 +235,9 @@ def _row(judged: pl.DataFrame, name: str, label: str | None) -> dict[str, Any]:
         )
     if label is None:
         stale = rows.filter(pl.col("status") != "fresh")
-        example = (stale if stale.height else rows)["label"][0]
-        raise SelectionError(
-            f"{name} has {rows.height} units.", hint=f"Ask for one: aipctl why '{format_ref(name, example)}'"
-        )
+        own, parent = (stale if stale.height else rows).select("label", "parent").row(0)
+        example = _named(name, own, parent, twice=(rows["label"] == own).sum() > 1)
+        raise SelectionError(f"{name} has {rows.height} units.", hint=f"Ask for one: aipctl why '{example}'")
     shown = ", ".join(format_ref(name, f"{p}/{n}") for n, p in rows.select("label", "parent").head(10).iter_rows())
     raise SelectionError(f"{name} has {rows.height} units {label!r}.", hint=f"Say which: {shown}.")
 

@@ -126,10 +126,11 @@ async def _find(
         found = await trace.documents(connection, environment, identifier, [(u, n) for u, n, _ in units], commit)
         if ref.document is not None:
             found = [f for f in found if f.name == ref.document]
+        unit = format_ref(ref.asset, ref.unit)
+        if not found and ref.document is None:
+            raise NothingSelectedError(f"{unit} made no documents.", hint=f"See: aipctl history '{unit}'")
         if not found:
-            raise NothingSelectedError(
-                f"{text} names no document.", hint=f"See: aipctl show {format_ref(ref.asset, ref.unit)}"
-            )
+            raise NothingSelectedError(f"{text} names no document.", hint=f"See: aipctl show '{unit}'")
         return found
     if ref.prefix is not None and ref.unit is None:
         found = await trace.with_prefix(connection, environment, ref.prefix, commit)

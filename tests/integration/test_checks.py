@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from assetcore.errors import NothingSelectedError
 from assetcore.lineage import checks
 from assetcore.lineage import commit as lineage
 from assetcore.lineage import tables as t
@@ -430,6 +431,24 @@ async def test_why_says_of_an_asset_what_plan_says_of_it(world: World, variables
     assert "check no_bad failed for 5 units: c.txt: bad is bad;" in " ".join(aipctl("why", "chunks").out.split())
     assert "check few failed: 8 chunks" in aipctl("why", "chunks").out
     assert "check no_bad passed\n  check few failed: 8 chunks" in aipctl("why", "chunks[a.txt]").out
+
+
+async def test_why_says_of_what_a_check_speaks_and_show_that_a_unit_made_nothing(
+    world: World, variables: dict[str, str]
+) -> None:
+    """A check that refused what is new has passed what is current; a unit without documents is no reason to ask the same again."""
+    code(world, NO_BAD)
+    world.document("e.txt", "")
+    await world.materialize()
+    world.document("a.txt", "bad")
+    await world.materialize()
+    aipctl = Command(world.root, variables)
+    told = aipctl("why", "chunks[a.txt]").out
+    assert "refused by the check no_bad" in told
+    assert "check no_bad passed (of what is current)" in told
+    async with world.open() as session:
+        with pytest.raises(NothingSelectedError, match=r"chunks\[e.txt\] made no documents"):
+            await session.show("chunks[e.txt]")
 
 
 async def test_the_command_ends_with_one_where_a_blocking_check_failed(world: World, variables: dict[str, str]) -> None:

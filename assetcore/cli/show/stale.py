@@ -63,7 +63,11 @@ def plan(answer: Answer, *, units: bool = False) -> RenderableType:
     if undecided:
         parts.append(Text(f"Known when what is above them is made: {', '.join(undecided)}", style="dim"))
     if stale_inputs := answer.get("stale_inputs"):
-        parts.append(Text(f"Not selected, but stale above: {', '.join(stale_inputs)} (add --upstream)"))
+        parts.append(
+            Text(
+                f"Not selected, but stale above: {', '.join(stale_inputs)}. To make them, too: aipctl materialize --upstream"
+            )
+        )
     if orphans := answer.get("orphans"):
         named = ", ".join(f"{name} ({plural(count, 'unit')})" for name, count in orphans.items())
         parts.append(Text(f"No longer declared: {named}. To remove: aipctl gc --yes", style="dim"))
@@ -116,7 +120,9 @@ def _unit_lines(row: Answer) -> list[RenderableType]:
 
 def why(answer: Answer) -> RenderableType:
     """`why`: the causes, each with what it was before and what it is now."""
-    said = [Text(f"  {_verdict(check)}") for check in answer.get("checks", ())]
+    # Where what would be made was refused, too, it is the unit as it is that was looked at.
+    of = "" if answer["fresh"] else " (of what is current)"
+    said = [Text(f"  {_verdict(c)}{'' if 'scope' in c else of}") for c in answer.get("checks", ())]
     made = f"made {moment(answer['made_at'])}" if answer.get("made_at") else ""
     until = f", fresh until {moment(answer['fresh_until'])}" if answer.get("fresh_until") else ""
     if made and (answer["fresh"] or until):
