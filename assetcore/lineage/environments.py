@@ -133,7 +133,7 @@ async def pins(connection: AsyncConnection, environment: int) -> dict[int, Pin]:
     """What every asset of an environment now is."""
     marks = await watermarks(connection, environment)
     lent = await loans(connection, environment)
-    return {a: Pin(m.changed, *lent.get(a, Loan(environment, m.last))) for a, m in marks.items()}
+    return {a: Pin(m.changed, *lent.get(a, Loan(environment, m.last))[:2]) for a, m in marks.items()}
 
 
 async def create(connection: AsyncConnection, project: int, name: str, source: Environment) -> tuple[Environment, int]:
@@ -202,7 +202,9 @@ async def drop(connection: AsyncConnection, project: int, environment: Environme
     for table in DERIVED:
         await connection.execute(sa.delete(table).where(table.c.environment_id == environment.id))
     await connection.execute(
-        sa.update(t.environment).where(t.environment.c.id == environment.id).values(base=sa.null(), created_at=None)
+        sa.update(t.environment)
+        .where(t.environment.c.id == environment.id)
+        .values(base=sa.null(), created_at=None, drops=sa.func.array_append(t.environment.c.drops, number))
     )
     return number
 
@@ -333,7 +335,7 @@ async def units_at(connection: AsyncConnection, pin: Pin | None, asset: int) -> 
     schema = {"unit": pl.Binary, "materialization": pl.Int64}
     if pin is None:
         return pl.DataFrame(schema=schema)
-    h = t.head.c
+    h = (await heads_of(connection, pin.lender, pin.at)).c
     return await columns(
         connection,
         sa.select(h.unit, h.materialization_id).where(

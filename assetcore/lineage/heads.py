@@ -23,10 +23,11 @@ FEW = "few"
 
 
 class Loan(NamedTuple):
-    """Whose heads stand for an asset, and as of which commit."""
+    """Whose heads stand for an asset, and as of which commit; `end` is the commit with which the lender was dropped after that."""
 
     lender: int
     at: int
+    end: int | None = None
 
 
 async def at_one_moment(connection: AsyncConnection, *, few: bool = False) -> None:
@@ -54,14 +55,28 @@ async def loans(connection: AsyncConnection, environment: int, commit: int | Non
 
 async def _loans(connection: AsyncConnection, environment: int, commit: int | None) -> dict[int, Loan]:
     rows = await connection.execute(_borrowed(commit), {"environment": environment})
-    return {asset: Loan(lender, at) for asset, lender, at in rows}
+    return {asset: Loan(lender, at, _first_after(at, drops)) for asset, lender, at, drops in rows}
 
 
 @lru_cache
-def _borrowed(commit: int | None) -> sa.Select[Any, Any, Any]:
-    b = t.borrowed.c
+def _borrowed(commit: int | None) -> sa.Select[Any, Any, Any, Any]:
+    b, e = t.borrowed.c, t.environment.c
     here = b.environment_id == sa.bindparam("environment")
-    return sa.select(b.asset_id, b.lender_id, b.at_commit).where(here, _standing(b, commit))
+    lent = sa.select(b.asset_id, b.lender_id, b.at_commit, e.drops)
+    return lent.join_from(t.borrowed, t.environment, e.id == b.lender_id).where(here, _standing(b, commit))
+
+
+async def _end(connection: AsyncConnection, environment: int, commit: int) -> int | None:
+    """The commit with which an environment was dropped after one of its commits; None where it still is the one that it then was.
+
+    Created again, it takes heads over that are older than the drop: they are no part of what it was before.
+    """
+    drops = sa.select(t.environment.c.drops).where(t.environment.c.id == environment)
+    return _first_after(commit, (await connection.execute(drops)).scalar_one_or_none() or ())
+
+
+def _first_after(commit: int, drops: Sequence[int]) -> int | None:
+    return min((drop for drop in drops if drop > commit), default=None)
 
 
 async def heads_of(connection: AsyncConnection, environment: int, commit: int | None = None) -> sa.FromClause:
@@ -70,14 +85,17 @@ async def heads_of(connection: AsyncConnection, environment: int, commit: int | 
     What is borrowed is told as current rows of this environment. To be narrowed by `as_of`, asset and unit as the table would be.
     """
     borrowed = await loans(connection, environment, commit)
-    return _with_borrowed(environment, tuple(sorted(borrowed.items()))) if borrowed else t.head
+    end = None if commit is None else await _end(connection, environment, commit)
+    return _seen(environment, tuple(sorted(borrowed.items())), end) if borrowed or end else t.head
 
 
 @lru_cache
-def _with_borrowed(environment: int, borrowed: Sequence[tuple[int, Loan]]) -> sa.FromClause:
+def _seen(environment: int, borrowed: Sequence[tuple[int, Loan]], end: int | None) -> sa.FromClause:
     """The same while the same is borrowed: what is asked of it is put together once."""
     h, lent = t.head.c, dict(borrowed)
     own = sa.select(*h).where(h.environment_id == environment, h.asset_id.not_in(list(lent)))
+    if end is not None:
+        own = own.where(h.until_commit <= end)
     return sa.union_all(own, *lent_heads(environment, lent)).subquery("head")
 
 
@@ -93,15 +111,15 @@ def lent_heads(environment: int, borrowed: Mapping[int, Loan]) -> list[sa.Select
     """
     h = t.head.c
     parts: list[sa.Select[*tuple[Any, ...]]] = []
-    for lender in sorted({loan.lender for loan in borrowed.values()}):
-        commits = {asset: loan.at for asset, loan in borrowed.items() if loan.lender == lender}
+    for lender, end in dict.fromkeys((loan.lender, loan.end) for _, loan in sorted(borrowed.items())):
+        commits = {asset: loan.at for asset, loan in borrowed.items() if (loan.lender, loan.end) == (lender, end)}
         at = sa.case(commits, value=h.asset_id)
         rows = sa.select(
             h.materialization_id, h.since_commit, sa.cast(sa.null(), sa.BigInteger).label("until_commit"),
             sa.literal(environment, sa.Integer).label("environment_id"), h.asset_id, h.unit,
         ).where(h.environment_id == lender, h.asset_id.in_(list(commits)), h.since_commit <= at)  # fmt: skip
-        parts.append(rows.where(h.until_commit.is_(None)))
-        parts.append(rows.where(h.until_commit > min(commits.values()), h.until_commit > at))
+        past = rows.where(h.until_commit > min(commits.values()), h.until_commit > at)
+        parts += [rows.where(h.until_commit.is_(None)), past] if end is None else [past.where(h.until_commit <= end)]
     return parts
 
 

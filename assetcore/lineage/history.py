@@ -110,7 +110,8 @@ async def versions(
     loan = (await loans(connection, environment)).get(asset)
     here, name = h.environment_id == environment, _named(asset)
     if loan is not None:
-        here = sa.or_(here, sa.and_(h.environment_id == loan.lender, h.since_commit <= loan.at))
+        lent = sa.and_(h.environment_id == loan.lender, h.since_commit <= loan.at)
+        here = sa.or_(here, lent if loan.end is None else sa.and_(lent, h.until_commit <= loan.end))
     rows = await connection.execute(
         sa.select(
             h.unit, m.label, h.since_commit, c.at, c.run_id, r.actor, h.until_commit, ended.c.at, ended.c.run_id, by.c.actor, m.id,

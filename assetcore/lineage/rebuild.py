@@ -131,13 +131,13 @@ async def _write_names(connection: AsyncConnection, told: Catalog) -> tuple[dict
 
 
 def _created(told: Catalog, place: tuple[str, str], environments: Mapping[tuple[str, str], int]) -> dict[str, Any]:
-    """When an environment was created, and from what."""
-    view = told.views.views.get(place)
+    """When an environment was created, and from what; and when it was dropped."""
+    view, drops = told.views.views.get(place), told.views.dropped(place)
     if view is None:
-        return {"base": None, "created_at": None}
+        return {"base": None, "created_at": None, "drops": drops}
     there = {name: number for (project, name), number in environments.items() if project == place[0]}
     pins = {asset: Pin(changed, there[lender], at) for asset, (changed, lender, at) in view.pins.items()}
-    return {"base": Base(there[view.base], pins).to_json(), "created_at": view.created_at}
+    return {"base": Base(there[view.base], pins).to_json(), "created_at": view.created_at, "drops": drops}
 
 
 async def _write_runs(
@@ -430,19 +430,21 @@ def _parts(facts: Mapping[str, Any]) -> Collection[str]:
 
 
 async def _environments(connection: AsyncConnection, told: Catalog) -> Difference:
-    """What environments were created from, by names."""
+    """What environments were created from, by names, and with which commits those that had anything were dropped."""
     e = t.environment.c
-    rows = list(
-        await connection.execute(sa.select(e.id, t.project.c.name, e.name, e.base).join_from(t.environment, t.project))
-    )
-    names = {identifier: name for identifier, _, name, _ in rows}
+    shown = sa.select(e.id, t.project.c.name, e.name, e.base, e.drops)
+    rows = list(await connection.execute(shown.join_from(t.environment, t.project)))
+    names = {identifier: name for identifier, _, name, *_ in rows}
     found = {
         (project, name, names[base.environment], asset, pin.changed, names[pin.lender], pin.at)
-        for _, project, name, facts in rows if facts for base in [Base.from_json(facts)] for asset, pin in base.assets.items()
+        for _, project, name, facts, _ in rows if facts for base in [Base.from_json(facts)] for asset, pin in base.assets.items()
     }  # fmt: skip
-    views = told.views.views.items()
+    there = {(project, name): drops for _, project, name, _, drops in rows}
     return _small(
-        "environment", {(*place, v.base, asset, *pin) for place, v in views for asset, pin in v.pins.items()}, found
+        "environment",
+        {(*place, v.base, asset, *pin) for place, v in told.views.views.items() for asset, pin in v.pins.items()}
+        | {(*place, "dropped", number) for place in told.environments for number in told.views.dropped(place)},
+        found | {(*place, "dropped", number) for place in told.environments for number in there.get(place, ())},
     )
 
 

@@ -29,7 +29,7 @@ __all__ = [
     "reading", "refuse_size", "refuse_stage", "service_error", "standing", "to_json", "upgrade",
 ]  # fmt: skip
 
-HEAD = "0020"
+HEAD = "0021"
 Engine = AsyncEngine
 Connection = AsyncConnection
 """The words of SQLAlchemy that other rooms hold, and hand back to this one."""

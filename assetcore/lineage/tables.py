@@ -102,6 +102,8 @@ environment = sa.Table(
     sa.Column("name", sa.Text, nullable=False),
     sa.Column("base", JSONB(none_as_null=True), comment="what it was created from: an environment, and what each asset then was there"),
     sa.Column("created_at", sa.DateTime(timezone=True)),
+    sa.Column("drops", ARRAY(sa.BigInteger), nullable=False, server_default="{}",
+              comment="the commits since which nothing was current in it, until it was created again"),
     sa.UniqueConstraint("project_id", "name"),
 )  # fmt: skip
 

@@ -52,6 +52,11 @@ class Views:
     loans: pl.DataFrame
     drops: pl.DataFrame
 
+    def dropped(self, place: Place) -> list[int]:
+        """With which commits an environment was dropped."""
+        here = (pl.col("project") == place[0]) & (pl.col("environment") == place[1])
+        return self.drops.filter(here)["dropped"].to_list()
+
 
 def views(journals: Mapping[str, Sequence[Mapping[str, Any]]], commits: pl.DataFrame) -> Views:
     """What the journals of all projects tell, beside the commits (project, environment, asset, number)."""
@@ -122,7 +127,7 @@ def heads(rows: pl.DataFrame, told: Views) -> pl.DataFrame:
     events = _with_drops(own, told.drops)
     taken = told.loans.filter("taken")
     for since in taken["since"].unique().sort():  # what was lent may itself have been taken over, at an earlier commit
-        lent = _lent(_heads(events), taken.filter(pl.col("since") == since))
+        lent = _lent(_heads(events), taken.filter(pl.col("since") == since), told.drops)
         inherited = lent.select(
             *UNIT, pl.col("until_own").alias("order"), pl.lit(0, pl.Int8).alias("rank"), "since", "materialization"
         )
@@ -132,17 +137,28 @@ def heads(rows: pl.DataFrame, told: Views) -> pl.DataFrame:
 
 def lenders(heads: pl.DataFrame, told: Views) -> pl.DataFrame:
     """The heads that stand for what is borrowed now, as rows of the borrower."""
-    return _lent(heads, told.loans.filter(pl.col("until").is_null())).select(*UNIT, "materialization")
+    return _lent(heads, told.loans.filter(pl.col("until").is_null()), told.drops).select(*UNIT, "materialization")
 
 
-def _lent(heads: pl.DataFrame, loans: pl.DataFrame) -> pl.DataFrame:
-    """The heads of lenders at the commit of each loan, as rows of the borrower; `until_own` is the commit that took them over."""
+def _lent(heads: pl.DataFrame, loans: pl.DataFrame, drops: pl.DataFrame) -> pl.DataFrame:
+    """The heads of lenders at the commit of each loan, as rows of the borrower; `until_own` is the commit that took them over.
+
+    Of a lender that was dropped after that, what it was until then: created again, it takes over what is older.
+    """
     wanted = loans.select(
         "project", "asset", pl.col("lender").alias("environment"), pl.col("environment").alias("borrower"), "at",
         pl.col("until").alias("until_own"),
     )  # fmt: skip
-    found = heads.join(wanted, on=ASSET).filter(
-        pl.col("since") <= pl.col("at"), pl.col("until").is_null() | (pl.col("until") > pl.col("at"))
+    later = wanted.select("project", "environment", "at").unique().join(drops, on=["project", "environment"])
+    ends = (
+        later.filter(pl.col("dropped") > pl.col("at"))
+        .group_by("project", "environment", "at")
+        .agg(pl.col("dropped").min())
+    )
+    found = heads.join(wanted.join(ends, on=["project", "environment", "at"], how="left"), on=ASSET).filter(
+        pl.col("since") <= pl.col("at"),
+        pl.col("until").is_null() | (pl.col("until") > pl.col("at")),
+        pl.col("dropped").is_null() | (pl.col("until") <= pl.col("dropped")),
     )
     return found.with_columns(environment="borrower")
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
 
 from assetcore import vectors
 from assetcore.catalog import rebuild_catalog, verify_catalog
@@ -18,6 +20,7 @@ from assetcore.session import Session
 from assetcore.settings import Settings
 from assetcore.storage import DamagedObjectError
 from tests.integration.command import Command
+from tests.integration.test_lineage import scripts
 from tests.integration.world import World
 
 pytestmark = pytest.mark.integration
@@ -252,6 +255,79 @@ async def test_a_dropped_environment_is_gone_and_what_it_made_is_not(world: Worl
     async with world.open() as session:
         await session.create_environment("pr", "prod")
     assert await at(world, "pr").made() == {"chunks": {"reused": 3}, "report": {"reused": 1}}
+
+
+async def test_an_environment_created_again_is_not_what_it_was_before(world: World) -> None:
+    """Who borrowed of it before the drop, and who asks for that time, finds what it then was; so does a database made again."""
+    edited = CODE.replace("{how}", ".upper()")
+    pr, of_pr, later = (at(world, name) for name in ("pr", "of-pr", "later"))
+    for environment in (pr, of_pr, later):
+        source = "prod" if environment is pr else "pr"
+        async with world.open() as session:
+            await session.create_environment(environment.settings.environment, source)
+        world.code(edited)
+        await pr.materialize()
+    was, then = await pr.contents(), datetime.now(UTC).isoformat()
+    async with world.open() as session:
+        await session.drop_environment("pr")
+    async with of_pr.open() as session:
+        told = [(change.run, change.what) for change in (await session.history("chunks[a.txt]")).changes]
+    async with world.open() as session:
+        await session.create_environment("pr")
+    assert await of_pr.contents() == was
+    world.code(CODE.replace("{how}", ".title()"))
+    assert await pr.made("chunks[a.txt]") == {"chunks": {"made": 1}}
+
+    async def as_it_was() -> None:
+        async with pr.open() as session:
+            shown = await session.show("chunks", at=then)
+            assert {(d.unit, d.name): d.content for d in shown} == was["chunks"]
+        assert await of_pr.contents() == was
+        async with of_pr.open() as session:
+            assert {i.asset: (i.units, i.documents) for i in await session.ls()}["chunks"] == (3, 6)
+            assert [(change.run, change.what) for change in (await session.history("chunks[a.txt]")).changes] == told
+        world.code(edited)
+        assert await of_pr.plan() == {}
+        verified = await verify_catalog(world.settings, say=lambda _: None)
+        assert verified.same, verified.to_json()
+
+    await as_it_was()
+    await rebuild_catalog(world.settings, replace=True, automatic_schema=False, say=lambda _: None)
+    await as_it_was()
+    world.document("a.txt", "a changed")
+    assert await of_pr.made() == {"chunks": {"made": 1}, "report": {"made": 1}}
+    assert (await of_pr.contents())["report"]["report", "report"] == b"A CHANGED B ONE B TWO C ONE C TWO"
+    assert (await later.contents()) == was
+    with pytest.raises(PromotionError, match="chunks, report are stale by that"):
+        async with world.open() as session:
+            await session.promote("of-pr", "pr", rebase=True)
+    now = (await of_pr.contents())[
+        "chunks"
+    ]  # what both have changed stays, what only the other has become is taken over
+    assert [now["a.txt", "a-0"], now["b.txt", "b-0"], len(now)] == [b"A CHANGED", b"b one", 5]
+
+
+async def test_a_database_of_the_schema_before_knows_when_environments_were_dropped(world: World) -> None:
+    """The journal told it: what the migration to 0021 finds there is what is written now."""
+    async with world.open() as session:
+        for name in ("pr", "pr", "other"):
+            await session.create_environment(name)
+            await session.drop_environment(name)
+    drops = sa.select(t.environment.c.name, t.environment.c.drops).order_by(t.environment.c.name)
+
+    def migrate(connection: sa.Connection) -> None:
+        settings = scripts()
+        settings.attributes["connection"] = connection
+        command.downgrade(settings, "0020")
+        command.upgrade(settings, "head")
+
+    engine = schema.connect(str(world.settings.database_url))
+    async with engine.begin() as connection:
+        now = (await connection.execute(drops)).all()
+        await connection.run_sync(migrate)
+        assert (await connection.execute(drops)).all() == now
+    await engine.dispose()
+    assert {name: len(numbers) for name, numbers in now} == {"pr": 2, "other": 1, "prod": 0}
 
 
 async def test_a_selection_compares_with_an_environment(world: World) -> None:
