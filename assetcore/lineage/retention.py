@@ -72,12 +72,12 @@ async def past_retention(connection: AsyncConnection, project: int, before: date
     """
     a, m, h, k, d, x = (x.c for x in (t.asset, t.materialization, t.head, t.commit, t.document, t.damage))
     own = sa.select(a.id).where(a.project_id == project)
+    ended = await _last_before(connection, project, before)
     young = sa.select(m.id).select_from(dated(t.materialization, m.id)).where(m.asset_id.in_(own), k.at >= before)
     used = (
         sa.select(h.materialization_id)
-        .select_from(t.head.outerjoin(t.commit, k.id == h.until_commit))
-        .where(h.asset_id.in_(own), sa.or_(h.until_commit.is_(None), k.at >= before))
-        .union(_borrowed(own, before), young)
+        .where(h.asset_id.in_(own), sa.or_(h.until_commit.is_(None), h.until_commit > ended))
+        .union(_borrowed(own, ended), young)
     )
     kept = (await columns(connection, sa.select(used.subquery()), {"materialization": pl.Int64}))["materialization"]
     listed = sa.select(sa.func.unnest(t.documents_of(m)).label("id")).where(m.id.in_(used)).subquery()
@@ -98,17 +98,30 @@ async def past_retention(connection: AsyncConnection, project: int, before: date
     return old.select("asset", "document")
 
 
-def _borrowed(own: sa.Select[int], before: datetime) -> sa.Select[int]:
-    """What environments borrow from others as these were at a commit, or did since then."""
-    b, h, k = t.borrowed.c, t.head.c, t.commit.c
+async def _last_before(connection: AsyncConnection, project: int, before: datetime) -> int:
+    """The last number that was taken before a time: what ended with a later one was in use since then.
+
+    Numbers grow with the time. Those of environments that were created, rebased or dropped are in the journal.
+    """
+    k, j = t.commit.c, t.journal.c
+    commits = sa.select(k.id).where(k.project_id == project, k.at < before)
+    taken = sa.cast(j.facts["number"].astext, sa.BigInteger)
+    turns = sa.select(taken).where(j.project_id == project, j.what.startswith("env "), j.at < before)
+    numbers = commits.union_all(turns).subquery()
+    return (await connection.execute(sa.select(sa.func.max(numbers.c.id)))).scalar_one() or 0
+
+
+def _borrowed(own: sa.Select[int], ended: int) -> sa.Select[int]:
+    """What environments borrow from others as these were at a commit, or did after the commit `ended`."""
+    b, h = t.borrowed.c, t.head.c
     then = sa.and_(
         h.environment_id == b.lender_id, h.asset_id == b.asset_id, h.since_commit <= b.at_commit,
         sa.or_(h.until_commit.is_(None), h.until_commit > b.at_commit),
     )  # fmt: skip
     return (
         sa.select(h.materialization_id)
-        .select_from(t.borrowed.join(t.head, then).outerjoin(t.commit, k.id == b.until_commit))
-        .where(b.asset_id.in_(own), sa.or_(b.until_commit.is_(None), k.at >= before))
+        .select_from(t.borrowed.join(t.head, then))
+        .where(b.asset_id.in_(own), sa.or_(b.until_commit.is_(None), b.until_commit > ended))
     )
 
 

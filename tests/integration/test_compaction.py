@@ -6,6 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from assetcore.catalog import rebuild_catalog, verify_catalog
 from assetcore.errors import StorageError
@@ -28,7 +29,7 @@ async def chunks(topic: Topic = each(topics)) -> list[Chunk]:
 async def report(chunks: list[Chunk] = collect(chunks)) -> Report:
     return Report(name="report.txt", text=" ".join(f"{c.text}{c.ordinal}" for c in chunks))
 """
-NOW = timedelta(0)
+NOW, DAYS = timedelta(0), timedelta(days=30)
 
 
 @pytest.fixture
@@ -122,6 +123,38 @@ async def test_what_another_environment_has_or_had_lately_is_kept(world: World) 
     async with Session.open(world.settings, "demo", environment="pr") as other:
         found = {(d.unit, d.name): d.content for d in await other.show("chunks")}
     assert found == before["chunks"]
+
+
+@pytest.mark.parametrize("how", ["dropped", "rebased"])
+async def test_what_an_environment_had_until_lately_is_kept(world: World, how: str) -> None:
+    """To drop an environment, or to take over what another has become, ends the use of what it had: from then on the time counts."""
+    await world.materialize()
+    async with world.open() as session:
+        await session.create_environment("pr")
+    if how == "dropped":  # it has what prod never had
+        world.document("t0.txt", "omega omega")
+        async with Session.open(world.settings, "demo", environment="pr") as other:
+            await other.materialize(local=True)
+        world.document("t0.txt", "alpha0 alpha")
+    else:  # it still has what prod had once
+        await edit(world, range(1), "gamma")
+        await passed(world)
+        await edit(world, range(1), "delta")
+    await passed(world)
+    async with world.open() as session:
+        await (session.drop_environment("pr") if how == "dropped" else session.promote("pr", "prod", rebase=True))
+    kept = await gc(world, dry_run=True, keep=DAYS)
+    await passed(world)
+    gone = await gc(world, dry_run=True, keep=DAYS)
+    assert kept.let_go == (0 if how == "dropped" else 4), "what prod itself had forty days ago"
+    assert gone.let_go > kept.let_go
+
+
+async def passed(world: World) -> None:
+    """All that was done was done forty days earlier."""
+    async with world.open() as session, session.project.engine.begin() as connection:
+        for table in (t.commit, t.journal):
+            await connection.execute(sa.update(table).values(at=table.c.at - timedelta(days=40)))
 
 
 async def test_a_crash_at_any_point_of_a_compaction_loses_nothing(
