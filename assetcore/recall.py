@@ -54,7 +54,7 @@ class Recall:
     async def first(self, part: Part) -> pl.DataFrame:
         """The units of a part that are to be executed now: of those with one recipe the first; the others are kept for `again`."""
         earlier = {} if self.forced or self.new else await self._earlier(part.units)
-        left = await self._take_back(part, earlier)
+        left = await self._take_back(part, earlier, of_others=self.since is None)
         if self.forced:
             return left
         firsts = left.unique("inputs", keep="first", maintain_order=True) if left.height > 1 else left
@@ -74,18 +74,19 @@ class Recall:
 
     async def take_back(self, part: Part) -> pl.DataFrame:
         """The units of a part that are left when what was made with their recipes is taken back."""
-        return await self._take_back(part, await self._earlier(part.units))
+        return await self._take_back(part, await self._earlier(part.units), of_others=True)
 
     async def _earlier(self, units: pl.DataFrame) -> Earlier:
         """What was made before with the recipes of these units, and may be taken again."""
         inputs = units["inputs"].to_list()
         return await self.guard.fit(await self.keeper.reusable(self.asset, self.definition_id, inputs, self.since))
 
-    async def _take_back(self, part: Part, earlier: Earlier) -> pl.DataFrame:
+    async def _take_back(self, part: Part, earlier: Earlier, *, of_others: bool) -> pl.DataFrame:
         """Commit what an earlier materialization with the same recipe made, and what is no longer wanted; returns what is left.
 
         A recipe that another unit had (a renamed document whose name the function does not see) gives the same documents at
-        this unit's address: nothing is executed and no byte is written.
+        this unit's address: nothing is executed and no byte is written. As such a fact is new, its time starts now: where that counts
+        (`since`), nothing is taken `of_others` but what this run has made.
         """
         reused: list[Reused] = []
         copied: dict[bytes, int] = {}
@@ -95,7 +96,7 @@ class Recall:
                 same = [m for u, m in earlier.get(inputs, ()) if u == unit]
                 if same:
                     reused.append(Reused(unit, label, same[0], was))
-                elif inputs in earlier:
+                elif of_others and inputs in earlier:
                     copied[unit] = earlier[inputs][0][1]
         base, made = await self._copies(part, copied) if copied else (None, [])
         if reused or made or part.gone:

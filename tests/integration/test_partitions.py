@@ -262,6 +262,31 @@ async def test_p11_what_is_older_than_its_freshness_is_made_again(world: World) 
     assert await world.plan() == {}
 
 
+async def test_p11_what_another_unit_made_does_not_become_younger(settings: Settings) -> None:
+    """A renamed document has what is made of it made anew where that can expire; units of one recipe are still executed once in a run."""
+    world = World(settings, now=datetime(2026, 11, 1, tzinfo=UTC))
+    world.code("""
+    @asset
+    async def parts(topic: Topic = each(topics)) -> Report:
+        return Report("part", text=topic.text)
+
+    @asset(freshness="1d")
+    async def asked(part: Report = each(parts)) -> Report:
+        return Report("answer", text=part.text)
+    """)
+    world.document("a.txt", "question")
+    await world.materialize()
+    world.now += timedelta(hours=23)
+    world.remove("a.txt")
+    for name in ("b.txt", "c.txt"):
+        world.document(name, "question")
+    assert (await world.made())["asked"] == {"made": 1, "reused": 1, "removed": 1}
+    world.now += timedelta(hours=23)
+    assert await world.plan() == {}
+    world.now += timedelta(hours=1)
+    assert (await world.plan())["asked"]["causes"] == {"expired": 2}
+
+
 async def test_what_is_asked_says_when_it_was_made_and_until_when_it_is_fresh(world: World) -> None:
     """ls, plan and why tell when a unit was made and when it expires."""
     world.code(FRESH, head="")
