@@ -7,7 +7,7 @@ are such units, too.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -19,8 +19,9 @@ from assetcore.frames import joined, rows_where
 from assetcore.guard import Guard
 from assetcore.judgement import Part
 from assetcore.keep import Earlier, Keeper
-from assetcore.lineage import read
+from assetcore.lineage import read, trace
 from assetcore.lineage.commit import Made, NewDocument, Reused
+from assetcore.lineage.schema import Connection
 from assetcore.project import Project
 from assetcore.results import AssetResult
 from assetcore.units import document_address
@@ -116,6 +117,8 @@ class Recall:
         base = await self.keeper.allocate()
         async with self.project.engine.connect() as connection:
             documents = await read.documents_of(connection, copied.values())
+            excerpts = await trace.excerpts_of(connection, copied.values())
+            same = await self._same(connection, part, copied, excerpts, given)
         numbers = iter(range(base, base + (1 << 20)))
         made: list[Made] = []
         rows = part.units.select("unit", "label", "parent", "inputs", "materialization").iter_rows()
@@ -130,9 +133,40 @@ class Recall:
                 for d in documents[copied[unit]]
             )  # fmt: skip
             edges, ids = tuple(given.get(unit, ())), tuple(d.id for d in new)
+            now = {d[1]: number for d, number in zip(documents[copied[unit]], ids, strict=True)}
+            parts = tuple(
+                (now[document], same[unit, whole], kind, start, end, pointer)
+                for document, whole, kind, start, end, pointer in excerpts.get(copied[unit], ())
+                if (unit, whole) in same
+            )
             made.append(
                 Made(
-                    next(numbers), unit, label, parent, inputs, ids, new, edges, self.collected, 0.0, was, changed=True
+                    next(numbers), unit, label, parent, inputs, ids, new, edges, self.collected, 0.0, was, changed=True,
+                    excerpts=parts,
                 )
-            )
+            )  # fmt: skip
         return base, made
+
+    async def _same(
+        self,
+        connection: Connection,
+        part: Part,
+        copied: Mapping[bytes, int],
+        excerpts: Mapping[int, Sequence[tuple[Any, ...]]],
+        given: Mapping[bytes, Sequence[tuple[int, int]]],
+    ) -> dict[tuple[bytes, int], int]:
+        """Of what another unit was given and excerpts are of, by unit: the document with the same bytes that it is given itself."""
+        wholes = {whole for parts in excerpts.values() for _, whole, *_ in parts}
+        if not wholes:
+            return {}
+        views = [part.views[d.upstream.name].documents["document"] for d in self.asset.dependencies if d.is_whole]
+        collected = {whole for documents in views for whole in wholes.intersection(documents)}
+        known = await trace.look_up(connection, wholes | {d for pairs in given.values() for _, d in pairs})
+        shared, found = {known[d].sha256: d for d in collected}, dict[tuple[bytes, int], int]()
+        for unit, materialization in copied.items():
+            own = {known[d].sha256: d for _, d in given.get(unit, ())}
+            for whole in {whole for _, whole, *_ in excerpts.get(materialization, ())}:
+                sha256 = known[whole].sha256
+                if (document := own.get(sha256, shared.get(sha256))) is not None:
+                    found[unit, whole] = document
+        return found

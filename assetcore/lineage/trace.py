@@ -25,7 +25,8 @@ from assetcore.lineage.read import current, dated, position, with_documents, wit
 from assetcore.roots import GIVEN_TO
 
 __all__ = [
-    "Found", "Step", "about_few", "by_index", "by_unit", "descending", "documents", "down", "ends_of", "excerpts", "first_makers",
+    "Found", "Step", "about_few", "by_index", "by_unit", "descending", "documents", "down", "ends_of", "excerpts", "excerpts_of",
+    "first_makers",
     "formerly", "given_to", "in_partition", "labelled", "look_up", "makers", "of_asset", "of_run", "qualified", "repeated", "rooted",
     "spellings", "up", "wholes_of", "with_prefix",
 ]  # fmt: skip
@@ -476,13 +477,24 @@ async def excerpts(
     head = await heads_of(connection, environment, commit)
     made = await connection.execute(makers(head, environment, ids, commit))
     by = {(now or first, document) for document, first, now, _ in made}
+    noted = await excerpts_of(connection, {maker for maker, _ in by})
+    return {part[0]: part[1:] for maker, parts in noted.items() for part in parts if (maker, part[0]) in by}
+
+
+async def excerpts_of(
+    connection: AsyncConnection, materializations: Collection[int]
+) -> dict[int, list[tuple[int, int, str, int | None, int | None, str | None]]]:
+    """What these materializations noted of the documents that they made: document, whole, kind, start, end, pointer."""
     x = t.excerpt.c
     rows = await connection.execute(
         sa.select(x.materialization_id, x.document_id, x.whole_id, x.kind, x.start, x.end, x.pointer).where(
-            among(x.materialization_id, {maker for maker, _ in by}, sa.BigInteger)
+            among(x.materialization_id, materializations, sa.BigInteger)
         )
     )
-    return {document: (whole, *where) for maker, document, whole, *where in rows if (maker, document) in by}
+    found: dict[int, list[tuple[int, int, str, int | None, int | None, str | None]]] = {}
+    for maker, *part in rows:
+        found.setdefault(maker, []).append((*part,))
+    return found
 
 
 async def given_to(connection: AsyncConnection, materializations: Collection[int]) -> pl.DataFrame:

@@ -79,3 +79,24 @@ async def test_an_answer_resolves_to_its_place_in_the_source(settings: Settings)
     world.code(CODE.replace("STRAY = False", "STRAY = True"))
     failed = await world.materialize("astray")
     assert [f.error for f in failed.failures] == ["'x' is part of 'other', which astray[a.txt] was not given."]
+
+
+async def test_what_is_taken_over_from_another_unit_has_its_place_too(settings: Settings) -> None:
+    """A unit with the recipe of another one is told its part of the document that it was given itself."""
+    world = World(settings)
+    world.code(CODE)
+    world.document("a.txt", "first line\n\nsecond section")
+    await world.materialize("+loud")
+    world.document("b.txt", "some other line\n\nsecond section")
+    world.document("c.txt", "first line\n\nsecond section")
+    assert (await world.made("+loud"))["words"] == {"made": 1, "reused": 3}
+    async with world.open() as session:
+        for name, unit, start in (
+            ("a", "a.txt/section-1", 19),
+            ("b", "b.txt/section-1", 24),
+            ("c", "c.txt/section-1", 19),
+        ):
+            found = await session.context(f"words[{unit}]")
+            assert (found.document, found.start, found.end) == (f"topics[{name}.txt]", start, start + 7)
+    verified = await verify_catalog(settings, say=lambda _: None)
+    assert verified.same, verified.to_json()
