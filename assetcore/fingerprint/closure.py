@@ -75,6 +75,8 @@ class Closure:
         self._names = Names(origins)
         self._parts: dict[Hashable, str] = {}
         self._pending: deque[Callable[[], Any]] = deque()
+        self._stated: set[str] = set()
+        self._used: set[tuple[str, Binding]] = set()
         self._root_ids: set[int] = set()
         self._root_outermost: Any = None
 
@@ -185,7 +187,33 @@ class Closure:
         statements = place.file.bindings.get(binding[1], []) if place.file is not None else []
         if len(statements) != 1 or not isinstance(statements[0], (*FUNCTIONS, ast.ClassDef)):
             return None
-        return self._node(place, Site(statements[0], binding[1], None, statements[0].lineno))
+        found = self._node(place, Site(statements[0], binding[1], None, statements[0].lineno))
+        self._stated.add(found.name)
+        return found
+
+    def _use(self, part: str, binding: Binding) -> None:
+        """An object that only its statement describes may hand out what stands under its decorators: `@steps.step`, `@app.command()`.
+
+        Whoever uses it reaches that too; whoever is decorated by it does not.
+        """
+        place = self._names.module(binding[0])
+        if (part, binding) in self._used or place.file is None or binding[1] not in place.file.decorated:
+            return
+        self._used.add((part, binding))
+
+        def fill() -> None:
+            if part in self._stated and place.file is not None:
+                found = [self._registered(node, place) for node in place.file.decorated[binding[1]]]
+                self.findings.drafts[part].add("decorates", b"", *found)
+
+        self._pending.append(fill)
+
+    def _registered(self, node: Any, place: Place) -> Reference:
+        """What a decorator was handed; classes and assets are known as objects."""
+        value = place.variables.get(node.name)
+        known = isinstance(value, type) or asset_key(value) is not None or id(value) in self._root_ids
+        found = self._refer(value) if known else None
+        return found or self._node(place, Site(node, node.name, None, node.lineno))
 
     def _node(self, place: Place, site: Site) -> Reference:
         """The part for a definition of which only the syntax is at hand."""
@@ -294,7 +322,7 @@ class Closure:
 
     def _section(self, draft: Draft, tag: str, section: Section, place: Place) -> list[tuple[Reference, ...]]:
         """Resolve the mentions of a section and add it to the draft."""
-        groups = [self._resolve(mention, place) for mention in section.mentions]
+        groups = [self._resolve(mention, place, used=i != section.head) for i, mention in enumerate(section.mentions)]
         for called, literal in section.literals:
             if any(r.path in IMPORTERS for r in groups[called]):
                 groups[called] += self._imported_by_name(literal, section.mentions[called], place)
@@ -312,8 +340,14 @@ class Closure:
         located = self._names.imported(Imported(name, None, len(literal) - len(name)), (), place)
         return (self._reference(located, mention, place),)
 
-    def _resolve(self, mention: Mention, place: Place) -> tuple[Reference, ...]:
-        return tuple(self._reference(located, mention, place) for located in self._names.locate(mention, place))
+    def _resolve(self, mention: Mention, place: Place, *, used: bool = True) -> tuple[Reference, ...]:
+        """What a mention stands for; it is `used` unless it is the decorator of a definition."""
+        located = self._names.locate(mention, place)
+        found = tuple(self._reference(one, mention, place) for one in located)
+        for one, reference in zip(located, found, strict=True):
+            if used and one.binding is not None and reference.kind == "part":
+                self._use(reference.name, one.binding)
+        return found
 
     def _reference(self, located: Located, mention: Mention, place: Place) -> Reference:
         """Follow what a name stands for."""
@@ -465,6 +499,7 @@ class Closure:
         opaque = "" if volatile else self._value(draft, "value", value, noted=False)
         if definition is not None and (volatile or opaque):
             draft.note = "opaque"
+            self._stated.add(draft.name)
             self._definition(draft, definition, place.within(draft.name))
             return
         draft.definition = definition

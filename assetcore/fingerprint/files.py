@@ -64,6 +64,8 @@ class SourceFile:
     at_line: dict[int, list[Site]] = field(default_factory=dict)
     by_name: dict[str, list[Site]] = field(default_factory=dict)
     bindings: dict[str, list[ast.stmt]] = field(default_factory=dict)
+    decorated: dict[str, list[Any]] = field(default_factory=dict)
+    """The functions and classes of the module that stand under a decorator, by the name that it begins with."""
     imports: dict[str, list[Imported]] = field(default_factory=dict)
     star_imports: list[Imported] = field(default_factory=list)
     _definitions: dict[Any, Definition] = field(default_factory=dict)
@@ -234,8 +236,10 @@ def _bound(statement: ast.stmt, file: SourceFile) -> set[str]:
     pending: list[Any] = [statement]
     while pending:
         match pending.pop():
-            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
-                names.add(name)
+            case (ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef()) as definition:
+                names.add(definition.name)
+                for root in dict.fromkeys(root for d in definition.decorator_list for root in _targets(d)):
+                    file.decorated.setdefault(root, []).append(definition)
             case ast.ImportFrom(names=[ast.alias(name="*")]) as star:
                 file.star_imports.append(Imported(star.module or "", None, star.level))
             case ast.Import() | ast.ImportFrom() as imported:

@@ -353,6 +353,17 @@ def show(x): return 0
 def _(x: int): return 1
 """
 
+STEPS = """
+class Steps:
+    def __init__(self): self.known = {}
+    def step(self, f):
+        self.known[f.__name__] = f
+        return f
+    def named(self, name): return lambda f: self.known.setdefault(name, f) and None
+    def run(self, name, x): return self.known[name](x)
+steps = Steps()
+"""
+
 PAIRS = {
     "getattr on a module": (
         "from shop import parts\ndef made(name): return getattr(parts, name)(1)",
@@ -368,6 +379,31 @@ PAIRS = {
         "from shop.parts import registry\ndef made(name): return registry[name](1)",
         "registry = {}\ndef register(f):\n    registry[f.__name__] = f\n    return f\n@register\ndef f(x): return x + 1",
         "registry = {}\ndef register(f):\n    registry[f.__name__] = f\n    return f\n@register\ndef f(x): return x + 2",
+    ),
+    "function handed to the method of an object": (
+        "from shop.parts import steps\ndef made(x): return steps.run('f', x)",
+        STEPS + "@steps.step\ndef f(x): return x + 1",
+        STEPS + "@steps.step\ndef f(x): return x + 2",
+    ),
+    "function that a method of an object keeps for itself": (
+        "from shop.parts import steps\ndef made(x): return steps.run('f', x)",
+        STEPS + "if True:\n    @steps.named('f')\n    def f(x): return x + 1",
+        STEPS + "if True:\n    @steps.named('f')\n    def f(x): return x + 2",
+    ),
+    "name under which an object has a function": (
+        "from shop.parts import steps\ndef made(x): return steps.run('f', x)",
+        STEPS + "@steps.named('f')\ndef f(x): return x + 1\n@steps.named('g')\ndef g(x): return x + 2",
+        STEPS + "@steps.named('g')\ndef f(x): return x + 1\n@steps.named('f')\ndef g(x): return x + 2",
+    ),
+    "class handed to the method of an object": (
+        "from shop.parts import steps\ndef made(x): return steps.run('F', x)",
+        STEPS + "class E:\n    x = 1\n@steps.step\nclass F(E): ...",
+        STEPS + "class E:\n    x = 2\n@steps.step\nclass F(E): ...",
+    ),
+    "command of a third-party application": (
+        "from shop.parts import app\ndef made(): return app(['f'])",
+        "import click\n@click.group()\ndef app(): ...\n@app.command()\ndef f(): return 1",
+        "import click\n@click.group()\ndef app(): ...\n@app.command()\ndef f(): return 2",
     ),
     "import inside a function": (
         "def made():\n    from shop.parts import f\n    return f(1)",
@@ -635,6 +671,16 @@ NOT_COUNTED = {
     ),
     "what has the name of a literal or of a remark": (
         {"assets.py": TEXTS, "parts.py": "word, remark = 1, 2"}, {"assets.py": TEXTS, "parts.py": "word, remark = 3, 4"},
+    ),
+    "what else has the decorator of a helper": (
+        {"assets.py": STEPS + "@steps.step\ndef f(x): return x\n@steps.step\ndef g(x): return 1\ndef made(): return f(1)"},
+        {"assets.py": STEPS + "@steps.step\ndef f(x): return x\n@steps.step\ndef g(x): return 2\ndef made(): return f(1)"},
+    ),
+    "another asset under the decorator of an object": (
+        {"assets.py": STEPS + "from assetcore.declarations import asset\n@steps.step\n@asset\ndef other() -> int: return 1\n"
+                      "def made(): return steps"},
+        {"assets.py": STEPS + "from assetcore.declarations import asset\n@steps.step\n@asset\ndef other() -> int: return 2\n"
+                      "def made(): return steps"},
     ),
     "another asset's body": (
         {"assets.py": "from assetcore.declarations import asset\n@asset\ndef other() -> int: return 1\ndef made(): return other()"},
