@@ -9,6 +9,7 @@ need no special care.
 from __future__ import annotations
 
 import ast
+import collections
 import functools
 import logging
 import types
@@ -20,7 +21,7 @@ from assetcore.errors import DeclarationError
 from assetcore.fingerprint.definitions import Definition, Imported, Mention, Section
 from assetcore.fingerprint.drafts import ROOT, Draft, Findings, Keep
 from assetcore.fingerprint.encoding import constant, frame, sequence, text
-from assetcore.fingerprint.files import Site, SourceFile
+from assetcore.fingerprint.files import Site, SourceFile, Stated
 from assetcore.fingerprint.names import Binding, Located, Names, Place, module_name
 from assetcore.fingerprint.normal import FUNCTIONS, Variant
 from assetcore.fingerprint.objects import (
@@ -35,6 +36,7 @@ from assetcore.fingerprint.objects import (
     has_third_party_base,
     home,
     is_assigned,
+    is_special,
     is_within,
     literal_of,
     runtime_path,
@@ -55,6 +57,18 @@ UNINTERESTED = frozenset({
     "abc.abstractmethod", "typing.overload", "typing.override", "typing.final", "typing.no_type_check",
 })  # fmt: skip
 """Decorators of the standard library that do not read the annotations of what they decorate."""
+
+CONTAINERS = (
+    dict,
+    list,
+    tuple,
+    set,
+    collections.defaultdict,
+    collections.OrderedDict,
+    collections.Counter,
+    collections.deque,
+)
+"""Containers that a class may keep what it is given in."""
 
 IMPORTERS = ("importlib.import_module", "builtins.__import__")
 ROOT_REFERENCE = Reference("part", ROOT, ROOT)
@@ -423,8 +437,7 @@ class Closure:
             draft.note = "coarse"
             draft.remark = f"# all of {name}, which is used as a value"
             for attribute, value in sorted(variables.items()):
-                special = attribute.startswith("__") and attribute.endswith("__")
-                if special or isinstance(value, types.ModuleType):
+                if is_special(attribute) or isinstance(value, types.ModuleType):
                     continue
                 found = self._resolve(Mention((attribute,), 0), place)
                 draft.sections += [(attribute, b"", [(r,)]) for r in found if r.origin == "user"]
@@ -456,7 +469,7 @@ class Closure:
             if self._refer(value) is None:
                 self._value(draft, f"cell {name}", value)
         draft.add("bases", b"", *(self._class(b) for b in cls.__mro__[1:] if self._origins.of(b.__module__) == "user"))
-        self._set_from_outside(draft, cls, site, *place.file.stated(site.node))
+        self._set_from_outside(draft, cls, site, place.within(draft.name), place.file.stated(site.node))
 
     def _made_class(self, draft: Draft, cls: type, place: Place) -> None:
         """A class that no `class` statement makes (namedtuple, type(...), create_model): the statement that does, and its bases."""
@@ -468,23 +481,52 @@ class Closure:
             self.findings.note("AC110", draft.name, 0, f"the class {cls.__qualname__}")
         draft.add("bases", text(cls.__qualname__), *(self._class(base) for base in cls.__mro__[1:]))
 
-    def _set_from_outside(
-        self, draft: Draft, cls: type, site: Site, stated: Mapping[str, Any], literal: Mapping[str, Any]
-    ) -> None:
-        """Methods and plain values that were put into a class after its statement had run."""
+    def _set_from_outside(self, draft: Draft, cls: type, site: Site, place: Place, stated: Stated) -> None:
+        """Methods and data that were put into a class after its statement had run."""
+        changes = None if site.nested or place.file is None else place.file.changes(site.qualname)
+        volatile = changes is not None and self._names.uses_volatile(changes, place)
+        if volatile and changes is not None:
+            self._section(draft, "changes", changes.body, place)
         for name in sorted(vars(cls)):
             value = vars(cls)[name]
             function = function_of(value)
             if isinstance(function, types.FunctionType) and self._origins.of(home(function)) == "user":
-                own = stated.get(name)
+                own = stated.functions.get(name)
                 as_stated = own is not None and (own.decorator_list or is_within(function.__code__, own))
                 as_stated = as_stated or is_assigned(site.node.body, name)
                 if not as_stated and not function.__code__.co_filename.startswith(GENERATED):
                     self._value(draft, f"set {name}", function)
-            elif not name.startswith("_") and is_plain(value):
-                computed = name not in literal and is_assigned(site.node.body, name)
-                if not computed and literal.get(name, MISSING) != value:
+            elif volatile:
+                continue
+            elif is_plain(value):
+                computed = name not in stated.literals and is_assigned(site.node.body, name)
+                if not name.startswith("_") and not computed and stated.literals.get(name, MISSING) != value:
                     self._value(draft, f"set {name}", value)
+            elif self._is_set(cls, name, value, stated):
+                self._set_data(draft, name, value, noted=name in stated.names)
+
+    def _is_set(self, cls: type, name: str, value: Any, stated: Stated) -> bool:
+        """Whether a class holds more in an attribute than its statement says: a registry that was filled, or another value."""
+        if is_special(name) or any(
+            name in vars(b) for b in cls.__mro__[1:] if self._origins.of(b.__module__) != "user"
+        ):  # the affair of a base, as pydantic's `model_config` is
+            return False
+        if name not in stated.names:
+            return not name.startswith("_")
+        if type(value) not in CONTAINERS:
+            return False
+        written = stated.literals.get(name, MISSING)
+        if written is not MISSING and (is_plain(written) or name in stated.sizes):
+            return self._writer().value(written) != self._writer().value(value)
+        return len(value) != stated.sizes.get(name, len(value))
+
+    def _set_data(self, draft: Draft, name: str, value: Any, *, noted: bool) -> None:
+        """What a class was given; of what libraries keep in it nothing can be told."""
+        data, references, opaque = self._writer().value(value)
+        if opaque and (noted or self._origins.of(type(value).__module__) == "user"):
+            self.findings.note("AC110", draft.name, 0, f"a {opaque}")
+        if noted or not opaque:
+            draft.sections.append((f"set {name}", data, list(references)))
 
     # Data
 

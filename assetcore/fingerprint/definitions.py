@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from assetcore.fingerprint.encoding import constant, encode, frame, node, plain, sequence, text
 from assetcore.fingerprint.normal import Normal, Variant, below, deep, normalise, written
 
-__all__ = ["Definition", "Imported", "Mention", "ScopeParts", "Section", "imported_names", "read"]
+__all__ = ["Definition", "Imported", "Mention", "ScopeParts", "Section", "bound_names", "imported_names", "read"]
 
 PLACEHOLDER = frame(b"r", b"")
 DATA_NAMES = {"__doc__": "docstrings", "__annotations__": "annotations"}
@@ -118,6 +118,13 @@ def imported_names(statement: ast.Import | ast.ImportFrom) -> Iterable[tuple[str
             yield alias.asname, Imported(alias.name, None)
         else:
             yield alias.name.split(".")[0], Imported(alias.name.split(".")[0], None)
+
+
+def bound_names(body: Iterable[ast.AST]) -> frozenset[str]:
+    """The names that statements bind, in their own scope."""
+    scope = _Scope("class")
+    _collect(body, scope)
+    return frozenset(scope.bound | set(scope.imports))
 
 
 @dataclass(slots=True)

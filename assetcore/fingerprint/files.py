@@ -16,12 +16,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.machinery import SourceFileLoader
-from typing import Any
+from typing import Any, NamedTuple
 
-from assetcore.fingerprint.definitions import Definition, Imported, imported_names, read
+from assetcore.fingerprint.definitions import Definition, Imported, bound_names, imported_names, read
 from assetcore.fingerprint.normal import FUNCTIONS, deep, first_line
 
-__all__ = ["Importer", "Site", "SourceFile", "literal", "source_file"]
+__all__ = ["Importer", "Site", "SourceFile", "Stated", "literal", "source_file"]
+
+EMPTY = frozenset({"dict", "list", "set", "defaultdict", "OrderedDict", "Counter", "deque"})
+"""What makes an empty container when it is called without members."""
 
 
 class Importer(SourceFileLoader):
@@ -56,6 +59,16 @@ class Site:
         return "<locals>" in self.qualname
 
 
+class Stated(NamedTuple):
+    """What the statement of a class says of its attributes: the functions, the literals, and how many members a container has."""
+
+    functions: dict[str, Any]
+    literals: dict[str, Any]
+    sizes: dict[str, int]
+    names: frozenset[str]
+    """All that it binds."""
+
+
 @dataclass
 class SourceFile:
     """One content of a source file, indexed."""
@@ -68,8 +81,8 @@ class SourceFile:
     """The functions and classes of the module that stand under a decorator, by the name that it begins with."""
     imports: dict[str, list[Imported]] = field(default_factory=dict)
     star_imports: list[Imported] = field(default_factory=list)
-    _definitions: dict[Any, Definition] = field(default_factory=dict)
-    _stated: dict[Any, tuple[dict[str, Any], dict[str, Any]]] = field(default_factory=dict)
+    _definitions: dict[Any, Definition | None] = field(default_factory=dict)
+    _stated: dict[Any, Stated] = field(default_factory=dict)
 
     def function(self, code: types.CodeType) -> Site | None:
         """The definition that `code` was compiled from; lambdas are `lambda_`."""
@@ -124,11 +137,20 @@ class SourceFile:
             definition = self._definitions[name] = read(self.bindings[name])
         return definition
 
-    def stated(self, node: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The functions that the statement of a class of this file defines, and the literals that it assigns, by name."""
+    def changes(self, name: str) -> Definition | None:
+        """The module-level statements that change what the global `name` stands for, and do not make it."""
+        key = ("changes", name)
+        if key not in self._definitions:
+            found = [s for s in self.bindings.get(name, ()) if name not in bound_names([s])]
+            self._definitions[key] = read(found) if found else None
+        return self._definitions[key]
+
+    def stated(self, node: Any) -> Stated:
+        """What the statement of a class of this file says, read once."""
         if node not in self._stated:
             functions = {inner.name: inner for inner in ast.walk(node) if isinstance(inner, FUNCTIONS)}
-            self._stated[node] = functions, _literals(node.body)
+            names = bound_names(node.body)
+            self._stated[node] = Stated(functions, _literals(node.body), _sizes(node.body), names)
         return self._stated[node]
 
     @cached_property
@@ -248,8 +270,13 @@ def _bound(statement: ast.stmt, file: SourceFile) -> set[str]:
             case ast.Expr(value=expression):
                 while isinstance(expression, ast.Await):
                     expression = expression.value
-                if isinstance(expression, ast.Call) and (root := _root(expression.func)):
-                    names.add(root)
+                match expression:
+                    case ast.Call(func=ast.Name(id="setattr" | "delattr"), args=[changed, *_]):
+                        names.update(_targets(changed))
+                    case ast.Call(func=called) if root := _root(called):
+                        names.add(root)
+                    case _:
+                        pass
             case ast.Assign(targets=targets):
                 names.update(n for target in targets for n in _targets(target))
             case ast.AugAssign(target=target) | ast.AnnAssign(target=target, value=ast.expr()):
@@ -278,6 +305,32 @@ def _literals(body: list[Any]) -> dict[str, Any]:
                 if written is not found:
                     found[target.id] = written
     return found
+
+
+def _sizes(body: list[Any]) -> dict[str, int]:
+    """How many members the containers have that statements assign to names, where no other statement reads those again."""
+    found: dict[str, int] = {}
+    for statement in body:
+        targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
+        size = _size(getattr(statement, "value", None))
+        if size is not None:
+            found |= {target.id: size for target in targets if isinstance(target, ast.Name)}
+    plain = [s for s in body if not isinstance(s, ast.ClassDef)]
+    parts = [p for s in plain for p in ([*s.decorator_list, s.args] if isinstance(s, FUNCTIONS) else [s])]
+    read_again = {n.id for p in parts for n in ast.walk(p) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
+    return {name: size for name, size in found.items() if name not in read_again}
+
+
+def _size(expression: ast.expr | None) -> int | None:
+    match expression:
+        case ast.Dict(keys=keys) if None not in keys:
+            return len(keys)
+        case ast.List(elts=members) | ast.Tuple(elts=members):
+            return None if any(isinstance(member, ast.Starred) for member in members) else len(members)
+        case ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name), args=given, keywords=[]) if name in EMPTY:
+            return 0 if len(given) == (name == "defaultdict") else None
+        case _:
+            return None
 
 
 def _targets(target: ast.expr) -> set[str]:

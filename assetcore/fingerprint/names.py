@@ -18,7 +18,7 @@ from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import PurePath
 from typing import Any, NamedTuple
 
-from assetcore.fingerprint.definitions import Imported, Mention
+from assetcore.fingerprint.definitions import Definition, Imported, Mention
 from assetcore.fingerprint.files import SourceFile, source_file
 from assetcore.fingerprint.hazards import is_volatile
 from assetcore.fingerprint.objects import MISSING, home
@@ -214,8 +214,11 @@ class Names:
         seen.add(binding)
         place = self.module(binding[0])
         definition = place.file.statements(binding[1]) if place.file is not None else None
-        if definition is None:
-            return False
+        return definition is not None and self.uses_volatile(definition, place, seen)
+
+    def uses_volatile(self, definition: Definition, place: Place, seen: set[Binding] | None = None) -> bool:
+        """The same of statements."""
+        seen = set() if seen is None else seen
         for mention in definition.body.mentions:
             for located in self.locate(mention, place):
                 if located.path is not None:

@@ -31,6 +31,7 @@ __all__ = [
     "held",
     "home",
     "is_assigned",
+    "is_special",
     "is_within",
     "literal_of",
     "runtime_path",
@@ -145,6 +146,10 @@ def is_assigned(body: list[Any], name: str) -> bool:
     return any(
         isinstance(n, ast.Name) and n.id == name and isinstance(n.ctx, ast.Store) for s in body for n in ast.walk(s)
     )
+
+
+def is_special(name: str) -> bool:
+    return name.startswith("__") and name.endswith("__")
 
 
 def literal_of(definition: Definition) -> Any:

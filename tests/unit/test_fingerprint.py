@@ -364,6 +364,20 @@ class Steps:
 steps = Steps()
 """
 
+CLASS = """
+def first(x): return x
+class R:
+    n = 0
+    known = {}
+    _subs = list()
+    all = {"first": first}
+    def __init_subclass__(cls): R._subs.append(cls)
+    @classmethod
+    def step(cls, f):
+        cls.known[f.__name__] = f
+        return f
+"""
+
 PAIRS = {
     "getattr on a module": (
         "from shop import parts\ndef made(name): return getattr(parts, name)(1)",
@@ -404,6 +418,41 @@ PAIRS = {
         "from shop.parts import app\ndef made(): return app(['f'])",
         "import click\n@click.group()\ndef app(): ...\n@app.command()\ndef f(): return 1",
         "import click\n@click.group()\ndef app(): ...\n@app.command()\ndef f(): return 2",
+    ),
+    "registry in a class": (
+        "from shop.parts import R\ndef made(): return R.known['f'](1)",
+        CLASS + "@R.step\ndef f(x): return x + 1",
+        CLASS + "@R.step\ndef f(x): return x + 2",
+    ),
+    "registry of subclasses": (
+        "from shop.parts import R\ndef made(): return R._subs[0].x",
+        CLASS + "class F(R):\n    x = 1",
+        CLASS + "class F(R):\n    x = 2",
+    ),
+    "registry in a class that has members at first": (
+        "from shop.parts import R\ndef made(): return R.all['f'](1)",
+        CLASS + "def f(x): return x + 1\nR.all['f'] = f",
+        CLASS + "def f(x): return x + 2\nR.all['f'] = f",
+    ),
+    "registry in a pydantic model": (
+        "from shop.parts import M\ndef made(): return M.known",
+        "import pydantic, typing\nclass M(pydantic.BaseModel):\n    known: typing.ClassVar[dict] = {}\nM.known['a'] = 1",
+        "import pydantic, typing\nclass M(pydantic.BaseModel):\n    known: typing.ClassVar[dict] = {}\nM.known['a'] = 2",
+    ),
+    "data set in a class": (
+        "from shop.parts import R\ndef made(): return R.a",
+        CLASS + "R.a = [1]",
+        CLASS + "R.a = [2]",
+    ),
+    "container in a class for a plain value": (
+        "from shop.parts import R\ndef made(): return R.n",
+        CLASS + "R.n = [1]",
+        CLASS + "R.n = [2]",
+    ),
+    "setattr on a class": (
+        "from shop.parts import R\ndef made(): return R.a",
+        CLASS + "for n in 'ab':\n    setattr(R, n, [1])",
+        CLASS + "for n in 'ab':\n    setattr(R, n, [2])",
     ),
     "import inside a function": (
         "def made():\n    from shop.parts import f\n    return f(1)",
@@ -671,6 +720,10 @@ NOT_COUNTED = {
     ),
     "what has the name of a literal or of a remark": (
         {"assets.py": TEXTS, "parts.py": "word, remark = 1, 2"}, {"assets.py": TEXTS, "parts.py": "word, remark = 3, 4"},
+    ),
+    "folder of the code in a class": (
+        {"assets.py": "from pathlib import Path\nclass R:\n    n = 0\nR.here = Path(__file__)\ndef made(): return R.here"},
+        {"assets.py": "from pathlib import Path\n\nclass R:\n    n = 0\nR.here = Path(__file__)\ndef made(): return R.here"},
     ),
     "what else has the decorator of a helper": (
         {"assets.py": STEPS + "@steps.step\ndef f(x): return x\n@steps.step\ndef g(x): return 1\ndef made(): return f(1)"},
