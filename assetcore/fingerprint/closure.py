@@ -538,7 +538,11 @@ class Closure:
     def _fill_binding(self, draft: Draft, binding: Binding, value: Any, place: Place) -> None:
         definition = place.file.statements(binding[1]) if place.file is not None else None
         volatile = definition is not None and self._names.is_volatile(binding)
-        opaque = "" if volatile else self._value(draft, "value", value, noted=False)
+        data, references, opaque = (b"", (), "") if volatile else self._writer().value(value)
+        if opaque != f"{type(value).__module__}.{type(value).__qualname__}":  # its type alone is the same everywhere
+            volatile = volatile or self._names.is_made_volatile(binding, data)
+        if not volatile:
+            draft.sections.append(("value", data, list(references)))
         if definition is not None and (volatile or opaque):
             draft.note = "opaque"
             self._stated.add(draft.name)

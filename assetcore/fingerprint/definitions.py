@@ -66,6 +66,8 @@ class Section:
     literals: tuple[tuple[int, str | None], ...] = ()
     accessor: bool = False
     """A decorator like `@x.setter`, of a property of the same class."""
+    called: frozenset[int] = frozenset()
+    """The mentions that are called, and not only named."""
 
 
 @dataclass(slots=True)
@@ -164,6 +166,7 @@ class _Open:
     places: dict[ast.AST, int] = field(default_factory=dict)
     handed: list[tuple[int, int]] = field(default_factory=list)
     literals: list[tuple[int, str | None]] = field(default_factory=list)
+    called: set[int] = field(default_factory=set)
 
 
 class _Reader:
@@ -201,7 +204,8 @@ class _Reader:
         finally:
             self.open = outer
         first = None if head is None else done.places.get(head)
-        return Section(data, tuple(done.mentions), first, tuple(done.handed), tuple(done.literals))
+        called = frozenset(done.called)
+        return Section(data, tuple(done.mentions), first, tuple(done.handed), tuple(done.literals), called=called)
 
     def later(self, body: Callable[[_Reader], bytes], expressions: Iterable[ast.expr]) -> Later:
         """A section that is read when it is asked for; now, where that may tell something of the definition."""
@@ -284,6 +288,7 @@ class _Reader:
         called = self.open.places.get(tree.func)
         if called is None:
             return data
+        self.open.called.add(called)
         for argument in _flat([*tree.args, *(k.value for k in tree.keywords)]):
             if (place := self.open.places.get(argument)) is not None:
                 self.open.handed.append((place, called))

@@ -59,6 +59,9 @@ class Site:
         return "<locals>" in self.qualname
 
 
+CONSTRUCTORS = frozenset({"__new__", "__init__", "__post_init__", "__attrs_post_init__", "model_post_init"})
+
+
 class Stated(NamedTuple):
     """What the statement of a class says of its attributes: the functions, the literals, and how many members a container has."""
 
@@ -144,6 +147,16 @@ class SourceFile:
             found = [s for s in self.bindings.get(name, ()) if name not in bound_names([s])]
             self._definitions[key] = read(found) if found else None
         return self._definitions[key]
+
+    def making(self, node: ast.ClassDef) -> Definition:
+        """What runs when a class of this file is called: what its statement gives its fields, and the methods that fill an instance."""
+        key = ("making", node)
+        found = self._definitions.get(key)
+        if found is None:
+            inner = (*FUNCTIONS, ast.ClassDef)
+            run = [s for s in node.body if not isinstance(s, inner) or s.name in CONSTRUCTORS]
+            found = self._definitions[key] = read(run)
+        return found
 
     def stated(self, node: Any) -> Stated:
         """What the statement of a class of this file says, read once."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import NamedTuple
 
-__all__ = ["HAZARDS", "Note", "hazard_of", "is_volatile"]
+__all__ = ["HAZARDS", "Note", "hazard_of", "is_folder", "is_volatile", "is_volatile_within"]
 
 
 class Hazard(NamedTuple):
@@ -77,6 +77,15 @@ _MACHINE = (
 )  # fmt: skip
 """What differs between machines; a constant made with it counts by its statement, as `__file__` does."""
 
+_IDENTITIES = ("builtins.id", "builtins.hash")
+"""What differs between processes; code that only uses it on its way makes the same with it everywhere."""
+
+_FOLDERS = (
+    "os.getcwd", "os.path.expanduser", "os.path.abspath", "os.path.realpath", "sys.modules", "sys.path", "sys.argv",
+    "sys.executable", "sys.prefix", "pathlib.Path.cwd", "pathlib.Path.home",
+)  # fmt: skip
+"""What tells a folder of the machine: with it code finds files, and what it makes of them need not tell where they lie."""
+
 
 @lru_cache(maxsize=4096)
 def hazard_of(path: str) -> str | None:
@@ -91,7 +100,17 @@ def hazard_of(path: str) -> str | None:
 
 def is_volatile(path: str) -> bool:
     """Whether a value made with this differs between machines or moments, so that it cannot stand for the code."""
-    return _under(path, _MACHINE) or hazard_of(path) in ("AC103", "AC104", "AC105")
+    return _under(path, _MACHINE + _IDENTITIES) or hazard_of(path) in ("AC103", "AC104", "AC105")
+
+
+def is_volatile_within(path: str) -> bool:
+    """The same of what a function uses on its way to what it returns."""
+    return (is_volatile(path) or is_folder(path)) and not _under(path, _IDENTITIES)
+
+
+def is_folder(path: str) -> bool:
+    """Whether this tells a folder of the machine, so that a value made with it differs only if it holds one."""
+    return path.startswith("module.__") or _under(path, _FOLDERS)
 
 
 def _under(path: str, paths: tuple[str, ...]) -> bool:

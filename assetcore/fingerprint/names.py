@@ -8,11 +8,14 @@ by which it is imported, so that an alias is the same as the full name.
 from __future__ import annotations
 
 import builtins
+import functools
 import importlib
 import importlib.util
+import inspect
+import os
 import sys
 import types
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import PurePath
@@ -20,8 +23,8 @@ from typing import Any, NamedTuple
 
 from assetcore.fingerprint.definitions import Definition, Imported, Mention
 from assetcore.fingerprint.files import SourceFile, source_file
-from assetcore.fingerprint.hazards import is_volatile
-from assetcore.fingerprint.objects import MISSING, home
+from assetcore.fingerprint.hazards import is_folder, is_volatile, is_volatile_within
+from assetcore.fingerprint.objects import MISSING, function_of, home, unwrapped
 from assetcore.fingerprint.origins import Origins
 from assetcore.fingerprint.values import is_plain
 
@@ -232,6 +235,72 @@ class Names:
                 ):
                     return True
         return False
+
+    def is_made_volatile(self, binding: Binding, data: bytes) -> bool:
+        """The same by way of the user's functions and classes that a global is made by; `data` is its value, written.
+
+        They may look for a folder to read a file there, which differs on no machine: so a folder counts if the value tells one.
+        """
+        place = self.module(binding[0])
+        definition = place.file.statements(binding[1]) if place.file is not None else None
+        if definition is None:
+            return False
+        told: bool | None = None
+        for path in self._used_by(definition, place, {binding}):
+            if not is_folder(path):
+                return True
+            told = _tells_folder(data, place) if told is None else told
+            if told:
+                return True
+        return False
+
+    def _used_by(self, definition: Definition, place: Place, seen: set[Any]) -> Iterator[str]:
+        """What differs between machines or moments of all that the user's functions and classes use which a definition calls."""
+        for i, mention in enumerate(definition.body.mentions):
+            for located in self.locate(mention, place):
+                path = ".".join((located.path, *located.rest)) if located.path is not None else ""
+                if path:
+                    if path.startswith("module.__") or (self._origins.of(path) != "user" and is_volatile_within(path)):
+                        yield path
+                elif callable(located.value):
+                    if i in definition.body.called:
+                        for inner, where in self._run_by(located, seen):
+                            yield from self._used_by(inner, where, seen)
+                elif located.binding is not None and located.binding not in seen:
+                    seen.add(located.binding)
+                    where = self.module(located.binding[0])
+                    inner = where.file.statements(located.binding[1]) if where.file is not None else None
+                    if inner is not None:
+                        yield from self._used_by(inner, where, seen)
+
+    def _run_by(self, located: Located, seen: set[Any]) -> Iterator[tuple[Definition, Place]]:
+        """The definitions that run when something of the user is called."""
+        called = located.value
+        if isinstance(called, type) and located.rest:
+            called = inspect.getattr_static(called, located.rest[0], None)
+        while isinstance(called, functools.partial):
+            called = called.func
+        called = unwrapped(function_of(called))[0]
+        if isinstance(called, types.FunctionType) and called not in seen and self._origins.of(home(called)) == "user":
+            seen.add(called)
+            place = self.place("", called)
+            site = place.file.function(called.__code__) if place.file is not None else None
+            if place.file is not None and site is not None:
+                yield place.file.define(site.node), place
+        for cls in called.__mro__ if isinstance(called, type) else ():
+            if cls not in seen and self._origins.of(cls.__module__) == "user":
+                seen.add(cls)
+                place = self.of_class(cls, None)
+                site = place.file.class_(cls) if place.file is not None else None
+                if place.file is not None and site is not None:
+                    yield place.file.making(site.node), place
+
+
+def _tells_folder(data: bytes, place: Place) -> bool:
+    """Whether a written value holds a folder of this machine: that of the code, of the user or of the process."""
+    above = PurePath(str(place.variables.get("__file__", ""))).parents
+    folders = [str(folder) for folder in above if len(folder.parts) > 2] + [os.getcwd(), os.path.expanduser("~")]
+    return any(os.fsencode(folder) in data for folder in folders if len(folder) > 1)
 
 
 def module_name(name: str, variables: Mapping[str, Any]) -> str:

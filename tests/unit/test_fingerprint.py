@@ -749,6 +749,46 @@ def test_what_cannot_change_a_result_does_not_count(shop: Shop, case: str) -> No
     assert shop.fingerprint(before, "made").digest == shop.fingerprint(after, "made").digest
 
 
+HERE = "from pathlib import Path\nROOT = Path(__file__).parent\n"
+ELSEWHERE = {
+    "folder by a helper": HERE + "def here(name): return ROOT / name\nX = here('a')",
+    "folder by a helper of a helper": HERE
+    + "def root(): return ROOT\ndef here(name): return str(root() / name)\nX = [here('a')]",
+    "folder in a default of a dataclass": HERE
+    + "import dataclasses\n@dataclasses.dataclass\nclass C:\n    p: Path = ROOT\nX = C()",
+    "folder in a base's constructor": HERE
+    + "import dataclasses\n@dataclasses.dataclass\nclass B:\n    p: Path = None\n"
+    "    def __post_init__(self): self.p = ROOT\nclass C(B): ...\nX = C()",
+    "folder in a default of a pydantic model": HERE
+    + "import pydantic\nclass C(pydantic.BaseModel):\n    p: Path = ROOT\nX = C()",
+    "folder by a class method": HERE + "class C:\n    @classmethod\n    def here(cls): return ROOT\nX = C.here()",
+    "folder by the loaded modules": "import sys\nX = sys.modules[__name__].__file__",
+    "clock by a helper": "import time\ndef now(): return time.time()\nX = now()",
+    "clock by a partial": "import time, functools\ndef now(_): return time.time()\nlater = functools.partial(now, 1)\nX = later()",
+    "identity": "X = id(object())",
+}
+
+
+@pytest.mark.parametrize("case", ELSEWHERE, ids=str)
+def test_what_differs_by_machine_or_moment_does_not_count(shop: Shop, case: str) -> None:
+    """A global that helpers or classes of the user make of the clock or of the folder of the code goes by what makes it."""
+    source = f"{ELSEWHERE[case]}\ndef made(): return X"
+    first = shop.of(source)
+    assert first.digest == shop.of(source).digest
+    assert first.digest != shop.of(source.replace("X = ", "X = 1, ")).digest
+
+
+def test_what_a_helper_reads_beside_the_code_counts(shop: Shop) -> None:
+    """A helper that looks for a file by the folder of the code makes of it what does not differ: the value counts, as ever."""
+    source = HERE + "def text(name): return (ROOT / name).read_text()\nX = text('prompt.md')\ndef made(): return X"
+
+    def of(prompt: str) -> bytes:
+        return shop.fingerprint({"__init__.py": "", "assets.py": source, "prompt.md": prompt}, "made").digest
+
+    assert of("Be short.") == of("Be short.")
+    assert of("Be short.") != of("Be brief.")
+
+
 # What it cannot follow, it says
 
 
