@@ -463,13 +463,31 @@ class Closure:
         methods = [f for f in vars(cls).values() if isinstance(f, types.FunctionType) and home(f) == place.module]
         methods = [f for f in methods if is_within(f.__code__, site.node)]
         cells = {n: v for f in methods for n, v in self._names.place("", f).cells.items() if n != "__class__"}
+        stated = place.file.stated(site.node)
         documented = has_third_party_base(cls, self._origins)
-        self._definition(draft, place.file.define(site.node), place.within(draft.name, cells), documented=documented)
+        inside = place.within(draft.name, {**dict.fromkeys(site.enclosing), **cells})
+        self._definition(draft, place.file.define(site.node), inside, documented=documented)
         for name, value in sorted(cells.items()):
             if self._refer(value) is None:
                 self._value(draft, f"cell {name}", value)
+        if site.nested and site.outermost.node is not self._root_outermost:
+            self._made_inside(draft, cls, site, place, methods, stated)
         draft.add("bases", b"", *(self._class(b) for b in cls.__mro__[1:] if self._origins.of(b.__module__) == "user"))
-        self._set_from_outside(draft, cls, site, place.within(draft.name), place.file.stated(site.node))
+        self._set_from_outside(draft, cls, site, place.within(draft.name), stated)
+
+    def _made_inside(
+        self, draft: Draft, cls: type, site: Site, place: Place, methods: list[types.FunctionType], stated: Stated
+    ) -> None:
+        """A class that a function makes: the function, and what its statement computed of that one's names, as it came out."""
+        draft.add("factory", b"", self._node(place, site.outermost))
+        computed = {n: vars(cls)[n] for n in sorted(stated.names - stated.literals.keys()) if n in vars(cls)}
+        held = {n: v for n, v in computed.items() if is_plain(v) or type(v) in CONTAINERS}
+        if place.file is not None and self._names.uses_volatile(place.file.making(site.node), place):
+            held = {}
+        held |= {f"{f.__name__}.{n}": v for f in methods for n, v in defaults(f).items()}
+        for name, value in held.items():
+            if not is_special(name):
+                self._value(draft, f"held {name}", value)
 
     def _made_class(self, draft: Draft, cls: type, place: Place) -> None:
         """A class that no `class` statement makes (namedtuple, type(...), create_model): the statement that does, and its bases."""

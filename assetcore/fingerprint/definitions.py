@@ -20,7 +20,17 @@ from typing import Any, NamedTuple
 from assetcore.fingerprint.encoding import constant, encode, frame, node, plain, sequence, text
 from assetcore.fingerprint.normal import Normal, Variant, below, deep, normalise, written
 
-__all__ = ["Definition", "Imported", "Mention", "ScopeParts", "Section", "bound_names", "imported_names", "read"]
+__all__ = [
+    "Definition",
+    "Imported",
+    "Mention",
+    "ScopeParts",
+    "Section",
+    "bound_names",
+    "imported_names",
+    "local_names",
+    "read",
+]
 
 PLACEHOLDER = frame(b"r", b"")
 DATA_NAMES = {"__doc__": "docstrings", "__annotations__": "annotations"}
@@ -127,6 +137,11 @@ def bound_names(body: Iterable[ast.AST]) -> frozenset[str]:
     scope = _Scope("class")
     _collect(body, scope)
     return frozenset(scope.bound | set(scope.imports))
+
+
+def local_names(function: ast.FunctionDef | ast.AsyncFunctionDef) -> frozenset[str]:
+    """The names that a function binds, but those that it imports."""
+    return frozenset(_function_scope(function).bound)
 
 
 @dataclass(slots=True)

@@ -18,7 +18,7 @@ from functools import cached_property
 from importlib.machinery import SourceFileLoader
 from typing import Any, NamedTuple
 
-from assetcore.fingerprint.definitions import Definition, Imported, bound_names, imported_names, read
+from assetcore.fingerprint.definitions import Definition, Imported, bound_names, imported_names, local_names, read
 from assetcore.fingerprint.normal import FUNCTIONS, deep, first_line
 
 __all__ = ["Importer", "Site", "SourceFile", "Stated", "literal", "source_file"]
@@ -52,6 +52,14 @@ class Site:
         while site.parent is not None:
             site = site.parent
         return site
+
+    @property
+    def enclosing(self) -> frozenset[str]:
+        """The names of the functions around it."""
+        if self.parent is None:
+            return frozenset()
+        node = self.parent.node
+        return self.parent.enclosing | (local_names(node) if isinstance(node, FUNCTIONS) else frozenset())
 
     @property
     def nested(self) -> bool:

@@ -454,6 +454,21 @@ PAIRS = {
         CLASS + "for n in 'ab':\n    setattr(R, n, [1])",
         CLASS + "for n in 'ab':\n    setattr(R, n, [2])",
     ),
+    "attribute of a class that a function makes": (
+        "from shop.parts import C\ndef made(): return C.k",
+        "def make(n):\n    class C:\n        k = n\n    return C\nC = make(1)",
+        "def make(n):\n    class C:\n        k = n\n    return C\nC = make(2)",
+    ),
+    "default in a class that a function makes": (
+        "from shop.parts import C\ndef made(): return C().k()",
+        "def make(n):\n    class C:\n        def k(self, n=n): return n\n    return C\nC = make(1)",
+        "def make(n):\n    class C:\n        def k(self, n=n): return n\n    return C\nC = make(2)",
+    ),
+    "body of a function that makes a class": (
+        "from shop.parts import C\ndef made(): return C().k()",
+        "def make(n):\n    m = max(n, 5)\n    class C:\n        def k(self): return m\n    return C\nC = make(7)",
+        "def make(n):\n    m = max(n, 6)\n    class C:\n        def k(self): return m\n    return C\nC = make(7)",
+    ),
     "import inside a function": (
         "def made():\n    from shop.parts import f\n    return f(1)",
         "def f(x): return x + 1",
@@ -725,6 +740,10 @@ NOT_COUNTED = {
         {"assets.py": "from pathlib import Path\nclass R:\n    n = 0\nR.here = Path(__file__)\ndef made(): return R.here"},
         {"assets.py": "from pathlib import Path\n\nclass R:\n    n = 0\nR.here = Path(__file__)\ndef made(): return R.here"},
     ),
+    "folder of the code in a class that a function makes": (
+        {"assets.py": "def make(n):\n    class C:\n        k = [__file__]\n    return C\nC = make(1)\ndef made(): return C.k"},
+        {"assets.py": "def make(n):\n\n    class C:\n        k = [__file__]\n    return C\nC = make(1)\ndef made(): return C.k"},
+    ),
     "what else has the decorator of a helper": (
         {"assets.py": STEPS + "@steps.step\ndef f(x): return x\n@steps.step\ndef g(x): return 1\ndef made(): return f(1)"},
         {"assets.py": STEPS + "@steps.step\ndef f(x): return x\n@steps.step\ndef g(x): return 2\ndef made(): return f(1)"},
@@ -826,6 +845,14 @@ def test_a_hole_in_a_helper_is_named_with_the_helper(shop: Shop) -> None:
 def test_honest_code_has_no_notes(shop: Shop) -> None:
     """The example of the edits is followed without a hole."""
     assert shop.fingerprint(BASE).notes == ()
+
+
+def test_a_class_that_a_function_makes_has_no_undefined_names(shop: Shop) -> None:
+    """What its statement takes of the function around it counts by what came of it."""
+    source = (
+        "def make(n, base):\n    class C(base):\n        k = n\n    return C\nC = make(1, dict)\ndef made(): return C.k"
+    )
+    assert not shop.of(source).notes
 
 
 def test_writing_a_seeded_generator_is_no_hole(shop: Shop) -> None:
