@@ -21,7 +21,7 @@ import types
 import typing
 import uuid
 import zoneinfo
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 from assetcore.fingerprint.encoding import constant, frame, sequence, text
@@ -69,6 +69,9 @@ _BARE: dict[type, Callable[[Any], Any]] = {
     str: str.__str__,
     bytes: bytes.__bytes__,
 }
+EMPTY = (dict, list, set)
+"""Factories of defaults that may be asked what they make."""
+
 _PLACEHOLDER = frame(b"r", b"")
 
 
@@ -135,16 +138,41 @@ class ValueWriter:
         return self._tagged("opaque", kind, b"")
 
     def _fields(self, value: Any, kind: type) -> dict[str, Any] | None:
-        """The fields of a dataclass, a pydantic model, an attrs class or a plain namespace."""
+        """The fields of a dataclass, a pydantic model, an attrs class or a plain namespace, and what it holds beside them."""
         if dataclasses.is_dataclass(kind):
-            return {f.name: getattr(value, f.name, None) for f in dataclasses.fields(value)}
+            fields = {f.name: getattr(value, f.name, None) for f in dataclasses.fields(value)}
+            return fields | self._beside(value, kind, fields)
         if _is_model(kind):
-            return {**vars(value), **(getattr(value, "__pydantic_extra__", None) or {})}
+            extra = getattr(value, "__pydantic_extra__", None) or {}
+            return {**vars(value), **extra, **self._private(value, kind)}
         if hasattr(kind, "__attrs_attrs__"):
-            return {a.name: getattr(value, a.name, None) for a in kind.__attrs_attrs__}
+            fields = {a.name: getattr(value, a.name, None) for a in kind.__attrs_attrs__}
+            return fields | self._beside(value, kind, fields)
         if kind is types.SimpleNamespace:
             return vars(value)
         return None
+
+    def _beside(self, value: Any, kind: type, fields: Collection[str] = ()) -> dict[str, Any]:
+        """What an object of the user's class holds beside its fields, or its members; not what a cached property keeps in it."""
+        held = getattr(value, "__dict__", None)
+        if not held or self._typed(kind).origin != "user":
+            return {}
+        return {n: held[n] for n in sorted(held) if n not in fields and not hasattr(getattr(kind, n, None), "__get__")}
+
+    def _private(self, value: Any, kind: Any) -> dict[str, Any]:
+        """The private attributes of a pydantic model that are not as its class declares them."""
+        held = getattr(value, "__pydantic_private__", None)
+        if not held or self._typed(kind).origin != "user":
+            return {}
+
+        def declared(name: str) -> Any:
+            attribute = kind.__private_attributes__.get(name)
+            factory = getattr(attribute, "default_factory", None)
+            if factory is None:
+                return getattr(attribute, "default", None)
+            return factory() if factory in EMPTY else factory
+
+        return {n: held[n] for n in sorted(held) if self.beside().value(held[n]) != self.beside().value(declared(n))}
 
     def _container(self, value: Any, kind: type) -> bytes | None:
         match value:
@@ -154,15 +182,17 @@ class ValueWriter:
                 data = self._pairs((key, held[key]) for key in (held if ordered else self._sorted(held)))
                 if isinstance(value, collections.defaultdict):
                     data += self.write(value.default_factory)
-                return self._typed_container("dict", kind, data)
+                return self._typed_container("dict", value, kind, data)
             case list() | tuple() | collections.deque() | array.array():
-                return self._typed_container("list", kind, sequence([self.write(item) for item in value]))
+                return self._typed_container("list", value, kind, sequence([self.write(item) for item in value]))
             case set() | frozenset():
-                return self._typed_container("set", kind, sequence([self.write(item) for item in self._sorted(value)]))
+                return self._typed_container(
+                    "set", value, kind, sequence([self.write(item) for item in self._sorted(value)])
+                )
             case bytearray() | memoryview():
-                return self._typed_container("bytes", kind, constant(bytes(value)))
+                return self._typed_container("bytes", value, kind, constant(bytes(value)))
             case int() | float() | complex() | str() | bytes():
-                return self._typed_container("scalar", kind, constant(_bare(value)))
+                return self._typed_container("scalar", value, kind, constant(_bare(value)))
             case _:
                 return None
 
@@ -178,9 +208,11 @@ class ValueWriter:
 
         return sorted(members, key=key)
 
-    def _typed_container(self, tag: str, kind: type, data: bytes) -> bytes:
+    def _typed_container(self, tag: str, value: Any, kind: type, data: bytes) -> bytes:
         if kind.__module__ == "builtins":
             return frame(b"v", text(tag) + text(kind.__name__) + data)
+        if beside := self._beside(value, kind):
+            data += self._pairs(beside.items())
         return self._tagged(tag, kind, data)
 
     def _tagged(self, tag: str, kind: type, data: bytes) -> bytes:

@@ -378,6 +378,14 @@ class R:
         return f
 """
 
+MODEL = """
+import pydantic
+class M(pydantic.BaseModel):
+    _known: dict = pydantic.PrivateAttr(default_factory=dict)
+    def step(self, f): self._known[f.__name__] = f
+X = M()
+"""
+
 PAIRS = {
     "getattr on a module": (
         "from shop import parts\ndef made(name): return getattr(parts, name)(1)",
@@ -468,6 +476,31 @@ PAIRS = {
         "from shop.parts import C\ndef made(): return C().k()",
         "def make(n):\n    m = max(n, 5)\n    class C:\n        def k(self): return m\n    return C\nC = make(7)",
         "def make(n):\n    m = max(n, 6)\n    class C:\n        def k(self): return m\n    return C\nC = make(7)",
+    ),
+    "argument that a dataclass keeps": (
+        "from shop.parts import X\ndef made(): return X.b",
+        "import dataclasses as d\n@d.dataclass\nclass C:\n    a: d.InitVar[int]\n    def __post_init__(self, a): self.b = a\nX = C(1)",
+        "import dataclasses as d\n@d.dataclass\nclass C:\n    a: d.InitVar[int]\n    def __post_init__(self, a): self.b = a\nX = C(2)",
+    ),
+    "private attribute of a pydantic model": (
+        "from shop.parts import X\ndef made(): return X._b",
+        "import pydantic\nclass C(pydantic.BaseModel):\n    _b: int = 1\nX = C()\nX._b = 2",
+        "import pydantic\nclass C(pydantic.BaseModel):\n    _b: int = 1\nX = C()\nX._b = 3",
+    ),
+    "private registry of a pydantic model": (
+        "from shop.parts import X\ndef made(): return X._known",
+        MODEL + "@X.step\ndef f(x): return x + 1",
+        MODEL + "@X.step\ndef f(x): return x + 2",
+    ),
+    "attribute of a text": (
+        "from shop.parts import X\ndef made(): return X.t",
+        "class C(str): ...\nX = C('a')\nX.t = 1",
+        "class C(str): ...\nX = C('a')\nX.t = 2",
+    ),
+    "attribute of a dict": (
+        "from shop.parts import X\ndef made(): return X.t",
+        "class C(dict): ...\nX = C(a=1)\nX.t = 1",
+        "class C(dict): ...\nX = C(a=1)\nX.t = 2",
     ),
     "import inside a function": (
         "def made():\n    from shop.parts import f\n    return f(1)",
@@ -845,6 +878,27 @@ def test_a_hole_in_a_helper_is_named_with_the_helper(shop: Shop) -> None:
 def test_honest_code_has_no_notes(shop: Shop) -> None:
     """The example of the edits is followed without a hole."""
     assert shop.fingerprint(BASE).notes == ()
+
+
+def test_what_a_cached_property_keeps_does_not_count(shop: Shop) -> None:
+    """Whether somebody has asked already is no difference."""
+    source = """
+        import dataclasses, functools
+        @dataclasses.dataclass
+        class C:
+            a: int = 1
+            @functools.cached_property
+            def b(self): return self.a
+        X = C()
+        def made(): return X.b
+    """
+    assert shop.of(source).digest == shop.of(source + "\n        X.b").digest
+
+
+def test_a_private_attribute_may_hold_its_model(shop: Shop) -> None:
+    """What holds itself ends, here too."""
+    source = "import pydantic\nclass C(pydantic.BaseModel):\n    _me: object = None\nX = C()\nX._me = [X]\ndef made(): return X"
+    assert shop.of(source).digest == shop.of(source).digest
 
 
 def test_a_class_that_a_function_makes_has_no_undefined_names(shop: Shop) -> None:
