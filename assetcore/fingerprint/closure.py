@@ -138,6 +138,8 @@ class Closure:
         written = [self._definition(draft, place.file.define(node), place, dependencies) for node in nodes]
         if site is None or site.nested:
             self._captured(draft, function, place, site, writer)
+        elif site.parent is None and (changes := place.file.changes(site.qualname)) is not None:
+            self._section(draft, "changes", changes.body, place)
         if len(nodes) > 1:
             line = function.__code__.co_firstlineno
             self.findings.note(
@@ -223,11 +225,14 @@ class Closure:
         self._pending.append(fill)
 
     def _registered(self, node: Any, place: Place) -> Reference:
-        """What a decorator was handed; classes and assets are known as objects."""
+        """What a decorator was handed; functions, classes and assets are known as objects."""
         value = place.variables.get(node.name)
-        known = isinstance(value, type) or asset_key(value) is not None or id(value) in self._root_ids
-        found = self._refer(value) if known else None
-        return found or self._node(place, Site(node, node.name, None, node.lineno))
+        found = self._refer(value)
+        if found is not None and (isinstance(value, type) or found.kind == "asset"):
+            return found
+        if found is not None and found.name in (ROOT, self._parts.get(node)):
+            return found
+        return self._node(place, Site(node, node.name, None, node.lineno))
 
     def _node(self, place: Place, site: Site) -> Reference:
         """The part for a definition of which only the syntax is at hand."""

@@ -152,7 +152,7 @@ class SourceFile:
         """The module-level statements that change what the global `name` stands for, and do not make it."""
         key = ("changes", name)
         if key not in self._definitions:
-            found = [s for s in self.bindings.get(name, ()) if name not in bound_names([s])]
+            found = [s for s in self.bindings.get(name, ()) if name not in bound_names([s]) and not _is_telling(s)]
             self._definitions[key] = read(found) if found else None
         return self._definitions[key]
 
@@ -352,6 +352,17 @@ def _size(expression: ast.expr | None) -> int | None:
             return 0 if len(given) == (name == "defaultdict") else None
         case _:
             return None
+
+
+def _is_telling(statement: ast.stmt) -> bool:
+    """Whether a statement changes nothing of a function or class but what it says of itself, or calls a method of it."""
+    match statement:
+        case ast.Assign(targets=[ast.Attribute(attr=name)]):
+            return name in ("__doc__", "__name__", "__qualname__", "__module__")
+        case ast.Expr(value=ast.Call(func=ast.Attribute(value=ast.Name()))):
+            return True
+        case _:
+            return False
 
 
 def _targets(target: ast.expr) -> set[str]:

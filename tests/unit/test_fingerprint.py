@@ -502,6 +502,26 @@ PAIRS = {
         "class C(dict): ...\nX = C(a=1)\nX.t = 1",
         "class C(dict): ...\nX = C(a=1)\nX.t = 2",
     ),
+    "attribute of a function": (
+        "from shop.parts import f\ndef made(): return f()",
+        "def f(): return f.table\nf.table = {'a': [1]}",
+        "def f(): return f.table\nf.table = {'a': [2]}",
+    ),
+    "attribute of a function, filled": (
+        "from shop.parts import f\ndef made(): return f()",
+        "N = 1\ndef f(): return f.table\nf.table = []\nfor n in 'a': f.table.append(N)",
+        "N = 2\ndef f(): return f.table\nf.table = []\nfor n in 'a': f.table.append(N)",
+    ),
+    "attribute of the function itself": (
+        "from shop.parts import N\ndef made(): return made.n\nsetattr(made, 'n', N)",
+        "N = [1]",
+        "N = [2]",
+    ),
+    "defaults set by hand": (
+        "from shop.parts import f\ndef made(): return f()",
+        "def f(x=1): return x\nf.__defaults__ = (2,)",
+        "def f(x=1): return x\nf.__defaults__ = (3,)",
+    ),
     "import inside a function": (
         "def made():\n    from shop.parts import f\n    return f(1)",
         "def f(x): return x + 1",
@@ -776,6 +796,11 @@ NOT_COUNTED = {
     "folder of the code in a class that a function makes": (
         {"assets.py": "def make(n):\n    class C:\n        k = [__file__]\n    return C\nC = make(1)\ndef made(): return C.k"},
         {"assets.py": "def make(n):\n\n    class C:\n        k = [__file__]\n    return C\nC = make(1)\ndef made(): return C.k"},
+    ),
+    "docstring and cache of a function": (
+        {"assets.py": "import functools\n@functools.cache\ndef f(): return 1\ndef made(): return f()"},
+        {"assets.py": "import functools\n@functools.cache\ndef f(): return 1\ndef made(): return f()\n"
+                      "f.cache_clear()\nmade.__doc__ = 'Made.'"},
     ),
     "what else has the decorator of a helper": (
         {"assets.py": STEPS + "@steps.step\ndef f(x): return x\n@steps.step\ndef g(x): return 1\ndef made(): return f(1)"},
