@@ -36,6 +36,7 @@ from assetcore.fingerprint.objects import (
     has_third_party_base,
     home,
     is_assigned,
+    is_made_anonymously,
     is_special,
     is_within,
     literal_of,
@@ -451,19 +452,19 @@ class Closure:
 
     def _class(self, cls: type, path: str | None = None, binding: Binding | None = None) -> Reference:
         """A class: the user's as a whole, with its bases."""
-        if self._origins.of(cls.__module__) != "user":
+        if self._origins.of(cls.__module__) != "user" and not is_made_anonymously(cls):
             return self.findings.external(path or f"{cls.__module__}.{cls.__qualname__}")
         if cls in self._parts:
             return self._known(cls)
         if self._names.is_extension(cls.__module__):
             return Reference("extension", f"{cls.__module__}.{cls.__qualname__}")
         place = self._names.of_class(cls, binding)
-        return self._part(cls, place, cls.__qualname__, lambda draft: self._fill_class(draft, cls, place))
+        return self._part(cls, place, cls.__qualname__, lambda draft: self._fill_class(draft, cls, place, binding))
 
-    def _fill_class(self, draft: Draft, cls: type, place: Place) -> None:
+    def _fill_class(self, draft: Draft, cls: type, place: Place, binding: Binding | None) -> None:
         site = place.file.class_(cls) if place.file is not None else None
         if place.file is None or site is None:
-            self._made_class(draft, cls, place.within(draft.name))
+            self._made_class(draft, cls, place, binding)
             return
         methods = [f for f in vars(cls).values() if isinstance(f, types.FunctionType) and home(f) == place.module]
         methods = [f for f in methods if is_within(f.__code__, site.node)]
@@ -494,9 +495,13 @@ class Closure:
             if not is_special(name):
                 self._value(draft, f"held {name}", value)
 
-    def _made_class(self, draft: Draft, cls: type, place: Place) -> None:
+    def _made_class(self, draft: Draft, cls: type, place: Place, binding: Binding | None) -> None:
         """A class that no `class` statement makes (namedtuple, type(...), create_model): the statement that does, and its bases."""
         statements = place.file.statements(cls.__qualname__) if place.file is not None else None
+        if statements is None and binding is not None:  # it has another name there than its own
+            place = self._names.module(binding[0])
+            statements = place.file.statements(binding[1]) if place.file is not None else None
+        place = place.within(draft.name)
         if statements is not None:
             self._definition(draft, statements, place)
         else:

@@ -31,6 +31,7 @@ __all__ = [
     "held",
     "home",
     "is_assigned",
+    "is_made_anonymously",
     "is_special",
     "is_within",
     "literal_of",
@@ -146,6 +147,11 @@ def is_assigned(body: list[Any], name: str) -> bool:
     return any(
         isinstance(n, ast.Name) and n.id == name and isinstance(n.ctx, ast.Store) for s in body for n in ast.walk(s)
     )
+
+
+def is_made_anonymously(cls: type) -> bool:
+    """Whether `types.new_class` made a class, as `make_dataclass` does: it says to be of `types`, where it is not."""
+    return cls.__module__ == "types" and not hasattr(types, cls.__qualname__)
 
 
 def is_special(name: str) -> bool:

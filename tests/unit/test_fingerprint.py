@@ -522,6 +522,16 @@ PAIRS = {
         "def f(x=1): return x\nf.__defaults__ = (2,)",
         "def f(x=1): return x\nf.__defaults__ = (3,)",
     ),
+    "dataclass made under another name": (
+        "from shop.parts import Q\ndef made(): return Q()",
+        "import dataclasses\nQ = dataclasses.make_dataclass('M', [('a', int, 1)])",
+        "import dataclasses\nQ = dataclasses.make_dataclass('M', [('a', int, 2)])",
+    ),
+    "pydantic model made under another name": (
+        "from shop.parts import Q\ndef made(): return Q()",
+        "import pydantic\nQ = pydantic.create_model('M', a=(int, 1))",
+        "import pydantic\nQ = pydantic.create_model('M', a=(int, 2))",
+    ),
     "import inside a function": (
         "def made():\n    from shop.parts import f\n    return f(1)",
         "def f(x): return x + 1",
