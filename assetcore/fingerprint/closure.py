@@ -567,7 +567,7 @@ class Closure:
         definition = place.file.statements(binding[1]) if place.file is not None else None
         volatile = definition is not None and self._names.is_volatile(binding)
         data, references, opaque = (b"", (), "") if volatile else self._writer().value(value)
-        if opaque != f"{type(value).__module__}.{type(value).__qualname__}":  # its type alone is the same everywhere
+        if not opaque:  # then it goes by its statement anyway
             volatile = volatile or self._names.is_made_volatile(binding, data)
         if not volatile:
             draft.sections.append(("value", data, list(references)))

@@ -21,7 +21,7 @@ import types
 import typing
 import uuid
 import zoneinfo
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, NamedTuple
 
 from assetcore.fingerprint.encoding import constant, frame, sequence, text
@@ -203,7 +203,7 @@ class ValueWriter:
         """The members of a set, or the keys of a dict, by their own bytes and references: whatever order a process gives them."""
 
         def key(member: Any) -> tuple[bytes, list[tuple[Reference, ...]]]:
-            alone = ValueWriter(self._refer, self._typed)
+            alone = self.beside()
             return alone.write(member), alone.references
 
         return sorted(members, key=key)
@@ -211,12 +211,18 @@ class ValueWriter:
     def _typed_container(self, tag: str, value: Any, kind: type, data: bytes) -> bytes:
         if kind.__module__ == "builtins":
             return frame(b"v", text(tag) + text(kind.__name__) + data)
-        if beside := self._beside(value, kind):
+        beside = self._beside(value, kind)
+        if beside and not any(isinstance(inner, kind) for held in beside.values() for inner in _members(held)):
             data += self._pairs(beside.items())
         return self._tagged(tag, kind, data)
 
     def _tagged(self, tag: str, kind: type, data: bytes) -> bytes:
         return frame(b"t", text(tag) + self.reference(self._typed(kind)) + data)
+
+
+def _members(value: Any) -> Iterable[Any]:
+    """A value, and what it holds as a container: a text that is linked with others of its class is a node of a graph."""
+    return (value, *value) if isinstance(value, list | tuple | set | frozenset | dict) else (value,)
 
 
 def _bare(value: Any) -> Any:

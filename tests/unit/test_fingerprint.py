@@ -930,6 +930,39 @@ def test_what_a_cached_property_keeps_does_not_count(shop: Shop) -> None:
     assert shop.of(source).digest == shop.of(source + "\n        X.b").digest
 
 
+def test_a_graph_of_texts_ends(shop: Shop) -> None:
+    """Texts that know their parents and children count by themselves, as ever."""
+    source = """
+        class Token(tuple):
+            def __new__(cls, names, parent=None):
+                self = super().__new__(cls, names)
+                self.parent, self.inner = parent, set()
+                if parent is not None:
+                    parent.inner.add(self)
+                return self
+        ROOT = Token(("a",))
+        INNER = [Token(("a", n), ROOT) for n in "bcd"]
+        def made(): return INNER
+    """
+    assert shop.of(source).digest == shop.of(source).digest
+    assert shop.of(source).digest != shop.of(source.replace('"bcd"', '"bce"')).digest
+
+
+def test_a_set_may_hold_what_holds_it(shop: Shop) -> None:
+    """A registry in which its members find each other ends."""
+    source = """
+        import dataclasses
+        @dataclasses.dataclass(eq=False)
+        class Step:
+            name: str
+            def __post_init__(self): self.all = ALL
+        ALL = set()
+        ALL |= {Step("a"), Step("b")}
+        def made(): return ALL
+    """
+    assert shop.of(source).digest == shop.of(source).digest
+
+
 def test_a_private_attribute_may_hold_its_model(shop: Shop) -> None:
     """What holds itself ends, here too."""
     source = "import pydantic\nclass C(pydantic.BaseModel):\n    _me: object = None\nX = C()\nX._me = [X]\ndef made(): return X"
