@@ -575,6 +575,7 @@ class Closure:
             draft.note = "opaque"
             self._stated.add(draft.name)
             self._definition(draft, definition, place.within(draft.name))
+            self._handed(draft, binding[1], place.within(draft.name))
             return
         draft.definition = definition
         if definition is not None:
@@ -584,6 +585,16 @@ class Closure:
         if opaque and type(value) is not object:
             draft.note = "opaque"
             self.findings.note("AC110", draft.name, 0, f"a {opaque}")
+
+    def _handed(self, draft: Draft, name: str, place: Place) -> None:
+        """The calls of the user's functions that a module hands an object to, for they may change it: `setup(client, retries=3)`."""
+        for i, call in enumerate(place.file.handed.get(name, ()) if place.file is not None else ()):
+            section = place.file.define(call).body if place.file is not None else Section()
+            called = [one for j in section.called for one in self._names.locate(section.mentions[j], place)]
+            if any(
+                isinstance(c.value, types.FunctionType) and self._origins.of(home(c.value)) == "user" for c in called
+            ):
+                self._section(draft, f"handed {i}", section, place)
 
     def _value(self, draft: Draft, tag: str, value: Any, *, noted: bool = True) -> str:
         """Add a value to a draft; returns what in it is opaque."""

@@ -90,6 +90,8 @@ class SourceFile:
     bindings: dict[str, list[ast.stmt]] = field(default_factory=dict)
     decorated: dict[str, list[Any]] = field(default_factory=dict)
     """The functions and classes of the module that stand under a decorator, by the name that it begins with."""
+    handed: dict[str, list[Any]] = field(default_factory=dict)
+    """The calls that stand as statements of the module, by the names that they are given: `setup(client)`."""
     imports: dict[str, list[Imported]] = field(default_factory=dict)
     star_imports: list[Imported] = field(default_factory=list)
     _definitions: dict[Any, Definition | None] = field(default_factory=dict)
@@ -291,6 +293,9 @@ def _bound(statement: ast.stmt, file: SourceFile) -> set[str]:
             case ast.Expr(value=expression):
                 while isinstance(expression, ast.Await):
                     expression = expression.value
+                for given in getattr(expression, "args", ()):
+                    if isinstance(expression, ast.Call) and isinstance(given, ast.Name):
+                        file.handed.setdefault(given.id, []).append(expression)
                 match expression:
                     case ast.Call(func=ast.Name(id="setattr" | "delattr"), args=[changed, *_]):
                         names.update(_targets(changed))

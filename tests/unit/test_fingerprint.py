@@ -532,6 +532,16 @@ PAIRS = {
         "import pydantic\nQ = pydantic.create_model('M', a=(int, 1))",
         "import pydantic\nQ = pydantic.create_model('M', a=(int, 2))",
     ),
+    "object handed to a function that changes it": (
+        "from shop.parts import X\ndef made(): return X.v",
+        "class T: ...\ndef setup(o, v): o.v = v\nX = T()\nsetup(X, 1)",
+        "class T: ...\ndef setup(o, v): o.v = v\nX = T()\nsetup(X, 2)",
+    ),
+    "function that changes an object": (
+        "from shop.parts import X\ndef made(): return X.v",
+        "class T: ...\ndef setup(o): o.v = 1\nX = T()\nif True: setup(X)",
+        "class T: ...\ndef setup(o): o.v = 2\nX = T()\nif True: setup(X)",
+    ),
     "import inside a function": (
         "def made():\n    from shop.parts import f\n    return f(1)",
         "def f(x): return x + 1",
@@ -811,6 +821,10 @@ NOT_COUNTED = {
         {"assets.py": "import functools\n@functools.cache\ndef f(): return 1\ndef made(): return f()"},
         {"assets.py": "import functools\n@functools.cache\ndef f(): return 1\ndef made(): return f()\n"
                       "f.cache_clear()\nmade.__doc__ = 'Made.'"},
+    ),
+    "object that is printed": (
+        {"assets.py": "import threading\nX = threading.Lock()\ndef made(): return X"},
+        {"assets.py": "import threading\nX = threading.Lock()\nprint(X)\ndef made(): return X"},
     ),
     "what else has the decorator of a helper": (
         {"assets.py": STEPS + "@steps.step\ndef f(x): return x\n@steps.step\ndef g(x): return 1\ndef made(): return f(1)"},
