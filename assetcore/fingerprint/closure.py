@@ -527,8 +527,10 @@ class Closure:
             elif volatile:
                 continue
             elif is_plain(value):
+                if name.startswith("_"):
+                    continue
                 computed = name not in stated.literals and is_assigned(site.node.body, name)
-                if not name.startswith("_") and not computed and stated.literals.get(name, MISSING) != value:
+                if not computed and stated.literals.get(name, MISSING) != value:
                     self._value(draft, f"set {name}", value)
             elif self._is_set(cls, name, value, stated):
                 self._set_data(draft, name, value, noted=name in stated.names)
