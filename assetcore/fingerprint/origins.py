@@ -52,7 +52,7 @@ class Origins:
             return "user"
         if top == OURS:
             return "ours"
-        if top in sys.stdlib_module_names or top in sys.builtin_module_names:
+        if not top or top in sys.stdlib_module_names or top in sys.builtin_module_names:
             return "standard"
         return "third-party" if distributions(top) else "user"
 

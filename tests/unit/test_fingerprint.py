@@ -1069,6 +1069,12 @@ def test_a_computed_constant_shows_its_value(shop: Shop) -> None:
     assert found["shop.assets.LIMIT"].source == "LIMIT = sum([1, 2])\n# LIMIT = 3"
 
 
+def test_what_says_that_it_comes_from_nowhere_is_followed(shop: Shop) -> None:
+    """Objects that C code makes may name a module without a name; it is nobody's."""
+    source = "Made = type('Made', (), {'__module__': '.C'})\nSAID = Made()\ndef made(): return Made, SAID"
+    assert shop.of(source).digest != shop.of(source.replace("Made, SAID", "SAID, Made")).digest
+
+
 def test_a_module_used_as_a_value_is_followed_as_a_whole(shop: Shop) -> None:
     """Any name of it may be asked for, so all of them are parts."""
     files = {"__init__.py": "", "assets.py": PAIRS["getattr on a module"][0], "parts.py": "A = 1\ndef f(x): return x"}
