@@ -171,7 +171,8 @@ def _below(plan: Plan, graph: Graph, asset: str, dependency: Dependency, units: 
         return []
     per = dependency.per.name
     index = graph.assets[asset].dependencies.index(driver)
-    given = rows_where(given := plan.judgements[asset].wanted.given, given["parameter"] == index)
+    given = plan.judgements[asset].wanted.given
+    given = rows_where(given, given["parameter"] == index)
     mine = joined(
         joined(given, units, "unit", "semi"), ancestor(driver.upstream.name, per, graph, plan.views), "address"
     )

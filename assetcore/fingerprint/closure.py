@@ -9,23 +9,23 @@ need no special care.
 from __future__ import annotations
 
 import ast
-import collections
 import functools
 import logging
 import types
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
 from assetcore.errors import DeclarationError
+from assetcore.fingerprint.classes import computed, set_from_outside
 from assetcore.fingerprint.definitions import Definition, Imported, Mention, Section
 from assetcore.fingerprint.drafts import ROOT, Draft, Findings, Keep
 from assetcore.fingerprint.encoding import constant, frame, sequence, text
-from assetcore.fingerprint.files import Site, SourceFile, Stated
+from assetcore.fingerprint.files import Site, Stated
 from assetcore.fingerprint.names import Binding, Located, Names, Place, module_name
 from assetcore.fingerprint.normal import FUNCTIONS, Variant
 from assetcore.fingerprint.objects import (
-    GENERATED,
+    BUILT_IN,
     MISSING,
     asset_key,
     code_bytes,
@@ -35,7 +35,6 @@ from assetcore.fingerprint.objects import (
     function_of,
     has_third_party_base,
     home,
-    is_assigned,
     is_made_anonymously,
     is_special,
     is_within,
@@ -59,26 +58,8 @@ UNINTERESTED = frozenset({
 })  # fmt: skip
 """Decorators of the standard library that do not read the annotations of what they decorate."""
 
-CONTAINERS = (
-    dict,
-    list,
-    tuple,
-    set,
-    collections.defaultdict,
-    collections.OrderedDict,
-    collections.Counter,
-    collections.deque,
-)
-"""Containers that a class may keep what it is given in."""
-
 IMPORTERS = ("importlib.import_module", "builtins.__import__")
 ROOT_REFERENCE = Reference("part", ROOT, ROOT)
-BUILT_IN = (
-    types.BuiltinFunctionType
-    | types.MethodDescriptorType
-    | types.WrapperDescriptorType
-    | types.ClassMethodDescriptorType
-)
 
 
 class Closure:
@@ -129,7 +110,7 @@ class Closure:
     def _function(self, draft: Draft, function: types.FunctionType, writer: ValueWriter | None = None) -> int:
         """Fill a draft with a function's own definition and what it holds; returns how many decorators are written on it."""
         place = self._names.place(draft.name, function)
-        nodes, site = _nodes(function, place.file)
+        nodes, site = place.syntax(function)
         if draft.name == ROOT:
             self._root_outermost = site.outermost.node if site else None
         if not nodes or place.file is None:
@@ -189,12 +170,12 @@ class Closure:
         if id(function) in self._root_ids:
             return ROOT_REFERENCE
         place = self._names.place("", function)
-        nodes, site = _nodes(function, place.file)
+        nodes, site = place.syntax(function)
         if not nodes and function.__code__.co_name != "<lambda>" and not links:
             return self._part(function, place, function.__qualname__, lambda draft: self._function(draft, function))
         if site is None or site.nested or links > len(site.node.decorator_list):
             return None
-        if site.parent is not None and (owner := _owner(site, place)) is not None:
+        if site.parent is not None and (owner := place.owner(site)) is not None:
             return self._class(owner)._replace(rest=tuple(site.qualname.split(".")[1:]))
         return self._part(site.node, place, site.qualname, lambda draft: self._function(draft, function))
 
@@ -486,14 +467,9 @@ class Closure:
     ) -> None:
         """A class that a function makes: the function, and what its statement computed of that one's names, as it came out."""
         draft.add("factory", b"", self._node(place, site.outermost))
-        computed = {n: vars(cls)[n] for n in sorted(stated.names - stated.literals.keys()) if n in vars(cls)}
-        held = {n: v for n, v in computed.items() if is_plain(v) or type(v) in CONTAINERS}
-        if place.file is not None and self._names.uses_volatile(place.file.making(site.node), place):
-            held = {}
-        held |= {f"{f.__name__}.{n}": v for f in methods for n, v in defaults(f).items()}
-        for name, value in held.items():
-            if not is_special(name):
-                self._value(draft, f"held {name}", value)
+        volatile = place.file is not None and self._names.uses_volatile(place.file.making(site.node), place)
+        for name, value in computed(cls, methods, stated, volatile=volatile):
+            self._value(draft, f"held {name}", value)
 
     def _made_class(self, draft: Draft, cls: type, place: Place, binding: Binding | None) -> None:
         """A class that no `class` statement makes (namedtuple, type(...), create_model): the statement that does, and its bases."""
@@ -515,40 +491,14 @@ class Closure:
         volatile = changes is not None and self._names.uses_volatile(changes, place)
         if volatile and changes is not None:
             self._section(draft, "changes", changes.body, place)
-        for name in sorted(vars(cls)):
-            value = vars(cls)[name]
-            function = function_of(value)
-            if isinstance(function, types.FunctionType) and self._origins.of(home(function)) == "user":
-                own = stated.functions.get(name)
-                as_stated = own is not None and (own.decorator_list or is_within(function.__code__, own))
-                as_stated = as_stated or is_assigned(site.node.body, name)
-                if not as_stated and not function.__code__.co_filename.startswith(GENERATED):
-                    self._value(draft, f"set {name}", function)
-            elif volatile:
-                continue
-            elif is_plain(value):
-                if name.startswith("_"):
-                    continue
-                computed = name not in stated.literals and is_assigned(site.node.body, name)
-                if not computed and stated.literals.get(name, MISSING) != value:
-                    self._value(draft, f"set {name}", value)
-            elif self._is_set(cls, name, value, stated):
-                self._set_data(draft, name, value, noted=name in stated.names)
+        for one in set_from_outside(cls, site.node.body, stated, self._origins, self._is_other, volatile=volatile):
+            if one.is_data:
+                self._set_data(draft, one.name, one.value, noted=one.name in stated.names)
+            else:
+                self._value(draft, f"set {one.name}", one.value)
 
-    def _is_set(self, cls: type, name: str, value: Any, stated: Stated) -> bool:
-        """Whether a class holds more in an attribute than its statement says: a registry that was filled, or another value."""
-        if is_special(name) or any(
-            name in vars(b) for b in cls.__mro__[1:] if self._origins.of(b.__module__) != "user"
-        ):  # the affair of a base, as pydantic's `model_config` is
-            return False
-        if name not in stated.names:
-            return not name.startswith("_")
-        if type(value) not in CONTAINERS:
-            return False
-        written = stated.literals.get(name, MISSING)
-        if written is not MISSING and (is_plain(written) or name in stated.sizes):
-            return self._writer().value(written) != self._writer().value(value)
-        return len(value) != stated.sizes.get(name, len(value))
+    def _is_other(self, written: Any, value: Any) -> bool:
+        return self._writer().value(written) != self._writer().value(value)
 
     def _set_data(self, draft: Draft, name: str, value: Any, *, noted: bool) -> None:
         """What a class was given; of what libraries keep in it nothing can be told."""
@@ -645,25 +595,6 @@ class Closure:
             pieces.append(text(tag) + data)
             writer.references += references
         return frame(b"F", sequence(pieces))
-
-
-def _nodes(function: types.FunctionType, file: SourceFile | None) -> tuple[list[Any], Site | None]:
-    """The syntax that a function was compiled from, and where it stands if it is not a lambda."""
-    if file is None:
-        return [], None
-    if function.__code__.co_name == "<lambda>":
-        return list(file.lambda_(function.__code__)), None
-    site = file.function(function.__code__)
-    return ([site.node] if site else []), site
-
-
-def _owner(site: Site, place: Place) -> type | None:
-    """The class in whose statement a method is defined."""
-    value: Any = place.variables
-    for name in site.qualname.split(".")[:-1]:
-        inside = value if isinstance(value, Mapping) else vars(value) if isinstance(value, type) else {}
-        value = inside.get(name)
-    return value if isinstance(value, type) else None
 
 
 def _is_uninterested(reference: Reference) -> bool:

@@ -1,8 +1,8 @@
 """Files: what does a source file define, and where?
 
 What a module was imported from counts (`Importer`), whatever its file says by now. A file is parsed once per process for each content it
-has had. Definitions are found by the line on which their code begins, so
-that a redefinition is told from the first, and a lambda by the columns of its instructions, for several can stand on a line.
+has had. Definitions are found by the line on which their code begins, so that a redefinition is told from the first, and a lambda by the
+columns of its instructions, for several can stand on a line.
 """
 
 from __future__ import annotations

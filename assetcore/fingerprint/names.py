@@ -22,7 +22,7 @@ from pathlib import PurePath
 from typing import Any, NamedTuple
 
 from assetcore.fingerprint.definitions import Definition, Imported, Mention
-from assetcore.fingerprint.files import SourceFile, source_file
+from assetcore.fingerprint.files import Site, SourceFile, source_file
 from assetcore.fingerprint.hazards import is_folder, is_volatile, is_volatile_within
 from assetcore.fingerprint.objects import MISSING, function_of, home, unwrapped
 from assetcore.fingerprint.origins import Origins
@@ -50,6 +50,23 @@ class Place:
     def within(self, part: str, cells: Mapping[str, Any] | None = None) -> Place:
         """The same place, for another part."""
         return replace(self, part=part, cells=self.cells if cells is None else cells)
+
+    def syntax(self, function: types.FunctionType) -> tuple[list[Any], Site | None]:
+        """The syntax that a function of this place was compiled from, and where it stands if it is not a lambda."""
+        if self.file is None:
+            return [], None
+        if function.__code__.co_name == "<lambda>":
+            return list(self.file.lambda_(function.__code__)), None
+        site = self.file.function(function.__code__)
+        return ([site.node] if site else []), site
+
+    def owner(self, site: Site) -> type | None:
+        """The class in whose statement a method is defined."""
+        value: Any = self.variables
+        for name in site.qualname.split(".")[:-1]:
+            inside = value if isinstance(value, Mapping) else vars(value) if isinstance(value, type) else {}
+            value = inside.get(name)
+        return value if isinstance(value, type) else None
 
 
 class Located(NamedTuple):

@@ -19,6 +19,7 @@ from assetcore.fingerprint.origins import Origins
 from assetcore.fingerprint.values import ValueWriter, is_plain
 
 __all__ = [
+    "BUILT_IN",
     "GENERATED",
     "MISSING",
     "asset_key",
@@ -47,6 +48,13 @@ DEPENDENCY = "__assetcore_dependency__"
 MISSING: Any = object()
 GENERATED = ("<string>", "<attrs")
 """File names of methods that dataclasses, attrs and enum generate."""
+BUILT_IN = (
+    types.BuiltinFunctionType
+    | types.MethodDescriptorType
+    | types.WrapperDescriptorType
+    | types.ClassMethodDescriptorType
+)
+"""Functions that are written in C."""
 
 
 def home(value: Any) -> str:

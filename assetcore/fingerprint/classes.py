@@ -1,0 +1,114 @@
+"""Classes: what does a class hold that its statement does not say?
+
+What was put into it after its statement had run, such as a registry that decorators or subclasses filled; and where a function made it,
+what came of that one's names.
+"""
+
+from __future__ import annotations
+
+import collections
+import types
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+from assetcore.fingerprint.files import Stated
+from assetcore.fingerprint.objects import (
+    GENERATED,
+    MISSING,
+    defaults,
+    function_of,
+    home,
+    is_assigned,
+    is_special,
+    is_within,
+)
+from assetcore.fingerprint.origins import Origins
+from assetcore.fingerprint.values import is_plain
+
+__all__ = ["Attribute", "computed", "set_from_outside"]
+
+CONTAINERS = (
+    dict,
+    list,
+    tuple,
+    set,
+    collections.defaultdict,
+    collections.OrderedDict,
+    collections.Counter,
+    collections.deque,
+)
+"""Containers that a class may keep what it is given in."""
+
+
+class Attribute(NamedTuple):
+    """What a class holds under a name; `is_data` unless it is a method or a plain value."""
+
+    name: str
+    value: Any
+    is_data: bool = False
+
+
+def computed(
+    cls: type, methods: Iterable[types.FunctionType], stated: Stated, *, volatile: bool
+) -> Iterator[tuple[str, Any]]:
+    """What a statement computed when it ran, as it came out, and the defaults of its methods; of what is `volatile` those alone."""
+    names = () if volatile else sorted(stated.names - stated.literals.keys())
+    for name in names:
+        value = vars(cls).get(name, MISSING)
+        if value is not MISSING and not is_special(name) and (is_plain(value) or type(value) in CONTAINERS):
+            yield name, value
+    for function in methods:
+        for name, value in defaults(function).items():
+            yield f"{function.__name__}.{name}", value
+
+
+def set_from_outside(
+    cls: type,
+    body: list[Any],
+    stated: Stated,
+    origins: Origins,
+    is_other: Callable[[Any, Any], bool],
+    *,
+    volatile: bool,
+) -> Iterator[Attribute]:
+    """The methods and data that were put into a class after its statement (`body`) had run; where that is `volatile` the methods alone.
+
+    `is_other` tells whether a value is another than what is written.
+    """
+    for name in sorted(vars(cls)):
+        value = vars(cls)[name]
+        function = function_of(value)
+        if isinstance(function, types.FunctionType) and origins.of(home(function)) == "user":
+            own = stated.functions.get(name)
+            as_stated = own is not None and (own.decorator_list or is_within(function.__code__, own))
+            as_stated = as_stated or is_assigned(body, name)
+            if not as_stated and not function.__code__.co_filename.startswith(GENERATED):
+                yield Attribute(name, function)
+        elif volatile:
+            continue
+        elif is_plain(value):
+            if name.startswith("_"):
+                continue
+            is_computed = name not in stated.literals and is_assigned(body, name)
+            if not is_computed and stated.literals.get(name, MISSING) != value:
+                yield Attribute(name, value)
+        elif _is_set(cls, name, value, stated, origins, is_other):
+            yield Attribute(name, value, is_data=True)
+
+
+def _is_set(
+    cls: type, name: str, value: Any, stated: Stated, origins: Origins, is_other: Callable[[Any, Any], bool]
+) -> bool:
+    """Whether a class holds more in an attribute than its statement says: a registry that was filled, or another value."""
+    if is_special(name) or any(
+        name in vars(base) for base in cls.__mro__[1:] if origins.of(base.__module__) != "user"
+    ):  # the affair of a base, as pydantic's `model_config` is
+        return False
+    if name not in stated.names:
+        return not name.startswith("_")
+    if type(value) not in CONTAINERS:
+        return False
+    written = stated.literals.get(name, MISSING)
+    if written is not MISSING and (is_plain(written) or name in stated.sizes):
+        return is_other(written, value)
+    return len(value) != stated.sizes.get(name, len(value))
