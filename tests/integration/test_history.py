@@ -15,23 +15,18 @@ from assetcore.lineage import schema
 from assetcore.lineage import tables as t
 from assetcore.session import Session
 from assetcore.settings import Settings
-from tests.integration.world import World
+from tests.integration.world import CHUNKED, World
 
 pytestmark = pytest.mark.integration
 
-CODE = """
-    @asset
-    async def clean(topic: Topic = each(topics)) -> Topic:
-        return Topic(topic.name, text=topic.text.strip())
-
-    @asset
-    async def chunks(topic: Topic = each(clean)) -> list[Chunk]:
-        return [Chunk(f"{topic.stem}-{i}", text=w, ordinal=i) for i, w in enumerate(topic.text.split())]
-
+CODE = (
+    CHUNKED
+    + """
     @asset
     async def report(chunks: list[Chunk] = collect(chunks)) -> Report:
         return Report("report", text=" ".join(c.text for c in chunks))
 """
+)
 FACTS = (t.materialization, t.document, t.edge, t.collected, t.definition, t.part, t.object_, t.commit, t.spent)
 
 

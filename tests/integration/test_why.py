@@ -21,7 +21,7 @@ from assetcore.lineage.trace import about_few
 from assetcore.reasons import CauseFound, Why
 from assetcore.settings import Settings
 from assetcore.snapshot import take_descent
-from tests.integration.world import HEAD, World
+from tests.integration.world import CHUNKED, HEAD, World
 
 pytestmark = pytest.mark.integration
 
@@ -99,19 +99,14 @@ async def test_each_root_is_told_once_however_many_ways_lead_to_it(world: World)
 async def test_a_unit_waits_only_for_what_it_is_collected_for(settings: Settings) -> None:
     """A new unit with collect(per=) has nothing to do with what changed below other documents."""
     world = World(settings)
-    world.code("""
-        @asset
-        async def clean(topic: Topic = each(topics)) -> Topic:
-            return Topic(topic.name, text=topic.text.strip())
-
-        @asset
-        async def chunks(topic: Topic = each(clean)) -> list[Chunk]:
-            return [Chunk(f"{topic.stem}-{i}", text=w, ordinal=i) for i, w in enumerate(topic.text.split())]
-
-        @asset
-        async def counts(topic: Topic = each(topics), words: list[Chunk] = collect(chunks, per=topics)) -> Report:
-            return Report(topic.name, text=str(len(words)))
-    """)
+    world.code(
+        CHUNKED
+        + """
+    @asset
+    async def counts(topic: Topic = each(topics), words: list[Chunk] = collect(chunks, per=topics)) -> Report:
+        return Report(topic.name, text=str(len(words)))
+"""
+    )
     for name in "abc":
         world.document(f"{name}.txt", f"{name} alpha")
     await world.materialize()

@@ -36,6 +36,17 @@ class Report(Document):
 topics = source("topics", Topic, folder("data", pattern="*.txt"))
 """
 
+CHUNKED = """
+    @asset
+    async def clean(topic: Topic = each(topics)) -> Topic:
+        return Topic(topic.name, text=topic.text.strip())
+
+    @asset
+    async def chunks(topic: Topic = each(clean)) -> list[Chunk]:
+        return [Chunk(f"{topic.stem}-{i}", text=w, ordinal=i) for i, w in enumerate(topic.text.split())]
+"""
+"""The words of each text."""
+
 
 _moments = itertools.count(1_700_000_000)
 
