@@ -40,7 +40,7 @@ from assetcore.recall import Recall
 from assetcore.results import AssetResult, Event, Failure, Say
 from assetcore.runners import Runner
 from assetcore.staleness import Definition
-from assetcore.storage import Stored
+from assetcore.storage import Location, Stored
 from assetcore.units import partition_key
 from assetcore.values import decode, decode_in_parts, decode_many, is_read_in_parts
 from assetcore.watch import UndeclaredInput
@@ -53,6 +53,7 @@ HEAVIEST_BATCH = 32 << 20
 """About how many bytes the documents of a batch have, given and made; several batches are in memory at a time."""
 READ_AT_ONCE = 8192
 """Documents of a whole asset that are read at a time into a list or a frame."""
+_LYING = ["object", "row", "name", "media_type", "sha256", "size"]
 NOT_BEGUN = Outcome([], 0.0)
 """Stands for a call that the run's budget had no room for."""
 TRACED_KEYS = 3
@@ -484,14 +485,25 @@ class Work:
         return [self._shared[name]] * len(wanted)
 
     async def _lying(self, dependency: Dependency) -> AsyncGenerator[list[Stored]]:
-        """Where the documents of a whole asset lie, some at a time; of the next ones it is looked up while these are read."""
+        """Where the documents of a whole asset lie, some at a time; of the next ones it is looked up while these are read.
+
+        Where that was read with the documents, it is known of those that lie in packs.
+        """
 
         async def look_up(some: pl.DataFrame) -> list[Stored]:
+            if placed and not some["row"].null_count():
+                return [
+                    Stored(Location(keys[object_], row), name, media_type, sha256, size)
+                    for object_, row, name, media_type, sha256, size in some[_LYING].iter_rows()
+                ]
             numbers = some["document"].to_list()
             stored = await self.keeper.stored(numbers)
             return [stored[number] for number in numbers]
 
-        documents = self.part.views[dependency.upstream.name].documents[["document"]]
+        documents = self.part.views[dependency.upstream.name].documents
+        placed = "object" in documents.columns
+        packs = documents.filter(pl.col("row").is_not_null())["object"].unique().to_list() if placed else []
+        keys = await self.keeper.keys(packs) if packs else {}
         ahead: asyncio.Task[list[Stored]] | None = None
         try:
             for some in documents.iter_slices(READ_AT_ONCE):

@@ -140,6 +140,11 @@ class Keeper:
         async with self.project.engine.connect() as connection:
             return [await read.stored(connection, set().union(*asked))] * len(asked)
 
+    async def keys(self, objects: Collection[int]) -> Mapping[int, Key]:
+        """The keys of these objects."""
+        async with self.project.engine.connect() as connection:
+            return await read.keys(connection, objects)
+
     async def reusable(
         self, asset: Asset[..., Any], definition: int, inputs: Collection[bytes], since: datetime | None
     ) -> Earlier:

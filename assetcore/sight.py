@@ -108,6 +108,7 @@ class Sight:
                 self.moment,
                 judged={name},
                 named=_named(asset),
+                placed={d.upstream.name for d in asset.dependencies if d.is_whole},
             )
             return Sighted(defined, marks, _only(self.seen(name, states)))
 

@@ -371,11 +371,12 @@ async def asset_states(
     units: pl.Series | None = None,
     judged: Collection[str] | None = None,
     named: Collection[str] | None = None,
+    placed: Collection[str] = (),
 ) -> dict[str, AssetState]:
     """The state of these assets, in a number of statements that does not depend on the number of units; of some `units`, or of all.
 
     With `judged`, only what it takes to judge the units of these assets is read: of the others, how they were made is not. With
-    `named`, how documents are called is only read of these.
+    `named`, how documents are called is only read of these. Of those that are `placed`, it is read where the bytes lie, too.
     """
     identifiers = {n: project.asset_ids[n] for n in names}
     assets = list(identifiers.values())
@@ -383,8 +384,9 @@ async def asset_states(
         return {}
     in_parts = None if judged is None else [i for n, i in identifiers.items() if project.graph.is_taken_in_parts(n)]
     called = None if named is None else [i for n, i in identifiers.items() if n in named]
+    lying = [i for n, i in identifiers.items() if n in placed]
     documents = await read.current_documents(
-        connection, project.environment_id, assets, units=units, in_parts=in_parts, named=called
+        connection, project.environment_id, assets, units=units, in_parts=in_parts, named=called, placed=lying
     )
     looked = assets if judged is None else [i for n, i in identifiers.items() if n in judged]
     made = await read.made_units(connection, project.environment_id, looked, units=units)

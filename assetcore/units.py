@@ -31,8 +31,8 @@ from assetcore.graph import Graph
 from assetcore.partitions import Partition, Partitions, needed
 
 __all__ = [
-    "DOCUMENTS", "WANTED", "There", "View", "Wanted", "ancestor", "document_address", "group_address", "open_partitions", "partition_key",
-    "partition_pairs", "projected", "reached_partitions", "sort_documents", "wanted_units", "whole_unit",
+    "DOCUMENTS", "PLACED", "WANTED", "There", "View", "Wanted", "ancestor", "document_address", "group_address", "open_partitions",
+    "partition_key", "partition_pairs", "projected", "reached_partitions", "sort_documents", "wanted_units", "whole_unit",
 ]  # fmt: skip
 
 DOCUMENTS = {
@@ -41,6 +41,8 @@ DOCUMENTS = {
     "path": pl.String,
 }  # fmt: skip
 """`path` is the label of the unit below those of the units that its input came from: no two units of an asset have one path."""
+PLACED = {"object": pl.Int64, "row": pl.Int64, "size": pl.Int64}
+"""Where the bytes of a document lie: beside DOCUMENTS, of a large asset that is about to be read whole."""
 WANTED = {"unit": pl.Binary, "label": pl.String, "parent": pl.String, "inputs": pl.Binary, "pending": pl.Boolean}
 _NONE = pl.Series("unit", [], pl.Binary)
 There = Mapping[Partitions, Sequence[Partition]]
@@ -69,7 +71,8 @@ class View:
 
     def lean(self, *, whole: bool) -> View:
         """What is still asked for when all units are judged: of an asset that is given as a `whole`, which documents these are."""
-        documents = self.documents[["document", "name"]]
+        placed = ["media_type", "sha256", *PLACED] if "object" in self.documents.columns else []
+        documents = self.documents[["document", "name", *placed]]
         return replace(self, documents=documents if whole else documents.clear())
 
 

@@ -24,11 +24,11 @@ from assetcore.lineage.asking import ONE, Statement, among, asked, columns, fram
 from assetcore.lineage.heads import as_of, heads_of
 from assetcore.staleness import MADE, Component, Definition
 from assetcore.storage import Key, Location, Stored
-from assetcore.units import DOCUMENTS, sort_documents
+from assetcore.units import DOCUMENTS, PLACED, sort_documents
 
 __all__ = [
     "LastLook", "Watermark", "asset_counts", "counts", "current", "current_documents", "current_identities", "dated", "definitions",
-    "documents_of", "expired", "failure_counts", "former_members", "intact", "known_keys", "labels", "last_failure", "last_looks",
+    "documents_of", "expired", "failure_counts", "former_members", "intact", "keys", "known_keys", "labels", "last_failure", "last_looks",
     "made_at", "made_units", "observations", "oldest", "orphans", "seconds_per_unit", "sources_of_parts", "stored", "undeclared",
     "units", "watermark", "watermarks", "with_documents", "with_types",
 ]  # fmt: skip
@@ -130,39 +130,46 @@ async def current_documents(
     units: pl.Series | None = None,
     in_parts: Collection[int] | None = None,
     named: Collection[int] | None = None,
+    placed: Collection[int] = (),
 ) -> dict[int, pl.DataFrame]:
     """The documents of these assets (`units.DOCUMENTS`), now or as of a commit, each in the order of handing over.
 
     With `units`, only those of these units. With `in_parts`, what a document consists of (media type, digests) is told of these
     assets alone, and with `named`, how it and its unit are called: few are asked for it, and it is most of what there is to read.
+    Of those that are `placed` it is told where the bytes lie, too (`units.PLACED`).
     """
     head = await heads_of(connection, environment, commit)
     which, told_of = asked(assets), [None if told is None else tuple(told) for told in (in_parts, named)]
-    statement, names = _current_documents(head, *which, commit, units is not None, *told_of)
-    schema = {"asset": pl.Int64} | DOCUMENTS
+    statement, names = _current_documents(head, *which, commit, units is not None, *told_of, tuple(placed))
+    schema = {"asset": pl.Int64} | DOCUMENTS | PLACED
     found: dict[int, list[pl.DataFrame]] = {asset: [] for asset in assets}
     values = _values(environment, which, units)
     for part in await gathered(connection, statement, {name: schema[name] for name in names}, values):
         told = put(part, pl.Series("pending", [False] * part.height, pl.Boolean))
         for asset, rows in parted(told, "asset").items():
-            untold = _untold(asset, in_parts, named)
+            untold = [column for column in _untold(asset, in_parts, named, placed) if column in names]
             found[asset].append(without(rows, *untold) if untold else rows)
-    return {asset: _documents(found.pop(asset), named=named is None or asset in named) for asset in assets}
+    return {
+        asset: _documents(found.pop(asset), named=named is None or asset in named, placed=asset in placed)
+        for asset in assets
+    }
 
 
 @lru_cache
 def _current_documents(
-    head: sa.FromClause, which: str, commit: int | None, of_units: bool, in_parts: Sequence[int] | None, named: Sequence[int] | None
+    head: sa.FromClause, which: str, commit: int | None, of_units: bool, in_parts: Sequence[int] | None, named: Sequence[int] | None,
+    placed: Sequence[int],
 ) -> tuple[Statement, list[str]]:  # fmt: skip
     """The statement, and the names of its columns."""
     d, h, m = t.document.c, head.c, t.materialization.c
+    read = None if in_parts is None else (*in_parts, *placed)
     path = sa.func.coalesce(m.parent + "/" + m.label, m.label).label("path")
     shown = [
         h.asset_id.label("asset"), d.id.label("document"), d.address, h.unit, position, d.identity, path,
-        *_told_of(h, in_parts, t.document_type.c.media_type, d.sha256, d.field_digests),
-        *_told_of(h, named, m.label, d.name),
+        *_told_of(h, read, t.document_type.c.media_type, d.sha256), *_told_of(h, in_parts, d.field_digests),
+        *_told_of(h, named, m.label, d.name), *_told_of(h, placed, d.object_id.label("object"), d.row, d.size),
     ]  # fmt: skip
-    held = current(head) if in_parts is not None and not in_parts else with_types(current(head))
+    held = current(head) if read is not None and not read else with_types(current(head))
     statement = sa.select(*shown).select_from(held).where(*_wanted(h, which, of_units=of_units), as_of(h, commit))
     return statement, [column.name for column in shown]
 
@@ -175,21 +182,29 @@ def _told_of(h: Any, assets: Collection[int] | None, *columns: sa.ColumnElement[
     return [sa.case((told, column), else_=None).label(column.key) for column in columns] if assets else []
 
 
-def _untold(asset: int, in_parts: Collection[int] | None, named: Collection[int] | None) -> list[str]:
+def _untold(
+    asset: int, in_parts: Collection[int] | None, named: Collection[int] | None, placed: Collection[int]
+) -> list[str]:
     """The columns in which there is nothing for an asset."""
-    parts = [] if in_parts is None or asset in in_parts else ["media_type", "sha256", "field_digests"]
-    return parts + ([] if named is None or asset in named else ["label", "name"])
+    in_part = in_parts is None or asset in in_parts
+    return [
+        *([] if in_part else ["field_digests"]),
+        *([] if in_part or asset in placed else ["media_type", "sha256"]),
+        *([] if named is None or asset in named else ["label", "name"]),
+        *([] if asset in placed else PLACED),
+    ]
 
 
-def _documents(found: Sequence[pl.DataFrame], *, named: bool) -> pl.DataFrame:
-    """Rows as `units.DOCUMENTS`, in order; what was not read is null."""
+def _documents(found: Sequence[pl.DataFrame], *, named: bool, placed: bool) -> pl.DataFrame:
+    """Rows as `units.DOCUMENTS`, and `units.PLACED` where they are, in order; what was not read is null."""
+    schema = DOCUMENTS | PLACED if placed else DOCUMENTS
     if not found:
-        return pl.DataFrame(schema=DOCUMENTS)
+        return pl.DataFrame(schema=schema)
     rows = found[0] if len(found) == 1 else pl.concat(found)
-    if unread := [pl.lit(None, kind).alias(name) for name, kind in DOCUMENTS.items() if name not in rows.columns]:
+    if unread := [pl.lit(None, kind).alias(name) for name, kind in schema.items() if name not in rows.columns]:
         rows = rows.with_columns_seq(*unread)
     rows = sort_documents(rows)
-    return (rows if named else rows.with_columns(pl.lit(None, pl.String).alias("path")))[list(DOCUMENTS)]
+    return (rows if named else rows.with_columns(pl.lit(None, pl.String).alias("path")))[list(schema)]
 
 
 async def current_identities(
@@ -459,6 +474,13 @@ def _stored() -> Statement:
         .outerjoin(t.typed, t.typed.c.document_id == d.id)
         .where(among(d.id, "documents", sa.BigInteger))
     )
+
+
+async def keys(connection: AsyncConnection, objects: Iterable[int]) -> dict[int, Key]:
+    """The keys of these objects."""
+    o = t.object_.c
+    rows = await connection.execute(sa.select(o.id, o.key).where(among(o.id, objects, sa.BigInteger)))
+    return {row[0]: Key(row[1]) for row in rows}
 
 
 async def last_looks(connection: AsyncConnection, assets: Collection[int]) -> dict[int, LastLook]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from assetcore import batches, sight
+from assetcore import batches, keep, sight
 from assetcore.errors import StorageError
 from assetcore.keep import Keeper
 from assetcore.settings import Settings
@@ -44,7 +44,7 @@ FORMS = {
     "frame": BODY[: BODY.rindex("@asset")] + OF_A_FRAME,
 }
 """The report with other code: it takes the whole asset in either form."""
-DOCUMENTS, PART, WORDS = 23, 4, 3
+DOCUMENTS, PART, WORDS, MANY = 23, 4, 3, 12
 
 
 @pytest.fixture
@@ -76,25 +76,36 @@ async def test_what_is_held_of_a_large_asset_at_a_time_is_a_part(world: World, m
 
 
 @pytest.mark.parametrize("code", FORMS.values(), ids=FORMS)
-async def test_where_documents_lie_is_held_of_some_at_a_time(
-    world: World, monkeypatch: pytest.MonkeyPatch, code: str
+@pytest.mark.parametrize(
+    ("largest", "wanted"),
+    {"in packs": (100, []), "objects of their own": (0, [5, 5, 5, 5, 3]), "of both kinds": (1, [5, 3])}.values(),
+    ids=["in packs", "objects of their own", "of both kinds"],
+)
+async def test_where_documents_lie_is_told_with_them_or_of_some_at_a_time(
+    world: World, monkeypatch: pytest.MonkeyPatch, code: str, largest: int, wanted: list[int]
 ) -> None:
-    """A report over a large asset is given all of it, in order; which bytes of the store these are is told of a few at a time."""
+    """A report over a large asset is given all of it, in order. Where packs hold it, that is known with it; of objects of their own, which
+    have their fields in Postgres, it is asked of a few at a time.
+    """
     asked: list[int] = []
     stored = Keeper.stored
 
     async def noted(keeper: Keeper, documents: Collection[int]) -> Any:
-        asked.append(len(documents))
+        asked.extend([len(documents)] if documents else [])
         return await stored(keeper, documents)
 
     monkeypatch.setattr(batches, "READ_AT_ONCE", 5)
+    monkeypatch.setattr(keep, "OWN_OBJECT_BYTES", largest)
+    for name in ("06.txt", "21.txt"):  # in the second part and in the last
+        world.document(name, " ".join(map(str, range(MANY))))
     await world.materialize("*")
     world.code(code)
     monkeypatch.setattr(Keeper, "stored", noted)
     assert await world.made() == {"report": {"made": 1}}
-    assert asked[-5:] == [5, 5, 5, 5, 3]
+    assert asked == wanted
     [report] = (await world.contents())["report"].values()
-    assert report.decode() == "  ".join(f"{number:02}.txt {WORDS}" for number in range(DOCUMENTS))
+    counted = ((number, MANY if number in (6, 21) else WORDS) for number in range(DOCUMENTS))
+    assert report.decode() == "  ".join(f"{number:02}.txt {words}" for number, words in counted)
 
 
 async def test_a_recipe_is_executed_once_whatever_part_its_units_are_in(world: World) -> None:
