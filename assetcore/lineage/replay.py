@@ -1,9 +1,9 @@
 """Replay: which lineage do the manifests and records of a bucket tell?
 
 Manifests are taken in the order of their commits, in columns: a million units are never a million objects. What a unit is follows from
-the last manifest that names it; each says what the unit was before, so a manifest whose commit never came about is found by what those
-after it started from. Nothing is taken that hangs in the air: what refers to a manifest that is missing or damaged is left out, and
-said, so that a plan finds it missing and it is made again.
+the last manifest that names it. Each says what the unit was before, so a manifest whose commit never came about is found by what those
+after it started from; and by the journal, which has no row of it though its run is over. Nothing is taken that hangs in the air: what
+refers to a manifest that is missing or damaged is left out, and said, so that a plan finds it missing and it is made again.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from assetcore.storage.arrow import pa as arrow
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["TABLES", "Catalog", "Manifest", "replay"]
+__all__ = ["TABLES", "Catalog", "Manifest", "replay", "untold"]
 
 SOURCE = b""
 """What stands for the definition of a source, which has none."""
@@ -126,7 +126,8 @@ def replay(
     commits = _commits(ordered, identifiers)
     rows = _rows(ordered).join(commits, left_on="commit", right_on="number", how="left")
     journals, keys = _journal(records)
-    undone = _undone(rows, damaged, views.views(journals, commits).drops)
+    undone = untold(commits, journals) if told_whole and _is_whole(journals) else set[int]()
+    undone |= _undone(rows.filter(~pl.col("commit").is_in(undone)), damaged, views.views(journals, commits).drops)
     rows, commits = rows.filter(~pl.col("commit").is_in(undone)), commits.filter(~pl.col("number").is_in(undone))
     done = [m for m in ordered if m.number not in undone]
 
@@ -234,6 +235,31 @@ def _rows(manifests: Sequence[Manifest]) -> pl.DataFrame:
         for number, rows in numbered
     ]
     return pl.DataFrame(pl.from_arrow(arrow.concat_tables(tables)))
+
+
+def untold(commits: pl.DataFrame, journals: Mapping[str, Sequence[Mapping[str, Any]]]) -> set[int]:
+    """The commits of which a whole journal has no row, though it tells that their run has begun, and is over: it ended, or in its
+    environment another one came after it.
+
+    What a rebuild once took from its manifest, because the rows were lost with Postgres, is told by the row of that rebuild.
+    """
+    told: set[int] = set()
+    over: set[str] = set()
+    for project, rows in journals.items():
+        told.update(row["commit"] for row in rows if row["commit"] is not None)
+        last: dict[tuple[str, str], str] = {}
+        for row in rows:
+            if row["what"] == "rebuild":
+                told.update(row["facts"].get("untold", ()))
+            if row["what"] != "run":
+                continue
+            before = last.pop((project, row["environment"]), None)
+            if before is not None:
+                over.add(before)
+            if row["facts"]["status"] == "begun":
+                last[project, row["environment"]] = row["run"]
+    ended = pl.col("run").is_in(over) & ~pl.col("number").is_in(told)
+    return set(commits.filter(ended)["number"])
 
 
 def _undone(rows: pl.DataFrame, damaged: Collection[int], drops: pl.DataFrame) -> set[int]:

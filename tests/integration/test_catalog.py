@@ -195,6 +195,62 @@ async def test_a_manifest_whose_commit_never_came_about_is_passed_over(world: Wo
     await engine.dispose()
 
 
+OTHERWISE = """
+import uuid
+
+@asset
+async def answers(topic: Topic = each(topics)) -> Topic:
+    "What comes out otherwise each time, as what a model says does."
+    return Topic(topic.name, text=uuid.uuid4().hex)
+"""
+
+
+@pytest.mark.parametrize("rebuilt", [1, 2], ids=["rebuilt once", "rebuilt twice"])
+async def test_a_manifest_after_which_nothing_came_is_passed_over_where_the_journal_tells_that_its_run_is_over(
+    world: World, monkeypatch: pytest.MonkeyPatch, rebuilt: int
+) -> None:
+    """A crash before the transaction, on units that nothing makes again: what was current before it is current after a rebuild."""
+    world.code(CODE + OTHERWISE)
+    await world.materialize()
+    before = await world.contents()
+
+    async def die(*given: Any) -> Any:
+        raise OSError("The process is gone.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Keeper, "_commit", die)
+        with pytest.raises(OSError, match="gone"):
+            await world.materialize("answers", force=True)
+    number = int(manifests(world.settings, "answers")[-1].stem.rpartition("-")[2])
+    world.document("e.txt", "the next run makes what is new alone, and its end takes the journal to the bucket")
+    await world.materialize()
+    now = await everything(world.settings)
+    for _ in range(rebuilt):
+        result = await rebuild_catalog(world.settings, replace=True, automatic_schema=False, say=quiet)
+        assert number in result.undone
+        assert result.whole
+    after = await everything(world.settings)
+    assert {n: after[n] for n in ("head", "edge", "document")} == {n: now[n] for n in ("head", "edge", "document")}
+    kept = {
+        document: content
+        for document, content in (await world.contents())["answers"].items()
+        if "e.txt" not in document
+    }
+    assert kept == before["answers"]
+    assert (await verify_catalog(world.settings, say=quiet)).same
+
+
+async def test_what_a_run_committed_of_which_the_journal_was_lost_is_kept(world: World) -> None:
+    """Postgres is lost before a run could take its rows to the bucket: what its manifests tell has come about."""
+    world.code(CODE + OTHERWISE)
+    await world.materialize()
+    made = (await world.contents())["answers"]
+    max(Path(world.settings.storage_url.removeprefix("file://")).rglob("*-journal-*.json.gz")).unlink()
+    result = await rebuild_catalog(world.settings, replace=True, automatic_schema=False, say=quiet)
+    assert not result.undone
+    assert (await world.contents())["answers"] == made
+
+
 @pytest.mark.parametrize("stopped", ["before Postgres was told", "after Postgres was told"])
 async def test_a_run_that_was_stopped_before_its_first_commit_makes_no_difference(world: World, stopped: str) -> None:
     """Definitions are written before anything is made with them: one with which nothing was made is none that is missed anywhere."""
