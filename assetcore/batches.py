@@ -39,6 +39,7 @@ from assetcore.project import Project
 from assetcore.recall import Recall
 from assetcore.results import AssetResult, Event, Failure, Say
 from assetcore.runners import Runner
+from assetcore.spending import together
 from assetcore.staleness import Definition
 from assetcore.storage import Location, Stored
 from assetcore.units import partition_key
@@ -267,8 +268,15 @@ class Work:
         for call in calls:
             call.ended()
         made = {u.unit: o.documents for u, o in zip(units, outcomes, strict=True) if o.error is None}
-        await self.guard.ask(made, asynchronous=True)
-        return outcomes
+        spent = await self.guard.ask(made, in_flight=True)
+        return (
+            [
+                replace(o, spent=together((o.spent, spent[u.unit]))) if u.unit in spent else o
+                for u, o in zip(units, outcomes, strict=True)
+            ]
+            if spent
+            else outcomes
+        )
 
     def _declared(self, outcome: Outcome) -> Outcome:
         """The outcome; in strict mode one that failed, where the function has read what nothing declares."""
@@ -314,9 +322,7 @@ class Work:
         drafts: list[Draft] = []
         failed: list[Failed] = []
         for one, outcome in made:
-            if outcome.spent is not None:
-                self.result.tokens += outcome.spent.tokens
-                self.result.usd += outcome.spent.usd
+            self.guard.spend(outcome.spent, settled=True)
             if outcome.error is not None:
                 failed.append(Failed(one.unit, one.label, one.inputs, outcome.error, outcome.traceback))
                 continue
@@ -344,7 +350,10 @@ class Work:
                     excerpts={name: (whole, e) for name, (whole, e) in parts.items() if whole is not None},
                 )
             )
-        await self.guard.ask({draft.unit: draft.documents for draft in drafts}, asynchronous=False)
+        spent = await self.guard.ask({draft.unit: draft.documents for draft in drafts}, in_flight=False)
+        for place, draft in enumerate(drafts if spent else ()):
+            self.guard.spend(spent.get(draft.unit))
+            drafts[place] = draft._replace(spent=together((draft.spent, spent.get(draft.unit))))
         return drafts, failed
 
     async def _excerpts(

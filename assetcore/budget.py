@@ -60,17 +60,20 @@ class Budget:
         self.reserved = max(0.0, self.reserved - reserved) if self._in_flight else 0.0
         self._trying.discard(asset)
         if ran:
-            match self.limit.currency:
-                case "usd":
-                    took = spent.usd if spent else 0.0
-                case "tokens":
-                    took = float(spent.tokens) if spent else 0.0
-                case "seconds":
-                    took = seconds
+            took = seconds if self.limit.currency == "seconds" else self._amount(spent)
             self.spent += took
             count, total = self._seen.get(asset, (0, 0.0))
             self._seen[asset] = (count + 1, total + took)
         self._ended.set()
+
+    def also(self, spent: Spent) -> None:
+        """This was spent beside units: by checks of several, or of the whole asset."""
+        self.spent += self._amount(spent)
+
+    def _amount(self, spent: Spent | None) -> float:
+        if spent is None or self.limit.currency == "seconds":
+            return 0.0
+        return spent.usd if self.limit.currency == "usd" else float(spent.tokens)
 
     def _taken(self) -> float:
         return time.monotonic() - self._began if self.limit.currency == "seconds" else self.spent

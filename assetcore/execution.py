@@ -229,7 +229,9 @@ class Run:
     async def _make(self, asset: Asset[..., Any], result: AssetResult) -> None:
         project, name = self.project, asset.name
         definition = project.definition(name)
-        guard = Guard(project, self.keeper, self.runner, self.tell, asset, definition, result, self.failures)
+        guard = Guard(
+            project, self.keeper, self.runner, self.tell, asset, definition, result, self.failures, self.budget
+        )
         if (untouched := await self._untouched(asset, definition)) is not None:
             result.fresh = untouched
             await guard.finish()

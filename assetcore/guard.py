@@ -18,8 +18,10 @@ from typing import Any
 
 from assetcore import telemetry
 from assetcore.assets import Asset
+from assetcore.budget import Budget
 from assetcore.calls import Call, Outcome, ask_async
-from assetcore.checks import Check, CheckReport, Finding, Verdict, together
+from assetcore.checks import Check, CheckReport, Finding, Verdict
+from assetcore.checks import together as as_one
 from assetcore.documents import Document
 from assetcore.errors import AssetcoreError
 from assetcore.keep import Keeper
@@ -31,7 +33,7 @@ from assetcore.llm import calling
 from assetcore.project import Project
 from assetcore.results import AssetResult, Event, Failure, Say
 from assetcore.runners import Runner
-from assetcore.spending import Spent
+from assetcore.spending import Spent, together
 from assetcore.staleness import Definition
 from assetcore.values import as_made, decode
 
@@ -62,6 +64,7 @@ class Guard:
     definition: Definition
     result: AssetResult
     failures: list[Failure]
+    budget: Budget | None = None
     definition_id: int = 0
     units: Sequence[_Rule] = ()
     wholes: Sequence[_Rule] = ()
@@ -129,16 +132,30 @@ class Guard:
         kept = {inputs: [pair for pair in found if pair[1] not in refused] for inputs, found in earlier.items()}
         return {inputs: found for inputs, found in kept.items() if found}
 
-    async def ask(self, units: Mapping[bytes, Sequence[Document]], *, asynchronous: bool) -> None:
-        """Ask of what units have just made, before their batch is committed: the async checks, or the sync ones.
+    async def ask(self, units: Mapping[bytes, Sequence[Document]], *, in_flight: bool) -> dict[bytes, Spent]:
+        """Ask of what units have just made, before their batch is committed: while a unit is in flight the async checks, then the sync
+        ones, of a batch at once, which crosses to a process in few parts. Under a limit no unit ends before all is asked of it.
 
-        Those are asked while their unit is in flight, these of a batch at once, which crosses to a process in few parts.
+        Returns what was spent on the units: it is counted with what they spent themselves.
         """
+        spent: dict[bytes, Spent] = {}
         for rule in self.units:
-            if rule.check.asynchronous == asynchronous:
-                verdicts = await self._ask(rule, list(units.values()))
-                for unit, verdict in zip(units, verdicts, strict=True):
+            if (rule.check.asynchronous or self.budget is not None) == in_flight:
+                answers = await self._ask(rule, list(units.values()))
+                for unit, (verdict, took) in zip(units, answers, strict=True):
                     self._verdicts.setdefault(unit, []).append((rule, verdict))
+                    if (all_of_it := together((spent.get(unit), took))) is not None:
+                        spent[unit] = all_of_it
+        return spent
+
+    def spend(self, spent: Spent | None, *, settled: bool = False) -> None:
+        """Count what was spent for the asset, and for the run's limit where that was not `settled` with the unit."""
+        if spent is None:
+            return
+        self.result.tokens += spent.tokens
+        self.result.usd += spent.usd
+        if self.budget is not None and not settled:
+            self.budget.also(spent)
 
     def part(self, made: Sequence[Made]) -> tuple[list[Made], list[Made], list[Failed], list[Checked]]:
         """What may become current, what is only to be known, the units that failed by that, and what the checks said."""
@@ -181,8 +198,14 @@ class Guard:
         )  # fmt: skip
 
     async def publish(self) -> Committed | None:
-        """Make current what was held, unless a blocking check over the whole asset refuses it."""
+        """Make current what was held, unless a blocking check over the whole asset refuses it, or the run was stopped before all was made:
+        what was made is then taken up by the next one.
+        """
         if not (self._held or self._gone):
+            return None
+        if self.result.left:
+            self.result.left += len(self._held) + len(self._gone)
+            self._take_off()
             return None
         base = await self.keeper.allocate()
         checked: list[Checked] = []
@@ -293,7 +316,10 @@ class Guard:
         for start in range(0, len(waiting), READ_AT_ONCE):
             async with self.project.engine.connect() as connection:
                 units = await checks.materialized(connection, waiting[start : start + READ_AT_ONCE])
-            found = list(zip(units, await self._ask(rule, await self._documents(units)), strict=True))
+            found: list[tuple[Materialized, Verdict]] = []
+            for unit, (verdict, spent) in zip(units, await self._ask(rule, await self._documents(units)), strict=True):
+                self.spend(spent)
+                found.append((unit, verdict))
             async with self.project.engine.begin() as connection:
                 checked = [_checked(rule, unit.id, verdict) for unit, verdict in found]
                 await lineage.keep_checked(connection, self.keeper.run, checked)
@@ -315,8 +341,10 @@ class Guard:
         documents = iter(found)
         return [[next(documents) for _ in unit.documents] for unit in units]
 
-    async def _ask(self, rule: _Rule, units: Sequence[Sequence[Document] | AssetcoreError]) -> list[Verdict]:
-        """What a check says of each of these units."""
+    async def _ask(
+        self, rule: _Rule, units: Sequence[Sequence[Document] | AssetcoreError]
+    ) -> list[tuple[Verdict, Spent | None]]:
+        """What a check says of each of these units, and what it spent on it."""
         values: list[Any] = []
         spans: list[int | AssetcoreError] = []
         for documents in units:
@@ -330,14 +358,16 @@ class Guard:
                 values += found
                 spans.append(len(found))
         answers = iter(await self._answers(rule, values))
-        verdicts: list[Verdict] = []
+        said: list[tuple[Verdict, Spent | None]] = []
         for span, documents in zip(spans, units, strict=True):
             if isinstance(span, AssetcoreError) or isinstance(documents, AssetcoreError):
-                verdicts.append(Verdict("error", str(span)))
+                said.append((Verdict("error", str(span)), None))
                 continue
             names = [d.name for d in documents] if span == len(documents) else [""] * span
-            verdicts.append(together([next(answers) for _ in range(span)], names))
-        return verdicts
+            verdicts = [next(answers) for _ in range(span)]
+            spent = together(spent for _, spent in verdicts)
+            said.append((as_one([verdict for verdict, _ in verdicts], names), spent))
+        return said
 
     async def _ask_whole(self, rule: _Rule, documents: Sequence[int]) -> Verdict:
         """What a check says of an asset that consists of these documents."""
@@ -347,10 +377,14 @@ class Guard:
             value = await decode(rule.check.given, self.project.reader, [stored[d] for d in documents])
         except AssetcoreError as error:
             return Verdict("error", str(error))
-        return (await self._answers(rule, [value]))[0]
+        [(verdict, spent)] = await self._answers(rule, [value])
+        self.spend(spent)
+        return verdict
 
-    async def _answers(self, rule: _Rule, values: Sequence[Any]) -> list[Verdict]:
-        """What a check says of each of these values: async on the event loop, so many at once, sync where the runner calls."""
+    async def _answers(self, rule: _Rule, values: Sequence[Any]) -> list[tuple[Verdict, Spent | None]]:
+        """What a check says of each of these values, and what it spent: async on the event loop, so many at once, sync where the runner
+        calls.
+        """
         check = rule.check
         calls = [Call({check.given.parameter: value}, check.name, check.key) for value in values]
         if check.asynchronous:
@@ -366,10 +400,7 @@ class Guard:
         for outcome in outcomes:
             if outcome.heard is not None:
                 telemetry.tell(outcome.heard, check=check.name)
-            if outcome.spent is not None:
-                self.result.tokens += outcome.spent.tokens
-                self.result.usd += outcome.spent.usd
-        return [outcome.verdict or Verdict("error", outcome.error or "") for outcome in outcomes]
+        return [(outcome.verdict or Verdict("error", outcome.error or ""), outcome.spent) for outcome in outcomes]
 
     async def _answer(self, check: Check[..., Any], call: Call) -> Outcome:
         async with self._gate:

@@ -8,12 +8,13 @@ ordinary function.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
 
 from assetcore.errors import UsageError
 
-__all__ = ["Account", "Spent", "account", "spend"]
+__all__ = ["Account", "Spent", "account", "spend", "together"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,19 @@ class Spent:
     usd: float = 0.0
     cached_tokens: int = 0
     models: tuple[str, ...] = ()
+
+
+def together(entries: Iterable[Spent | None]) -> Spent | None:
+    """All of these, or None where there is nothing."""
+    some = [one for one in entries if one is not None]
+    if len(some) < 2:
+        return some[0] if some else None
+    return Spent(
+        sum(one.tokens for one in some),
+        math.fsum(one.usd for one in some),
+        sum(one.cached_tokens for one in some),
+        tuple(sorted({model for one in some for model in one.models})),
+    )
 
 
 @dataclass(slots=True)
@@ -44,14 +58,7 @@ class Account:
     @property
     def spent(self) -> Spent | None:
         """All of it, or None where nothing was reported."""
-        if not self.entries:
-            return None
-        return Spent(
-            sum(one.tokens for one in self.entries),
-            math.fsum(one.usd for one in self.entries),
-            sum(one.cached_tokens for one in self.entries),
-            tuple(sorted({model for one in self.entries for model in one.models})),
-        )
+        return together(self.entries)
 
 
 _account: ContextVar[Account | None] = ContextVar("assetcore_account", default=None)
