@@ -17,6 +17,10 @@ from assetcore.errors import UsageError
 __all__ = ["Account", "Spent", "account", "spend", "together"]
 
 
+MOST = 10**12
+"""Nothing costs more, in tokens or dollars; sums of it are kept in 64 bits."""
+
+
 @dataclass(frozen=True, slots=True)
 class Spent:
     """What something cost: tokens of models, how many of them the provider had cached, US dollars, and which models were asked."""
@@ -75,10 +79,11 @@ def spend(*, tokens: int = 0, usd: float = 0.0, cached_tokens: int = 0, model: s
     what is no cost.
     """
     known = isinstance(tokens, int) and isinstance(usd, int | float) and not isinstance(tokens, bool)
-    if not known or tokens < 0 or not 0 <= usd < math.inf or not 0 <= cached_tokens <= tokens:
+    known = known and isinstance(model, str) and (model.isprintable() or not model)
+    if not known or not 0 <= tokens <= MOST or not 0 <= usd <= MOST or not 0 <= cached_tokens <= tokens:
         raise UsageError(
-            f"spend(tokens={tokens!r}, usd={usd!r}, cached_tokens={cached_tokens!r}) is no cost.",
-            hint="Tokens are a whole number, dollars a number; from 0. Cached tokens are some of the tokens.",
+            f"spend(tokens={tokens!r:.40}, usd={usd!r:.40}, cached_tokens={cached_tokens!r:.40}, model={model!r:.80}) is no cost.",
+            hint="Tokens are a whole number, dollars a number; from 0. Cached tokens are some of the tokens. A model is a name.",
         )
     current = _account.get()
     if current is not None:

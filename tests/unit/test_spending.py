@@ -82,8 +82,12 @@ def test_outside_a_unit_nothing_happens() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"tokens": -1}, {"tokens": 1.5}, {"tokens": True}, {"usd": -0.1}, {"usd": float("nan")}, {"usd": "1"}]
-)
+    "wrong",
+    [
+        {"tokens": -1}, {"tokens": 1.5}, {"tokens": True}, {"tokens": 10**30}, {"tokens": 1, "cached_tokens": 2}, {"usd": -0.1},
+        {"usd": float("nan")}, {"usd": float("inf")}, {"usd": 1e300}, {"usd": "1"}, {"model": "a\0b"}, {"model": "\ud800"}, {"model": 1},
+    ],
+)  # fmt: skip
 def test_what_is_no_cost_is_refused(wrong: dict[str, object]) -> None:
     """Negative, endless or of another type: an error that shows it, in a unit or outside of one."""
     with pytest.raises(UsageError, match="is no cost"):
