@@ -203,6 +203,9 @@ async def lineage(
         await trace.by_index(connection, named=True)
         names = {i: n for n, i in project.asset_ids.items()}
         found: dict[int, Found] = {f.id: f for f in roots}
+        # What was made again, with another result in between, is one document.
+        firsts = {(f.asset, f.address, f.identity): f.id for f in roots}
+        same = {f.id: f.id for f in roots}
         edges: set[tuple[str, str]] = set()
         wholes: dict[str, LineageNode] = {}
         frontier = set(found)
@@ -229,12 +232,14 @@ async def lineage(
                     pairs |= {(document, member.id) for member in members}
             if step.wholes:  # above whole assets all is followed as it was when what is made of them was made
                 commit = max(since for *_, since in step.wholes)
-            beyond = {b for _, b in pairs} - set(found)
+            beyond = {b for _, b in pairs} - same.keys()
             looked_up = await trace.look_up(connection, beyond) if beyond else {}
-            named = await trace.qualified(connection, project.environment_id, list(looked_up.values()), commit)
+            same |= {i: firsts.setdefault((f.asset, f.address, f.identity), i) for i, f in looked_up.items()}
+            new = [f for i, f in looked_up.items() if same[i] == i]
+            named = await trace.qualified(connection, project.environment_id, new, commit)
             found |= {f.id: f for f in named}
-            edges |= {(_node_id(a), _node_id(b)) for a, b in pairs if a in found and b in found}
-            frontier = beyond & set(found)
+            edges |= {(_node_id(a), _node_id(same[b])) for a, b in pairs if a in found and b in same}
+            frontier = {f.id for f in new}
             steps += 1
         if any(f.asset not in names for f in found.values()):
             known = await environments.registered(connection, project.id)
@@ -247,7 +252,7 @@ async def lineage(
     parts = tuple(
         {
             "document": _node_id(document),
-            "of": _node_id(whole),
+            "of": _node_id(same.get(whole, whole)),
             "kind": kind,
             "start": start,
             "end": end,

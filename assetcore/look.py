@@ -276,7 +276,8 @@ async def _sources_above(
         seen |= frontier
         looked_up = await trace.look_up(connection, frontier)
         found |= {number: one for number, one in looked_up.items() if one.asset in names}
-    return tuple(format_ref(names[one.asset], one.unit) for one in list(found.values())[:SOURCES])
+    refs = dict.fromkeys(format_ref(names[one.asset], one.unit) for one in found.values())
+    return tuple(refs)[:SOURCES]
 
 
 async def _within(project: Project, connection: Connection, document: int, commit: int | None) -> list[StoredDocument]:

@@ -336,8 +336,30 @@ def _rooted(head: sa.FromClause, parameters: Sequence[int]) -> sa.Select[Any, An
 
 
 async def up(connection: AsyncConnection, environment: int, ids: Collection[int], commit: int | None = None) -> Step:
-    """What these documents were made of: by what their unit is, or was as of a commit, or else by what made them first."""
-    found = makers(await heads_of(connection, environment, commit), environment, ids, commit).cte("maker")
+    """What these documents were made of: by what their unit is, or was as of a commit, or else by what made them first.
+
+    A document that was made again, with another result in between, its unit holds under a later identifier.
+    """
+    head = await heads_of(connection, environment, commit)
+    step, left = await _above(connection, makers(head, environment, ids, commit))
+    later = await _held_as(connection, head, environment, left, commit)
+    if not later:
+        return step
+    again, _ = await _above(connection, makers(head, environment, [held for held, _ in later.values()], commit))
+    asked: dict[int, list[int]] = {}
+    for document, (held, _) in later.items():
+        asked.setdefault(held, []).append(document)
+    return Step(
+        frozenset(edge for edge in step.edges if edge[0] not in later)
+        | {(document, above) for held, above in again.edges for document in asked[held]},
+        frozenset(whole for whole in step.wholes if whole[3] not in later)
+        | {(asset, of, given, document, at) for asset, of, given, held, at in again.wholes for document in asked[held]},
+    )
+
+
+async def _above(connection: AsyncConnection, made: sa.Select[Any, Any, Any, Any]) -> tuple[Step, set[int]]:
+    """What documents were made of, given their `makers`, and which of them their unit does not hold."""
+    found = made.cte("maker")
     document, first, now, since = found.c
     e, c = t.given.c, t.collected.c
     maker, number = sa.func.coalesce(now, first), sa.cast(sa.null(), sa.BigInteger)
@@ -347,13 +369,48 @@ async def up(connection: AsyncConnection, environment: int, ids: Collection[int]
     wholes = sa.select(
         document, number, c.asset_id, c.environment_id, c.commit_id, sa.func.coalesce(since, c.commit_id)
     ).join_from(found, t.collected, c.materialization_id == maker)
-    rows = (await connection.execute(sa.union_all(given, wholes))).all()
-    return Step(
+    left = sa.select(document, number, number, number, number, number).where(now.is_(None))
+    rows = (await connection.execute(sa.union_all(given, wholes, left))).all()
+    step = Step(
         frozenset((document, above) for document, above, *_ in rows if above is not None),
         frozenset(
             (asset, of, given, document, since) for document, _, asset, of, given, since in rows if asset is not None
         ),
     )
+    return step, {document for document, above, asset, *_ in rows if above is None and asset is None}
+
+
+async def _held_as(
+    connection: AsyncConnection, head: sa.FromClause, environment: int, ids: Collection[int], commit: int | None
+) -> dict[int, tuple[int, int]]:
+    """Of these documents those that their unit now holds, or held as of a commit: under which identifier, and its materialization."""
+    if not ids:
+        return {}
+    h, first, asked = head.c, _first, _other
+    chosen = asked.join(first, first.c.id == asked.c.materialization_id)
+    these = among(asked.c.id, ids, sa.BigInteger)
+    units = sa.select(first.c.asset_id, first.c.unit, first.c.label).select_from(chosen).where(these).distinct().cte()
+    if commit is None:
+        of_unit = sa.and_(h.asset_id == units.c.asset_id, h.unit == units.c.unit)
+        heads = units.join(head, of_unit).join(t.materialization, _m.id == h.materialization_id)
+    else:
+        heads = units.join(t.materialization, _of_same_unit(_m, units.c)).join(head, h.materialization_id == _m.id)
+    no = sa.cast(sa.null(), sa.BigInteger)
+    rows = await connection.execute(
+        sa.union_all(
+            sa.select(_d.asset_id, _d.address, _d.identity, _d.id, _m.id)
+            .select_from(with_documents(heads))
+            .where(h.environment_id == environment, as_of(h, commit)),
+            sa.select(asked.c.asset_id, asked.c.address, asked.c.identity, asked.c.id, no).where(these),
+        )
+    )
+    held, wanted = dict[tuple[Any, ...], tuple[int, int]](), dict[int, tuple[Any, ...]]()
+    for *same, document, maker in rows:
+        if maker is None:
+            wanted[document] = (*same,)
+        else:
+            held[*same] = document, maker
+    return {document: held[same] for document, same in wanted.items() if same in held}
 
 
 async def down(connection: AsyncConnection, environment: int, ids: Collection[int], commit: int | None = None) -> Step:
@@ -475,10 +532,13 @@ async def excerpts(
 ) -> dict[int, tuple[int, str, int | None, int | None, str | None]]:
     """Of which others these documents are part, where that is known: whole, kind, start, end, pointer."""
     head = await heads_of(connection, environment, commit)
-    made = await connection.execute(makers(head, environment, ids, commit))
-    by = {(now or first, document) for document, first, now, _ in made}
-    noted = await excerpts_of(connection, {maker for maker, _ in by})
-    return {part[0]: part[1:] for maker, parts in noted.items() for part in parts if (maker, part[0]) in by}
+    made = (await connection.execute(makers(head, environment, ids, commit))).all()
+    by = {document: (document, now or first) for document, first, now, _ in made}
+    left = [document for document, _, now, _ in made if now is None]
+    by |= await _held_as(connection, head, environment, left, commit)
+    noted = await excerpts_of(connection, {maker for _, maker in by.values()})
+    parts = {(part[0], maker): part[1:] for maker, some in noted.items() for part in some}
+    return {document: parts[held] for document, held in by.items() if held in parts}
 
 
 async def excerpts_of(

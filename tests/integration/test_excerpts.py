@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+from datetime import UTC, datetime
+
 import pytest
 import sqlalchemy as sa
 
@@ -100,3 +103,45 @@ async def test_what_is_taken_over_from_another_unit_has_its_place_too(settings: 
             assert (found.document, found.start, found.end) == (f"topics[{name}.txt]", start, start + 7)
     verified = await verify_catalog(settings, say=lambda _: None)
     assert verified.same, verified.to_json()
+
+
+async def test_what_went_and_came_back_elsewhere_is_followed_to_where_it_is(settings: Settings) -> None:
+    """What was made of it is reused: it leads to the document as it now is, at an earlier time to that of then, and one by one or whole."""
+    world = World(settings)
+    world.code(
+        CODE
+        + """
+    @asset
+    async def lengths(topic: Topic = each(topics), sections: list[Report] = collect(sections, per=topics)) -> Report:
+        return Report("lengths", text=f"{len(topic.text)} of {len(sections)}")
+
+    @asset
+    async def summary(words: list[Chunk] = collect(words), lengths: list[Report] = collect(lengths)) -> Report:
+        return Report("summary", text=" ".join(word.text for word in words))
+
+    @asset
+    async def index(words: list[Chunk] = collect(words)) -> Report:
+        return Report("index", text=" ".join(word.text for word in words))
+    """
+    )
+    texts = ["X\n\nthe second", "X\n\nother thing", "a longer X\n\nthe second"]
+    times: list[str] = []
+    for text in texts:
+        world.document("a.txt", text)
+        done = await world.made()
+        times.append(datetime.now(UTC).isoformat())
+    assert (done["words"], done["loud"], done["index"]) == ({"unchanged": 1, "reused": 1}, {"reused": 1}, {"reused": 1})
+    async with world.open() as session:
+        for ref in ("words[section-1]", "loud[section-1-last]", "index", "summary"):
+            for time, text in ((None, texts[2]), (times[2], texts[2]), (times[0], texts[0])):
+                traced = await session.lineage(ref, at=time, spans=True)
+                sources = [node.sha256 for node in traced.nodes if node.asset == "topics"]
+                assert sources == [hashlib.sha256(text.encode()).hexdigest()], (ref, time)
+                names = [(node.asset, node.unit, node.document) for node in traced.nodes]
+                assert len(set(names)) == len(names)
+                nodes = {node.id: node for node in traced.nodes}
+                places = [(s["start"], s["end"]) for s in traced.spans or () if nodes[s["of"]].asset == "topics"]
+                assert (text.index("the second"), len(text)) in places
+        for at, text in ((None, texts[2]), (times[0], texts[0])):
+            place = await session.context("loud[section-1-last]", at=at)
+            assert (text.encode()[place.start : place.end], place.sources) == (b"second", ("topics[a.txt]",))

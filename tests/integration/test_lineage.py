@@ -653,6 +653,12 @@ async def test_reading_stays_on_indexes(history: History, large: dict[int, list[
         made = (await read.made_units(connection, PROD, [FEW]))[FEW]["materialization"].to_list()[:3]
         commit = (await read.watermarks(connection, PROD))[FEW].last
         below = [replace(found, parent="x") for found in await trace.of_asset(connection, PROD, FEW, limit=3)]
+        was: dict[str, int | None] = dict(
+            (await read.made_units(connection, PROD, [FEW]))[FEW].select("label", "materialization").iter_rows()
+        )
+    for text in ("other", f"{FEW} 19"):  # what came back is held under another identifier than the first
+        last, now = await history.made(FEW, {"00019": text}, was)
+        was |= now
     questions: dict[str, Callable[[schema.Connection], Awaitable[Any]]] = {
         "current documents": lambda c: read.current_documents(c, PROD, [FEW]),
         "as of a commit": lambda c: read.current_documents(c, PROD, [FEW], commit),
@@ -667,6 +673,8 @@ async def test_reading_stays_on_indexes(history: History, large: dict[int, list[
         "documents of": lambda c: read.documents_of(c, made),
         "former members": lambda c: read.former_members(c, made),
         "up": lambda c: trace.up(c, PROD, few),
+        "up, of what came back": lambda c: trace.up(c, PROD, large[FEW][-1:]),
+        "up, of what had come back": lambda c: trace.up(c, PROD, large[FEW][-1:], last.number),
         "down, one by one": lambda c: trace.down(c, PROD, page),
         "down, through a whole asset": lambda c: trace.down(c, PROD, few),
         "by id": lambda c: trace.with_prefix(c, PROD, document_id(sha256("1 7"))),
