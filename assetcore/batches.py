@@ -539,13 +539,15 @@ class Work:
         return {parameter: [stored[one] for one in every] for parameter, every in documents.items()}
 
     def _collected(self) -> tuple[tuple[int, int, int], ...]:
-        """The whole assets that every unit is given, each as of its last change."""
+        """The whole assets that every unit is given, each as of its last commit: what changed it last may have been in another
+        environment, or in an earlier one of this name.
+        """
         ids = self.project.asset_ids
         return tuple(
             (
                 index,
                 ids[d.upstream.name],
-                self.marks[ids[d.upstream.name]].changed if ids[d.upstream.name] in self.marks else 0,
+                self.marks[ids[d.upstream.name]].last if ids[d.upstream.name] in self.marks else 0,
             )
             for index, d in enumerate(self.asset.dependencies)
             if d.is_whole

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from datetime import UTC, datetime
 from typing import Any
@@ -305,6 +306,49 @@ async def test_an_environment_created_again_is_not_what_it_was_before(world: Wor
         "chunks"
     ]  # what both have changed stays, what only the other has become is taken over
     assert [now["a.txt", "a-0"], now["b.txt", "b-0"], len(now)] == [b"A CHANGED", b"b one", 5]
+
+
+async def test_a_whole_asset_is_that_of_the_environment_that_gave_it(world: World) -> None:
+    """Created again from what had changed before it was dropped, and borrowed before it was dropped once more; after a rebuild, too."""
+    pr, of_pr = at(world, "pr"), at(world, "of-pr")
+
+    def code(how: str, between: str) -> None:
+        world.code(CODE.replace("{how}", how).replace('" ".join', f'"{between}".join'))
+
+    async def created_again() -> None:
+        async with world.open() as session:
+            await session.drop_environment("pr")
+            await session.create_environment("pr", "prod")
+
+    async def made_of_what_is_there(environment: World) -> None:
+        there = {
+            (*ref, hashlib.sha256(content).hexdigest())
+            for ref, content in (await environment.contents())["chunks"].items()
+        }
+        async with environment.open() as session:
+            above = await session.lineage("report")
+        assert {(str(n.unit), str(n.document), n.sha256) for n in above.nodes if n.asset == "chunks"} == there
+
+    async with world.open() as session:
+        await session.create_environment("pr", "prod")
+    code(".upper()", " ")
+    await pr.materialize()
+    await made_of_what_is_there(pr)
+    code("", " ")
+    world.document("b.txt", "b changed")
+    await world.materialize()
+    await created_again()
+    code(".strip()", "-")
+    assert await pr.made() == {"chunks": {"unchanged": 3}, "report": {"made": 1}}
+    await made_of_what_is_there(pr)
+    async with world.open() as session:
+        await session.create_environment("of-pr", "pr")
+    await created_again()
+    code(".strip()", "+")
+    assert await of_pr.made() == {"report": {"made": 1}}
+    await made_of_what_is_there(of_pr)
+    await rebuild_catalog(world.settings, replace=True, automatic_schema=False, say=lambda _: None)
+    await made_of_what_is_there(of_pr)
 
 
 async def test_a_database_of_the_schema_before_knows_when_environments_were_dropped(world: World) -> None:
