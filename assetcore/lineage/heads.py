@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from assetcore.lineage import tables as t
 
-__all__ = ["Loan", "as_of", "at_one_moment", "heads_of", "lent_heads", "loans", "once", "take_over"]
+__all__ = ["Loan", "as_of", "at_one_moment", "heads_of", "lent_heads", "loans", "once", "take_over", "undropped_since"]
 
 _ONCE = "assetcore_once"
 FEW = "few"
@@ -102,6 +102,15 @@ def _seen(environment: int, borrowed: Sequence[tuple[int, Loan]], end: int | Non
 def as_of(h: Any, commit: int | None) -> sa.ColumnElement[bool]:
     """Heads (columns) that are current, or were at a commit."""
     return _standing(h, commit)
+
+
+def undropped_since(h: Any, commit: sa.ColumnElement[int]) -> sa.ColumnElement[bool]:
+    """Heads (columns) whose environment was not dropped between one of its commits and their end: else they are of what it was later."""
+    e = t.environment.alias("holder")
+    drops = sa.func.unnest(e.c.drops).table_valued("number", name="dropped").render_derived()
+    drop = drops.c.number
+    later = sa.and_(e.c.id == h.environment_id, drop > commit, sa.or_(h.until_commit.is_(None), h.until_commit > drop))
+    return ~sa.select(drop).select_from(e.join(drops, sa.true())).where(later).correlate_except(e, drops).exists()
 
 
 def lent_heads(environment: int, borrowed: Mapping[int, Loan]) -> list[sa.Select[*tuple[Any, ...]]]:

@@ -21,7 +21,7 @@ from assetcore.errors import StorageError
 from assetcore.frames import joined, parted, put, without
 from assetcore.lineage import tables as t
 from assetcore.lineage.asking import ONE, Statement, among, asked, columns, frame, gathered, one_of
-from assetcore.lineage.heads import as_of, heads_of
+from assetcore.lineage.heads import as_of, heads_of, undropped_since
 from assetcore.staleness import MADE, Component, Definition
 from assetcore.storage import Key, Location, Stored
 from assetcore.units import DOCUMENTS, PLACED, sort_documents
@@ -405,6 +405,7 @@ async def former_members(connection: AsyncConnection, materializations: Collecti
         h.environment_id == c.environment_id,
         h.since_commit <= c.commit_id,
         h.until_commit > c.commit_id,
+        undropped_since(h, c.commit_id),
     )
     past = await connection.execute(
         sa.select(c.materialization_id, c.parameter, d.address)

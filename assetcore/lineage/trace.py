@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from assetcore.documents import document_id
 from assetcore.lineage import tables as t
 from assetcore.lineage.asking import Statement, among, array_of, columns
-from assetcore.lineage.heads import as_of, at_one_moment, heads_of
+from assetcore.lineage.heads import as_of, at_one_moment, heads_of, undropped_since
 from assetcore.lineage.read import current, dated, position, with_documents, with_types
 from assetcore.roots import GIVEN_TO
 
@@ -436,8 +436,9 @@ async def down(connection: AsyncConnection, environment: int, ids: Collection[in
     m2, h2, first = _given, _then, _first
     given = sa.func.unnest(t.documents_of(m2.c)).table_valued("id", name="listed_given").render_derived()
     held = sa.and_(
-        h2.c.asset_id == c.asset_id, h2.c.environment_id == c.environment_id, h2.c.since_commit <= c.commit_id
-    )
+        h2.c.asset_id == c.asset_id, h2.c.environment_id == c.environment_id, h2.c.since_commit <= c.commit_id,
+        undropped_since(h2.c, c.commit_id),
+    )  # fmt: skip
     chosen = sa.select(_d.asset_id, _d.materialization_id).where(among(_d.id, ids, sa.BigInteger)).subquery()
     units = (
         sa.select(first.c.asset_id, first.c.unit)

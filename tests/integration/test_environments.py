@@ -351,6 +351,26 @@ async def test_a_whole_asset_is_that_of_the_environment_that_gave_it(world: Worl
     await made_of_what_is_there(of_pr)
 
 
+async def test_what_an_environment_became_later_was_not_given_to_what_was_made_before(world: World) -> None:
+    """Created again and committed to, it has heads that are older than what was made of it: not that came of their documents."""
+    pr, of_pr = at(world, "pr"), at(world, "of-pr")
+    async with world.open() as session:
+        await session.create_environment("pr", "prod")
+    world.code(CODE.replace("{how}", ".upper()"))
+    await pr.materialize()
+    async with world.open() as session:
+        await session.create_environment("of-pr", "pr")
+        await session.drop_environment("pr")
+        await session.create_environment("pr", "prod")
+    world.code(CODE.replace("{how}", ".title()"))
+    await pr.materialize("chunks[a.txt]")
+    world.code(CODE.replace("{how}", ""))
+    assert await of_pr.made("chunks") == {"chunks": {"reused": 3}}  # as in prod, and what pr now has of b and c
+    async with of_pr.open() as session:
+        below = await session.lineage("chunks[b.txt]", "down")
+    assert "report" not in {node.asset for node in below.nodes}
+
+
 async def test_a_database_of_the_schema_before_knows_when_environments_were_dropped(world: World) -> None:
     """The journal told it: what the migration to 0021 finds there is what is written now."""
     async with world.open() as session:
