@@ -71,20 +71,34 @@ class AssetChange:
 
 
 async def commit_at(connection: AsyncConnection, project: int, environment: int, at: datetime) -> int | None:
-    """The number of the last commit of a project at this time, from which all that an environment then was follows; None: as it is now."""
-    c, b, e = t.commit.c, t.borrowed.c, t.environment.c
-    last, later = (
+    """The number from which follows all that an environment was at this time; None: as it is now. 0 before it was there, and after a drop.
+
+    That is the last commit in it, or its creation or rebase, of which the journal tells. Its rows are not looked at for an environment
+    with which nothing of the kind was ever done.
+    """
+    c, b, e, j = t.commit.c, t.borrowed.c, t.environment.c, t.journal.c
+    this = sa.select(e.name).where(e.id == environment).scalar_subquery()
+    turned = sa.or_(
+        sa.exists().where(b.environment_id == environment),
+        sa.exists().where(e.id == environment, sa.func.cardinality(e.drops) > 0),
+    )
+    commits = sa.select(c.id.label("number"), c.at, sa.false().label("dropped")).where(c.environment_id == environment)
+    turns = sa.select(sa.cast(j.facts["number"].astext, sa.BigInteger), j.at, j.what == "env drop").where(
+        turned, j.project_id == project, j.environment == this, j.what.startswith("env ")
+    )
+    done = commits.union_all(turns).subquery().c
+    last, dropped, later = (
         await connection.execute(
-            sa.select(sa.func.max(c.id).filter(c.at <= at), sa.func.max(c.id).filter(c.at > at)).where(
-                c.project_id == project
+            sa.select(
+                sa.func.max(done.number).filter(done.at <= at),
+                sa.func.max(done.number).filter(done.at <= at, done.dropped),
+                sa.func.max(done.number).filter(done.at > at),
             )
         )
     ).one()
     if later is None:
         return None
-    lent = sa.select(sa.func.max(b.since_commit)).join_from(t.borrowed, t.environment, e.id == b.environment_id)
-    borrowed = await connection.execute(lent.where(b.environment_id == environment, e.created_at <= at))
-    return max(last or 0, borrowed.scalar_one() or 0)
+    return 0 if last is None or last == dropped else last
 
 
 async def units_ever(connection: AsyncConnection, asset: int, label: str) -> list[tuple[bytes, str, str | None]]:

@@ -371,6 +371,53 @@ async def test_what_an_environment_became_later_was_not_given_to_what_was_made_b
     assert "report" not in {node.asset for node in below.nodes}
 
 
+async def test_an_environment_is_shown_as_it_was_whatever_was_done_with_it(world: World) -> None:
+    """From when it was created, rebased or dropped on, and not before, also where nothing was committed after that."""
+    pr, seen = at(world, "pr"), list[tuple[str, str, dict[tuple[str, str], bytes]]]()
+
+    async def now(what: str) -> None:
+        seen.append((what, datetime.now(UTC).isoformat(), (await pr.contents()).get("chunks", {})))
+
+    async def as_it_was() -> None:
+        async with pr.open() as session:
+            for what, time, chunks in seen:
+                known = {i.asset: i.documents for i in await session.ls(at=time)}
+                assert known["chunks"] == len(chunks), what
+                shown = await session.show("chunks", at=time) if chunks else []
+                assert {(d.unit, d.name): d.content for d in shown} == chunks, what
+
+    await now("before")
+    async with world.open() as session:
+        await session.create_environment("pr", "prod")
+    await now("created")
+    await as_it_was()
+    world.code(CODE.replace("{how}", ".upper()"))
+    await pr.materialize()
+    await now("made")
+    async with world.open() as session:
+        await session.drop_environment("pr")
+    await now("dropped")
+    await as_it_was()
+    async with world.open() as session:
+        await session.create_environment("pr", "prod")
+    await now("created again")
+    await as_it_was()
+    world.code(CODE.replace("{how}", ""))
+    world.document("a.txt", "a changed")
+    await world.materialize()
+    await now("while prod went on")
+    async with world.open() as session:
+        await session.promote("pr", "prod", rebase=True)
+    await now("rebased")
+    world.code(CODE.replace("{how}", ".title()"))
+    await pr.materialize("chunks[a.txt]")  # the heads of the others are taken over, which are older
+    await now("made again")
+    assert len({tuple(chunks.items()) for _, _, chunks in seen}) == 5
+    await as_it_was()
+    await rebuild_catalog(world.settings, replace=True, automatic_schema=False, say=lambda _: None)
+    await as_it_was()
+
+
 async def test_a_database_of_the_schema_before_knows_when_environments_were_dropped(world: World) -> None:
     """The journal told it: what the migration to 0021 finds there is what is written now."""
     async with world.open() as session:
