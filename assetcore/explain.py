@@ -209,10 +209,10 @@ async def lineage(
         edges: set[tuple[str, str]] = set()
         wholes: dict[str, LineageNode] = {}
         frontier = set(found)
-        steps = 0
+        steps, seen_from = 0, project.environment_id
         while frontier and (depth is None or steps < depth) and len(found) < NODES:
             follow = trace.up if direction == "up" else trace.down
-            step = await follow(connection, project.environment_id, frontier, commit)
+            step = await follow(connection, seen_from, frontier, commit)
             pairs = set(step.edges)
             if (
                 direction == "down" and not steps and not pairs
@@ -230,13 +230,13 @@ async def lineage(
                     edges |= _asset_edges(project, node, wholes) if depth is None else set()
                 else:
                     pairs |= {(document, member.id) for member in members}
-            if step.wholes:  # above whole assets all is followed as it was when what is made of them was made
-                commit = max(since for *_, since in step.wholes)
+            if step.wholes:
+                seen_from, commit = await trace.when_made(connection, seen_from, step.wholes, commit)
             beyond = {b for _, b in pairs} - same.keys()
             looked_up = await trace.look_up(connection, beyond) if beyond else {}
             same |= {i: firsts.setdefault((f.asset, f.address, f.identity), i) for i, f in looked_up.items()}
             new = [f for i, f in looked_up.items() if same[i] == i]
-            named = await trace.qualified(connection, project.environment_id, new, commit)
+            named = await trace.qualified(connection, seen_from, new, commit)
             found |= {f.id: f for f in named}
             edges |= {(_node_id(a), _node_id(same[b])) for a, b in pairs if a in found and b in same}
             frontier = {f.id for f in new}
@@ -244,7 +244,7 @@ async def lineage(
         if any(f.asset not in names for f in found.values()):
             known = await environments.registered(connection, project.id)
             names = {i: name for i, (name, _) in known.items()} | names
-        excerpts = await trace.excerpts(connection, project.environment_id, set(found), commit) if spans else {}
+        excerpts = await trace.excerpts(connection, seen_from, set(found), commit) if spans else {}
     nodes = [
         LineageNode(_node_id(f.id), names.get(f.asset, "?"), f.unit, f.name, f.sha256.hex()) for f in found.values()
     ]
@@ -268,14 +268,14 @@ async def origins(project: Project, connection: Connection, documents: Collectio
     """What these documents were made of, as far up as lineage goes: all that was made of nothing, however much it is."""
     found, frontier = set(documents), set(documents)
     ends: set[int] = set()
-    commit: int | None = None
+    seen_from, commit = project.environment_id, None
     while frontier:
-        step = await trace.up(connection, project.environment_id, frontier, commit)
+        step = await trace.up(connection, seen_from, frontier, commit)
         above = {document for _, document in step.edges}
         for asset, environment, given in {whole[:3] for whole in step.wholes}:
             above |= {one.id for one in await trace.of_asset(connection, environment, asset, commit=given)}
-        if step.wholes:  # as in `lineage`
-            commit = max(since for *_, since in step.wholes)
+        if step.wholes:
+            seen_from, commit = await trace.when_made(connection, seen_from, step.wholes, commit)
         ends |= frontier - {document for document, _ in step.edges} - {document for *_, document, _ in step.wholes}
         frontier = above - found
         found |= frontier

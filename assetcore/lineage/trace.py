@@ -28,7 +28,7 @@ __all__ = [
     "Found", "Step", "about_few", "by_index", "by_unit", "descending", "documents", "down", "ends_of", "excerpts", "excerpts_of",
     "first_makers",
     "formerly", "given_to", "in_partition", "labelled", "look_up", "makers", "of_asset", "of_run", "qualified", "repeated", "rooted",
-    "spellings", "up", "wholes_of", "with_prefix",
+    "spellings", "up", "when_made", "wholes_of", "with_prefix",
 ]  # fmt: skip
 
 
@@ -355,6 +355,30 @@ async def up(connection: AsyncConnection, environment: int, ids: Collection[int]
         frozenset(whole for whole in step.wholes if whole[3] not in later)
         | {(asset, of, given, document, at) for asset, of, given, held, at in again.wholes for document in asked[held]},
     )
+
+
+async def when_made(
+    connection: AsyncConnection,
+    environment: int,
+    wholes: Collection[tuple[int, int, int, int, int]],
+    commit: int | None,
+) -> tuple[int, int]:
+    """Above whole assets all is followed as it was when what is made of them was made: in which environment, and as of which commit.
+
+    What an environment has of another since before that lent it was made there: it was nothing itself then.
+    """
+    document, since = max((whole[3:] for whole in wholes), key=lambda one: one[1])
+    asset = sa.select(_d.asset_id).where(_d.id == document).scalar_subquery()
+    b, upper = t.borrowed.c, commit
+    while True:
+        loan = sa.select(b.lender_id, b.at_commit).where(
+            b.environment_id == environment, b.asset_id == asset, b.at_commit >= since, b.since_commit > since,
+            sa.true() if upper is None else b.since_commit <= upper,
+        )  # fmt: skip
+        found = (await connection.execute(loan.order_by(b.since_commit.desc()).limit(1))).one_or_none()
+        if found is None:
+            return environment, since
+        environment, upper = found
 
 
 async def _above(connection: AsyncConnection, made: sa.Select[Any, Any, Any, Any]) -> tuple[Step, set[int]]:

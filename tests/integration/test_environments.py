@@ -351,6 +351,25 @@ async def test_a_whole_asset_is_that_of_the_environment_that_gave_it(world: Worl
     await made_of_what_is_there(of_pr)
 
 
+async def test_what_is_borrowed_is_followed_as_it_was_where_it_was_made(world: World) -> None:
+    """Lineage in an environment, which was nothing when the other made what it borrows, is what it is in that; also one loan further."""
+    world.document("a.txt", "a one\na two ")
+    world.code(CODE.replace("{how}", ".strip()"))
+    assert (await world.made())["chunks"] == {"unchanged": 3}
+    world.code(CODE.replace("{how}", ".strip()").replace('" ".join', '"-".join'))
+    await world.made()
+    async with world.open() as session:
+        was = await session.lineage("report")
+        await session.create_environment("pr", "prod")
+        await session.create_environment("of-pr", "pr")
+    for name in ("pr", "of-pr"):
+        async with at(world, name).open() as session:
+            assert await session.lineage("report") == was
+    async with world.open() as session:
+        sources = {node.sha256 for node in was.nodes if node.asset == "topics"}
+        assert sources == {d.sha256.hex() for d in await session.show("topics")}
+
+
 async def test_what_an_environment_became_later_was_not_given_to_what_was_made_before(world: World) -> None:
     """Created again and committed to, it has heads that are older than what was made of it: not that came of their documents."""
     pr, of_pr = at(world, "pr"), at(world, "of-pr")
