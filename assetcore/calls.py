@@ -20,13 +20,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
-
 from assetcore import telemetry
 from assetcore.assets import Asset
 from assetcore.checks import Check, Verdict, verdict_of
 from assetcore.documents import Document, restrict
 from assetcore.errors import GatewayError
+from assetcore.owned import own
 from assetcore.spending import Spent, account
 from assetcore.values import encode
 from assetcore.watch import UndeclaredInput, watch
@@ -59,7 +58,8 @@ class Call:
 
     def arguments(self) -> dict[str, Any]:
         """The arguments of one call: what a function does to them must not be seen by the next."""
-        return {n: restrict(v, self.restricted[n]) if n in self.restricted else _own(v) for n, v in self.values.items()}
+        owned = {name: own(value) for name, value in self.values.items()}
+        return owned | {name: restrict(owned[name], chosen) for name, chosen in self.restricted.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,22 +80,6 @@ class Outcome:
     again: float | None = 0.0
     undeclared: tuple[UndeclaredInput, ...] = ()
     heard: telemetry.Heard | None = None
-
-
-def _own(value: Any) -> Any:
-    """The value, or a copy of it where it could be changed in place."""
-    if isinstance(value, Document):
-        return value
-    if isinstance(value, list):
-        return list(value)
-    if isinstance(value, BaseModel):
-        return value.model_copy(deep=True)
-    match type(value).__module__.partition(".")[0], type(value).__name__:
-        case "polars", "DataFrame":
-            return value.clone()
-        case "pandas", "DataFrame":
-            return value.copy()
-    return value
 
 
 async def ask_async(check: Check[..., Any], call: Call, root: Path) -> Outcome:

@@ -10,6 +10,7 @@ import asyncio
 import io
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import polars as pl
@@ -64,7 +65,8 @@ def encode(output: Output, returned: Any, default_name: str, who: str) -> list[D
 async def decode(dependency: Dependency, reader: Reader, stored: Sequence[Stored]) -> Any:
     """The value of a parameter: its documents, in the form that its annotation asks for.
 
-    For `each` one document (or the model or frame that it is), for `collect` all of them. An AsyncIterator reads piece by piece.
+    For `each` one document (or the model or frame that it is), for `collect` all of them. What an AsyncIterator is asked
+    for reads piece by piece, each time it is iterated over.
     """
     return (await decode_many(dependency, reader, [stored]))[0]
 
@@ -78,7 +80,7 @@ async def decode_many(dependency: Dependency, reader: Reader, units: Sequence[Se
                 f"{dependency.parameter} takes one {output.type_name} at a time, and was given {wrong[0]}."
             )
     elif dependency.form == "iterator":
-        return [_stream(output, reader, stored) for stored in units]
+        return [_Pieces(output, reader, stored) for stored in units]
     elif dependency.form != "list":
         return [await _frame(dependency, reader, stored) for stored in units]
     values = await _objects(output, reader, [one for stored in units for one in stored])
@@ -303,17 +305,26 @@ async def _read(output: Output, documents: Sequence[Document]) -> list[Any]:
             return [await asyncio.to_thread(_read_parquet, document) for document in documents]
 
 
-async def _stream(output: Output, reader: Reader, stored: Sequence[Stored]) -> AsyncIterator[Any]:
-    """Piece by piece, so that no more is held than a few mebibytes or one document."""
-    start = 0
-    while start < len(stored):
-        stop, size = start, 0
-        while stop < len(stored) and stop - start < _STREAM_ROWS and (stop == start or size < _STREAM_BYTES):
-            size += stored[stop].size
-            stop += 1
-        for value in await _objects(output, reader, stored[start:stop]):
-            yield value
-        start = stop
+@dataclass(frozen=True, slots=True)
+class _Pieces:
+    """Documents that are read piece by piece, so that no more is held than a few mebibytes or one document; from the beginning for each
+    who asks.
+    """
+
+    output: Output
+    reader: Reader
+    stored: Sequence[Stored]
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        start, stored = 0, self.stored
+        while start < len(stored):
+            stop, size = start, 0
+            while stop < len(stored) and stop - start < _STREAM_ROWS and (stop == start or size < _STREAM_BYTES):
+                size += stored[stop].size
+                stop += 1
+            for value in await _objects(self.output, self.reader, stored[start:stop]):
+                yield value
+            start = stop
 
 
 async def _frame(dependency: Dependency, reader: Reader, stored: Sequence[Stored]) -> Any:

@@ -72,6 +72,37 @@ def deadly(topic: Topic = each(topics)) -> Topic:
     return Topic(topic.name, text=topic.text.upper())
 """
 
+SPOILING = """
+class Tags(Document):
+    tags: list[str]
+
+class Seen(BaseModel):
+    words: list[str] = []
+
+@asset
+def tagged() -> list[Tags]:
+    return [Tags("t", text="", tags=["a"])]
+
+@asset
+def models(topic: Topic = each(topics)) -> Seen:
+    return Seen(words=["a"])
+
+def spoil(tagged: list[Tags], models: list[Seen]) -> Report:
+    found = [tagged[0].tags, models[0].words, models[-1].words]
+    text = repr(found)
+    for one in found:
+        one.append("more")
+    return Report("report.txt", text=text)
+
+@asset
+def plain(topic: Topic = each(topics), tagged: list[Tags] = collect(tagged), models: list[Seen] = collect(models)) -> Report:
+    return spoil(tagged, models)
+
+@asset
+async def awaited(topic: Topic = each(topics), tagged: list[Tags] = collect(tagged), models: list[Seen] = collect(models)) -> Report:
+    return spoil(tagged, models)
+"""
+
 
 @pytest.fixture
 def world(settings: Settings) -> World:
@@ -100,6 +131,16 @@ async def test_the_same_plan_runs_on_every_runner(world: World, runner: str) -> 
     assert found["chunks"]["3.txt", "3-1"] == b"beta3"
     assert found["report"]["report", "report.txt"] == b"21"
     assert await world.plan() == {}
+
+
+@pytest.mark.parametrize("runner", ["processes", "threads", "dask"])
+async def test_what_a_unit_does_to_what_it_is_given_is_seen_by_no_other(world: World, runner: str) -> None:
+    """Documents and models of a whole asset are as they were stored for every unit, whichever was called before it and where."""
+    world.code(SPOILING)
+    assert (await on(world, runner).materialize()).status == "done"
+    found = await world.contents()
+    assert {*found["plain"].values(), *found["awaited"].values()} == {b"[['a'], ['a'], ['a']]"}
+    assert (len(found["plain"]), len(found["awaited"])) == (20, 20)
 
 
 @pytest.mark.parametrize("runner", ["processes", "dask"])

@@ -12,13 +12,14 @@ from typing import Any
 
 import polars as pl
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from assetcore import calls
 from assetcore.assets import Asset
 from assetcore.calls import Call, Outcome, call_async, call_sync, user_traceback
-from assetcore.declarations import asset, collect, each
+from assetcore.declarations import asset, collect, each, source
 from assetcore.documents import Document
+from assetcore.sources import folder
 from tests.unit.declared import PAGES, Page, Part
 
 ROOT = Path(__file__).parent
@@ -125,6 +126,44 @@ async def test_what_a_function_does_to_its_arguments_stays_with_it() -> None:
     values = {"limits": Limits(words=["a"]), "pages": [PAGE], "rows": pl.DataFrame({"name": ["a"], "text": ["b"]})}
     texts = {(await called(spoils, **values)).documents[0].text for _ in range(2)}
     assert texts == {"1 ['name', 'text'] ['a']"}
+
+
+async def test_an_attempt_sees_nothing_of_the_one_before() -> None:
+    """What a function did to its arguments before it failed is not there when it is tried again; what it reads begins anew."""
+
+    class Tags(Document):
+        tags: list[str] = Field(default_factory=list)
+
+    class Pieces:
+        async def __aiter__(self) -> AsyncIterator[Page]:
+            for name in "ab":
+                yield Page(name, text="")
+
+    tagged = source("tagged", Tags, folder("data"))
+    seen: list[tuple[list[str], list[str]]] = []
+
+    def spoil(one: Tags, every: list[Tags]) -> None:
+        seen.append((list(one.tags), list(every[0].tags)))
+        one.tags.append("more")
+        every[0].tags.append("more")
+
+    @asset(retries=1)
+    def plain(one: Tags = each(tagged), every: list[Tags] = collect(tagged)) -> Part:
+        spoil(one, every)
+        raise ValueError("not yet")
+
+    @asset(retries=1)
+    async def awaited(
+        pages: AsyncIterator[Page] = collect(PAGES), one: Tags = each(tagged), every: list[Tags] = collect(tagged)
+    ) -> Part:
+        spoil(one, every)
+        assert [page.name async for page in pages] == ["a", "b"]
+        raise ValueError("not yet")
+
+    tags = Tags("t", text="", tags=["a"])
+    for one, further in ((plain, {}), (awaited, {"pages": Pieces()})):
+        assert (await called(one, one=tags, every=[tags], **further)).error == "ValueError: not yet"
+    assert seen == [(["a"], ["a"])] * 4
 
 
 # -- what fails ----------------------------------------------------------------------------------------------------------------

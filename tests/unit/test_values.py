@@ -386,7 +386,7 @@ async def test_a_stream_reads_no_further_than_it_is_followed(reader: Reader) -> 
 
     good = await keep(reader, [Chunk(name=f"{i}", text="x") for i in range(300)])
     lost = [Stored(Location(Key("lost"), 0), "lost", "text/plain", b"\x00" * 32, 1)]
-    stream = await decode(only(streaming), reader, good + lost)
+    stream = aiter(await decode(only(streaming), reader, good + lost))
     assert [(await anext(stream)).name for _ in range(256)] == [f"{i}" for i in range(256)]
     with pytest.raises(AssetcoreError, match="lost"):
         await anext(stream)
