@@ -10,6 +10,7 @@ import asyncio
 import os
 import random
 import re
+import signal
 import sys
 import sysconfig
 import time
@@ -88,8 +89,8 @@ async def ask_async(check: Check[..., Any], call: Call, root: Path) -> Outcome:
     with account() as costs:
         try:
             verdict = verdict_of(await check.function(**call.arguments()))
-        except (Exception, SystemExit, asyncio.CancelledError) as error:
-            _raise_if_cancelled(error)
+        except BaseException as error:
+            _raise_if_stopped(error)
             verdict = _verdict(error, root, started)
     return _said(verdict, started, costs.spent)
 
@@ -100,7 +101,7 @@ def ask_sync(check: Check[..., Any], call: Call, root: Path) -> Outcome:
     with account() as costs:
         try:
             verdict = verdict_of(check.function(**call.arguments()))
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             verdict = _verdict(error, root, started)
     return _said(verdict, started, costs.spent)
 
@@ -139,8 +140,8 @@ async def _attempt(asset: Asset[..., Any], call: Call, root: Path) -> Outcome:
             else:
                 returned = await returned
         return Outcome(encode(asset.output, returned, call.default_name, call.who), time.perf_counter() - started)
-    except (Exception, SystemExit, asyncio.CancelledError) as error:
-        _raise_if_cancelled(error)
+    except BaseException as error:
+        _raise_if_stopped(error)
         # A TimeoutError where the limit has not expired is the function's own.
         timeout = asset.options.timeout if limit is not None and limit.expired() else None
         return _failed(error, root, started, timeout)
@@ -164,18 +165,26 @@ def _call_sync(asset: Asset[..., Any], call: Call, root: Path) -> Outcome:
                 documents = encode(asset.output, returned, call.default_name, call.who)
                 took = time.perf_counter() - started
                 return Outcome(documents, took, spent=costs.spent, undeclared=watched.inputs)
-            except (Exception, SystemExit) as error:
+            except BaseException as error:
                 if attempt == asset.options.retries:
                     return replace(_failed(error, root, started), spent=costs.spent, undeclared=watched.inputs)
                 time.sleep(_backoff(attempt))
     raise AssertionError("the loop returns")
 
 
-def _raise_if_cancelled(error: BaseException) -> None:
-    """Go on raising where the run is being cancelled; otherwise it is the function that raised it."""
+def _raise_if_stopped(error: BaseException) -> None:
+    """Go on raising where the run is being stopped; otherwise it is the function that raised it."""
     task = asyncio.current_task()
-    if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+    cancelled = isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling()
+    if cancelled or (isinstance(error, KeyboardInterrupt) and _is_ctrl_c(error)):
         raise error
+
+
+def _is_ctrl_c(error: KeyboardInterrupt) -> bool:
+    """Whether a signal raised it: asyncio cancels at the first Ctrl-C and raises at the second, where Ctrl-C is not left to Python."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    left_to_python = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    return left_to_python or frame.f_globals.get("__name__") == asyncio.runners.__name__
 
 
 def _said(verdict: Verdict, started: float, spent: Spent | None) -> Outcome:
@@ -209,7 +218,7 @@ def _failed(error: BaseException, root: Path, started: float, timeout: float | N
 def _text(error: BaseException) -> str:
     try:
         return str(error)
-    except Exception:  # it is the user's, and says nothing then
+    except BaseException:  # it is the user's, and says nothing then
         return ""
 
 

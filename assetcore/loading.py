@@ -317,11 +317,11 @@ def _import_all(package: str, root: Path) -> Iterator[ModuleType]:
 def _import(name: str, root: Path) -> ModuleType:
     try:
         return importlib.import_module(name)
-    except AssetcoreError:
+    except (AssetcoreError, KeyboardInterrupt):
         raise
     except SyntaxError as error:
         raise ProjectError(f"{error.filename}:{error.lineno}: {error.msg}: {(error.text or '').strip()}") from None
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename.startswith(str(root))]
         own = [f for f in frames if "site-packages" not in f.filename] or frames
         where = f"{own[-1].filename}:{own[-1].lineno}" if own else name

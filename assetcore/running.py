@@ -150,7 +150,7 @@ async def _at_work(project: Project, run: Run, steps: Collection[str]) -> AsyncI
     except (asyncio.CancelledError, KeyboardInterrupt):
         status = "cancelled"
         raise
-    except Exception as error:
+    except BaseException as error:
         problems.append((project.name, f"{type(error).__name__}: {error}"))
         raise
     finally:

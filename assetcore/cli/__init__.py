@@ -128,12 +128,15 @@ class Verbs(click.Group):
     ) -> Any:
         """Run a verb; every way in which it can end becomes an exit code and, if need be, a sentence on stderr."""
         given = list(sys.argv[1:] if args is None else args)
+        complete_var = complete_var or "_AIPCTL_COMPLETE"
         _open_what_is_closed()
         if own := standalone_mode and is_own_process():
             gc.set_threshold(GARBAGE_OBJECTS)
         try:
-            code = super().main(given, prog_name, complete_var or "_AIPCTL_COMPLETE", standalone_mode=False, **extra)
-        except (Exception, KeyboardInterrupt) as error:
+            code = super().main(given, prog_name, complete_var, standalone_mode=False, **extra)
+        except BaseException as error:
+            if isinstance(error, SystemExit) and complete_var in os.environ:  # the shell has been told what there is
+                raise
             code = _tell(error, given)
         code = code if isinstance(code, int) else 0
         if standalone_mode:
@@ -235,6 +238,8 @@ def _sentence(error: BaseException) -> tuple[str, str, str | None, int]:
             return kind, error.message, error.hint, error.exit_code
         case click.Abort() | KeyboardInterrupt():
             return "Interrupted", "Interrupted.", None, INTERRUPTED
+        case SystemExit():
+            return kind, f"Code of the project ended the command: sys.exit({error.code!r}).", None, 1
         case click.UsageError():
             hint = f"See: {error.ctx.command_path} --help" if error.ctx else None
             return "UsageError", error.format_message(), hint, USAGE

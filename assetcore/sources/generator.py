@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import traceback
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection
 from contextlib import aclosing
@@ -71,7 +72,9 @@ class Generator:
                     document = await anext(yielded)
                 except StopAsyncIteration:
                     return
-                except Exception as error:
+                except (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt):  # nobody asks any more
+                    raise
+                except BaseException as error:
                     where = self._line(error.__traceback__)
                     raise SourceError(
                         f"{source.name} failed while it was observed: {type(error).__name__}: {error} ({where}).",

@@ -480,6 +480,18 @@ def exits(topic: Topic = each(topics)) -> Report:
         raise SystemExit("enough")
     return Report("r", text="")
 
+@asset
+def panics(topic: Topic = each(topics)) -> Report:
+    if topic.stem == "b":
+        raise pl.exceptions.PanicException("in Rust")
+    return Report("r", text="")
+
+@asset
+async def closes(topic: Topic = each(topics)) -> Report:
+    if topic.stem == "b":
+        raise GeneratorExit("by mistake")
+    return Report("r", text="")
+
 @asset(timeout=0.2)
 async def hangs(topic: Topic = each(topics)) -> Report:
     import asyncio
@@ -512,7 +524,8 @@ def test_units_that_go_wrong_fail_alone_and_by_name(world: World, aipctl: Comman
     expected = {
         "wrong": "returned Topic('t'", "loose": "'text'", "yields": "int 3", "twice": "two documents named 'r'", "nothing": "None",
         "dies": "The process that ran it ended in the middle", "exits": "SystemExit: enough", "hangs": "timeout of 0.2 s",
-        "cancels": "CancelledError", "recurses": "RecursionError",
+        "cancels": "CancelledError", "recurses": "RecursionError", "panics": "PanicException: in Rust",
+        "closes": "GeneratorExit: by mistake",
     }  # fmt: skip
     assert set(said) == set(expected)
     for name, words in expected.items():

@@ -72,6 +72,20 @@ def deadly(topic: Topic = each(topics)) -> Topic:
     return Topic(topic.name, text=topic.text.upper())
 """
 
+PANICKING = """
+@asset
+def plain(topic: Topic = each(topics)) -> Topic:
+    if topic.stem == "3":
+        raise pl.exceptions.PanicException("in Rust")
+    return topic
+
+@asset
+async def awaited(topic: Topic = each(topics)) -> Topic:
+    if topic.stem == "3":
+        raise KeyboardInterrupt("of its own")
+    return topic
+"""
+
 SPOILING = """
 class Tags(Document):
     tags: list[str]
@@ -141,6 +155,19 @@ async def test_what_a_unit_does_to_what_it_is_given_is_seen_by_no_other(world: W
     found = await world.contents()
     assert {*found["plain"].values(), *found["awaited"].values()} == {b"[['a'], ['a'], ['a']]"}
     assert (len(found["plain"]), len(found["awaited"])) == (20, 20)
+
+
+@pytest.mark.parametrize("runner", ["processes", "threads", "dask"])
+async def test_what_is_no_exception_fails_a_unit_alone(world: World, runner: str) -> None:
+    """A panic of a library, or what else Python lets through everything, is the failure of one unit, with its line."""
+    world.code(PANICKING)
+    result = await on(world, runner).materialize()
+    assert {a.asset: (a.made, a.failed) for a in result.assets} == {"plain": (19, 1), "awaited": (19, 1)}
+    said = {f.asset: (f.unit, f.error) for f in result.failures}
+    assert said == {
+        "plain": ("3.txt", "PanicException: in Rust"), "awaited": ("3.txt", "KeyboardInterrupt: of its own"),
+    }  # fmt: skip
+    assert all("raise " in failure.traceback for failure in result.failures)
 
 
 @pytest.mark.parametrize("runner", ["processes", "dask"])

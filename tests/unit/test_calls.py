@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import signal
 import time
 from collections.abc import AsyncIterator, Iterator
 from itertools import pairwise
@@ -205,6 +206,9 @@ class Speechless(Exception):
         (SystemExit(3), "SystemExit: 3"), (StopIteration("s"), "StopIteration: s"), (MemoryError(), "MemoryError"),
         (Speechless(), "Speechless"), (TimeoutError("the server's"), "TimeoutError: the server's"),
         (ValueError("\x00\x1b[31m\ud800"), "ValueError: \\x00\\x1b[31m\\ud800"),
+        (pl.exceptions.PanicException("in Rust"), "PanicException: in Rust"), (pytest.fail.Exception("no"), "Failed: no"),
+        (GeneratorExit("enough"), "GeneratorExit: enough"), (KeyboardInterrupt("mine"), "KeyboardInterrupt: mine"),
+        (BaseExceptionGroup("two", [GeneratorExit()]), "BaseExceptionGroup: two (1 sub-exception)"),
     ],
 )  # fmt: skip
 async def test_whatever_is_raised_fails_the_unit_alone(error: BaseException, said: str) -> None:
@@ -300,6 +304,24 @@ async def test_cancelling_a_run_is_not_a_failure_of_its_units() -> None:
         await task
     (_, awaited, _, _) = failing(asyncio.CancelledError("mine"))
     assert (await called(awaited)).error == "CancelledError: mine"
+
+
+def test_ctrl_c_is_no_failure_of_the_unit_that_was_at_work() -> None:
+    """The second one, which asyncio raises wherever the loop is, and the first in a program that leaves Ctrl-C to Python."""
+
+    @asset
+    async def blocks(page: Page = each(PAGES)) -> Page:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        return page
+
+    async def left_to_python() -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        await called(blocks)
+
+    for work in (called(blocks), left_to_python()):
+        with pytest.raises(KeyboardInterrupt):
+            asyncio.run(work)
 
 
 # -- what is seen --------------------------------------------------------------------------------------------------------------

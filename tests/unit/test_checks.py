@@ -231,7 +231,14 @@ def test_a_unit_of_several_documents_is_as_good_as_the_worst() -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["assert page.text", "raise OSError('down\\x00')", "raise SystemExit(3)", "return np.True_"]
+    "line",
+    [
+        "assert page.text",
+        "raise OSError('down\\x00')",
+        "raise SystemExit(3)",
+        "raise GeneratorExit(3)",
+        "return np.True_",
+    ],
 )
 def test_async_and_sync_say_the_same(line: str) -> None:
     """What a function raises is a verdict, with the failing line where there is no text; control characters are shown."""

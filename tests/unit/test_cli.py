@@ -11,7 +11,7 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 import networkx as nx
@@ -19,6 +19,7 @@ import pytest
 from click.testing import CliRunner, Result
 from rich.console import Console, RenderableType
 
+from assetcore import grammar
 from assetcore.cli import VERBS, _sentence, main, show
 from assetcore.cli.call import COUNT
 from assetcore.cli.progress import Lines, reporting
@@ -215,7 +216,7 @@ def test_wrong_usage(arguments: list[str], code: int, sentence: str) -> None:
     """Wrong usage ends with 64 and a sentence on stderr; with --json also with an object on stdout, and nothing else there."""
     result = aipctl(*arguments)
     assert (result.exit_code, result.stdout) == (code, "")
-    assert result.stderr.startswith("error: ")
+    assert "error: " in result.stderr
     assert sentence in result.stderr
     assert "Traceback" not in result.stderr
     error = json.loads(aipctl(*arguments, "--json").stdout)["error"]
@@ -245,6 +246,23 @@ def test_sentences() -> None:
     kind, message, hint, code = _sentence(KeyError("x\ny"))
     assert (kind, message, code) == ("KeyError", "This is a bug in assetcore: KeyError: 'x\\ny'", 1)
     assert "--debug" in (hint or "")
+
+
+@pytest.mark.parametrize(
+    "error", [KeyError("x"), KeyboardInterrupt(), SystemExit(0), GeneratorExit(), BaseException("x")]
+)
+def test_whatever_ends_a_command_is_one_object(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    """With --json there is one object on stdout and a sentence on stderr, also for what is no Exception; the exit code is not 0."""
+
+    def raises(*_: object) -> NoReturn:
+        raise error
+
+    monkeypatch.setattr(grammar, "parse", raises)
+    result = aipctl("plan", "a", "--json")
+    told = json.loads(result.stdout)["error"]
+    assert (told["kind"], told["exit_code"]) == (_sentence(error)[0], result.exit_code)
+    assert result.exit_code != 0
+    assert "error: " in result.stderr
 
 
 def test_debug_shows_the_traceback() -> None:

@@ -430,6 +430,7 @@ def mistake(root: Path) -> AssetcoreError:
         ("from projects.demo.helper import fail\n\nfail()\n", 2, "ZeroDivisionError: division by zero", "The line is: 1 / 0"),
         ("colour = 1\nprint(color)\n", 2, "NameError: name 'color' is not defined", "Did you mean colour?"),
         ("raise SystemExit(3)\n", 1, "SystemExit: 3", "The line is: raise SystemExit(3)"),
+        ("raise GeneratorExit(3)\n", 1, "GeneratorExit: 3", "The line is: raise GeneratorExit(3)"),
     ],
 )  # fmt: skip
 def test_a_module_that_cannot_be_imported_is_told_with_its_line(

@@ -596,19 +596,20 @@ async def test_a_generator_is_run_no_further_than_needed(tmp_path: Path) -> None
     assert await read(many, tmp_path, []) == []
 
 
-async def test_a_generator_that_fails_is_named_with_its_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [ValueError, SystemExit, pl.exceptions.PanicException])
+async def test_a_generator_that_fails_is_named_with_its_line(tmp_path: Path, kind: type[BaseException]) -> None:
     """The error names the source, the exception and the user's line, and keeps the exception."""
 
     async def failing() -> AsyncIterator[Topic]:
         yield Topic(name="a", text="x")
-        int("seven")
+        raise kind("no 'seven'")
 
     line = inspect.getsourcelines(failing)[1] + 2
     with pytest.raises(
-        SourceError, match=rf"topics failed while it was observed: ValueError: .*'seven'.*test_sources.py:{line}\)"
+        SourceError, match=rf"topics failed while it was observed: {kind.__name__}: .*'seven'.*test_sources.py:{line}\)"
     ) as caught:
         await observe(of(failing), tmp_path, None)
-    assert isinstance(caught.value.__cause__, ValueError)  # whose traceback --debug shows
+    assert isinstance(caught.value.__cause__, kind)  # whose traceback --debug shows
     assert caught.value.hint == "Its traceback is shown by: aipctl plan --debug"
 
 
