@@ -42,6 +42,7 @@ from assetcore.preload import MEMORY
 __all__ = ["end_in_time", "is_own_process", "main", "return_memory"]
 
 EXIT_SECONDS = 15
+STOPPED_SECONDS = 3
 GARBAGE_OBJECTS = 300_000
 """How many new objects make Python look for garbage; at its own 700 that takes a quarter of every command and of a build."""
 RETURNED_BYTES = 1 << 18
@@ -49,6 +50,7 @@ M_MMAP_THRESHOLD = -3
 USAGE = 64
 UNREACHABLE = 69
 INTERRUPTED = 130
+TERMINATED = 143
 
 VERBS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     "Ask": {
@@ -178,18 +180,24 @@ def _open_what_is_closed() -> None:
 
 
 def end_in_time(code: int) -> None:
-    """All is stored by now. Prefect still sends what it has to show; with its API gone that would take minutes.
+    """All is stored by now. Prefect still sends what it has to show; with its API gone that would take minutes. And where the command was
+    stopped, a thread of the project's own may go on, which nobody can end.
 
     Only the command's own process is ended so: whoever calls `main` in theirs keeps it.
     """
-    if is_own_process() and "prefect" in sys.modules:
-        import threading  # loaded already, by Prefect
+    stopped = code in (INTERRUPTED, TERMINATED)
+    if is_own_process() and (stopped or "prefect" in sys.modules):
+        import signal  # loaded already, by what was running
+        import threading
 
-        def end() -> None:
-            sys.stdout.flush()
+        def end(*_: object) -> None:
+            with suppress(OSError, ValueError):  # nobody reads it
+                sys.stdout.flush()
             os._exit(code)
 
-        timer = threading.Timer(EXIT_SECONDS, end)
+        if stopped:  # whoever cannot wait need not
+            signal.signal(signal.SIGINT, end)
+        timer = threading.Timer(STOPPED_SECONDS if stopped else EXIT_SECONDS, end)
         timer.daemon = True
         timer.start()
 

@@ -16,6 +16,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
 import click
 
-from assetcore.cli import is_own_process
+from assetcore.cli import TERMINATED, is_own_process
 from assetcore.cli.names import complete_asset, complete_project, remember
 from assetcore.errors import AssetcoreError, UsageError
 from assetcore.telemetry import configure_logging
@@ -44,7 +45,7 @@ MAKING = frozenset({"postgres", "store", "redis"})
 class Terminated(AssetcoreError):
     """SIGTERM ended the call."""
 
-    exit_code = 143
+    exit_code = TERMINATED
 
 
 class _Count(click.IntRange):
@@ -257,9 +258,19 @@ def reference_argument(
     )
 
 
+class _Threads(ThreadPoolExecutor):
+    """The threads of the loop. What goes on in them cannot be ended: where the call is stopped, nobody waits for it."""
+
+    stopped = False
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        super().shutdown(wait and not self.stopped, cancel_futures=cancel_futures)
+
+
 def _run(work: Coroutine[Any, Any, None]) -> None:
     """Run a coroutine to its end. Ctrl-C and SIGTERM cancel it, so that it can leave things in order."""
     terminated = False
+    threads = _Threads(thread_name_prefix="asyncio")
 
     async def guarded() -> None:
         task = asyncio.current_task()
@@ -272,7 +283,12 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
 
         with suppress(NotImplementedError, RuntimeError, ValueError):  # Windows, or not the main thread: it simply ends
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminate)
-        await work
+        asyncio.get_running_loop().set_default_executor(threads)
+        try:
+            await work
+        except asyncio.CancelledError:
+            threads.stopped = True
+            raise
 
     try:
         asyncio.run(guarded())

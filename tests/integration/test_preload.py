@@ -23,7 +23,7 @@ from tests.integration.world import World
 pytestmark = pytest.mark.integration
 
 BODY = """
-import asyncio, os, sys
+import asyncio, os, sys, time
 
 sys.stderr.write(f"parent {os.getppid()}\\n")
 
@@ -35,6 +35,8 @@ async def seen(topic: Topic = each(topics)) -> Topic:
 async def slow(topic: Topic = each(topics)) -> Topic:
     if topic.text == "wait":
         await asyncio.sleep(600)
+    if topic.text == "wait in a thread":
+        await asyncio.to_thread(time.sleep, 600)
     assert topic.text != "broken", "there is nothing in it"
     return topic
 """
@@ -164,10 +166,11 @@ async def test_who_reads_no_further_is_no_error(preloaded: Preloaded, environmen
     assert [line for line in piped.stderr.splitlines() if not line.startswith("parent ")] == []
 
 
+@pytest.mark.parametrize("how", ["wait", "wait in a thread"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_signals_reach_the_fork(world: World, preloaded: Preloaded, number: signal.Signals) -> None:
+async def test_signals_reach_the_fork(world: World, preloaded: Preloaded, number: signal.Signals, how: str) -> None:
     """Ctrl-C and SIGTERM end a run in good order, with their exit codes, and the next run makes the rest."""
-    world.document("a.txt", "wait")
+    world.document("a.txt", how)
     process = preloaded.aipctl.start("materialize", "slow", "--local")
     begun(process)
     process.send_signal(number)
