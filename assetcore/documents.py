@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import copy
+import enum
 import hashlib
 import inspect
 import json
@@ -16,25 +17,30 @@ import math
 import re
 import sys
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property, lru_cache
 from json.encoder import encode_basestring
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, ClassVar, Self, cast, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PydanticSchemaGenerationError, TypeAdapter, ValidationError
+from pydantic_core import SchemaValidator, core_schema
 
 from assetcore.digest import begun, canonical, digest
-from assetcore.errors import AssetcoreError, DeclarationError
+from assetcore.errors import AssetcoreError, DeclarationError, StorageError
 from assetcore.excerpts import Excerpt, pointed_at
 
 __all__ = [
     "Document",
+    "UnreadableError",
     "document_id",
     "excerpt_of",
     "field_digest_at",
     "field_digests",
+    "has_validators",
     "identity",
+    "plain_value",
     "projected_identity",
     "restrict",
 ]
@@ -48,10 +54,19 @@ BUILT_IN = ("name", "media_type", "content")
 _EXCERPT = "_excerpt"
 _PLAIN = frozenset({str, int, float, bool, bytes, type(None)})
 """What most fields hold, and nothing is to be made of."""
+_EXACT = frozenset({str, int, float, bool})
+"""What JSON gives back as it was."""
+_NO_VALIDATION = frozenset({"config", "default", "expected", "members", "metadata", "serialization"})
+"""Of a node of pydantic's schema: what holds no other nodes that validate."""
 _WORDS: Mapping[bool | None, str] = {None: "null", True: "true", False: "false"}
 """How JSON says them."""
+UNREADABLE = "Make it again, or let its class take what is stored."
 PINNED: Mapping[str, Any] = {"frozen": True, "extra": "forbid"}
 """What no subclass may change of a document's `model_config`."""
+
+
+class UnreadableError(StorageError):
+    """What is stored is whole, and does not fit the form in which it is asked for."""
 
 
 class Document(BaseModel):
@@ -164,14 +179,25 @@ class Document(BaseModel):
 
     @classmethod
     def stored(cls, name: str, content: bytes, media_type: str, fields: Mapping[str, Any]) -> Self:
-        """The document that was stored with these values; fields are validated, so a stored type comes back as declared."""
-        if cls.__init__ is Document.__init__:  # what it checks beside the fields was so when the document was made
+        """The document that was stored with these values; fields are validated, so a stored type comes back as declared.
+
+        Models in fields are stored by the names of their fields, whatever aliases they have. Raises UnreadableError.
+        """
+        try:
+            if cls.__init__ is not Document.__init__:
+                return cls(name=name, content=content, media_type=media_type, **fields)
+            # What is checked beside the fields was so when the document was made.
             values = {"name": name, "content": content, "media_type": media_type, **fields}
-            try:
-                return cls.__pydantic_validator__.validate_python(values, self_instance=cls.__new__(cls))
-            except ValidationError as error:
-                raise _unfit(cls, name, error) from None
-        return cls(name=name, content=content, media_type=media_type, **fields)
+            return _validator(cls).validate_python(
+                values, self_instance=cls.__new__(cls), strict=False, by_alias=True, by_name=True
+            )
+        except ValidationError as error:
+            raise UnreadableError(_unfit(cls, name, error).message, hint=UNREADABLE) from None
+        except Exception as error:  # the class's own code refuses what it was given before
+            raise UnreadableError(
+                f"{cls.__name__}({name!r}) does not fit its declaration: {type(error).__name__}: {error}.",
+                hint=UNREADABLE,
+            ) from error
 
     @classmethod
     def part_of(
@@ -267,7 +293,7 @@ class Document(BaseModel):
 
     def field_values(self) -> dict[str, Any]:
         """The typed fields, nested models as plain dictionaries."""
-        return {name: _plain(getattr(self, name)) for name in _field_names(type(self))}
+        return {name: plain_value(getattr(self, name)) for name in _field_names(type(self))}
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r}, {len(self.content)} bytes, {self.media_type})"
@@ -377,6 +403,86 @@ def _field_names(cls: type[Document]) -> tuple[str, ...]:
     return tuple(name for name in cls.model_fields if name not in BUILT_IN)
 
 
+@lru_cache(maxsize=4096)
+def has_validators(cls: type[Document]) -> bool:
+    """Whether a class has code of its own that could make another value of the one that it is given."""
+    own = cls.__init__ is not Document.__init__
+    return own or any(node["type"].startswith("function-") for node in _nodes(_schema(cls)))
+
+
+@lru_cache(maxsize=4096)
+def _validator(cls: type[Document]) -> Any:
+    """What validates the fields of a stored document: it finds members of enums by what JSON, without tuples and dates, made of them."""
+    schema = _schema(cls)
+    if not any(map(_unfound, _nodes(schema))):
+        return cls.__pydantic_validator__
+    return SchemaValidator(_lenient(schema), _use_prebuilt=False)  # those of nested models would be used as they are
+
+
+def _schema(cls: type[Document]) -> Any:
+    cls.model_rebuild(raise_errors=False)  # does nothing, unless an annotation names what was declared later
+    return cls.__pydantic_core_schema__
+
+
+def _parts(schema: Any) -> Iterator[tuple[Any, Any]]:
+    """What a part of pydantic's schema consists of, by key or place, as far as it says how to validate."""
+    if isinstance(schema, dict):
+        for key, part in schema.items():
+            if key not in _NO_VALIDATION or not _is_node(schema):
+                yield key, part
+    elif isinstance(schema, list | tuple):
+        yield from enumerate(schema)
+
+
+def _nodes(schema: Any) -> Iterator[dict[str, Any]]:
+    if _is_node(schema):
+        yield schema
+    for _, part in _parts(schema):
+        yield from _nodes(part)
+
+
+def _is_node(schema: Any) -> bool:
+    return isinstance(schema, dict) and isinstance(schema.get("type"), str)
+
+
+def _unfound(node: Mapping[str, Any]) -> list[enum.Enum]:
+    """The members of enums that pydantic does not find by what JSON makes of them. A literal takes the member alone."""
+    if node["type"] == "literal":
+        return [one for one in node["expected"] if isinstance(one, enum.Enum)]
+    return [one for one in node["members"] if type(one.value) not in _EXACT] if node["type"] == "enum" else []
+
+
+def _lenient(schema: Any) -> Any:
+    """The schema, which finds all members of enums."""
+    if isinstance(schema, list | tuple):
+        return type(schema)(map(_lenient, schema))
+    if not isinstance(schema, dict):
+        return schema
+    found: Any = schema | {key: _lenient(part) for key, part in _parts(schema)}
+    unfound = _unfound(schema) if _is_node(schema) else []
+    return core_schema.no_info_wrap_validator_function(_finding(unfound), found) if unfound else found
+
+
+def _finding(members: Sequence[enum.Enum]) -> Callable[[Any, Callable[[Any], Any]], Any]:
+    """What finds a member by what JSON makes of its value, where pydantic does not."""
+    adapters: list[tuple[TypeAdapter[Any], enum.Enum]] = []
+    for member in members:
+        with suppress(PydanticSchemaGenerationError):
+            adapters.append((TypeAdapter(type(member.value)), member))
+
+    def find(value: Any, by_itself: Callable[[Any], Any]) -> Any:
+        try:
+            return by_itself(value)
+        except ValidationError:
+            for adapter, member in adapters:
+                with suppress(ValidationError):
+                    if adapter.validate_python(value, strict=type(member.value) in _EXACT) == member.value:
+                        return member
+            raise
+
+    return find
+
+
 def _check_fields(cls: type[Document]) -> None:
     """Raise DeclarationError for a field that would hide what a document has, or would not be stored."""
     for owner in cls.__mro__:
@@ -434,13 +540,14 @@ def _indented(value: Any, line: str) -> str:
     raise TypeError
 
 
-def _plain(value: Any) -> Any:
+def plain_value(value: Any) -> Any:
+    """The value of a field without models: what its digest is taken of."""
     if type(value) in _PLAIN:
         return value
     if isinstance(value, BaseModel):
         return value.model_dump()
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain_value(item) for item in value]
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain_value(item) for key, item in value.items()}
     return value

@@ -31,6 +31,7 @@ from assetcore.project import Project
 from assetcore.results import AssetResult, Event, Say
 from assetcore.slices import Slice
 from assetcore.snapshot import Read
+from assetcore.storage import check_fields
 
 __all__ = ["SMALL", "Intake", "Standing"]
 
@@ -151,6 +152,11 @@ class Intake:
         size = 0
         try:
             async for document in self._read_now(source, sorted(wanted - unread)):
+                try:
+                    check_fields([document])
+                except StorageError as error:
+                    self.fail(name, error)
+                    continue
                 pending.append(document)
                 size += len(document.content)
                 if len(pending) >= LARGEST_BATCH or size > BATCH_BYTES:

@@ -17,7 +17,7 @@ import polars as pl
 from pydantic import BaseModel, ValidationError
 
 from assetcore.assets import Dependency, Model, Output, Table
-from assetcore.documents import JSON, PARQUET, Document, restrict
+from assetcore.documents import JSON, PARQUET, Document, UnreadableError, restrict
 from assetcore.errors import AssetcoreError, StorageError
 from assetcore.storage import Reader, Stored, arrow_array, check_fields, columns_of, one_table, sorted_json, to_column
 from assetcore.storage.arrow import pa, pq
@@ -76,7 +76,7 @@ async def decode_many(dependency: Dependency, reader: Reader, units: Sequence[Se
     output = dependency.upstream.output
     if dependency.kind == "each":
         if wrong := [len(stored) for stored in units if len(stored) != 1]:
-            raise AssetcoreError(
+            raise UnreadableError(
                 f"{dependency.parameter} takes one {output.type_name} at a time, and was given {wrong[0]}."
             )
     elif dependency.form == "iterator":
@@ -135,10 +135,7 @@ def _documents(output: Output, returned: Any, who: str) -> list[Document]:
     try:
         check_fields(documents)
     except StorageError as error:
-        raise AssetcoreError(
-            f"{who}: {error.message}",
-            hint="Fields hold text, numbers, flags, dates, bytes, enums, lists, dicts and pydantic models of these.",
-        ) from None
+        raise AssetcoreError(f"{who}: {error.message}", hint=error.hint) from None
     return documents
 
 
@@ -343,7 +340,7 @@ def _together(dependency: Dependency, tables: Sequence[pa.Table]) -> pa.Table:
     try:
         return pa.concat_tables(tables, promote_options="permissive") if tables else pa.table({})
     except pa.ArrowException as error:
-        raise AssetcoreError(
+        raise UnreadableError(
             f"The frames of {dependency.upstream.name} do not fit together for {dependency.parameter!r}: {error}.",
             hint=f"Let {dependency.upstream.name} return the same column types in every unit.",
         ) from None
@@ -356,7 +353,7 @@ def _of_models(dependency: Dependency, stored: Sequence[Stored], models: Sequenc
     for column in columns_of(model):
         columns[column.name], became_json = to_column(column, [getattr(one, column.name) for one in models])
         if became_json and column.arrow is not None:
-            raise AssetcoreError(
+            raise UnreadableError(
                 f"The field {column.name!r} of {model.__name__} has values that do not fit {column.arrow}.",
                 hint=f"Let {dependency.parameter!r} ask for list[{model.__name__}] instead of a frame.",
             )
@@ -368,7 +365,7 @@ def _model(output: Output, document: Document) -> BaseModel:
     try:
         return model.model_validate_json(document.content, by_alias=True, by_name=True)
     except ValidationError as error:
-        raise AssetcoreError(
+        raise UnreadableError(
             f"The stored {model.__name__} {document.name!r} does not fit its class any more: {_problems(error)}.",
             hint="Make it again.",
         ) from None
@@ -378,7 +375,7 @@ def _read_parquet(document: Document) -> pa.Table:
     try:
         return pq.ParquetFile(pa.BufferReader(document.content)).read()
     except (pa.ArrowException, OSError) as error:
-        raise AssetcoreError(f"The stored frame {document.name!r} cannot be read: {error}.") from None
+        raise UnreadableError(f"The stored frame {document.name!r} cannot be read: {error}.") from None
 
 
 def _formed(dependency: Dependency, table: pa.Table) -> Any:

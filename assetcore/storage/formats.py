@@ -13,7 +13,7 @@ import json
 import types
 import typing
 from array import array
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
@@ -24,11 +24,11 @@ from typing import Any
 from uuid import UUID
 
 import polars as pl
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 from pydantic_core import to_jsonable_python
 
 from assetcore.digest import canonical
-from assetcore.documents import Document, field_digests
+from assetcore.documents import Document, UnreadableError, has_validators, plain_value
 from assetcore.errors import StorageError
 from assetcore.storage.arrow import pa
 
@@ -59,6 +59,10 @@ class FieldColumn:
         """The Arrow type of the column."""
         return self.arrow if self.arrow is not None else pa.string()
 
+    def of(self, value: Any) -> Any:
+        """What the column holds for a value of the field."""
+        return value if value is None or self.plain is None else self.plain(value)
+
 
 @lru_cache(maxsize=4096)
 def columns_of(cls: type[BaseModel]) -> tuple[FieldColumn, ...]:
@@ -71,7 +75,7 @@ def columns_of(cls: type[BaseModel]) -> tuple[FieldColumn, ...]:
 def to_column(column: FieldColumn, values: Sequence[Any]) -> tuple[pa.Array, bool]:
     """The values as an Arrow array, and whether they had to become JSON text. Raises StorageError for what JSON cannot hold."""
     if column.arrow is not None:
-        plain = values if column.plain is None else [None if v is None else column.plain(v) for v in values]
+        plain = values if column.plain is None else [column.of(v) for v in values]
         arrow = _moments(plain) if column.arrow == _moment() else column.arrow
         if arrow is not None:
             try:
@@ -113,9 +117,10 @@ def binary_array(values: Sequence[bytes], width: int | None = None) -> pa.Array:
 
 def jsonable_fields(document: Document) -> dict[str, Any]:
     """The typed fields as plain JSON values, for an object that stands alone; `plain_fields` takes them back."""
-    binary = [c.name for c in columns_of(type(document)) if c.arrow is not None and _is_binary(c.arrow)]
+    columns = [c for c in columns_of(type(document)) if c.arrow is not None and _is_binary(c.arrow)]
     values = {name: getattr(document, name) for name in document.field_names()}
-    values.update({name: _as_base64(values[name]) for name in binary})
+    values.update({c.name: _as_base64(c.of(values[c.name])) for c in columns})
+    binary = [c.name for c in columns]
     try:
         plain = {name: json.loads(sorted_json(value)) for name, value in values.items()}
     except (TypeError, ValueError) as error:
@@ -149,20 +154,120 @@ def _from_base64(value: Any) -> Any:
     return [_from_base64(member) for member in value] if isinstance(value, list) else value
 
 
-def check_fields(documents: Sequence[Document]) -> None:
-    """Raise StorageError, naming the document and the field, for a value that could not be stored or has no digest."""
-    for column in columns_of(type(documents[0])) if documents else ():
-        if column.arrow is not None:
-            continue  # a value that its annotation admits can always be stored
-        for document in documents:
-            value = getattr(document, column.name)
-            try:
-                sorted_json(value)
-                field_digests({column.name: document.field_values()[column.name]})
-            except (TypeError, ValueError) as error:
-                raise StorageError(
-                    f"{document!r} has a value in {column.name!r} that cannot be stored: {error}."
-                ) from None
+def check_fields(documents: Iterable[Document]) -> None:
+    """Raise StorageError, naming document, field and value, for what could not be stored, or would be read back as something else."""
+    for document in documents:
+        cls = type(document)
+        doubtful = [
+            column
+            for column, is_kept in _doubted(cls)
+            if (value := getattr(document, column.name)) is not None and not is_kept(value)
+        ]
+        if doubtful or has_validators(cls):
+            _read_back(document, doubtful)
+
+
+@lru_cache(maxsize=4096)
+def _doubted(cls: type[Document]) -> tuple[tuple[FieldColumn, Callable[[Any], bool]], ...]:
+    """The columns of which not every value comes back as it was, each with what says of most values at once that they do."""
+    return tuple((c, is_kept) for c in columns_of(cls) if (is_kept := _kept(c.arrow, c.plain)) is not None)
+
+
+def _kept(arrow: pa.DataType | None, plain: Callable[[Any], Any] | None = None) -> Callable[[Any], bool] | None:
+    """What says of a value, in little time, that it surely comes back as it was; None where every value does."""
+    if arrow is None:
+        return lambda value: False
+    if plain is not None:
+        kept = _kept(arrow)
+        return None if kept is None else lambda value: kept(plain(value))
+    if pa.types.is_list(arrow):
+        kept = _kept(arrow.value_type)
+        return None if kept is None else lambda members: all(one is None or kept(one) for one in members)
+    return {pa.string(): _is_text, pa.int64(): _is_int64}.get(arrow)
+
+
+def _is_text(value: str) -> bool:
+    """Whether a text has no lone surrogates, which broken JSON and PDF files give."""
+    if value.isascii():
+        return True
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _is_int64(value: int) -> bool:
+    return -(2**63) <= value < 2**63
+
+
+def _read_back(document: Document, doubtful: Sequence[FieldColumn]) -> None:
+    """Raise StorageError unless what would be read of a document has the same values."""
+    columns = columns_of(type(document))
+    values = {column.name: getattr(document, column.name) for column in columns}
+    plain = (
+        values | {c.name: c.of(values[c.name]) for c in columns if c.plain is not None} | _as_read(document, doubtful)
+    )
+    try:
+        back = type(document).stored(document.name, document.content, document.media_type, plain)
+    except UnreadableError as error:
+        raise StorageError(f"{document!r} could not be read again. {error.message}", hint=_ONE_TYPE) from None
+    for name, value in values.items():
+        if not _is_same(value, found := getattr(back, name)):
+            raise StorageError(
+                f"{document!r} has a value in {name!r} that would be read back as something else:"
+                f" {_shown(value)} as {_shown(found)}.",
+                hint=_ONE_TYPE,
+            )
+
+
+def _as_read(document: Document, columns: Sequence[FieldColumn]) -> dict[str, Any]:
+    """The values in these columns as JSON has them."""
+    found: dict[str, Any] = {}
+    for column in columns:
+        value = getattr(document, column.name)
+        try:
+            text = sorted_json(value)
+            text.encode()
+            found[column.name] = json.loads(text)
+            canonical(plain_value(value))
+        except (TypeError, ValueError) as error:
+            raise StorageError(
+                f"{document!r} has a value in {column.name!r} that cannot be stored: {_shown(value)}: {error}.",
+                hint="Fields hold text, numbers, flags, dates, bytes, enums, lists, dicts and pydantic models of these.",
+            ) from None
+    return found
+
+
+_ONE_TYPE = "Annotate the field with the one type that its values have, or give it a value that JSON holds as it is."
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """Whether values are equal, or have the same identity (NaN equals nothing). A tuple is the list that JSON makes of it."""
+    if one == other:
+        return True
+    one, other = _seen(one), _seen(other)
+    return one == other or canonical(one) == canonical(other)
+
+
+def _shown(value: Any) -> str:
+    try:
+        return f"{value!r:.80}"
+    except Exception:  # Python writes no number of more than 4,300 digits, and what is the user's may do anything
+        return f"a value of type {type(value).__name__}"
+
+
+def _seen(value: Any) -> Any:
+    """A value as a function sees it: a model is more than its fields."""
+    match value:
+        case BaseModel():
+            return [type(value).__qualname__, _seen(value.model_dump(serialize_as_any=True, warnings=False))]
+        case list() | tuple():
+            return [_seen(member) for member in value]
+        case Mapping():
+            return {key: _seen(member) for key, member in value.items()}
+        case _:
+            return value
 
 
 def sorted_json(value: Any, *, indent: int | None = None) -> str:
@@ -250,9 +355,15 @@ def _of_values(values: Sequence[Any]) -> pa.DataType | None:
 
 
 def _moments(values: Sequence[datetime | None]) -> pa.DataType | None:
-    """With a time zone where all have one, without where none has; None where they are mixed."""
+    """With a time zone where all have one, without where none has; None where they are mixed, or UTC has no such day."""
     zoned = {value.tzinfo is not None for value in values if value is not None}
     if len(zoned) == 2:
+        return None
+    try:
+        for value in values if True in zoned else ():
+            if value is not None and value.tzinfo is not UTC:
+                value.astimezone(UTC)
+    except OverflowError:
         return None
     return pa.timestamp("us") if zoned == {False} else _moment()
 
@@ -272,15 +383,30 @@ def _jsonable(value: Any) -> Any:
         case set() | frozenset():
             return [_jsonable(member) for member in sorted(value, key=canonical)]
         case datetime() | date() | time():
-            return value.isoformat()
+            return _on_the_minute(value).isoformat()
         case Decimal() | UUID() | PurePath():
             return str(value)
-        case timedelta():
-            return value.total_seconds()
+        case timedelta():  # beyond some centuries a number has no room for microseconds
+            seconds = value.total_seconds()
+            return seconds if _durations().validate_python(seconds) == value else to_jsonable_python(value)
         case bytes():
             return value.decode()
         case _:
             return to_jsonable_python(value)
+
+
+def _on_the_minute(value: Any) -> Any:
+    """A moment whose offset has seconds, as those of the nineteenth century, in UTC: pydantic reads none with seconds."""
+    is_odd = isinstance(value, datetime) and (value.utcoffset() or _NOTHING) % _MINUTE
+    return value.astimezone(UTC) if is_odd else value
+
+
+_NOTHING, _MINUTE = timedelta(), timedelta(minutes=1)
+
+
+@cache
+def _durations() -> TypeAdapter[timedelta]:
+    return TypeAdapter(timedelta)
 
 
 def _key(key: Any) -> str | int | float | bool | None:

@@ -18,7 +18,7 @@ from itertools import pairwise
 from threading import Lock
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from assetcore.documents import JSON, Document
+from assetcore.documents import JSON, Document, UnreadableError
 from assetcore.errors import StorageError
 from assetcore.storage.arrow import pa, pq
 from assetcore.storage.buckets import Bucket, DamagedObjectError
@@ -284,11 +284,11 @@ class Reader:
 
 
 def one_table(tables: Sequence[pa.Table], type: type[Document]) -> pa.Table:
-    """Tables of documents of one class, one after the other. Raises StorageError where their columns do not fit."""
+    """Tables of documents of one class, one after the other. Raises UnreadableError where their columns do not fit."""
     try:
         return pa.concat_tables(tables, promote_options="permissive")
     except pa.ArrowException as error:
-        raise StorageError(f"The documents of {type.__name__} do not fit into one table: {error}.") from None
+        raise UnreadableError(f"The documents of {type.__name__} do not fit into one table: {error}.") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -403,7 +403,7 @@ class _Piece(ABC):
         for column in columns:
             array, became_json = to_column(column, [getattr(document, column.name) for document in documents])
             if became_json and column.arrow is not None:
-                raise StorageError(
+                raise UnreadableError(
                     f"The field {column.name!r} of {type.__name__} has values in {self.where} that do not fit {column.type}.",
                     hint="Ask for list[...] instead of a frame, or declare the field as text.",
                 )

@@ -13,10 +13,11 @@ from typing import Any, ClassVar, Literal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from assetcore.documents import (
     Document,
+    UnreadableError,
     document_id,
     field_digest_at,
     field_digests,
@@ -281,6 +282,23 @@ def test_a_field_with_an_alias_is_stored_under_its_name() -> None:
     page = Html("a", text="", language="de")
     assert page.lang == Html("a", text="", lang="de").lang == "de"
     assert Html.stored(page.name, page.content, page.media_type, page.field_values()) == page
+
+
+def test_what_is_stored_and_does_not_fit_its_class_is_told_as_such() -> None:
+    """A class that has changed, or whose own code fails, is named with the document, the field and the value."""
+
+    class Careless(Document):
+        size: int
+
+        @field_validator("size")
+        @classmethod
+        def known(cls, size: int) -> int:
+            return {1: 1}[size]
+
+    with pytest.raises(UnreadableError, match=r"Careless\('a'\) does not fit its declaration: size: .* got 'x'"):
+        Careless.stored("a", b"", "text/plain", {"size": "x"})
+    with pytest.raises(UnreadableError, match=r"Careless\('a'\) does not fit its declaration: KeyError: 2"):
+        Careless.stored("a", b"", "text/plain", {"size": 2})
 
 
 # -- when two are the same -----------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import io
+import json
 import random
 import string
 import tracemalloc
@@ -18,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from assetcore.documents import Document, field_digests
 from assetcore.errors import StorageError
@@ -30,6 +31,7 @@ from assetcore.storage import (
     MissingObjectError,
     Reader,
     Stored,
+    check_fields,
     encode_pack,
     jsonable_fields,
 )
@@ -154,6 +156,73 @@ async def test_values_that_do_not_fit_their_column_come_back_too(bucket: Bucket,
     documents = [Rich(name=str(i), text="x", **{"ordinal": 0, field: value}) for i, value in enumerate(values)]
     back = await Reader(bucket).documents(await put(bucket, documents), Rich)
     assert [getattr(d, field) for d in back] == values
+
+
+class Corner(enum.Enum):
+    """Values that JSON has no form for, or the form of another."""
+
+    PAIR = (0, 1)
+    DAY = date(2026, 1, 2)
+    RAW = b"a"
+    NUMBER = 1
+
+
+class Raw(enum.Enum):
+    NUL = b"\x00\xff"
+
+
+class Counted(BaseModel):
+    page_count: int = Field(alias="pageCount")
+    corner: Corner = Corner.PAIR
+    metadata: Literal[Corner.NUMBER, Corner.DAY] = Corner.NUMBER
+    parts: list[Counted] = []
+
+
+class Strict(Document):
+    model_config = ConfigDict(strict=True)
+
+    counted: Counted | None = None
+    corner: Corner | None = None
+    corners: dict[str, list[Corner]] = {}  # noqa: RUF012 - pydantic copies defaults
+    raw: Raw | None = None
+    raws: list[Raw] = []  # noqa: RUF012 - pydantic copies defaults
+    took: timedelta | None = None
+    at: datetime | None = None
+    moments: list[datetime] = []  # noqa: RUF012 - pydantic copies defaults
+    price: Decimal | None = None
+
+
+LONG_AGO = datetime(1880, 1, 1, tzinfo=timezone(timedelta(minutes=53, seconds=28)))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("counted", Counted(pageCount=3)),
+        ("counted", Counted(pageCount=3, corner=Corner.DAY, metadata=Corner.DAY, parts=[Counted(pageCount=1)])),
+        *(("corner", member) for member in Corner),
+        ("corners", {"a": list(Corner)}),
+        ("raw", Raw.NUL),
+        ("raws", [Raw.NUL]),
+        ("took", timedelta(days=300_000, microseconds=1)),
+        ("took", timedelta.min),
+        ("at", datetime.max.replace(tzinfo=timezone(timedelta(hours=-2)))),
+        ("at", datetime.min.replace(tzinfo=timezone(timedelta(hours=2)))),
+        ("at", LONG_AGO),
+        ("moments", [LONG_AGO]),
+        ("price", Decimal("1.10")),
+    ],
+)
+async def test_what_json_has_no_form_for_comes_back_as_declared(bucket: Bucket, field: str, value: Any) -> None:
+    """Aliases, members of enums with any values, durations of centuries and moments that UTC has no day for, in packs and alone."""
+    document = Strict(name="a", text="x", **{field: value})
+    check_fields([document])
+    [packed] = await put(bucket, [document])
+    await bucket.write(Key("alone"), document.content)
+    alone = packed._replace(
+        location=Location(Key("alone"), None), fields=json.loads(json.dumps(jsonable_fields(document)))
+    )
+    assert await Reader(bucket).documents([packed, alone], Strict) == [document, document]
 
 
 async def test_what_no_column_holds_is_refused_as_a_frame(bucket: Bucket) -> None:

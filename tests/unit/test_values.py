@@ -7,16 +7,16 @@ import subprocess
 import sys
 import textwrap
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Annotated, Any
 
 import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from assetcore.assets import Asset, Dependency, Model, Output, Table
 from assetcore.declarations import asset, collect, each, source
@@ -178,6 +178,96 @@ def test_a_field_that_cannot_be_stored_is_named_before_anything_is() -> None:
     """The error names the asset, the document and the field."""
     with pytest.raises(AssetcoreError, match=r"who: Chunk\('b'.*\) has a value in 'extra' that cannot be stored"):
         encode(many.output, [Chunk(name="a", text=""), Chunk(name="b", text="", extra={"f": object()})], "unit", "who")
+
+
+class Shape(BaseModel):
+    kind: str = "shape"
+
+
+class Circle(Shape):
+    radius: int = 3
+
+
+class Holder(BaseModel):
+    shape: Shape
+
+
+class Louder(Document):
+    title: Annotated[str, AfterValidator(lambda title: title + "!")]
+
+
+class Loose(Document):
+    title: str = ""
+    tags: list[str] = []  # noqa: RUF012 - pydantic copies defaults
+    number: int = 0
+    numbers: list[int] = []  # noqa: RUF012 - pydantic copies defaults
+    texts: dict[str, str] = {}  # noqa: RUF012 - pydantic copies defaults
+    day: date | str = ""
+    key: uuid.UUID | str = ""
+    raw: bytes | str = ""
+    any: Any = None
+    some: dict[str, Any] = {}  # noqa: RUF012 - pydantic copies defaults
+    shape: Shape | None = None
+    shapes: list[Shape] = []  # noqa: RUF012 - pydantic copies defaults
+    holder: Holder | None = None
+    few: Sequence[str] = ()
+    score: Decimal | float = 0.0
+
+
+SURROGATE, LONG = "a\ud800b", 1 << 20_000
+STORED, CHANGED = "cannot be stored", "would be read back as something else"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "problem", "shown"),
+    [
+        ("title", SURROGATE, STORED, "'a\\ud800b': 'utf-8' codec can't encode"),
+        ("tags", ["é", SURROGATE], STORED, "'a\\ud800b'"),
+        ("texts", {SURROGATE: ""}, STORED, "'a\\ud800b'"),
+        ("any", [SURROGATE], STORED, "'a\\ud800b'"),
+        pytest.param("number", LONG, STORED, "a value of type int", id="number"),
+        pytest.param("numbers", [LONG], STORED, "a value of type list", id="numbers"),
+        ("day", date(2026, 1, 2), CHANGED, "datetime.date(2026, 1, 2) as '2026-01-02'"),
+        ("key", uuid.UUID(int=5), CHANGED, "as '00000000-0000-"),
+        ("raw", b"abc", CHANGED, "b'abc' as 'abc'"),
+        ("any", {1: "a"}, CHANGED, "{1: 'a'} as {'1': 'a'}"),
+        ("some", {"day": date(2026, 1, 2)}, CHANGED, "as {'day': '2026-01-02'}"),
+        ("shape", Circle(), CHANGED, "Circle(kind='shape', radius=3) as Shape(kind='shape')"),
+        ("shapes", [Circle()], CHANGED, "Circle(kind='shape', radius=3)"),
+        ("holder", Holder(shape=Circle()), CHANGED, "radius=3"),
+    ],
+)
+def test_a_value_that_would_not_come_back_is_refused(field: str, value: Any, problem: str, shown: str) -> None:
+    """The error names who returned it, the document, the field and the value: what is stored is what the next function is given."""
+    with pytest.raises(AssetcoreError) as raised:
+        encode(
+            Output("document", Loose, many=True),
+            [Loose("a", text=""), Loose("b", text="", **{field: value})],
+            "unit",
+            "who",
+        )
+    assert f"who: Loose('b', 0 bytes, text/plain) has a value in {field!r} that {problem}: " in raised.value.message
+    assert shown in raised.value.message
+    assert raised.value.hint
+
+
+def test_a_validator_that_changes_a_value_each_time_is_refused() -> None:
+    """What is read is validated once more: a class must take what it has made."""
+    with pytest.raises(AssetcoreError, match=r"'title' that would be read back as something else: 'a!' as 'a!!'"):
+        encode(Output("document", Louder), Louder("a", text="", title="a"), "unit", "who")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("title", "é🙂\0"), ("number", 2**63), ("numbers", [-(2**200)]), ("any", (1, [2.5, None])), ("some", {"box": (0, 1)}),
+        ("few", ("a", "b")), ("score", Decimal("1.10")), ("any", float("nan")), ("day", "2026-01-02"), ("shape", Shape()),
+    ],
+)  # fmt: skip
+def test_what_is_as_good_as_it_was_is_taken(field: str, value: Any) -> None:
+    """A tuple in a field that says nothing of tuples is the list that JSON makes of it; NaN is NaN."""
+    [document] = encode(Output("document", Loose), Loose("a", text="", **{field: value}), "unit", "who")
+    assert document.name == "a"
 
 
 def test_a_model_becomes_json_with_sorted_keys() -> None:
