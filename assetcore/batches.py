@@ -22,8 +22,8 @@ import polars as pl
 from assetcore import telemetry
 from assetcore.assets import Asset, Dependency
 from assetcore.budget import Budget
-from assetcore.calls import Call, Outcome, Slot, call_async
-from assetcore.documents import document_id, excerpt_of
+from assetcore.calls import Call, Outcome, Slot, call_async, printable
+from assetcore.documents import UnreadableError, document_id, excerpt_of
 from assetcore.errors import StorageError
 from assetcore.excerpts import Excerpt
 from assetcore.fingerprint import HAZARDS
@@ -64,7 +64,7 @@ class Ready(NamedTuple):
     """A unit that can be called, with what it will be committed with; a tuple, as what becomes of it.
 
     `edges` are the documents that it is given, in all of so many bytes (`size`), `before` those that it now has (identifier, identity);
-    `again` says that these were made with the same recipe.
+    `again` says that these were made with the same recipe, `unread` why it cannot be called: what it is given cannot be read.
     """
 
     unit: bytes
@@ -77,6 +77,7 @@ class Ready(NamedTuple):
     before: tuple[tuple[int, bytes], ...]
     again: bool
     size: int
+    unread: str
 
 
 @dataclass(slots=True)
@@ -222,7 +223,8 @@ class Work:
         for (unit, label, parent, inputs, was), call in zip(rows, calls, strict=True):
             edges = tuple((p, d) for p, documents in sorted(by_unit[unit].items()) for d in documents)
             again, size = recipes.get(unit) == inputs, sum(stored[d].size for _, d in edges)
-            ready.append(Ready(unit, label, parent, inputs, was, edges, call, before.get(unit, ()), again, size))
+            kept, unread = before.get(unit, ()), _unread(call)
+            ready.append(Ready(unit, label, parent, inputs, was, edges, call, kept, again, size, unread))
         return ready
 
     def _recipes(self, state: AssetState, units: pl.DataFrame) -> Mapping[bytes, bytes]:
@@ -233,6 +235,12 @@ class Work:
         return dict(joined(made, units, "unit", "semi")["unit", "inputs"].iter_rows())
 
     async def _call(self, units: Sequence[Ready]) -> list[Outcome]:
+        """What these calls give; those that cannot be called have failed."""
+        possible = [unit for unit in units if not unit.unread]
+        outcomes = iter(await self._admitted(possible) if possible else ())
+        return [Outcome([], 0.0, unit.unread) if unit.unread else next(outcomes) for unit in units]
+
+    async def _admitted(self, units: Sequence[Ready]) -> list[Outcome]:
         """What these calls give; those that the run's budget has no room for are not begun."""
         if self.budget is None:
             return await self._called(units)
@@ -480,7 +488,7 @@ class Work:
         """A parameter's value for each unit of a batch."""
         reader = self.project.reader
         if not dependency.is_whole:
-            return await decode_many(replace(dependency, fields=None), reader, wanted)  # restricted where it is called
+            return await self._each(replace(dependency, fields=None), wanted)  # restricted where it is called
         if dependency.form == "iterator":
             everything = wholes[dependency.parameter]
             return [await decode(dependency, reader, everything) for _ in wanted]
@@ -492,6 +500,16 @@ class Work:
                 async with aclosing(self._lying(dependency)) as parts:
                     self._shared[name] = await decode_in_parts(dependency, reader, parts)
         return [self._shared[name]] * len(wanted)
+
+    async def _each(self, dependency: Dependency, wanted: Sequence[Sequence[Stored]]) -> list[Any]:
+        """A value for each unit, read together; where that is not possible in halves, and an error for what cannot be read."""
+        try:
+            return await decode_many(dependency, self.project.reader, wanted)
+        except UnreadableError as error:
+            if len(wanted) == 1:
+                return [error]
+            middle = len(wanted) // 2
+            return [one for half in (wanted[:middle], wanted[middle:]) for one in await self._each(dependency, half)]
 
     async def _lying(self, dependency: Dependency) -> AsyncGenerator[list[Stored]]:
         """Where the documents of a whole asset lie, some at a time; of the next ones it is looked up while these are read.
@@ -556,6 +574,12 @@ class Work:
 
 async def _one(part: Part) -> AsyncIterator[Part]:
     yield part
+
+
+def _unread(call: Call) -> str:
+    """Why a call is not possible; empty where it is."""
+    errors = (printable(f"its input {n!r}: {v}") for n, v in call.values.items() if isinstance(v, UnreadableError))
+    return next(errors, "")
 
 
 def _weight(unit: Ready, outcome: Outcome) -> int:

@@ -31,7 +31,7 @@ from assetcore.spending import Spent, account
 from assetcore.values import encode
 from assetcore.watch import UndeclaredInput, watch
 
-__all__ = ["Call", "Outcome", "Slot", "ask_async", "ask_sync", "call_async", "call_sync"]
+__all__ = ["Call", "Outcome", "Slot", "ask_async", "ask_sync", "call_async", "call_sync", "printable"]
 
 BACKOFF_SECONDS = 0.5
 BACKOFF_LIMIT = 30.0
@@ -188,8 +188,8 @@ def _is_ctrl_c(error: KeyboardInterrupt) -> bool:
 
 
 def _said(verdict: Verdict, started: float, spent: Spent | None) -> Outcome:
-    printable = replace(verdict, message=_printable(verdict.message, ERROR_LIMIT))
-    return Outcome([], time.perf_counter() - started, spent=spent, verdict=printable)
+    shown = replace(verdict, message=printable(verdict.message))
+    return Outcome([], time.perf_counter() - started, spent=spent, verdict=shown)
 
 
 def _verdict(error: BaseException, root: Path, started: float) -> Verdict:
@@ -207,9 +207,7 @@ def _failed(error: BaseException, root: Path, started: float, timeout: float | N
     kind = type(error).__name__
     told = f"{kind}: {text}" if text else kind
     seconds = time.perf_counter() - started
-    found = Outcome(
-        [], seconds, _printable(told, ERROR_LIMIT), _printable(user_traceback(error, root), TRACEBACK_LIMIT)
-    )
+    found = Outcome([], seconds, printable(told), printable(user_traceback(error, root), TRACEBACK_LIMIT))
     if isinstance(error, GatewayError):  # a question that was refused would be refused again
         return replace(found, again=(error.retry_after or 0.0) if error.transient else None)
     return found
@@ -222,7 +220,7 @@ def _text(error: BaseException) -> str:
         return ""
 
 
-def _printable(text: str, limit: int) -> str:
+def printable(text: str, limit: int = ERROR_LIMIT) -> str:
     """The text as it can be kept and shown: no secrets, not longer than anyone reads, control characters and lone surrogates escaped."""
     text = _without_secrets(text)
     if len(text) > limit:

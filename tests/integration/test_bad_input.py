@@ -444,6 +444,7 @@ def test_typos_in_selections(aipctl: Command) -> None:
 
 UNITS = """
 import os
+from datetime import date
 
 @asset
 async def wrong(topic: Topic = each(topics)) -> Report:
@@ -511,6 +512,22 @@ async def recurses(topic: Topic = each(topics)) -> Report:
     def deeper(n):
         return deeper(n + 1)
     return Report("r", text=str(deeper(0)) if topic.stem == "b" else "")
+
+class Titled(Document):
+    title: str = ""
+    day: date | str = ""
+
+@asset
+async def unwritable(topic: Topic = each(topics)) -> Titled:
+    return Titled("r", text="", title="a\\ud800b" if topic.stem == "b" else "a")
+
+@asset(layout="files")
+async def unwritable_alone(topic: Topic = each(topics)) -> Titled:
+    return Titled("r", text="", title="a\\ud800b" if topic.stem == "b" else "a")
+
+@asset
+async def changes(topic: Topic = each(topics)) -> Titled:
+    return Titled("r", text="", day=date(2026, 1, 2) if topic.stem == "b" else "today")
 """
 
 
@@ -526,6 +543,9 @@ def test_units_that_go_wrong_fail_alone_and_by_name(world: World, aipctl: Comman
         "dies": "The process that ran it ended in the middle", "exits": "SystemExit: enough", "hangs": "timeout of 0.2 s",
         "cancels": "CancelledError", "recurses": "RecursionError", "panics": "PanicException: in Rust",
         "closes": "GeneratorExit: by mistake",
+        "unwritable": "unwritable[b.txt]: Titled('r', 0 bytes, text/plain) has a value in 'title' that cannot be stored: 'a\\ud800b'",
+        "unwritable_alone": "has a value in 'title' that cannot be stored: 'a\\ud800b'",
+        "changes": "a value in 'day' that would be read back as something else: datetime.date(2026, 1, 2) as '2026-01-02'",
     }  # fmt: skip
     assert set(said) == set(expected)
     for name, words in expected.items():
@@ -535,6 +555,87 @@ def test_units_that_go_wrong_fail_alone_and_by_name(world: World, aipctl: Comman
     assert {a["asset"]: (a["made"], a["fresh"], a["failed"]) for a in again.json["assets"]} == dict.fromkeys(
         expected, (0, 1, 1)
     )
+
+
+WORDS = """
+import os
+from pydantic import field_validator
+
+class Word(Document):
+    word: str
+
+    @field_validator("word")
+    @classmethod
+    def may_be_said(cls, word):
+        if word == os.environ.get("UNSAID"):
+            raise ValueError("this is not said")
+        return word
+
+@asset
+async def words(topic: Topic = each(topics)) -> Word:
+    return Word(topic.name, text="", word=topic.text)
+"""
+READ = """
+@asset
+async def alone(word: Word = each(words)) -> Report:
+    return Report(word.name, text=str(word.word))
+
+@asset
+async def together(words: list[Word] = collect(words)) -> Report:
+    return Report("r", text=str(len(words)))
+
+@asset
+async def below(report: Report = each(alone)) -> Report:
+    return Report(report.name, text=report.text)
+
+@asset
+async def beside(topic: Topic = each(topics)) -> Report:
+    return Report(topic.name, text=topic.text)
+"""
+
+
+async def test_what_its_class_does_not_take_any_more_fails_whom_it_is_given(world: World, aipctl: Command) -> None:
+    """Stored documents that do not fit their class fail the units that are given them, or the asset that is given all; nothing else."""
+    world.code(WORDS)
+    assert (await world.materialize()).status == "done"
+    world.code(WORDS + READ)
+    for made in (1, 0):
+        ended = aipctl("materialize", "--local", "--json", variables={"UNSAID": "alpha  beta"})
+        assert ended.code == 1, ended
+        problem = "Word('a.txt') does not fit its declaration: word: Value error, this is not said"
+        assert {(f["asset"], f["unit"], problem in f["error"]) for f in ended.json["failures"]} == {
+            ("alone", "a.txt", True),
+            ("together", "together", True),
+        }
+        counts = {a["asset"]: (a["made"], a["failed"]) for a in ended.json["assets"]}
+        assert {"alone": (made, 1), "together": (0, 1), "below": (made, 0), "beside": (2 * made, 0)}.items() <= (
+            {"beside": (0, 0), "below": (0, 0)} | counts
+        ).items()
+    assert (await world.contents())["below"] == {("b.txt", "b.txt"): b"gamma"}
+
+
+async def test_a_source_whose_document_cannot_be_stored(world: World, aipctl: Command) -> None:
+    """A document of a generator with a text that is none is told by its name; the others are taken in."""
+    world.code("""
+        class Titled(Document):
+            title: str
+
+        async def read() -> AsyncIterator[Titled]:
+            yield Titled("good", text="", title="x")
+            yield Titled("bad", text="", title="a\\ud800b")
+
+        titled = source("titled", Titled, read)
+
+        @asset
+        async def kept(one: Titled = each(titled)) -> Report:
+            return Report(one.name, text=one.title)
+    """)
+    ended = aipctl("materialize", "--local", "--json")
+    assert ended.code == 1, ended
+    [failure] = ended.json["failures"]
+    assert failure["asset"] == "titled"
+    assert "Titled('bad', 0 bytes, text/plain) has a value in 'title' that cannot be stored" in failure["error"]
+    assert (await world.contents())["kept"] == {("good", "good"): b"x"}
 
 
 ODD = """
