@@ -83,8 +83,8 @@ class Document(BaseModel):
     (bytes). The media type is `text/plain`, `application/json` or `application/octet-stream` accordingly, unless it is given or
     the class fixes it: `class Page(Document, media_type="text/html")`.
 
-    Raises AssetcoreError for a name or a field that does not fit; the message names the class, the field and the value. A subclass
-    whose fields hide what every document has, or would not be stored, is a DeclarationError where it is declared.
+    Raises AssetcoreError for a name, a media type or a field that does not fit; the message names the class, the field and the value.
+    A subclass whose fields hide what every document has, or would not be stored, is a DeclarationError where it is declared.
     """
 
     model_config = ConfigDict(
@@ -138,6 +138,11 @@ class Document(BaseModel):
                 )
             except ValidationError as error:
                 raise _unfit(cls, name, error) from None
+            if problem := _media_type_problem(self.media_type):
+                raise AssetcoreError(
+                    f"The media type {self.media_type!r:.100} of {cls.__name__}({name!r}) {problem}.",
+                    hint='Give it one such as "text/html".',
+                )
 
         @property
         def text(self) -> str:
@@ -173,7 +178,7 @@ class Document(BaseModel):
                     f"Documents are {option}={value!r}: leave it out.",
                 )
         if media_type is not None:
-            if not isinstance(media_type, str) or "/" not in media_type:
+            if not isinstance(media_type, str) or "/" not in media_type or _unprintable(media_type):
                 raise _declared_wrongly(cls, f"has media_type={media_type!r}.", 'Write it as "text/html".')
             cls.fixed_media_type = media_type
 
@@ -323,15 +328,20 @@ def _unfit(cls: type[Document], name: str, error: ValidationError) -> AssetcoreE
 
 def check_name(name: str, what: str) -> None:
     """Raise AssetcoreError unless `name` can be a document's name: any printable text of 1 to 1024 bytes."""
-    problem = None
-    if not isinstance(name, str) or not name:
-        problem = "is empty or not text"
-    elif any(unicodedata.category(c) in ("Cc", "Cs") for c in name) if not name.isascii() else not name.isprintable():
-        problem = "has control characters or bytes that are not UTF-8"
-    elif len(name.encode()) > NAME_LIMIT:
-        problem = f"is longer than {NAME_LIMIT} bytes"
-    if problem:
+    if problem := _unprintable(name):
         raise AssetcoreError(f"The name {name!r:.100} of a {what} {problem}.", hint="Give it another name.")
+
+
+def _unprintable(text: str) -> str | None:
+    """Why a text cannot stand where people and Postgres read it."""
+    if not isinstance(text, str) or not text:
+        return "is empty or not text"
+    if any(unicodedata.category(c) in ("Cc", "Cs") for c in text) if not text.isascii() else not text.isprintable():
+        return "has control characters or bytes that are not UTF-8"
+    return f"is longer than {NAME_LIMIT} bytes" if len(text.encode()) > NAME_LIMIT else None
+
+
+_media_type_problem = lru_cache(maxsize=256)(_unprintable)  # there are few, and many documents of each
 
 
 def field_digests(fields: Mapping[str, Any]) -> bytes:

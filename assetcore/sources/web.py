@@ -32,6 +32,8 @@ PATIENCE = 60.0
 WHOLE = 10
 """How many times `timeout` one answer may take as a whole: a server that sends a byte now and then holds nobody up for ever."""
 CLOCK_GRAIN = timedelta(seconds=2)
+LONGEST_MEDIA_TYPE = 255
+"""RFC 6838: 127 characters on each side of the slash. What is longer, or unprintable, says nothing."""
 _REDIRECTS = (301, 302, 303, 307, 308)
 _FOR_A_MOMENT = (408, 425, 429)
 
@@ -163,7 +165,8 @@ class Web:
             return Answer("failing", said, retry_after=wait)
         if status not in (200, 203):
             return Answer("refused", said)
-        media_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+        told = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+        media_type = told if told.isascii() and told.isprintable() and len(told) <= LONGEST_MEDIA_TYPE else ""
         if self._media_types and not any(fnmatchcase(media_type, one) for one in self._media_types):
             return Answer("refused", f"is {media_type or 'of no type'}, which media_types= does not name")
         length = response.headers.get("content-length", "")

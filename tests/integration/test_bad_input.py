@@ -528,6 +528,10 @@ async def unwritable_alone(topic: Topic = each(topics)) -> Titled:
 @asset
 async def changes(topic: Topic = each(topics)) -> Titled:
     return Titled("r", text="", day=date(2026, 1, 2) if topic.stem == "b" else "today")
+
+@asset
+async def mistyped(topic: Topic = each(topics)) -> Report:
+    return Report("r", text="", media_type="text/\\0plain" if topic.stem == "b" else "text/plain")
 """
 
 
@@ -546,6 +550,7 @@ def test_units_that_go_wrong_fail_alone_and_by_name(world: World, aipctl: Comman
         "unwritable": "unwritable[b.txt]: Titled('r', 0 bytes, text/plain) has a value in 'title' that cannot be stored: 'a\\ud800b'",
         "unwritable_alone": "has a value in 'title' that cannot be stored: 'a\\ud800b'",
         "changes": "a value in 'day' that would be read back as something else: datetime.date(2026, 1, 2) as '2026-01-02'",
+        "mistyped": "The media type 'text/\\x00plain' of Report('r') has control characters",
     }  # fmt: skip
     assert set(said) == set(expected)
     for name, words in expected.items():

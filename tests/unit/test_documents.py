@@ -301,6 +301,14 @@ def test_what_is_stored_and_does_not_fit_its_class_is_told_as_such() -> None:
         Careless.stored("a", b"", "text/plain", {"size": 2})
 
 
+@pytest.mark.parametrize("media_type", ["text/\0plain", "text/\ud800", "\n", "x" * 1025])
+def test_a_media_type_that_cannot_be_kept_is_refused(media_type: str) -> None:
+    """A header of the web that was taken over has anything in it: the error names class, document and media type."""
+    with pytest.raises(AssetcoreError, match=r"^The media type '.* of Html\('a'\) (has control|is longer)"):
+        Html("a", text="", media_type=media_type)
+    assert Html("a", text="", media_type="text/plain; charset=utf-8").media_type == "text/plain; charset=utf-8"
+
+
 # -- when two are the same -----------------------------------------------------------------------------------------------------
 
 
