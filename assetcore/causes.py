@@ -8,7 +8,7 @@ they were made with then and now. Each root is told once, with one way to it and
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -39,7 +39,7 @@ from assetcore.reasons import (
     merged,
 )
 from assetcore.refs import format_ref, parse_ref, suggestion
-from assetcore.roots import GIVEN_TO, above, differences, waiting
+from assetcore.roots import GIVEN_TO, above, differences, lost_partition, waiting
 from assetcore.slices import Slicing, descent
 from assetcore.staleness import CAUSES, COMPONENTS, LOST, Component, Definition
 
@@ -170,9 +170,9 @@ async def roots_of(project: Project, plan: Plan, snapshot: Snapshot) -> tuple[Ca
     """The roots of a whole plan, grouped by cause, those that concern most units first."""
     stale: Counter[str] = Counter()
     found: dict[str, list[CauseFound]] = {}
-    gone = [cause for source in plan.sources if source.removed for cause in _went_from(source.source, plan, snapshot)]
     async with project.engine.connect() as connection:
         asking = _Asking(project, connection, plan, snapshot)
+        gone = list(asking.gone())
         for asset in plan.assets:
             stale.update(asset.causes)
             if asset.removed and not gone:
@@ -242,17 +242,6 @@ def _row(judged: pl.DataFrame, name: str, label: str | None) -> dict[str, Any]:
     raise SelectionError(f"{name} has {rows.height} units {label!r}.", hint=f"Say which: {shown}.")
 
 
-def _went_from(source: str, plan: Plan, snapshot: Snapshot) -> list[CauseFound]:
-    """The documents of a source that are there no more."""
-    known = snapshot.states[source].documents
-    return _went(source, joined(known, plan.views[source].documents, "address", "anti"))
-
-
-def _went(name: str, rows: pl.DataFrame) -> list[CauseFound]:
-    refs = [format_ref(name, label) for label in rows["label"].head(SHOWN + 1)]
-    return [CauseFound("input-removed", f"{ref} is gone", subject=ref) for ref in refs]
-
-
 class _Concerns(TypedDict):
     """How many units a cause concerns, and one of them."""
 
@@ -278,9 +267,42 @@ class _Asking:
                 unit = rows["unit"][0] if cause.unit is None else cause.unit
                 yield replace(cause, path=(*self._path(found.way(asset, unit)), *cause.path))
         for asset, rows in found.gone():
-            ways = [self._path(found.way(asset, unit))[:-1] for unit in rows["unit"].head(SHOWN + 1)]
-            for cause, way in zip(_went(asset, rows), ways, strict=True):
-                yield replace(cause, path=way)
+            for cause in (*self._lost_partitions(asset, rows), *self._went(asset, rows)):
+                assert cause.unit is not None
+                way = self._path(found.way(asset, cause.unit))
+                yield replace(cause, path=way[:-1] if way[-1:] == (cause.subject,) else way)
+
+    def gone(self) -> Iterator[CauseFound]:
+        """The partitions, and the documents of sources, that are there no more."""
+        for asset in self.plan.assets:
+            if asset.removed:
+                judged = self.plan.judgements[asset.asset].judged
+                yield from self._lost_partitions(asset.asset, judged.filter(pl.col("status") == "removed"))
+        for source in self.plan.sources:
+            if source.removed:
+                known = self.snapshot.states[source.source].documents
+                now = self.plan.views[source.source].documents
+                went = joined(known, now, "address", "anti")
+                yield from self._went(source.source, went.with_columns(pl.lit(None, pl.String).alias("parent")))
+
+    def _lost_partitions(self, name: str, rows: pl.DataFrame) -> Iterator[CauseFound]:
+        """The partitions that went with these units of theirs."""
+        found = pl.DataFrame([self._lost(name, rows), rows["unit"]]).drop_nulls("lost")
+        each = found.group_by("lost", maintain_order=True).agg(pl.len(), pl.col("unit").first())
+        for key, count, unit in each.head(SHOWN + 1).iter_rows():
+            ref = format_ref(name, key)
+            yield CauseFound("input-removed", f"the partition {ref} is gone", subject=ref, units=count, unit=unit)
+
+    def _went(self, name: str, rows: pl.DataFrame) -> Iterator[CauseFound]:
+        """The documents of a source, or the units of no lost partition, that went by themselves."""
+        says = "{} is gone" if isinstance(self.project.graph.assets[name], Source) else "what {} was made for is gone"
+        by_themselves = rows_where(rows, self._lost(name, rows).is_null())
+        for unit, label, parent in by_themselves["unit", "label", "parent"].head(SHOWN + 1).iter_rows():
+            ref = self.named(name, label, parent)
+            yield CauseFound("input-removed", says.format(ref), subject=ref, unit=unit)
+
+    def _lost(self, name: str, rows: pl.DataFrame) -> pl.Series:
+        return lost_partition(self.project.graph.assets[name], rows, self.snapshot.states[name].there)
 
     def _path(self, way: Sequence[tuple[str, str | None, str]]) -> tuple[str, ...]:
         return tuple(self.named(name, label, parent) for name, parent, label in way)

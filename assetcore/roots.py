@@ -16,11 +16,11 @@ import polars as pl
 
 from assetcore.assets import Dependency, Source
 from assetcore.frames import joined, rows_where
-from assetcore.graph import Graph
+from assetcore.graph import AnyAsset, Graph
 from assetcore.plan import Plan, Snapshot
-from assetcore.units import ancestor, projected
+from assetcore.units import There, ancestor, in_partition, own_partition, projected
 
-__all__ = ["GIVEN_TO", "Above", "above", "differences", "waiting"]
+__all__ = ["GIVEN_TO", "Above", "above", "differences", "lost_partition", "waiting"]
 
 GIVEN_TO = {
     "materialization": pl.Int64, "parameter": pl.Int64, "document": pl.Int64, "address": pl.Binary, "unit": pl.Binary,
@@ -83,7 +83,8 @@ def above(plan: Plan, graph: Graph, snapshot: Snapshot, name: str, unit: bytes) 
         gone = rows["status"] == "removed"
         driver = graph.driver(asset) if gone.any() else None
         if driver is not None and driver.upstream.name in snapshot.states:
-            further = _what_went(driver, plan, snapshot, rows.filter(gone), asset)
+            lost = lost_partition(graph.assets[asset], rows, snapshot.states[asset].there)
+            further = _what_went(driver, plan, snapshot, rows.filter(gone & lost.is_null()), graph.assets[asset])
             followed[asset] = further["below_unit"]
             if isinstance(driver.upstream, Source):
                 sources = further.with_columns(pl.lit("removed").alias("status"))
@@ -102,19 +103,35 @@ def above(plan: Plan, graph: Graph, snapshot: Snapshot, name: str, unit: bytes) 
     return Above(reached, followed)
 
 
-def _what_went(driver: Dependency, plan: Plan, snapshot: Snapshot, going: pl.DataFrame, asset: str) -> pl.DataFrame:
+def lost_partition(asset: AnyAsset, units: pl.DataFrame, there: There) -> pl.Series:
+    """In which partition of the asset each unit is, where that is not there any more; null where it is, or there are none."""
+    own = asset.options.partitions
+    if own is None or own not in there:
+        return pl.repeat(None, units.height, dtype=pl.String, eager=True).alias("lost")
+    known = [partition.key for partition in there[own]]
+    return units.select(pl.when(~own_partition().is_in(known)).then(own_partition()).alias("lost"))["lost"]
+
+
+def _what_went(
+    driver: Dependency, plan: Plan, snapshot: Snapshot, going: pl.DataFrame, asset: AnyAsset
+) -> pl.DataFrame:
     """The units above whose documents these units were made for, where those went, too."""
     upstream = driver.upstream.name
-    made_for = snapshot.states[upstream].documents.select(pl.col("address").alias("below_unit"), "unit", "label")
-    found = joined(made_for, going.select(pl.col("unit").alias("below_unit")), "below_unit")
+    found = snapshot.states[upstream].documents.select(pl.col("address").alias("below_unit"), "unit", "label")
     if isinstance(driver.upstream, Source):
         found = joined(found, plan.views[upstream].documents, "unit", "anti")
     elif (judgement := plan.judgements.get(upstream)) is not None:
         found = joined(found, judgement.judged.filter(pl.col("status") == "removed"), "unit", "semi")
     else:
         found = found.clear()
+    if asset.multiplied:
+        keys = going.select(own_partition().alias("of")).unique(maintain_order=True)
+        found = found.join(keys, how="cross", maintain_order="left")
+        units = [in_partition(key, unit) for key, unit in found.select("of", "below_unit").iter_rows()]
+        found = found.with_columns(pl.Series("below_unit", units, pl.Binary))
+    found = joined(found, going.select(pl.col("unit").alias("below_unit")), "below_unit")
     return found.select(
-        "unit", pl.lit(asset).alias("below"), "below_unit", "label", pl.lit(None, pl.String).alias("parent")
+        "unit", pl.lit(asset.name).alias("below"), "below_unit", "label", pl.lit(None, pl.String).alias("parent")
     )
 
 

@@ -31,8 +31,9 @@ from assetcore.graph import Graph
 from assetcore.partitions import Partition, Partitions, needed
 
 __all__ = [
-    "DOCUMENTS", "PLACED", "WANTED", "There", "View", "Wanted", "ancestor", "document_address", "group_address", "open_partitions",
-    "partition_key", "partition_pairs", "projected", "reached_partitions", "sort_documents", "wanted_units", "whole_unit",
+    "DOCUMENTS", "PLACED", "WANTED", "There", "View", "Wanted", "ancestor", "document_address", "group_address", "in_partition",
+    "open_partitions", "own_partition", "partition_key", "partition_pairs", "projected", "reached_partitions", "sort_documents",
+    "wanted_units", "whole_unit",
 ]  # fmt: skip
 
 DOCUMENTS = {
@@ -99,9 +100,19 @@ def partition_unit(key: str) -> bytes:
     return short_digest("unit", "partition", key)
 
 
+def in_partition(key: str, unit: bytes) -> bytes:
+    """The address of what a unit, or a document, is in a partition with which it is paired."""
+    return short_digest("partition", key, unit)
+
+
 def partition_key(path: pl.Expr) -> pl.Expr:
     """The partition in which a unit is, by its path."""
     return path.str.split("/").list.first()
+
+
+def own_partition() -> pl.Expr:
+    """The partition in which a unit of a partitioned asset is."""
+    return partition_key(pl.coalesce("parent", "label"))
 
 
 def group_address(output: Output, by: str) -> pl.Expr:
@@ -129,7 +140,7 @@ def open_partitions(
     """The partitions in which documents may yet appear, change or go: of the units that are to be made `again`, and of those to come."""
     if asset.partitions is None:
         return None
-    found = [again.select(partition_key(pl.coalesce("parent", "label")).alias("key"))["key"]]
+    found = [again.select(own_partition().alias("key"))["key"]]
     for dependency in asset.dependencies:
         view = views[dependency.upstream.name]
         if (dependency.kind == "each" or dependency.by is not None) and view.open:
@@ -287,7 +298,7 @@ def _in_partitions(asset: Asset[..., Any], driver: Dependency, base: pl.DataFram
         base = without(joined(base, pairs, "partition"), "partition")
     else:
         base = base.join(keys, how="cross", maintain_order="left")
-    units = [short_digest("partition", key, unit) for key, unit in base.select("of", "unit").iter_rows()]
+    units = [in_partition(key, unit) for key, unit in base.select("of", "unit").iter_rows()]
     return base.with_columns(
         pl.Series("unit", units, pl.Binary),
         pl.concat_str("of", "parent", separator="/", ignore_nulls=True).alias("parent"),

@@ -124,6 +124,70 @@ async def test_a_unit_waits_only_for_what_it_is_collected_for(settings: Settings
     assert {a.asset: (a.stale, a.removed) for a in plan.assets} == {"clean": (0, 0), "chunks": (2, 1), "counts": (1, 1)}
 
 
+TENANTS = """
+    from pathlib import Path
+    from assetcore import Dynamic, Partition
+
+    def tenants() -> list[str]:
+        return (Path(__file__).parents[2] / "tenants").read_text().split()
+
+    @asset(partitions=Dynamic(tenants))
+    async def letters(tenant: Partition, topic: Topic = each(topics)) -> Topic:
+        return Topic(topic.name, text=f"{topic.text} for {tenant}")
+
+    @asset
+    async def posted(letter: Topic = each(letters)) -> Topic:
+        return letter
+"""
+
+
+async def test_a_unit_that_went_is_told_by_what_it_was_made_for(settings: Settings) -> None:
+    """Its partition, or the document that it was made for: never itself, and not what went beside it."""
+    world = World(settings)
+    world.code(TENANTS)
+    (world.root / "tenants").write_text("acme globex")
+    for name in "abc":
+        world.document(f"{name}.txt", name)
+    await world.materialize()
+    world.remove("c.txt")
+    (world.root / "tenants").write_text("globex")
+    told = {
+        ref: [(cause.detail, cause.path) for cause in (await why(world, ref)).causes]
+        for ref in ("letters[acme/a.txt]", "posted[acme/a.txt/a.txt]", "letters[acme/c.txt]", "letters[globex/c.txt]")
+    }
+    assert told == {
+        "letters[acme/a.txt]": [("the partition letters[acme] is gone", ())],
+        "posted[acme/a.txt/a.txt]": [("the partition letters[acme] is gone", ("letters[acme/a.txt]",))],
+        "letters[acme/c.txt]": [("the partition letters[acme] is gone", ())],
+        "letters[globex/c.txt]": [("topics[c.txt] is gone", ())],
+    }
+    async with world.open() as session:
+        _, groups = await session.roots()
+    assert [(root.detail, root.units) for group in groups for root in group.roots] == [
+        ("the partition letters[acme] is gone", 3),
+        ("topics[c.txt] is gone", 1),
+    ]
+
+
+async def test_a_group_of_which_nothing_is_left_does_not_name_itself_as_the_cause(settings: Settings) -> None:
+    """Where it cannot be said which document a unit was made for, it is said that it is gone."""
+    world = World(settings)
+    world.code(
+        CHUNKED
+        + """
+    @asset
+    async def places(chunks: list[Chunk] = collect(chunks, by="ordinal")) -> Report:
+        return Report("place", text=" ".join(chunk.text for chunk in chunks))
+"""
+    )
+    world.document("a.txt", "one two")
+    await world.materialize()
+    world.document("a.txt", "one")
+    await world.materialize("+chunks")
+    cause = only(await why(world, "places[1]"))
+    assert (cause.code, cause.detail) == ("input-removed", "what places[1] was made for is gone")
+
+
 async def test_each_root_has_the_way_of_the_unit_whose_cause_it_is(world: World) -> None:
     """Where several units of one asset are stale, no cause of one is told with the way through another."""
     for name in "abc":
