@@ -21,8 +21,8 @@ from assetcore.assets import Source
 from assetcore.documents import Document, document_id
 from assetcore.errors import AssetcoreError, NothingSelectedError, SelectionError, UsageError
 from assetcore.explain import check_forgotten, check_one, find, units_labelled
-from assetcore.frames import joined, rows_where
-from assetcore.lineage import damage, read, trace
+from assetcore.frames import among, joined, rows_where
+from assetcore.lineage import damage, read, recipes, trace
 from assetcore.lineage.schema import Connection
 from assetcore.partitions import shown_duration
 from assetcore.plan import Plan, Snapshot
@@ -325,6 +325,9 @@ class _Asking:
             if component is not None:
                 async for cause in self._component_changed(name, component, some):
                     yield cause
+            elif code == "missing":
+                async for cause in self._never_current(name, some):
+                    yield cause
             else:
                 async for cause in self._without_inputs(name, code, some):
                     yield cause
@@ -334,10 +337,28 @@ class _Asking:
             async for cause in self._inputs_changed(name, inputs):
                 yield cause
 
-    async def _without_inputs(self, name: str, code: str, rows: pl.DataFrame) -> AsyncIterator[CauseFound]:
+    async def _never_current(self, name: str, rows: pl.DataFrame) -> AsyncIterator[CauseFound]:
+        """Units that were never made, or that were, and what a blocking check over the whole asset then refused."""
+        guards = [c.name for c in self.project.graph.checks.get(name, ()) if c.blocking and c.scope == "asset"]
+        definition = self.snapshot.states[name].definition
+        if guards and definition is not None:
+            wanted = joined(self.plan.judgements[name].wanted.units, rows, "unit", "semi")
+            inputs = dict(wanted.select("unit", "inputs").iter_rows())
+            made = await recipes.put_aside(self.connection, self.project.asset_ids[name], definition, inputs)
+            aside = among(rows["unit"], pl.Series("unit", list(made), pl.Binary))
+            says = f"made, and put aside by the check {' or '.join(guards)}"
+            async for cause in self._without_inputs(name, "missing", rows_where(rows, aside), says):
+                yield cause
+            rows = rows_where(rows, ~aside)
+        async for cause in self._without_inputs(name, "missing", rows):
+            yield cause
+
+    async def _without_inputs(
+        self, name: str, code: str, rows: pl.DataFrame, what: str = "never made"
+    ) -> AsyncIterator[CauseFound]:
         freshness = shown_duration(self.project.graph.assets[name].options.freshness or timedelta())
         says = {
-            "missing": "never made", "forced": "to be made whether stale or not", "failed": "tried, and failed",
+            "missing": what, "forced": "to be made whether stale or not", "failed": "tried, and failed",
             "object-missing": "made, but the object is gone", "corrupt": "made, but the bytes are not what they were",
             "expired": f"made longer ago than {freshness}, for which they stay fresh",
         }[code]  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ from assetcore.lineage import tables as t
 from assetcore.lineage.asking import among
 from assetcore.lineage.read import dated, intact
 
-__all__ = ["Recipes", "reusable", "reusable_of"]
+__all__ = ["Recipes", "put_aside", "reusable", "reusable_of"]
 
 
 class Recipes(NamedTuple):
@@ -39,25 +39,40 @@ async def reusable(
     """
     m = t.materialization.c
     young = [t.commit.c.at > since] if since is not None else []
-    by = among(t.leading(m.inputs, t.LEADING_INPUTS), "beginnings", BYTEA)
     rows = await connection.execute(
         sa.select(m.inputs, m.unit, m.id)
         .select_from(dated(t.materialization, m.id))
-        .where(
-            m.asset_id == asset,
-            m.definition_id == definition,
-            by,
-            among(m.inputs, "inputs", BYTEA),
-            intact([asset]),
-            *young,
-        )
+        .where(*_with_inputs(asset, definition), intact([asset]), *young)
         .order_by(m.id.desc()),
-        {"beginnings": list({key[: t.LEADING_INPUTS] for key in inputs}), "inputs": list(inputs)},
+        _asked(inputs),
     )
     found: dict[bytes, list[tuple[bytes, int]]] = {}
     for key, unit, materialization in rows:
         found.setdefault(key, []).append((unit, materialization))
     return found
+
+
+async def put_aside(
+    connection: AsyncConnection, asset: int, definition: int, inputs: Mapping[bytes, bytes]
+) -> set[bytes]:
+    """Of these units of the asset, each with its inputs, those that were made with this recipe without ever becoming current."""
+    m, h = t.materialization.c, t.head.c
+    was_current = sa.exists().where(h.materialization_id == m.id)
+    rows = await connection.execute(
+        sa.select(m.unit, m.inputs).where(*_with_inputs(asset, definition), ~was_current), _asked(inputs.values())
+    )
+    return {unit for unit, made_of in rows if inputs.get(unit) == made_of}
+
+
+def _with_inputs(asset: int, definition: int) -> tuple[sa.ColumnElement[bool], ...]:
+    """What was made of an asset with a definition and some of the inputs that are `_asked` about, by the index of recipes."""
+    m = t.materialization.c
+    by = among(t.leading(m.inputs, t.LEADING_INPUTS), "beginnings", BYTEA)
+    return m.asset_id == asset, m.definition_id == definition, by, among(m.inputs, "inputs", BYTEA)
+
+
+def _asked(inputs: Collection[bytes]) -> dict[str, list[bytes]]:
+    return {"beginnings": list({key[: t.LEADING_INPUTS] for key in inputs}), "inputs": list(inputs)}
 
 
 async def reusable_of(

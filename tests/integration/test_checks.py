@@ -451,6 +451,26 @@ async def test_why_says_of_what_a_check_speaks_and_show_that_a_unit_made_nothing
             await session.show("chunks[e.txt]")
 
 
+async def test_why_says_what_a_check_over_the_whole_asset_has_put_aside(world: World) -> None:
+    """A unit that was made, and refused with all the others, is not told to have never been made; one that was not is."""
+    code(world, FEW)
+    await world.materialize()
+    world.document("c.txt", "delta")
+    assert counts(await world.materialize())["chunks"]["failed"] == 1
+    world.document("d.txt", "epsilon")
+    async with world.open() as session:
+        told = {
+            unit: [(c.code, c.detail) for c in (await session.why(f"chunks[{unit}]")).causes]
+            for unit in ("c.txt", "d.txt")
+        }
+        _, groups = await session.roots()
+    assert told == {
+        "c.txt": [("missing", "chunks[c.txt] was made, and put aside by the check few")],
+        "d.txt": [("missing", "chunks[d.txt] was never made")],
+    }
+    assert {root.detail for group in groups for root in group.roots} == {d for [(_, d)] in told.values()}
+
+
 async def test_the_command_ends_with_one_where_a_blocking_check_failed(world: World, variables: dict[str, str]) -> None:
     """And with 0 for a warning; plan and materialize say what is wrong, in text and in JSON."""
     aipctl = Command(world.root, variables)
