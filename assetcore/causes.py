@@ -20,7 +20,7 @@ from assetcore import sources
 from assetcore.assets import Source
 from assetcore.documents import Document, document_id
 from assetcore.errors import AssetcoreError, NothingSelectedError, SelectionError, UsageError
-from assetcore.explain import check_forgotten, check_one, find, units_labelled
+from assetcore.explain import check_forgotten, check_one, find, no_unit, units_labelled
 from assetcore.frames import among, joined, rows_where
 from assetcore.lineage import damage, read, recipes, trace
 from assetcore.lineage.schema import Connection
@@ -118,11 +118,10 @@ async def why(
         return await _why_source(project, connection, name, label, snapshot)
     judgement = plan.judgements.get(name)
     if judgement is not None and not beside:
-        try:
-            row = _row(judgement.judged, name, label)
-        except NothingSelectedError:
-            await check_forgotten(project, connection, name, label or name)
-            raise
+        partitioned = project.graph.assets[name].partitions is not None
+        row = _row(judgement.judged, name, label, partitioned=partitioned)
+        if row is None:
+            raise await no_unit(project, connection, name, label or name, near=judgement.judged["label"])
         unit, is_fresh = row["unit"], row["status"] == "fresh"
         repeated = await _repeated(
             project, connection, _unsure(plan, snapshot, about, [name] if is_fresh else plan.judgements)
@@ -220,26 +219,27 @@ def _named(name: str, label: str, parent: str | None, *, twice: bool) -> str:
     return format_ref(name, f"{parent}/{label}" if twice and parent is not None else label)
 
 
-def _row(judged: pl.DataFrame, name: str, label: str | None) -> dict[str, Any]:
+def _row(judged: pl.DataFrame, name: str, label: str | None, *, partitioned: bool) -> dict[str, Any] | None:
+    """The unit that goes by this label, or is alone in this partition; None where there is none."""
     rows = judged
     if label is not None:
         is_called = judged["label"] == label
         if judged["parent"].null_count() < judged.height:
             is_called |= judged["parent"] + "/" + judged["label"] == label
         rows = rows_where(judged, is_called)
+        if partitioned and not rows.height:
+            rows = judged.filter((pl.col("parent") == label) | pl.col("parent").str.starts_with(f"{label}/"))
     if rows.height == 1:
         return rows.row(0, named=True)
     if rows.height == 0:
-        raise NothingSelectedError(
-            f"{name} has no unit {label!r}.", hint=suggestion(label or "", judged["label"].to_list())
-        )
+        return None
     if label is None:
         stale = rows.filter(pl.col("status") != "fresh")
         own, parent = (stale if stale.height else rows).select("label", "parent").row(0)
         example = _named(name, own, parent, twice=(rows["label"] == own).sum() > 1)
         raise SelectionError(f"{name} has {rows.height} units.", hint=f"Ask for one: aipctl why '{example}'")
-    shown = ", ".join(format_ref(name, f"{p}/{n}") for n, p in rows.select("label", "parent").head(10).iter_rows())
-    raise SelectionError(f"{name} has {rows.height} units {label!r}.", hint=f"Say which: {shown}.")
+    check_one(name, label, rows.select("unit", "label", "parent").rows())
+    return None
 
 
 class _Concerns(TypedDict):

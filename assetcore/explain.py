@@ -5,14 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from assetcore.documents import document_id
 from assetcore.errors import NothingSelectedError, SelectionError
-from assetcore.lineage import environments, forgetting, history, runs, trace
+from assetcore.lineage import environments, forgetting, history, read, runs, trace
 from assetcore.lineage.heads import at_one_moment
 from assetcore.lineage.schema import Connection
 from assetcore.lineage.trace import Found
@@ -27,7 +27,9 @@ __all__ = [
     "check_one",
     "commit_at",
     "find",
+    "in_partition",
     "lineage",
+    "no_unit",
     "origins",
     "units_labelled",
 ]
@@ -35,6 +37,7 @@ __all__ = [
 EXPANDED = 200
 """A whole asset that was given is shown document by document up to so many; beyond, as the asset."""
 NODES = 5000
+NAMED = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +122,7 @@ async def _find(
                     hint=f"Make them: aipctl materialize +{ref.asset}",
                 )
             return found
-        units: list[tuple[bytes, str, str | None]] = []
-        if project.graph.assets[ref.asset].partitions is not None and not project.graph.is_by_partition(ref.asset):
-            units = await trace.in_partition(connection, environment, identifier, ref.unit, commit)
+        units = await in_partition(project, connection, ref.asset, ref.unit, commit)
         units = units or await units_labelled(project, connection, ref.asset, ref.unit, commit)
         found = await trace.documents(connection, environment, identifier, [(u, n) for u, n, _ in units], commit)
         if ref.document is not None:
@@ -140,9 +141,10 @@ async def _find(
                 f"  {document_id(f.sha256, max(8, len(ref.prefix) + 2))}  {format_ref(names[f.asset], f.unit, f.name)}"
                 for f in found[:20] if f.asset in names
             )  # fmt: skip
+            same = len({f.sha256 for f in found}) == 1
             raise SelectionError(
                 f"{text} is the beginning of {len(found)} documents' ids:\n{shown}",
-                hint="Give more of its id, or name it as it is listed.",
+                hint=f"{'They have the same content: name' if same else 'Give more of its id, or name'} it as it is listed.",
             )
         if found:
             return found
@@ -154,18 +156,51 @@ async def _find(
 async def units_labelled(
     project: Project, connection: Connection, asset: str, label: str, commit: int | None = None
 ) -> list[tuple[bytes, str, str | None]]:
-    """The one unit of an asset that goes by this label, now or as of a commit. Raises NothingSelectedError, SelectionError."""
-    identifier = project.asset_ids[asset]
-    units = await trace.by_unit(connection, project.environment_id, identifier, label, commit)
+    """The one unit of an asset that goes by this label, or is alone in this partition, now or as of a commit.
+
+    Raises NothingSelectedError, SelectionError.
+    """
+    units = await trace.by_unit(connection, project.environment_id, project.asset_ids[asset], label, commit)
+    units = units or await in_partition(project, connection, asset, label, commit)
     if not units:
-        await check_forgotten(project, connection, asset, label)
-        documents = await trace.of_asset(connection, project.environment_id, identifier, commit=commit, limit=5000)
-        says = "has" if commit is None else "had then"
-        raise NothingSelectedError(
-            f"{asset} {says} no unit {label!r}.", hint=suggestion(label, {d.unit for d in documents})
-        )
+        raise await no_unit(project, connection, asset, label, commit)
     check_one(asset, label, units)
     return units
+
+
+async def in_partition(
+    project: Project, connection: Connection, asset: str, label: str, commit: int | None = None
+) -> list[tuple[bytes, str, str | None]]:
+    """The units in a partition of an asset that has several of them in one, now or as of a commit: unit, label, parent."""
+    if project.graph.assets[asset].partitions is None or project.graph.is_by_partition(asset):
+        return []
+    return await trace.in_partition(connection, project.environment_id, project.asset_ids[asset], label, commit)
+
+
+async def no_unit(
+    project: Project,
+    connection: Connection,
+    asset: str,
+    label: str,
+    commit: int | None = None,
+    near: Iterable[str] = (),
+) -> NothingSelectedError:
+    """That an asset has no unit of this label, now or as of a commit; where it is told what became of it, or which one was meant.
+
+    That may be one of those `near` it, or one that has documents. Raises NothingSelectedError where it was forgotten.
+    """
+    await check_forgotten(project, connection, asset, label)
+    environment, identifier, ref = project.environment_id, project.asset_ids[asset], format_ref(asset, label)
+    if commit is None and await read.failures_labelled(connection, environment, identifier, label):
+        return NothingSelectedError(f"{ref} was never made: it failed.", hint=f"See: aipctl why '{ref}'")
+    says = f"{asset} has no unit {label!r}" if commit is None else f"{asset} had no unit {label!r} then"
+    ever = await history.units_ever(connection, identifier, label)
+    if ever and await history.versions(connection, environment, identifier, [unit for unit, _, _ in ever], ever[0][1]):
+        return NothingSelectedError(
+            f"{says}{' any more' if commit is None else ''}.", hint=f"See: aipctl history '{ref}'"
+        )
+    documents = await trace.of_asset(connection, environment, identifier, commit=commit, limit=5000)
+    return NothingSelectedError(f"{says}.", hint=suggestion(label, {*near, *(d.unit for d in documents)}))
 
 
 async def check_forgotten(project: Project, connection: Connection, asset: str, label: str) -> None:
@@ -179,10 +214,12 @@ async def check_forgotten(project: Project, connection: Connection, asset: str, 
 
 
 def check_one(asset: str, label: str, units: Sequence[tuple[bytes, str, str | None]]) -> None:
-    """Raise SelectionError where several units go by one label."""
+    """Raise SelectionError where several units go by one label, or are in one partition."""
     if len(units) > 1:
-        shown = ", ".join(format_ref(asset, f"{parent}/{name}") for _, name, parent in units[:10])
-        raise SelectionError(f"{asset} has {len(units)} units {label!r}.", hint=f"Say which: {shown}.")
+        named = sorted(format_ref(asset, f"{parent}/{name}") for _, name, parent in units)
+        shown = ", ".join(named[:NAMED]) + (f", and {len(units) - NAMED:,} more" if len(units) > NAMED else "")
+        below = "" if any(label in (name, f"{parent}/{name}") for _, name, parent in units) else "in "
+        raise SelectionError(f"{asset} has {len(units):,} units {below}{label!r}.", hint=f"Say which: {shown}.")
 
 
 # -- lineage -------------------------------------------------------------------------------------------------------------------

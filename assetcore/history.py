@@ -14,7 +14,7 @@ from typing import Any
 
 from assetcore.documents import document_id
 from assetcore.errors import NothingSelectedError
-from assetcore.explain import check_forgotten, check_one, find
+from assetcore.explain import check_forgotten, check_one, find, in_partition
 from assetcore.lineage import damage, read, trace
 from assetcore.lineage import history as lineage
 from assetcore.lineage.damage import Losses
@@ -32,6 +32,8 @@ __all__ = ["Change", "History", "history"]
 class Change:
     """One change: when, by which run, for whom; `what` is made, unchanged, reused or gone; and how it differs from before.
 
+    That the last attempt to make a unit failed is told, too, by its `error`: it changed nothing.
+
     `documents` are those that there were from then on (name, id). Of an asset `counts` says to how many units something was done, and
     `units` how many were planned for each cause, `pending` those that were decided when what is above had
     been made; without a plan, `asked` says what was.
@@ -47,13 +49,15 @@ class Change:
     counts: Mapping[str, Any] | None = None
     units: Mapping[str, int] | None = None
     asked: str | None = None
+    error: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        return {
+        found = {
             "at": self.at.isoformat(), "run": self.run, "actor": self.actor, "what": self.what, "causes": list(self.causes),
             "documents": [{"document": name, "id": identifier} for name, identifier in self.documents], "made_by": self.made_by,
             "counts": self.counts, "units": dict(self.units) if self.units is not None else None, "asked": self.asked,
         }  # fmt: skip
+        return found | ({"error": self.error} if self.error else {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +108,10 @@ async def _of_unit(
     asset = project.asset_ids[name]
     await trace.by_index(connection)
     units = await lineage.units_ever(connection, asset, label)
+    units = units or await in_partition(project, connection, name, label)
     if not units:
+        if failed := await _failed(project, connection, asset, label):
+            return failed
         await check_forgotten(project, connection, name, label)
         known = await trace.of_asset(connection, project.environment_id, asset, limit=5000)
         raise NothingSelectedError(
@@ -117,7 +124,16 @@ async def _of_unit(
     definitions = (await read.definitions(connection, [asset]))[asset]
     losses = await damage.losses(connection, asset, documents.keys())
     changes = _changes(versions[::-1], documents, definitions, losses, document)
-    return changes[::-1]
+    failed = await _failed(project, connection, asset, own, unit) if document is None else []
+    return [*failed, *changes[::-1]]
+
+
+async def _failed(
+    project: Project, connection: Connection, asset: int, label: str, unit: bytes | None = None
+) -> list[Change]:
+    """The last attempts to make units of this label, or this one of them, where they failed: of those before nothing is kept."""
+    failures = await read.failures_labelled(connection, project.environment_id, asset, label)
+    return [Change(f.at, f.run, f.actor, "failed", error=f.error) for f in failures if unit in (None, f.unit)]
 
 
 def _changes(

@@ -27,10 +27,10 @@ from assetcore.storage import Key, Location, Stored
 from assetcore.units import DOCUMENTS, PLACED, sort_documents
 
 __all__ = [
-    "LastLook", "Watermark", "asset_counts", "counts", "current", "current_documents", "current_identities", "dated", "definitions",
-    "documents_of", "expired", "failure_counts", "former_members", "intact", "keys", "known_keys", "labels", "last_failure", "last_looks",
-    "made_at", "made_units", "observations", "oldest", "orphans", "seconds_per_unit", "sources_of_parts", "stored", "undeclared",
-    "units", "watermark", "watermarks", "with_documents", "with_types",
+    "Failure", "LastLook", "Watermark", "asset_counts", "counts", "current", "current_documents", "current_identities", "dated",
+    "definitions", "documents_of", "expired", "failure_counts", "failures_labelled", "former_members", "intact", "keys", "known_keys",
+    "labels", "last_failure", "last_looks", "made_at", "made_units", "observations", "oldest", "orphans", "seconds_per_unit", "sources_of_parts",
+    "stored", "undeclared", "units", "watermark", "watermarks", "with_documents", "with_types",
 ]  # fmt: skip
 
 OBSERVED = {
@@ -50,6 +50,16 @@ class LastLook(NamedTuple):
     documents: int
     glance: bytes | None
     observed: bytes
+
+
+class Failure(NamedTuple):
+    """That the last attempt to make a unit failed: when, in which run, and on whose behalf."""
+
+    unit: bytes
+    at: datetime
+    run: str
+    actor: str | None
+    error: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -550,6 +560,18 @@ async def last_failure(
         )
     ).one_or_none()
     return (row[0], row[1]) if row else None
+
+
+async def failures_labelled(connection: AsyncConnection, environment: int, asset: int, label: str) -> list[Failure]:
+    """Of the units with this label the last attempts, where they failed, the latest first."""
+    f, r = t.failure.c, t.run.c
+    rows = await connection.execute(
+        sa.select(f.unit, f.at, f.run_id, r.actor, f.error)
+        .select_from(t.failure.outerjoin(t.run, r.id == f.run_id))
+        .where(f.environment_id == environment, f.asset_id == asset, f.label == label)
+        .order_by(f.at.desc())
+    )
+    return [Failure(*row) for row in rows]
 
 
 async def asset_counts(

@@ -152,6 +152,50 @@ async def test_history_tells_who_did_what_and_why(world: World) -> None:
             await session.history("chunks[x]")
 
 
+async def test_a_unit_that_is_not_there_is_told_by_what_became_of_it(world: World) -> None:
+    """One that only ever failed, one that went, one that was not there then: each error names the verb that tells more."""
+    world.code(CODE.replace("text=topic.text.strip()", 'text=[topic.text.strip()][topic.text == "bad"]'))
+    world.document("bad.txt", "bad")
+    await run(world)
+    world.document("a.txt", "bad")
+    world.remove("b.txt")
+    failed = await run(world)
+    async with world.open() as session:
+        for ask in (session.show, session.lineage):
+            with pytest.raises(NothingSelectedError, match=r"clean\[bad.txt\] was never made: it failed") as refused:
+                await ask("clean[bad.txt]")
+            assert refused.value.hint == "See: aipctl why 'clean[bad.txt]'"
+        for ask in (session.show, session.lineage, session.why):
+            with pytest.raises(NothingSelectedError, match=r"clean has no unit 'b.txt' any more") as refused:
+                await ask("clean[b.txt]")
+            assert refused.value.hint == "See: aipctl history 'clean[b.txt]'"
+        with pytest.raises(NothingSelectedError, match=r"clean had no unit 'b.txt' then\.") as refused:
+            await session.show("clean[b.txt]@2020-01-01")
+        assert refused.value.hint == "See: aipctl history 'clean[b.txt]'"
+        [only] = (await session.history("clean[bad.txt]")).changes
+        assert (only.what, only.run, only.error) == ("failed", failed, "IndexError: list index out of range")
+        last, *others = (await session.history("clean[a.txt]")).changes
+        assert (last.what, last.run, last.to_json()["error"]) == (
+            "failed",
+            failed,
+            "IndexError: list index out of range",
+        )
+        assert [one.what for one in others] == ["made"]
+        assert "error" not in others[0].to_json()
+        assert "failed" not in {one.what for one in (await session.history("clean[b.txt]")).changes}
+
+
+async def test_of_equal_documents_no_more_of_the_id_is_asked_for(world: World) -> None:
+    """It would tell them apart no better: they have the same content, and so the same id."""
+    world.document("b.txt", "one two")
+    await run(world)
+    async with world.open() as session:
+        one, _ = await session.show("clean")
+        with pytest.raises(SelectionError, match="beginning of 4 documents' ids") as refused:
+            await session.show(one.id)
+        assert refused.value.hint == "They have the same content: name it as it is listed."
+
+
 async def test_what_a_run_did_to_a_source_is_told_apart(world: World) -> None:
     """Documents of a source that came back or went are no units that were reused or removed: their row says that it is of a source."""
     await run(world)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from assetcore.errors import NothingSelectedError, SourceError, StaleInputError
+from assetcore.errors import NothingSelectedError, SelectionError, SourceError, StaleInputError
 from assetcore.planning import plan_for
 from assetcore.settings import Settings
 from tests.integration.world import HEAD, World
@@ -50,6 +50,10 @@ async def weeks(day: Partition, orders: pl.DataFrame = collect(checked, partitio
 async def report(totals: list[Total] = collect(totals)) -> Total:
     return Total(name="report", text="; ".join(total.text for total in totals))
 """
+)
+TOPICS = (
+    IMPORTS
+    + 'class Topic(Document):\n    "A text."\n\ntopics = source("topics", Topic, folder("data", pattern="*.txt"))\n'
 )
 
 
@@ -171,10 +175,6 @@ async def all_greetings(greetings: list[Text] = collect(greetings)) -> Text:
 
 async def test_documents_in_each_partition(world: World) -> None:
     """With each of what is not partitioned there is a unit for every partition and document; a function says which partitions there are."""
-    head = (
-        IMPORTS
-        + 'class Topic(Document):\n    "A text."\n\ntopics = source("topics", Topic, folder("data", pattern="*.txt"))\n'
-    )
     world.code(
         """
         from pathlib import Path
@@ -192,7 +192,7 @@ async def test_documents_in_each_partition(world: World) -> None:
         async def books(letters: list[Topic] = collect(letters)) -> Topic:
             return Topic(name="book", text="; ".join(letter.text for letter in letters))
         """,
-        head=head,
+        head=TOPICS,
     )
     with pytest.raises(SourceError, match=r"Dynamic\(tenants\) of letters could not be asked: FileNotFoundError"):
         await world.plan()
@@ -213,6 +213,39 @@ async def test_documents_in_each_partition(world: World) -> None:
     (world.root / "tenants").write_text("globex globex")
     with pytest.raises(SourceError, match="has 'globex' twice"):
         await world.plan()
+
+
+async def test_a_partition_is_asked_about_by_its_units(world: World) -> None:
+    """Every verb takes a partition of several units where it has one of them, and otherwise says which there are."""
+    world.code(
+        """
+        @asset(partitions=Static(["de", "en"]))
+        async def letters(language: Partition, topic: Topic = each(topics)) -> Topic:
+            return Topic(name=topic.name, text=f"{topic.text} in {language}")
+        """,
+        head=TOPICS,
+    )
+    world.document("a.txt", "one")
+    await world.materialize()
+    async with world.open() as session:
+        assert [d.unit for d in await session.show("letters[de]")] == ["de/a.txt"]
+        assert (await session.why("letters[de]")).fresh
+        assert [change.what for change in (await session.history("letters[de]")).changes] == ["made"]
+    world.document("b.txt", "two")
+    async with world.open() as session:
+        with pytest.raises(
+            SelectionError, match="letters has 2 units in 'de'"
+        ) as refused:  # one of them is yet to be made
+            await session.why("letters[de]")
+        assert refused.value.hint == "Say which: letters[de/a.txt], letters[de/b.txt]."
+    await world.materialize()
+    async with world.open() as session:
+        for ask in (session.why, session.history):
+            with pytest.raises(SelectionError, match="letters has 2 units in 'en'") as refused:
+                await ask("letters[en]")
+            assert refused.value.hint == "Say which: letters[en/a.txt], letters[en/b.txt]."
+        with pytest.raises(NothingSelectedError, match="letters has no unit 'fr'"):
+            await session.why("letters[fr]")
 
 
 FRESH = (

@@ -165,7 +165,7 @@ def history(answer: Answer) -> RenderableType:
     def why(row: Answer) -> str:
         reused = [f"made by {row['made_by']}"] if row["made_by"] else []
         units = row["units"] or {}
-        return row["asked"] or counted(units, list(units)) or ", ".join([*row["causes"], *reused])
+        return row.get("error") or row["asked"] or counted(units, list(units)) or ", ".join([*row["causes"], *reused])
 
     def what(row: Answer) -> str:
         done = counted(row["counts"] or {}, TOUCHED)
