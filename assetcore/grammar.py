@@ -111,6 +111,15 @@ class Span:
         after = self.first is None or self.first <= label
         return after and (self.last is None or label <= self.last or label.startswith(self.last))
 
+    @property
+    def turned(self) -> Span | None:
+        """The range that was meant where this one ends before it begins; None where it does not."""
+        if self.first is None or self.last is None or self.first.startswith(self.last):
+            return None
+        numbers = _is_number(self.first) and _is_number(self.last)
+        backwards = int(self.first) > int(self.last) if numbers else self.first > self.last
+        return Span(self.last, self.first) if backwards else None
+
     def __str__(self) -> str:
         return "..".join("" if end is None else _write(Pattern(end), BARE_UNIT) for end in (self.first, self.last))
 

@@ -167,6 +167,10 @@ def _check_units(project: Project, asset: AssetPlan, rule: selection.UnitRule, f
         nothing = not known and (nothing or alone)
         hint = f"{partitions!r} has {' .. '.join(dict.fromkeys((keys[0], keys[-1]))) if keys else 'none yet'}."
     if nothing and not asset.removed:
+        if isinstance(rule, grammar.Span) and (turned := rule.turned) is not None:
+            raise NothingSelectedError(
+                f"{asset.asset}[{rule}] ends before it begins.", hint=f"The other way round: {asset.asset}[{turned}]"
+            )
         raise NothingSelectedError(f"{asset.asset} has no unit {rule}.", hint=hint)
 
 

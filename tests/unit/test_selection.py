@@ -376,3 +376,11 @@ def test_ref_round_trip(asset: str, unit: str, document: str | None) -> None:
     assert parse_ref(text) == Ref(asset, unit, document)
     if document is None:
         assert parse(text) == Units(Name(Pattern(asset)), Label(Pattern(unit)))
+
+
+def test_a_range_that_ends_before_it_begins_is_told_apart() -> None:
+    """Numbers are compared as numbers, and what begins with the last is within the range."""
+    assert Span("2026-11-02", "2026-11-01").turned == Span("2026-11-01", "2026-11-02")
+    assert Span("10", "9").turned == Span("9", "10")
+    for first, last in [("9", "10"), ("2026-11-05", "2026-11"), ("a", "a"), ("b", None), (None, "a")]:
+        assert Span(first, last).turned is None
