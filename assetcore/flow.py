@@ -228,6 +228,9 @@ class _Display:
         """Prefect does not answer any more: nothing is shown from now on, and the run goes on."""
         if not self.lost:
             self.lost = True
+            logging.raiseExceptions = (
+                False  # or Prefect's handler says of each batch of lines that it could not be sent
+            )
             self.say(Event("message", text=LOST))
 
 

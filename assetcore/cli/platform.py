@@ -90,13 +90,20 @@ async def check(call: Call) -> None:
     await _tell_how_they_are(call, settings, settings=_origins(settings))
 
 
+FORCE = click.option("--force", is_flag=True, help="Also while a run is at work, which fails then.")
+
+
 @verb(project=False)
-async def down(call: Call) -> None:
+@FORCE
+async def down(call: Call, force: bool) -> None:
     """Stop the services that were started; their data stays."""
     from assetcore import stack
 
     stopped: list[str] = []
-    await stack.down(call.settings(), stopped.append)
+    settings = call.settings()
+    if not force:
+        await _leave_runs_alone(settings, "aipctl down --force")
+    await stack.down(settings, stopped.append)
     call.answer(
         {"stopped": [line.removesuffix(" stopped") for line in stopped]},
         lambda _: "\n".join(stopped) or "Nothing was running.",
@@ -154,11 +161,14 @@ async def deploy(
 
 @verb(project=False)
 @click.option("--yes", is_flag=True, help="Do not ask.")
-async def clean(call: Call, yes: bool) -> None:
+@FORCE
+async def clean(call: Call, yes: bool, force: bool) -> None:
     """Stop the services and remove all their data: documents, lineage, runs."""
     from assetcore import stack
 
     settings = call.settings()
+    if not force:
+        await _leave_runs_alone(settings, "aipctl clean --force")
     if settings.home.exists() and not yes:
         question = f"Remove {settings.home} with everything that was made?"
         if not (sys.stdin.isatty() and sys.stderr.isatty()):
@@ -172,6 +182,17 @@ async def clean(call: Call, yes: bool) -> None:
         {"removed": str(settings.home) if existed else None},
         lambda answer: f"{answer['removed']} removed." if existed else "There is nothing to remove.",
     )
+
+
+async def _leave_runs_alone(settings: Settings, nevertheless: str) -> None:
+    """Refuse what stops the services while a run uses them. Raises UsageError."""
+    from assetcore import stack
+
+    if runs := await stack.at_work(settings):
+        raise UsageError(
+            f"A run is at work: {', '.join(runs)}. Without the services it would fail.",
+            hint=f"Wait for it, or stop it with Ctrl-C (one that was killed counts for half a minute). Nevertheless: {nevertheless}",
+        )
 
 
 @click.group()

@@ -2,6 +2,7 @@
 
     up      start what the settings give no address for; returns the addresses
     preload start the process that commands are forked of
+    at_work which runs would be stopped with the services
     down    stop what was started
     check   ask every service: address, version, latency, or what is wrong and what to do
     chosen  the settings, with the kind of store that the home has
@@ -51,6 +52,8 @@ MOVES = 3
 """How often a service is started again because another program has taken its port before it did."""
 Progress = Callable[[str], None]
 T = TypeVar("T")
+RUN_LOCK = "assetcore:run:"
+"""What the name of a lock in Redis begins with that a run holds; project:environment follows."""
 
 
 class Server(Protocol):
@@ -159,6 +162,17 @@ async def preload(settings: Settings, *, wait: bool = False) -> None:
                 home.remember(preloader.NAME, await asyncio.to_thread(preloader.start, home, settings))
     if wait:
         await asyncio.to_thread(preloader.settle, home, home.services()[preloader.NAME])
+
+
+async def at_work(settings: Settings) -> list[str]:
+    """The runs that hold a lock in the Redis of this home, as `project (environment)`."""
+    home = Home(settings.home)
+    service = home.services().get("redis", Service())
+    if not alive(service) or not home.has_secret("redis"):
+        return []
+    held = await redis.keys(redis.address(home, service), RUN_LOCK)
+    named = (key.removeprefix(RUN_LOCK).split(":", 1) for key in held if not key.endswith(":fence"))
+    return [f"{project} ({environment.strip('()')})" for project, environment in named]
 
 
 async def down(settings: Settings, on_progress: Progress | None = None) -> None:

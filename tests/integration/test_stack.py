@@ -23,10 +23,12 @@ import psutil
 import pytest
 
 from assetcore import stack
+from assetcore.cache import async_lock, get_async_client
 from assetcore.errors import ServiceError
 from assetcore.settings import Settings
 from assetcore.stack.home import Home, Service
 from assetcore.stack.process import free_port
+from tests.integration.command import Command
 
 pytestmark = pytest.mark.integration
 
@@ -276,6 +278,29 @@ async def test_down_leaves_nothing_running_and_clean_leaves_nothing(own: Setting
     await stack.clean(own)
     assert not own.home.exists()
     assert not Path(outside).exists()
+
+
+async def test_a_run_that_is_at_work_keeps_its_services(own: Settings, variables: dict[str, str]) -> None:
+    """`down` and `clean` name it and stop nothing; with --force they do, and without a run, as ever."""
+    (own.root / "projects").mkdir()
+    given = ("DATABASE_URL", "REDIS_URL", "ASSETCORE_STORAGE_URL", "PREFECT_API_URL")
+    elsewhere = {name: value for name, value in variables.items() if name not in given}
+    aipctl = Command(own.root, elsewhere | {"ASSETCORE_HOME": str(own.home)})
+    addresses = await stack.up(own, {"redis"})
+    client = get_async_client(addresses.redis_url)
+    async with async_lock(client, f"{stack.RUN_LOCK}demo:prod", 30):
+        assert await stack.at_work(own) == ["demo (prod)"]
+        for verb in (["down"], ["clean", "--yes"]):
+            refused = await asyncio.to_thread(aipctl, *verb)
+            assert (refused.code, "A run is at work: demo (prod)." in refused.err) == (64, True), refused
+        assert len(servers(own)) == 1
+    assert (await asyncio.to_thread(aipctl, "down", "--json")).json["stopped"] == ["redis"]
+    again = get_async_client((await stack.up(own, {"redis"})).redis_url)
+    async with async_lock(again, f"{stack.RUN_LOCK}demo:prod", 30):
+        ended = await asyncio.to_thread(aipctl, "clean", "--yes", "--force")
+        assert (ended.code, servers(own)) == (0, []), ended
+    for one in (client, again):
+        await one.aclose()
 
 
 async def test_clean_keeps_the_files_of_others(own: Settings) -> None:
