@@ -170,6 +170,19 @@ async def test_another_model_is_another_generation(world: World, gateway: FakeGa
         assert (await vectors.activate(session.project, "vectors", newer.id)).active
 
 
+async def test_a_filter_by_a_field_that_nothing_has_is_refused_by_the_words_alone(world: World) -> None:
+    """Before there are vectors, and where there are to be none: it is no reason to find nothing."""
+    await world.materialize("words")
+    async with world.open() as session:
+        assert [hit.name for hit in await session.search("cow")] == ["cow.txt"]
+        with pytest.raises(UsageError, match=r"has a field 'nosuchfield' to filter by[\s\S]*letter"):
+            await session.search("cow", filters={"nosuchfield": "1"})
+    world.code(BODY[: BODY.index("@asset(models")] + BODY[BODY.index("@asset\n") :], head="")
+    async with world.open() as session:
+        with pytest.raises(UsageError, match=r"'letter' to filter by[\s\S]*no asset returns Embeddings"):
+            await session.search("cow", filters={"letter": "c"})
+
+
 async def test_an_index_of_another_stage_answers_as_it_is(world: World, gateway: FakeGateway) -> None:
     """Where nothing may be written, an index that is behind is not brought up to date, and what a model says is not kept."""
     await world.materialize()
