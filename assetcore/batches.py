@@ -37,6 +37,7 @@ from assetcore.llm import calling
 from assetcore.pools import Pool
 from assetcore.project import Project
 from assetcore.recall import Recall
+from assetcore.refs import format_ref
 from assetcore.results import AssetResult, Event, Failure, Say
 from assetcore.runners import Runner
 from assetcore.spending import together
@@ -430,7 +431,9 @@ class Work:
         for one in failed:
             failure = Failure(self.asset.name, one.label, one.error, one.traceback)
             self.failures.append(failure)
-            self.say(Event("unit-failed", self.asset.name, text=f"{self.asset.name}[{one.label}]: {one.error}"))
+            self.say(
+                Event("unit-failed", self.asset.name, text=f"{format_ref(self.asset.name, one.label)}: {one.error}")
+            )
 
     async def publish(self) -> None:
         """Make current what was held until the whole asset is looked at, unless that is refused."""
@@ -469,7 +472,7 @@ class Work:
         return [
             Call(
                 {**{parameter: values[i] for parameter, values in columns}, **config, **partition},
-                label if named else asset.name, f"{asset.name}[{label}]", restricted,
+                label if named else asset.name, format_ref(asset.name, label), restricted,
             )
             for i, (label, partition) in enumerate(zip(units["label"], self._partitions(units), strict=True))
         ]  # fmt: skip

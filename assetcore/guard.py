@@ -31,6 +31,7 @@ from assetcore.lineage.checks import Materialized
 from assetcore.lineage.commit import Checked, Committed, Failed, Made, NewObject, Overtaken, Reused
 from assetcore.llm import calling
 from assetcore.project import Project
+from assetcore.refs import format_ref
 from assetcore.results import AssetResult, Event, Failure, Say
 from assetcore.runners import Runner
 from assetcore.spending import Spent, together
@@ -300,7 +301,7 @@ class Guard:
 
     def _fail(self, label: str, error: str, traceback: str) -> None:
         self.failures.append(Failure(self.asset.name, label, error, traceback))
-        self.say(Event("unit-failed", self.asset.name, text=f"{self.asset.name}[{label}]: {error}"))
+        self.say(Event("unit-failed", self.asset.name, text=f"{format_ref(self.asset.name, label)}: {error}"))
 
     async def _heads(self, connection: Any) -> dict[bytes, int]:
         return await checks.heads(connection, self.project.environment_id, self.project.asset_ids[self.asset.name])

@@ -201,3 +201,18 @@ async def test_code_that_is_edited_while_a_project_is_open(world: World, kind: s
     await world.materialize()
     assert (await world.contents())["shout"] == {("a.txt", "shout"): b"Loud"}
     assert not await world.plan()
+
+
+async def test_a_unit_is_written_in_one_way_wherever_it_is_told(settings: Settings) -> None:
+    """As a REF that can be given back: in the lines of a run, and in what is said of what a function returned."""
+    world = World(settings)
+    world.code("""
+    @asset
+    async def twice(topic: Topic = each(topics)) -> list[Topic]:
+        return [topic, topic]
+    """)
+    world.document("a*.txt", "one")
+    (failure,) = (await world.materialize()).failures
+    ref = 'twice["a*.txt"]'
+    assert f"{ref} returned" in failure.error
+    assert [event.text for event in world.events if event.kind == "unit-failed"] == [f"{ref}: {failure.error}"]

@@ -745,6 +745,56 @@ def test_lineage_in_the_words_of_openlineage() -> None:
     assert event["schemaURL"].endswith("#/$defs/JobEvent")
 
 
+def test_no_name_is_broken_however_narrow_the_terminal() -> None:
+    """What can be copied into the next command stands in one line: units, REFs, ways, trees, and what a row is named by."""
+    unit = "Jahresbericht über die Entwicklung der Abteilung/日本語の長いファイル名/" + "long_" * 20 + "(final).txt"
+    ref = f"chunks[{unit}]"
+    counts = {"units": 1, "fresh": 0, "stale": 1, "pending": 0, "removed": 0, "causes": {"failed": 1}}
+    failed = {
+        "code": "failed", "detail": "ValueError: no\nTraceback, of it", "subject": ref, "before": None, "after": None, "path": [ref],
+        "units": 2,
+    }  # fmt: skip
+    report = {
+        "asset": "chunks", "check": "short", "scope": "unit", "blocking": False, "status": "failed", "passed": 0, "failed": 1,
+        "errors": 0, "due": False, "findings": [{"unit": unit, "status": "failed", "message": "too long"}],
+    }  # fmt: skip
+    row = {"asset": "chunks", **counts, "details": [{"unit": unit, "status": "stale", "causes": ["failed"]}]}
+    group = {"code": "failed", "stale": 1, "pending": 0, "removed": 0, "roots": [failed]}
+    lines = drawn(show.plan({"assets": [row], "why": [group], "checks": [report]}, units=True), 60).splitlines()
+    for told in (
+        f"  {unit}  stale (failed)",
+        f"  {ref}: ValueError: no (2 units)",
+        f"    through {ref}",
+        f"  {unit}: too long",
+    ):
+        assert told in lines
+    asked = drawn(show.why({"unit": ref, "fresh": False, "status": "stale", "causes": [failed]}), 60).splitlines()
+    assert asked[0] == f"{ref} is stale:"
+    result = dict.fromkeys(("made", "unchanged", "reused", "removed", "failed", "skipped", "fresh"), 0)
+    failure = {"asset": "chunks", "unit": unit, "error": "ValueError: no", "traceback": ""}
+    answer = {
+        "run": "r1",
+        "status": "failed",
+        "seconds": 1,
+        "assets": [{"asset": "chunks", **result}],
+        "failures": [failure],
+    }
+    assert f"{ref} failed: ValueError: no" in drawn(show.outcome(answer), 60).splitlines()
+    nodes = [node(name, name) | {"unit": unit} for name in "acb"]
+    tree = {"root": "c", "direction": "up", "nodes": nodes, "edges": [["c", "b"], ["c", "a"]]}
+    assert drawn(show.lineage(tree), 60).splitlines() == [f"{ref}/c", f"├── {ref}/a", f"└── {ref}/b"]
+    listed = [{"document": unit, "id": "abc234", "size": 1, "media_type": "text/plain", "unit": name} for name in "ab"]
+    assert drawn(show.documents({"documents": listed}), 60).splitlines().count(unit) == 2
+
+
+def test_the_place_of_a_part_is_one_line_or_several() -> None:
+    """Lines are told from the first to the last, and a single one as what it is."""
+    about = {"document": "pages[a]", "kind": "bytes", "start": 1, "end": 2, "pointer": None, "sources": []}
+    for last, told in ((3, "line 3"), (4, "lines 3 to 4")):
+        place = {"first": 3, "last": last, "before": [], "lines": ["x"] * (last - 2), "after": []}
+        assert drawn(show.context(about | {"place": place})).splitlines()[0] == f"pages[a]: bytes 1 to 2, {told}"
+
+
 def test_history_and_comparisons_for_people() -> None:
     """A history has a line a change; a comparison of two times names the documents that differ and counts all of them."""
     change = {

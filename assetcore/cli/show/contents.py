@@ -108,7 +108,10 @@ def _objection(check: Answer) -> str:
 def context(answer: Answer) -> RenderableType:
     """`show --context`: the document that something is part of, and the lines there, marked, with those around them."""
     found = answer["place"]
-    lines = f", lines {found['first']:,} to {found['last']:,}" if found else ""
+    lines = ""
+    if found:
+        first, last = f"{found['first']:,}", f"{found['last']:,}"
+        lines = f", line {first}" if first == last else f", lines {first} to {last}"
     parts: list[RenderableType] = [Text(f"{answer['document']}: {part(answer)}{lines}", style="bold")]
     if found:
         number = found["first"] - len(found["before"])

@@ -20,9 +20,11 @@ OPENLINEAGE = "https://openlineage.io/spec"
 
 
 def lineage(answer: Answer) -> RenderableType:
-    """`lineage`: a tree from what was asked for, away from it; what was shown above is not shown again."""
+    """`lineage`: a tree from what was asked for, away from it, by name; what was shown above is not shown again."""
     nodes = {node["id"]: node for node in answer["nodes"]}
-    beyond = _beyond(answer)
+    beyond = {
+        node: sorted(children, key=lambda child: label_of(nodes[child])) for node, children in _beyond(answer).items()
+    }
     reached = {child for children in beyond.values() for child in children}
     roots = [answer["root"]] if answer["root"] in nodes else [node for node in nodes if node not in reached]
     parts = {span["document"]: span for span in answer.get("spans", ())}
@@ -100,7 +102,7 @@ def _trees(roots: Sequence[str], beyond: Mapping[str, Sequence[str]], label: Cal
             waiting.append((child, below + ("└── " if last else "├── ") + note, below + ("    " if last else "│   ")))
     drawn = Text("\n").join(lines)
     drawn.no_wrap, drawn.overflow = True, "ignore"
-    return drawn
+    return Group(drawn)  # a text that stands alone is broken, whatever it says
 
 
 def dot(answer: Answer) -> str:

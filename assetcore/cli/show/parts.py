@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text as RichText
@@ -18,7 +19,7 @@ CHILDREN_SHOWN = 20
 FAILURES_SHOWN = 10
 ROWS_SHOWN = 100
 UNBROKEN = 20
-"""Words of at most this length are never folded."""
+"""Words of at most this length are never folded, nor is what a row of a table is named by."""
 
 
 class Text(RichText):
@@ -78,20 +79,20 @@ class Rows:
             yield from self._paragraphs()
             return
         drawn = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
-        for column, cells in columns:
-            justify = "right" if column.numeric else "left"
-            drawn.add_column(column.title, justify=justify, overflow="fold", min_width=_narrowest(column, cells))
+        for place, (column, cells) in enumerate(columns):
+            justify, least = "right" if column.numeric else "left", _narrowest(column, cells, heads=not place)
+            drawn.add_column(column.title, justify=justify, overflow="fold", min_width=least)
         for cells in zip(*(cells for _, cells in columns), strict=True):
             drawn.add_row(*map(Text, cells))
         yield drawn
         if spared:
             yield Text(f"A wider terminal also shows: {', '.join(spared)}.", style="dim")
 
-    def _paragraphs(self) -> Iterator[Text]:
+    def _paragraphs(self) -> Iterator[RichText]:
         (_, heads), *others = self.columns
         for row, head in enumerate(heads):
             facts = [f"{column.title} {cells[row]}" for column, cells in others if cells[row] not in ("", "0")]
-            yield Text(head, style="bold", overflow="fold")
+            yield as_written(head, style="bold")
             yield Text("  " + ", ".join(facts))
 
 
@@ -103,14 +104,16 @@ def partitions_done(row: Answer) -> str:
     return f"{counts['all']:,}" if counts["done"] == counts["all"] else f"{counts['done']:,} of {counts['all']:,}"
 
 
-def _narrowest(column: Column, cells: Sequence[str]) -> int:
-    width = max(map(len, (column.title, *cells)))
-    return width if column.numeric else min(width, UNBROKEN)
+def _narrowest(column: Column, cells: Sequence[str], *, heads: bool) -> int:
+    """How wide a column is at least: numbers are never broken, nor is what rows are named by."""
+    width = max(map(cell_len, (column.title, *cells)))
+    return width if column.numeric or heads else min(width, UNBROKEN)
 
 
 def _least(columns: Sequence[tuple[Column, list[str]]]) -> int:
     """How wide a table of these columns is at least."""
-    return sum(_narrowest(column, cells) for column, cells in columns) + 2 * (len(columns) - 1)
+    widths = (_narrowest(column, cells, heads=not place) for place, (column, cells) in enumerate(columns))
+    return sum(widths) + 2 * (len(columns) - 1)
 
 
 def diff_text(unified: str) -> RichText:

@@ -52,7 +52,7 @@ def outcome(answer: Answer) -> RenderableType:
     failures = answer.get("failures", ())
     told = {""}
     for failure in failures[:FAILURES_SHOWN]:
-        parts.append(Text(f"{format_ref(failure['asset'], failure['unit'])} failed: {failure['error']}"))
+        parts.append(as_written(f"{format_ref(failure['asset'], failure['unit'])} failed: {failure['error']}"))
         if failure["traceback"] not in told:
             told.add(failure["traceback"])
             parts.append(indented(as_written(failure["traceback"], style="dim"), 2))

@@ -114,7 +114,7 @@ def _unit_lines(row: Answer) -> list[RenderableType]:
     lines: list[RenderableType] = [Text(f"{row['asset']}:", style="bold")]
     for unit in row.get("details", ()):
         codes = f" ({', '.join(unit['causes'])})" if unit["causes"] else ""
-        lines.append(Text(f"  {unit['unit']}  {unit['status']}{codes}"))
+        lines.append(as_written(f"  {unit['unit']}  {unit['status']}{codes}"))
     return lines
 
 
@@ -130,8 +130,8 @@ def why(answer: Answer) -> RenderableType:
     said += [acceptance(one) for one in answer.get("accepted", ())]
     said += _notes(answer)
     if answer["fresh"]:
-        return Group(Text(f"{answer['unit']} is fresh."), *said)
-    parts: list[RenderableType] = [Text(f"{answer['unit']} is {answer.get('status', 'stale')}:")]
+        return Group(as_written(f"{answer['unit']} is fresh."), *said)
+    parts: list[RenderableType] = [as_written(f"{answer['unit']} is {answer.get('status', 'stale')}:")]
     for cause in answer["causes"]:
         parts += _root(cause, f"{cause['code']}: ")
     return Group(*parts, *said)
@@ -156,13 +156,13 @@ def _notes(answer: Answer) -> list[RenderableType]:
 
 def _root(cause: Answer, head: str = "") -> list[RenderableType]:
     """One root: what it is, the way to it, and what was and is."""
-    many = f" ({plural(cause['units'], 'unit')})" if cause.get("units", 1) > 1 and "," not in cause["detail"] else ""
     said, _, traceback = cause["detail"].partition("\n")
-    parts: list[RenderableType] = [Text(f"  {head}{said}{many}")]
+    many = f" ({plural(cause['units'], 'unit')})" if cause.get("units", 1) > 1 and "," not in said else ""
+    parts: list[RenderableType] = [as_written(f"  {head}{said}{many}")]
     if traceback:
         parts.append(indented(as_written(traceback, style="dim"), 4))
     if way := cause.get("path"):
-        parts.append(Text(f"    through {' > '.join(way)}", style="dim"))
+        parts.append(as_written(f"    through {' > '.join(way)}", style="dim"))
     before, after, diff = cause["before"], cause["after"], cause.get("diff")
     # The two versions of a document have ids, by which each can be shown; those of lines of code are digests.
     if before != after and (not diff or cause["code"] == "input-changed"):
@@ -178,7 +178,9 @@ def _roots(group: Answer) -> list[RenderableType]:
     # Each is counted by its first cause.
     counts = counted(group, ("stale", "pending", "removed")) or "of units that are counted above"
     parts: list[RenderableType] = [Text(f"{group['code']}: {counts}", style="bold")]
-    return parts + [line for cause in group["roots"] for line in _root(cause)]
+    for cause in group["roots"]:
+        parts += _root(cause, f"{cause['subject']}: " if group["code"] == "failed" and cause["subject"] else "")
+    return parts
 
 
 def estimates(answer: Answer) -> list[RenderableType]:
@@ -217,7 +219,7 @@ def check_lines(checks: Sequence[Answer]) -> list[RenderableType]:
         lines.append(Text(f"Check {check['asset']}.{check['check']} {verb}{of} ({weight}):", style=style))
         found = check["findings"][:FAILURES_SHOWN]
         named = [(f"{finding['unit']}: " if finding["unit"] else "") + finding["message"] for finding in found]
-        lines += [Text(f"  {line}") for line in named]
+        lines += [as_written(f"  {line}") for line in named]
         if bad > len(named) and check["scope"] == "unit":
             lines.append(Text(f"  and {bad - len(named):,} more", style="dim"))
     return lines
@@ -230,7 +232,7 @@ def trial(answer: Answer) -> list[RenderableType]:
     for one in differing[:FAILURES_SHOWN]:
         reference = format_ref(answer["asset"], one["unit"])
         parts.append(
-            Text(f"{reference} failed: {one['error']}" if one["error"] else f"{reference} comes out otherwise:")
+            as_written(f"{reference} failed: {one['error']}" if one["error"] else f"{reference} comes out otherwise:")
         )
         if one["diff"]:
             parts.append(indented(diff_text(one["diff"]), 2))
