@@ -167,11 +167,10 @@ def _check_units(project: Project, asset: AssetPlan, rule: selection.UnitRule, f
         nothing = not known and (nothing or alone)
         hint = f"{partitions!r} has {' .. '.join(dict.fromkeys((keys[0], keys[-1]))) if keys else 'none yet'}."
     if nothing and not asset.removed:
+        says = f"{asset.asset} has no unit {rule}"
         if isinstance(rule, grammar.Span) and (turned := rule.turned) is not None:
-            raise NothingSelectedError(
-                f"{asset.asset}[{rule}] ends before it begins.", hint=f"The other way round: {asset.asset}[{turned}]"
-            )
-        raise NothingSelectedError(f"{asset.asset} has no unit {rule}.", hint=hint)
+            says, hint = f"{says}: it ends before it begins", f"The other way round: {asset.asset}[{turned}]"
+        raise NothingSelectedError(f"{says}.", hint=hint)
 
 
 def check_pools(project: Project, plan: Plan) -> None:

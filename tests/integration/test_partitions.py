@@ -102,9 +102,7 @@ async def test_a_range_is_made_through_the_graph_in_one_run(world: World) -> Non
         await world.materialize("totals[2026-11-03]")
     with pytest.raises(NothingSelectedError, match=r"orders has no unit"):
         await world.materialize("orders[2026-12-01..]")
-    with pytest.raises(
-        NothingSelectedError, match=r"orders\[2026-11-02..2026-11-01\] ends before it begins"
-    ) as refused:
+    with pytest.raises(NothingSelectedError, match=r"2026-11-01: it ends before it begins") as refused:
         await world.materialize("orders[2026-11-02..2026-11-01]")
     assert refused.value.hint == "The other way round: orders[2026-11-01..2026-11-02]"
     with pytest.raises(StaleInputError, match="orders, checked are stale"):
