@@ -29,8 +29,8 @@ from assetcore.units import DOCUMENTS, PLACED, sort_documents
 __all__ = [
     "Failure", "LastLook", "Watermark", "asset_counts", "counts", "current", "current_documents", "current_identities", "dated",
     "definitions", "documents_of", "expired", "failure_counts", "failures_labelled", "former_members", "intact", "keys", "known_keys",
-    "labels", "last_failure", "last_looks", "made_at", "made_units", "observations", "oldest", "orphans", "seconds_per_unit", "sources_of_parts",
-    "stored", "undeclared", "units", "watermark", "watermarks", "with_documents", "with_types",
+    "labels", "last_failure", "last_looks", "made_at", "made_units", "observations", "oldest", "orphans", "seconds_per_unit",
+    "sources_of_parts", "stored", "undeclared", "units", "watermark", "watermarks", "with_documents", "with_types",
 ]  # fmt: skip
 
 OBSERVED = {
