@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import collections
 import types
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Set
 from typing import Any, NamedTuple
 
 from assetcore.fingerprint.files import Stated
@@ -69,35 +69,45 @@ def set_from_outside(
     origins: Origins,
     is_other: Callable[[Any, Any], bool],
     *,
+    module: str,
+    assigned: Set[str],
     volatile: bool,
 ) -> Iterator[Attribute]:
     """The methods and data that were put into a class after its statement (`body`) had run; where that is `volatile` the methods alone.
 
-    `is_other` tells whether a value is another than what is written.
+    `is_other` tells whether a value is another than what is written, `assigned` are the names that statements of modules set, and
+    `module` is where the class stands.
     """
     for name in sorted(vars(cls)):
         value = vars(cls)[name]
         function = function_of(value)
         if isinstance(function, types.FunctionType) and origins.of(home(function)) == "user":
             own = stated.functions.get(name)
-            as_stated = own is not None and (own.decorator_list or is_within(function.__code__, own))
-            as_stated = as_stated or is_assigned(body, name)
+            here = own is not None and home(function) == module and is_within(function.__code__, own)
+            as_stated = here or (name not in assigned and (is_assigned(body, name) or (own and own.decorator_list)))
             if not as_stated and not function.__code__.co_filename.startswith(GENERATED):
                 yield Attribute(name, function)
         elif volatile:
             continue
         elif is_plain(value):
-            if name.startswith("_"):
+            if name.startswith("_") and name not in assigned:
                 continue
-            is_computed = name not in stated.literals and is_assigned(body, name)
+            is_computed = name not in stated.literals and name not in assigned and is_assigned(body, name)
             if not is_computed and stated.literals.get(name, MISSING) != value:
                 yield Attribute(name, value)
-        elif _is_set(cls, name, value, stated, origins, is_other):
+        elif _is_set(cls, name, value, stated, origins, is_other, is_assigned=name in assigned):
             yield Attribute(name, value, is_data=True)
 
 
 def _is_set(
-    cls: type, name: str, value: Any, stated: Stated, origins: Origins, is_other: Callable[[Any, Any], bool]
+    cls: type,
+    name: str,
+    value: Any,
+    stated: Stated,
+    origins: Origins,
+    is_other: Callable[[Any, Any], bool],
+    *,
+    is_assigned: bool,
 ) -> bool:
     """Whether a class holds more in an attribute than its statement says: a registry that was filled, or another value."""
     if is_special(name) or any(
@@ -105,9 +115,9 @@ def _is_set(
     ):  # the affair of a base, as pydantic's `model_config` is
         return False
     if name not in stated.names:
-        return not name.startswith("_")
+        return is_assigned or not name.startswith("_")
     if type(value) not in CONTAINERS:
-        return False
+        return is_assigned
     written = stated.literals.get(name, MISSING)
     if written is not MISSING and (is_plain(written) or name in stated.sizes):
         return is_other(written, value)

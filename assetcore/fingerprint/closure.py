@@ -17,9 +17,10 @@ from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
 from assetcore.errors import DeclarationError
-from assetcore.fingerprint.classes import computed, set_from_outside
+from assetcore.fingerprint.classes import Attribute, computed, set_from_outside
 from assetcore.fingerprint.definitions import Definition, Imported, Mention, Section
 from assetcore.fingerprint.drafts import ROOT, Draft, Findings, Keep
+from assetcore.fingerprint.elsewhere import Elsewhere, Outside
 from assetcore.fingerprint.encoding import constant, frame, sequence, text
 from assetcore.fingerprint.files import Site, Stated
 from assetcore.fingerprint.names import Binding, Located, Names, Place, module_name
@@ -34,6 +35,7 @@ from assetcore.fingerprint.objects import (
     dispatch_registry,
     function_of,
     has_third_party_base,
+    held,
     home,
     is_made_anonymously,
     is_special,
@@ -69,6 +71,7 @@ class Closure:
         self.findings = Findings(origins, keep)
         self._origins = origins
         self._names = Names(origins)
+        self._elsewhere = Elsewhere(origins, self._names)
         self._parts: dict[Hashable, str] = {}
         self._pending: deque[Callable[[], Any]] = deque()
         self._stated: set[str] = set()
@@ -120,8 +123,12 @@ class Closure:
         written = [self._definition(draft, place.file.define(node), place, dependencies) for node in nodes]
         if site is None or site.nested:
             self._captured(draft, function, place, site, writer)
-        elif site.parent is None and (changes := place.file.changes(site.qualname)) is not None:
-            self._section(draft, "changes", changes.body, place)
+        elif site.parent is None:
+            if (changes := place.file.changes(site.qualname)) is not None:
+                self._section(draft, "changes", changes.body, place)
+            stands = place.variables.get(site.qualname)
+            if held(stands).keys() - {"__wrapped__"} and asset_key(stands) is None:
+                self._changed_elsewhere(draft, self._elsewhere.of(stands, place.module, "changes"))
         if len(nodes) > 1:
             line = function.__code__.co_firstlineno
             self.findings.note(
@@ -138,11 +145,11 @@ class Closure:
         writer: ValueWriter | None = None,
     ) -> None:
         """What a function made by another holds of it: closure cells, and defaults as they were when it was made."""
-        held = {f"cell {n}": v for n, v in place.cells.items() if n != "__class__" and self._refer(v) is None}
+        holds = {f"cell {n}": v for n, v in place.cells.items() if n != "__class__" and self._refer(v) is None}
         if draft.name != ROOT:
-            held |= {f"held default {name}": value for name, value in defaults(function).items()}
+            holds |= {f"held default {name}": value for name, value in defaults(function).items()}
         opaque: list[str] = []
-        for tag, value in sorted(held.items()):
+        for tag, value in sorted(holds.items()):
             own = self._writer() if writer is None else writer.beside()
             data, references, strange = own.value(value)
             draft.sections.append((tag, data, list(references)))
@@ -194,14 +201,20 @@ class Closure:
 
         Whoever uses it reaches that too; whoever is decorated by it does not.
         """
-        place = self._names.module(binding[0])
-        if (part, binding) in self._used or place.file is None or binding[1] not in place.file.decorated:
+        if (part, binding) in self._used:
             return
         self._used.add((part, binding))
 
         def fill() -> None:
-            if part in self._stated and place.file is not None:
-                found = [self._registered(node, place) for node in place.file.decorated[binding[1]]]
+            place = self._names.module(binding[0])
+            if part not in self._stated or place.file is None:
+                return
+            found = [self._registered(node, place) for node in place.file.reaching(binding[1], "decorates")]
+            value = place.variables.get(binding[1])
+            if not is_plain(value):
+                outside = {one.reach.node: one.place for one in self._elsewhere.of(value, binding[0], "decorates")}
+                found += [self._registered(node, its) for node, its in outside.items()]
+            if found:
                 self.findings.drafts[part].add("decorates", b"", *found)
 
         self._pending.append(fill)
@@ -487,26 +500,39 @@ class Closure:
 
     def _set_from_outside(self, draft: Draft, cls: type, site: Site, place: Place, stated: Stated) -> None:
         """Methods and data that were put into a class after its statement had run."""
-        changes = None if site.nested or place.file is None else place.file.changes(site.qualname)
-        volatile = changes is not None and self._names.uses_volatile(changes, place)
-        if volatile and changes is not None:
-            self._section(draft, "changes", changes.body, place)
-        for one in set_from_outside(cls, site.node.body, stated, self._origins, self._is_other, volatile=volatile):
-            if one.is_data:
-                self._set_data(draft, one.name, one.value, noted=one.name in stated.names)
-            else:
+        changes, assigned, outside = None, frozenset[str](), list[Outside]()
+        if place.file is not None and not site.nested:
+            changes = place.file.changes(site.qualname)
+            outside = self._elsewhere.of(cls, place.module, "changes")
+            assigned = place.file.assigned(site.qualname) | {one.rest[0] for one in outside if len(one.rest) == 1}
+        statements = [(one.definition, one.place) for one in outside] + ([(changes, place)] if changes else [])
+        by_statement = volatile = any(self._names.uses_volatile(*statement) for statement in statements)
+        other, module = self._is_other, place.module
+        for one in set_from_outside(
+            cls, site.node.body, stated, self._origins, other, module=module, assigned=assigned, volatile=volatile
+        ):
+            if not one.is_data:
                 self._value(draft, f"set {one.name}", one.value)
+            elif self._set_data(draft, one, is_noted=one.name in stated.names, is_assigned=one.name in assigned):
+                by_statement = True
+        if by_statement:
+            if changes is not None:
+                self._section(draft, "changes", changes.body, place)
+            self._changed_elsewhere(draft, outside)
 
     def _is_other(self, written: Any, value: Any) -> bool:
         return self._writer().value(written) != self._writer().value(value)
 
-    def _set_data(self, draft: Draft, name: str, value: Any, *, noted: bool) -> None:
-        """What a class was given; of what libraries keep in it nothing can be told."""
-        data, references, opaque = self._writer().value(value)
-        if opaque and (noted or self._origins.of(type(value).__module__) == "user"):
+    def _set_data(self, draft: Draft, one: Attribute, *, is_noted: bool, is_assigned: bool) -> bool:
+        """What a class was given; of what libraries keep in it nothing can be told. Whether only a statement can tell what it is."""
+        data, references, opaque = self._writer().value(one.value)
+        if opaque and is_assigned:
+            return True
+        if opaque and (is_noted or self._origins.of(type(one.value).__module__) == "user"):
             self.findings.note("AC110", draft.name, 0, f"a {opaque}")
-        if noted or not opaque:
-            draft.sections.append((f"set {name}", data, list(references)))
+        if is_noted or not opaque:
+            draft.sections.append((f"set {one.name}", data, list(references)))
+        return False
 
     # Data
 
@@ -528,6 +554,9 @@ class Closure:
             self._stated.add(draft.name)
             self._definition(draft, definition, place.within(draft.name))
             self._handed(draft, binding[1], place.within(draft.name))
+            if not is_plain(value):
+                outside = self._elsewhere.of(value, binding[0], "changes", "calls", "hands")
+                self._changed_elsewhere(draft, outside)
             return
         draft.definition = definition
         if definition is not None:
@@ -540,13 +569,25 @@ class Closure:
 
     def _handed(self, draft: Draft, name: str, place: Place) -> None:
         """The calls of the user's functions that a module hands an object to, for they may change it: `setup(client, retries=3)`."""
-        for i, call in enumerate(place.file.handed.get(name, ()) if place.file is not None else ()):
-            section = place.file.define(call).body if place.file is not None else Section()
-            called = [one for j in section.called for one in self._names.locate(section.mentions[j], place)]
-            if any(
-                isinstance(c.value, types.FunctionType) and self._origins.of(home(c.value)) == "user" for c in called
-            ):
+        if place.file is None:
+            return
+        calls = [r.node for r in place.file.reached.get(name, ()) if r.how == "hands" and len(r.names) == 1]
+        for i, call in enumerate(calls):
+            section = place.file.define(call).body
+            if self._calls_user(section, place):
                 self._section(draft, f"handed {i}", section, place)
+
+    def _calls_user(self, section: Section, place: Place) -> bool:
+        called = [one.value for i in section.called for one in self._names.locate(section.mentions[i], place)]
+        return any(isinstance(c, types.FunctionType) and self._origins.of(home(c)) == "user" for c in called)
+
+    def _changed_elsewhere(self, draft: Draft, outside: Iterable[Outside]) -> None:
+        """The statements of other modules that change what a draft stands for."""
+        found = {one.reach.node: one for one in outside}
+        for i, one in enumerate(found.values()):
+            place, section = one.place.within(draft.name), one.definition.body
+            if one.reach.how != "hands" or self._calls_user(section, place):
+                self._section(draft, f"elsewhere {i}", section, place)
 
     def _value(self, draft: Draft, tag: str, value: Any, *, noted: bool = True) -> str:
         """Add a value to a draft; returns what in it is opaque."""

@@ -12,11 +12,11 @@ import hashlib
 import linecache
 import os
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.machinery import SourceFileLoader
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from assetcore.fingerprint.definitions import Definition, Imported, bound_names, imported_names, local_names, read
 from assetcore.fingerprint.normal import FUNCTIONS, deep, first_line
@@ -67,6 +67,9 @@ class Site:
         return "<locals>" in self.qualname
 
 
+TOLD = frozenset({"__doc__", "__name__", "__qualname__", "__module__"})
+"""What a function or class says of itself; to set it changes nothing else."""
+
 CONSTRUCTORS = frozenset({"__new__", "__init__", "__post_init__", "__attrs_post_init__", "model_post_init"})
 
 
@@ -80,6 +83,21 @@ class Stated(NamedTuple):
     """All that it binds."""
 
 
+How = Literal["changes", "tells", "calls", "decorates", "hands"]
+
+
+class Reach(NamedTuple):
+    """A statement of a module that does something to what a chain of names stands for.
+
+    It `changes` it (`parts.limits.size = 3`) or only what it `tells` of itself, `calls` a method of it, `decorates` a definition with
+    it (then `node` is that definition), or `hands` it to a function (then `node` is the call).
+    """
+
+    names: tuple[str, ...]
+    node: Any
+    how: How
+
+
 @dataclass
 class SourceFile:
     """One content of a source file, indexed."""
@@ -88,10 +106,8 @@ class SourceFile:
     at_line: dict[int, list[Site]] = field(default_factory=dict)
     by_name: dict[str, list[Site]] = field(default_factory=dict)
     bindings: dict[str, list[ast.stmt]] = field(default_factory=dict)
-    decorated: dict[str, list[Any]] = field(default_factory=dict)
-    """The functions and classes of the module that stand under a decorator, by the name that it begins with."""
-    handed: dict[str, list[Any]] = field(default_factory=dict)
-    """The calls that stand as statements of the module, by the names that they are given: `setup(client)`."""
+    reached: dict[str, list[Reach]] = field(default_factory=dict)
+    """What its statements do to what they name, by the first name."""
     imports: dict[str, list[Imported]] = field(default_factory=dict)
     star_imports: list[Imported] = field(default_factory=list)
     _definitions: dict[Any, Definition | None] = field(default_factory=dict)
@@ -157,6 +173,15 @@ class SourceFile:
             found = [s for s in self.bindings.get(name, ()) if name not in bound_names([s]) and not _is_telling(s)]
             self._definitions[key] = read(found) if found else None
         return self._definitions[key]
+
+    def reaching(self, name: str, *how: How) -> list[Any]:
+        """The statements of the module that do this to what its global `name` stands for."""
+        return list(dict.fromkeys(r.node for r in self.reached.get(name, ()) if r.how in how))
+
+    def assigned(self, name: str) -> frozenset[str]:
+        """The attributes of a global that statements of the module set: `x.y = 1`."""
+        reached = self.reached.get(name, ())
+        return frozenset(r.names[1] for r in reached if r.how == "changes" and len(r.names) == 2)
 
     def making(self, node: ast.ClassDef) -> Definition:
         """What runs when a class of this file is called: what its statement gives its fields, and the methods that fill an instance."""
@@ -278,13 +303,23 @@ def _blocks(statement: Any) -> Iterator[list[Any]]:
 def _bound(statement: ast.stmt, file: SourceFile) -> set[str]:
     """The globals that a module-level statement makes or changes: `x = 1`, `x.append(1)`, `x.y = 1`, also inside `if` or `try`."""
     names: set[str] = set()
+
+    def reach(chains: Iterable[tuple[str, ...]], how: How, node: Any = statement) -> None:
+        for chain in dict.fromkeys(chains):
+            file.reached.setdefault(chain[0], []).append(Reach(chain, node, how))
+
+    def change(*targets: ast.expr) -> None:
+        chains = [chain for target in targets for chain in _targets(target)]
+        names.update(chain[0] for chain in chains)
+        reach([c for c in chains if len(c) > 1], "tells" if all(c[-1] in TOLD for c in chains) else "changes")
+
     pending: list[Any] = [statement]
     while pending:
         match pending.pop():
             case (ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef()) as definition:
                 names.add(definition.name)
-                for root in dict.fromkeys(root for d in definition.decorator_list for root in _targets(d)):
-                    file.decorated.setdefault(root, []).append(definition)
+                heads = [chain for d in definition.decorator_list for chain in _targets(d)]
+                reach(heads, "decorates", definition)
             case ast.ImportFrom(names=[ast.alias(name="*")]) as star:
                 file.star_imports.append(Imported(star.module or "", None, star.level))
             case ast.Import() | ast.ImportFrom() as imported:
@@ -294,26 +329,28 @@ def _bound(statement: ast.stmt, file: SourceFile) -> set[str]:
                 while isinstance(expression, ast.Await):
                     expression = expression.value
                 for given in getattr(expression, "args", ()):
-                    if isinstance(expression, ast.Call) and isinstance(given, ast.Name):
-                        file.handed.setdefault(given.id, []).append(expression)
+                    if isinstance(expression, ast.Call) and isinstance(given, ast.Name | ast.Attribute):
+                        reach(_targets(given), "hands", expression)
                 match expression:
-                    case ast.Call(func=ast.Name(id="setattr" | "delattr"), args=[changed, *_]):
-                        names.update(_targets(changed))
-                    case ast.Call(func=called) if root := _root(called):
-                        names.add(root)
+                    case ast.Call(func=ast.Name(id="setattr" | "delattr"), args=[changed, attribute, *_]):
+                        named = (attribute.value,) if isinstance(attribute, ast.Constant) else ()
+                        names.update(chain[0] for chain in _targets(changed))
+                        reach([(*chain, *map(str, named)) for chain in _targets(changed)], "changes")
+                    case ast.Call(func=called) if chain := _chain(called):
+                        names.add(chain[0])
+                        reach([chain], "calls")
                     case _:
                         pass
             case ast.Assign(targets=targets):
-                names.update(n for target in targets for n in _targets(target))
+                change(*targets)
             case ast.AugAssign(target=target) | ast.AnnAssign(target=target, value=ast.expr()):
-                names.update(_targets(target))
+                change(target)
             case ast.Delete(targets=targets):
-                names.update(n for target in targets for n in _targets(target) if not isinstance(target, ast.Name))
+                change(*[target for target in targets if not isinstance(target, ast.Name)])
             case compound:
                 if isinstance(compound, ast.For | ast.AsyncFor):
-                    names.update(_targets(compound.target))
-                for item in getattr(compound, "items", ()):
-                    names.update(_targets(item.optional_vars) if item.optional_vars is not None else ())
+                    change(compound.target)
+                change(*[i.optional_vars for i in getattr(compound, "items", ()) if i.optional_vars is not None])
                 for block in _blocks(compound):
                     pending.extend(block)
     return names
@@ -363,28 +400,34 @@ def _is_telling(statement: ast.stmt) -> bool:
     """Whether a statement changes nothing of a function or class but what it says of itself, or calls a method of it."""
     match statement:
         case ast.Assign(targets=[ast.Attribute(attr=name)]):
-            return name in ("__doc__", "__name__", "__qualname__", "__module__")
+            return name in TOLD
         case ast.Expr(value=ast.Call(func=ast.Attribute(value=ast.Name()))):
             return True
         case _:
             return False
 
 
-def _targets(target: ast.expr) -> set[str]:
+def _targets(target: ast.expr) -> list[tuple[str, ...]]:
+    """The names to which something is assigned, each a chain: `x` and `y.z` of `x, y.z[0] = ...`."""
     if isinstance(target, ast.Tuple | ast.List):
-        return {name for inner in target.elts for name in _targets(inner)}
+        return [chain for inner in target.elts for chain in _targets(inner)]
     if isinstance(target, ast.Starred):
         return _targets(target.value)
     if isinstance(target, ast.Name):
-        return {target.id}
-    root = _root(target)
-    return {root} if root else set()
+        return [(target.id,)]
+    chain = _chain(target)
+    return [chain] if chain else []
 
 
-def _root(expression: ast.expr) -> str:
-    """`x` of `x.y[0].z`; nothing for a plain name, which is not changed by calling it."""
+def _chain(expression: ast.expr) -> tuple[str, ...]:
+    """`x`, `y` of `x.y[0].z`; nothing for a plain name, which is not changed by calling it."""
     if isinstance(expression, ast.Name):
-        return ""
+        return ()
+    names: list[str] = []
     while isinstance(expression, ast.Attribute | ast.Subscript | ast.Call):
+        if isinstance(expression, ast.Attribute):
+            names.append(expression.attr)
+        else:
+            names.clear()
         expression = expression.func if isinstance(expression, ast.Call) else expression.value
-    return expression.id if isinstance(expression, ast.Name) else ""
+    return (expression.id, *reversed(names)) if isinstance(expression, ast.Name) else ()

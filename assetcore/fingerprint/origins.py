@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import sys
 from collections.abc import Callable, Collection
 from functools import cache, lru_cache
@@ -19,6 +20,8 @@ Origin = Literal["user", "ours", "standard", "third-party"]
 UserPackages = Collection[str] | Callable[[str], bool]
 
 OURS = "assetcore"
+INSTALLED = ("site-packages", "dist-packages")
+"""Folders that hold what is installed, and is not edited where it is."""
 
 
 class Origins:
@@ -45,6 +48,17 @@ class Origins:
         if found is None:
             found = self._known[module] = self._find(module)
         return found
+
+    def may_be_user(self, module: str, path: object) -> bool:
+        """Whether a module that lies at `path` may be the user's: told of many modules without a look at what is installed."""
+        top = module.partition(".")[0]
+        return self._is_user(module) or (
+            isinstance(path, str)
+            and path.endswith(".py")
+            and top != OURS
+            and top not in sys.stdlib_module_names
+            and not any(f"{os.sep}{folder}{os.sep}" in path for folder in INSTALLED)
+        )
 
     def _find(self, module: str) -> Origin:
         top = module.partition(".")[0]

@@ -762,6 +762,117 @@ def test_what_is_reached_in_a_roundabout_way_counts(shop: Shop, case: str) -> No
     assert first.digest != of(after).digest
 
 
+LIMITS_ELSEWHERE = (
+    "class O:\n    def __init__(self, n): self.n = n\nclass X:\n    v, o = 0, None\n    def m(self): return 0\n"
+)
+OF_PARTS = "from shop import more, parts\ndef made(): return "
+
+ELSEWHERE_IN_THE_PROJECT = {
+    "decorated by an object": (
+        OF_PARTS + "parts.steps.run('f', 1)",
+        STEPS,
+        "from shop.parts import steps\n@steps.step\ndef f(x): return {}",
+    ),
+    "decorated by a module's object": (
+        OF_PARTS + "parts.steps.run('f', 1)",
+        STEPS,
+        "import shop.parts as p\nif True:\n    @p.steps.named('f')\n    def f(x): return {}",
+    ),
+    "added by a method": (
+        OF_PARTS + "parts.steps.run('f', 1)",
+        STEPS,
+        "import shop.parts\nshop.parts.steps.step(lambda x: {})",
+    ),
+    "handed to a function": (
+        OF_PARTS + "parts.X.v",
+        "class T: ...\nX = T()",
+        "from shop import parts\ndef setup(o, v): o.v = v\nsetup(parts.X, {})",
+    ),
+    "attribute of an object": (OF_PARTS + "parts.X.v", "class T: ...\nX = T()", "from shop.parts import *\nX.v = {}"),
+    "attribute of a function": (OF_PARTS + "parts.f()", "def f(): return f.v", "from shop.parts import f\nf.v = {}"),
+    "attribute of a class": (OF_PARTS + "parts.X.v", LIMITS_ELSEWHERE, "from shop.parts import X\nX.v = {}"),
+    "private attribute of a class": (
+        OF_PARTS + "parts.X()._v",
+        LIMITS_ELSEWHERE,
+        "from shop.parts import X\nX._v = {}",
+    ),
+    "object in a class": (
+        OF_PARTS + "parts.X.o.n",
+        LIMITS_ELSEWHERE,
+        "from shop import parts\nparts.X.o = parts.O({})",
+    ),
+    "setattr of an object in a class": (
+        OF_PARTS + "parts.X.o.n",
+        LIMITS_ELSEWHERE,
+        "from shop import parts\nsetattr(parts.X, 'o', parts.O({}))",
+    ),
+    "object in a module": (
+        OF_PARTS + "parts.o.n",
+        LIMITS_ELSEWHERE + "o = O(1)",
+        "from shop import parts\nparts.o = parts.O({})",
+    ),
+    "method on the line of the one that it replaces": (
+        OF_PARTS + "parts.X().m()",
+        LIMITS_ELSEWHERE,
+        "from shop.parts import X\n\n\n\ndef m(self): return {}\nX.m = m",
+    ),
+    "property for a property": (
+        OF_PARTS + "parts.X().p",
+        "class X:\n    @property\n    def p(self): return 0",
+        "from shop.parts import X\nX.p = property(lambda self: {})",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ELSEWHERE_IN_THE_PROJECT, ids=str)
+def test_what_other_modules_do_to_an_object_counts(shop: Shop, case: str) -> None:
+    """It is imported by a module that sets an attribute of it, calls it, or decorates with it."""
+    module, parts, more = ELSEWHERE_IN_THE_PROJECT[case]
+
+    def of(value: int, unrelated: str = "") -> Fingerprint:
+        files = {"assets.py": module, "parts.py": parts, "more.py": more.format(value) + unrelated}
+        return shop.fingerprint({"__init__.py": "", **files}, "made")
+
+    assert of(1).digest == of(1, "\ndef other(): return 1\nother.x = 1").digest
+    assert of(1).digest != of(2).digest
+
+
+def test_an_object_in_a_class_goes_by_the_statement_that_sets_it(shop: Shop) -> None:
+    """Also where the class and the statement stand in one module."""
+    source = LIMITS_ELSEWHERE + "X.o = O(1)\nX.other = O(2)\ndef made(): return X.o"
+    assert not shop.of(source).notes
+    assert shop.of(source).digest != shop.of(source.replace("O(1)", "O(3)")).digest
+    assert shop.of(source).digest != shop.of(source.replace("O(2)", "O(3)")).digest
+
+
+def test_the_clock_in_a_class_by_another_module_does_not_count(shop: Shop) -> None:
+    """What differs by moment goes by the statement, wherever that stands."""
+
+    def of(more: str) -> bytes:
+        files = {"assets.py": OF_PARTS + "parts.X.v", "parts.py": LIMITS_ELSEWHERE, "more.py": more}
+        return shop.fingerprint({"__init__.py": "", **files}, "made").digest
+
+    more = "import time\nfrom shop.parts import X\nX.v = time.time()"
+    assert of(more) == of(more)
+    assert of(more) != of(more + " + 1")
+
+
+def test_what_a_program_does_to_an_object_is_its_own_affair(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The module that a program was started with is another one in every program: a script and a command find the same."""
+    files = {
+        "__init__.py": "",
+        "assets.py": "from shop.parts import steps\ndef made(): return steps",
+        "parts.py": STEPS,
+    }
+    before = shop.fingerprint(files, "made").digest
+    script = shop.load({**files, "script.py": "from shop.parts import steps\nsteps.step(print)"}, "script")
+    made = importlib.import_module("shop.assets").made
+    assert fingerprint(made, user_packages={PACKAGE}).digest != before
+    del sys.modules["shop.script"]
+    monkeypatch.setitem(sys.modules, "__main__", script)
+    assert fingerprint(made, user_packages={PACKAGE}).digest == before
+
+
 TEXTS = """
 import typing
 import pydantic
