@@ -12,6 +12,7 @@ import ast
 import functools
 import logging
 import types
+import typing
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable
 from typing import Any
@@ -549,6 +550,9 @@ class Closure:
             volatile = volatile or self._names.is_made_volatile(binding, data)
         if not volatile:
             draft.sections.append(("value", data, list(references)))
+        is_type = typing.get_origin(value) is not None
+        if place.file is not None and (quoted := place.file.quoted(binding[1], is_type=is_type)) is not None:
+            self._section(draft, "quoted", quoted, place.within(draft.name))
         if definition is not None and (volatile or opaque):
             draft.note = "opaque"
             self._stated.add(draft.name)

@@ -30,6 +30,7 @@ __all__ = [
     "imported_names",
     "local_names",
     "read",
+    "read_quoted",
 ]
 
 PLACEHOLDER = frame(b"r", b"")
@@ -119,6 +120,27 @@ def read(nodes: Sequence[ast.AST], *, name: str = "") -> Definition:
     with deep():
         normal = normalise(list(nodes))
         return _Reader(normal).definition(name)
+
+
+def read_quoted(statement: ast.stmt, *, is_type: bool) -> Section | None:
+    """The types in quotes that a statement writes which names a type, `Items = list["Item"]`; None if there are none.
+
+    It says itself that it does (`Items: TypeAlias = "list[Item]"`), or `is_type` knows it of what came of it.
+    """
+    match statement:
+        case ast.AnnAssign(
+            annotation=ast.Name(id="TypeAlias") | ast.Attribute(attr="TypeAlias"), value=ast.expr() as named
+        ):
+            pass
+        case ast.Assign(value=named) | ast.AnnAssign(value=ast.expr() as named) if is_type:
+            pass
+        case _:
+            return None
+    with deep():
+        if ast.dump(_unquoted(named, frozenset())) == ast.dump(named):
+            return None
+        reader = _Reader(Normal([]))
+        return reader.section(lambda: reader.annotation(named))
 
 
 def imported_names(statement: ast.Import | ast.ImportFrom) -> Iterable[tuple[str, Imported]]:

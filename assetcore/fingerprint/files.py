@@ -18,7 +18,16 @@ from functools import cached_property
 from importlib.machinery import SourceFileLoader
 from typing import Any, Literal, NamedTuple
 
-from assetcore.fingerprint.definitions import Definition, Imported, bound_names, imported_names, local_names, read
+from assetcore.fingerprint.definitions import (
+    Definition,
+    Imported,
+    Section,
+    bound_names,
+    imported_names,
+    local_names,
+    read,
+    read_quoted,
+)
 from assetcore.fingerprint.normal import FUNCTIONS, deep, first_line
 
 __all__ = ["Importer", "Site", "SourceFile", "Stated", "literal", "source_file"]
@@ -113,6 +122,8 @@ class SourceFile:
     _definitions: dict[Any, Definition | None] = field(default_factory=dict)
     _stated: dict[Any, Stated] = field(default_factory=dict)
 
+    _quoted: dict[tuple[str, bool], Section | None] = field(default_factory=dict)
+    _ordered: dict[int, bool] = field(default_factory=dict)
     def function(self, code: types.CodeType) -> Site | None:
         """The definition that `code` was compiled from; lambdas are `lambda_`."""
         found = [s for s in self.at_line.get(code.co_firstlineno, ()) if getattr(s.node, "name", "") == code.co_name]
@@ -167,6 +178,15 @@ class SourceFile:
         return definition
 
     def changes(self, name: str) -> Definition | None:
+    def quoted(self, name: str, *, is_type: bool) -> Section | None:
+        """The types in quotes of the statement that makes a global, if that is a type."""
+        made = self.bindings.get(name, ())
+        if len(made) != 1:
+            return None
+        if (name, is_type) not in self._quoted:
+            self._quoted[name, is_type] = read_quoted(made[0], is_type=is_type)
+        return self._quoted[name, is_type]
+
         """The module-level statements that change what the global `name` stands for, and do not make it."""
         key = ("changes", name)
         if key not in self._definitions:

@@ -726,6 +726,23 @@ PAIRS = {
         'import pydantic\nclass Item(pydantic.BaseModel):\n    """One."""',
         'import pydantic\nclass Item(pydantic.BaseModel):\n    """One of them."""',
     ),
+    "type in quotes within a named type": (
+        "import pydantic\nfrom shop.parts import Items\ndef made(): return pydantic.TypeAdapter(Items)",
+        "import pydantic\nItems = list['Item']\nclass Item(pydantic.BaseModel):\n    x: int = 1",
+        "import pydantic\nItems = list['Item']\nclass Item(pydantic.BaseModel):\n    x: int = 2",
+    ),
+    "type in quotes within the named type of a field": (
+        "import pydantic, typing\nfrom shop.parts import *\nclass A(pydantic.BaseModel):\n    x: 'Items'\ndef made(): return A",
+        "import pydantic, typing\nItems = typing.Annotated[typing.Optional['Item'], pydantic.Field(title='i')]\n"
+        "class Item(pydantic.BaseModel):\n    x: int = 1",
+        "import pydantic, typing\nItems = typing.Annotated[typing.Optional['Item'], pydantic.Field(title='i')]\n"
+        "class Item(pydantic.BaseModel):\n    x: int = 2",
+    ),
+    "named type that is all in quotes": (
+        "from shop.parts import Items\ndef made(): return Items",
+        "import typing\nclass Item:\n    x: int = 1\nItems: typing.TypeAlias = 'list[Item]'",
+        "import typing\nclass Item:\n    x: int = 2\nItems: typing.TypeAlias = 'list[Item]'",
+    ),
     "quoted annotation under a third-party decorator": (
         "import pydantic\nfrom shop.parts import Item\n@pydantic.validate_call\ndef made(x: 'Item'): return x",
         "import pydantic\nclass Item(pydantic.BaseModel):\n    x: int = 1",
@@ -919,6 +936,10 @@ NOT_COUNTED = {
     ),
     "what has the name of a literal or of a remark": (
         {"assets.py": TEXTS, "parts.py": "word, remark = 1, 2"}, {"assets.py": TEXTS, "parts.py": "word, remark = 3, 4"},
+    ),
+    "what has the name of a key": (
+        {"assets.py": "D = {'Item': 'a'}\nX = D['Item']\nclass Item:\n    x = 1\ndef made(): return X"},
+        {"assets.py": "D = {'Item': 'a'}\nX = D['Item']\nclass Item:\n    x = 2\ndef made(): return X"},
     ),
     "folder of the code in a class": (
         {"assets.py": "from pathlib import Path\nclass R:\n    n = 0\nR.here = Path(__file__)\ndef made(): return R.here"},
