@@ -29,6 +29,7 @@ from assetcore.fingerprint.definitions import (
     read_quoted,
 )
 from assetcore.fingerprint.normal import FUNCTIONS, deep, first_line
+from assetcore.fingerprint.orders import may_depend_on_order, writes_set
 
 __all__ = ["Importer", "Site", "SourceFile", "Stated", "literal", "source_file"]
 
@@ -121,9 +122,9 @@ class SourceFile:
     star_imports: list[Imported] = field(default_factory=list)
     _definitions: dict[Any, Definition | None] = field(default_factory=dict)
     _stated: dict[Any, Stated] = field(default_factory=dict)
-
     _quoted: dict[tuple[str, bool], Section | None] = field(default_factory=dict)
-    _ordered: dict[int, bool] = field(default_factory=dict)
+    _taking: dict[int, tuple[bool, bool]] = field(default_factory=dict)
+
     def function(self, code: types.CodeType) -> Site | None:
         """The definition that `code` was compiled from; lambdas are `lambda_`."""
         found = [s for s in self.at_line.get(code.co_firstlineno, ()) if getattr(s.node, "name", "") == code.co_name]
@@ -177,7 +178,6 @@ class SourceFile:
             definition = self._definitions[name] = read(self.bindings[name])
         return definition
 
-    def changes(self, name: str) -> Definition | None:
     def quoted(self, name: str, *, is_type: bool) -> Section | None:
         """The types in quotes of the statement that makes a global, if that is a type."""
         made = self.bindings.get(name, ())
@@ -187,12 +187,20 @@ class SourceFile:
             self._quoted[name, is_type] = read_quoted(made[0], is_type=is_type)
         return self._quoted[name, is_type]
 
+    def changes(self, name: str) -> Definition | None:
         """The module-level statements that change what the global `name` stands for, and do not make it."""
         key = ("changes", name)
         if key not in self._definitions:
             found = [s for s in self.bindings.get(name, ()) if name not in bound_names([s]) and not _is_telling(s)]
             self._definitions[key] = read(found) if found else None
         return self._definitions[key]
+
+    def takes_members(self, definition: Definition) -> tuple[bool, bool]:
+        """Whether anything in statements of this file could take the members of a set, and whether they write one; told once."""
+        if id(definition) not in self._taking:
+            body = definition.normal.body
+            self._taking[id(definition)] = (may_depend_on_order(body), writes_set(body))
+        return self._taking[id(definition)]
 
     def reaching(self, name: str, *how: How) -> list[Any]:
         """The statements of the module that do this to what its global `name` stands for."""

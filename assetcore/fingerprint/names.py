@@ -25,6 +25,7 @@ from assetcore.fingerprint.definitions import Definition, Imported, Mention
 from assetcore.fingerprint.files import Site, SourceFile, source_file
 from assetcore.fingerprint.hazards import is_folder, is_volatile, is_volatile_within
 from assetcore.fingerprint.objects import MISSING, function_of, home, unwrapped
+from assetcore.fingerprint.orders import Called, depends_on_order
 from assetcore.fingerprint.origins import Origins
 from assetcore.fingerprint.values import is_plain
 
@@ -32,6 +33,9 @@ __all__ = ["Binding", "Located", "Names", "Place", "module_name"]
 
 MACHINE = frozenset({"__file__", "__path__", "__spec__", "__loader__", "__cached__", "__package__", "__builtins__"})
 """Globals of a module whose values belong to the machine."""
+
+UNORDERED = (set, frozenset, int, float, type(None))
+"""What has no order of members, whatever it was made of."""
 
 Binding = tuple[str, str]
 """A module's name and the name of a global in it."""
@@ -234,7 +238,10 @@ class Names:
         seen.add(binding)
         place = self.module(binding[0])
         definition = place.file.statements(binding[1]) if place.file is not None else None
-        return definition is not None and self.uses_volatile(definition, place, seen)
+        if definition is None:
+            return False
+        ordered = not isinstance(place.variables.get(binding[1]), UNORDERED) and self._is_ordered(definition, place)
+        return ordered or self.uses_volatile(definition, place, seen)
 
     def uses_volatile(self, definition: Definition, place: Place, seen: set[Binding] | None = None) -> bool:
         """The same of statements."""
@@ -251,6 +258,38 @@ class Names:
                     and self.is_volatile(located.binding, seen)
                 ):
                     return True
+        return False
+
+    def _is_ordered(self, definition: Definition, place: Place) -> bool:
+        """Whether a value that statements make has the order of a set, which differs between processes."""
+
+        def resolve(names: tuple[str, ...], where: Place = place) -> Any:
+            for located in self.locate(Mention(names, 0), where):
+                value, rest = located.value, located.rest
+                if isinstance(value, type) and rest:
+                    value, rest = inspect.getattr_static(value, rest[0], None), rest[1:]
+                function = unwrapped(function_of(value))[0]
+                if isinstance(function, types.FunctionType) and self._origins.of(home(function)) == "user":
+                    its = self.place("", function)
+                    nodes, _ = its.syntax(function)
+                    return Called(nodes[0], functools.partial(resolve, where=its)) if len(nodes) == 1 else None
+                if not rest:
+                    return value
+            return None
+
+        takes, writes = place.file.takes_members(definition) if place.file is not None else (False, False)
+        if not takes or not (writes or any(self._may_give_set(m, place) for m in definition.body.mentions)):
+            return False
+        return depends_on_order(definition.normal.body, resolve)
+
+    def _may_give_set(self, mention: Mention, place: Place) -> bool:
+        """Whether a name stands for a set, or for something of the user's that may give one."""
+        for located in self.locate(mention, place):
+            value = located.value
+            if isinstance(value, set | frozenset) or (isinstance(value, type) and located.rest):
+                return True
+            if callable(value) and not isinstance(value, type):
+                return True
         return False
 
     def is_made_volatile(self, binding: Binding, data: bytes) -> bool:

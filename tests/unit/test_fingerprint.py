@@ -1384,15 +1384,42 @@ def test_a_strange_object_does_no_harm(shop: Shop) -> None:
     assert {p.name: p.note for p in shop.of(source).parts}["shop.assets.RAISES"] == "opaque"
 
 
+FROM_SETS = """
+import re
+SET = {'a', 'bb', 'ccc', 'dddd', 'eeeee'}
+def prefixes():
+    found = {'f', 'rb'}
+    found |= {'x', 'y', 'z'}
+    return found
+def group(*names): return '(' + '|'.join(names) + ')'
+def first(words):
+    for word in words:
+        return word
+class Kinds:
+    all = {'k', 'l', 'm', 'n'}
+    @staticmethod
+    def joined(words): return [f'{w}' for w in words]
+joined, listed, starred, shown = '|'.join(SET), list(SET), (*SET, 1), f'{SET}'
+PATTERN = re.compile('|'.join(word.upper() for word in SET - {'a'})).match
+NUMBERS = {word: number for number, word in enumerate(SET)}
+KEPT = []
+for word in Kinds.all: KEPT.append(word)
+HELPED = [group(*prefixes()), first(SET), Kinds.joined(words=Kinds.all)]
+FURTHER = {'kept': KEPT}
+"""
+
+
 @pytest.mark.parametrize("seed", ["0", "1"])
 def test_every_process_finds_the_same(shop: Shop, seed: str, tmp_path: Path) -> None:
     """Neither the hash seed nor memory addresses nor the folder of the code enter."""
     files = dict(BASE)
     files["helpers.py"] = textwrap.dedent(BASE["helpers.py"]) + "\n\nNAMES = {'a', 'b', tidy, words, (1, 'x')}\n"
     files["helpers.py"] += "LENGTHS = {name: 1 for name in {'a', 'bb', 'ccc', 'dddd', 'eeeee'}}\n"
-    files["assets.py"] = textwrap.dedent(BASE["assets.py"]).replace(
-        "math.sqrt(factor)", "len([helpers.NAMES, helpers.LENGTHS])"
-    )
+    files["sets.py"] = FROM_SETS
+    made = "sets.joined, sets.listed, sets.starred, sets.shown, sets.PATTERN, sets.NUMBERS, sets.HELPED, sets.FURTHER"
+    files["assets.py"] = "from shop import sets\n" + textwrap.dedent(BASE["assets.py"]).replace(
+        "math.sqrt(factor)", f"len([helpers.NAMES, helpers.LENGTHS, {made}])"
+    ).replace("from __future__ import annotations", "")
     here = shop.fingerprint(files)
     program = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
@@ -1409,6 +1436,19 @@ def test_every_process_finds_the_same(shop: Shop, seed: str, tmp_path: Path) -> 
         check=True,
     )
     assert done.stdout.strip() == here.digest.hex()
+
+
+def test_what_is_sorted_of_a_set_counts_by_its_value(shop: Shop) -> None:
+    """It is the same in every process, and nothing of how it was made has to be."""
+    source = "WORDS = {{'a', 'b'}}\ndef made(): return X\nX = {}"
+    for one, other in [
+        ("sorted(WORDS)", "sorted(list(WORDS))"),
+        ("len(WORDS)", "2"),
+        ("{*WORDS, 'c'}", "WORDS | {'c'}"),
+    ]:
+        values = [[p for p in shop.of(source.format(made)).parts if p.name == "shop.assets.X"] for made in (one, other)]
+        assert [p.digest for p in values[0]] == [p.digest for p in values[1]]
+        assert [p.note for p in values[0]] == [""]
 
 
 # The same on every Python
@@ -1455,6 +1495,20 @@ LITERALS = st.sampled_from(
 
 def _compound(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
     pairs = st.tuples(inner, inner)
+def test_what_a_function_does_when_it_is_called_makes_no_constant(shop: Shop) -> None:
+    """An object that a decorator made of a function counts by its value, whatever the function does with sets."""
+    source = """
+        import dataclasses
+        @dataclasses.dataclass
+        class Task:
+            call: object
+        @Task
+        def task(words): return list(set(words))
+        def made(): return task
+    """
+    assert {p.name: p.note for p in shop.of(source).parts}["shop.assets.task"] == ""
+
+
     return st.one_of(
         st.lists(inner, max_size=3).map(lambda xs: f"[{', '.join(xs)}]"),
         st.lists(inner, min_size=1, max_size=3).map(lambda xs: f"({', '.join(xs)},)"),
