@@ -38,6 +38,7 @@ CONTAINERS = (
     collections.deque,
 )
 """Containers that a class may keep what it is given in."""
+_CONTAINERS = frozenset(map(id, CONTAINERS))
 
 
 class Attribute(NamedTuple):
@@ -55,7 +56,7 @@ def computed(
     names = () if volatile else sorted(stated.names - stated.literals.keys())
     for name in names:
         value = vars(cls).get(name, MISSING)
-        if value is not MISSING and not is_special(name) and (is_plain(value) or type(value) in CONTAINERS):
+        if value is not MISSING and not is_special(name) and (is_plain(value) or id(type(value)) in _CONTAINERS):
             yield name, value
     for function in methods:
         for name, value in defaults(function).items():
@@ -116,7 +117,7 @@ def _is_set(
         return False
     if name not in stated.names:
         return is_assigned or not name.startswith("_")
-    if type(value) not in CONTAINERS:
+    if id(type(value)) not in _CONTAINERS:
         return is_assigned
     written = stated.literals.get(name, MISSING)
     if written is not MISSING and (is_plain(written) or name in stated.sizes):

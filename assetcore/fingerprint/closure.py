@@ -29,6 +29,7 @@ from assetcore.fingerprint.normal import FUNCTIONS, Variant
 from assetcore.fingerprint.objects import (
     BUILT_IN,
     MISSING,
+    Itself,
     asset_key,
     code_bytes,
     defaults,
@@ -82,7 +83,7 @@ class Closure:
 
     def walk(self, function: Any, types_: Iterable[type]) -> Findings:
         """Follow everything from `function` on; `types_` are the classes of its arguments."""
-        self._root(function, sorted(set(types_), key=lambda t: (t.__module__, t.__qualname__)))
+        self._root(function, sorted(types_, key=lambda t: (t.__module__, t.__qualname__)))
         while self._pending:
             self._pending.popleft()()
         self.findings.expose_decorated()
@@ -449,12 +450,13 @@ class Closure:
         """A class: the user's as a whole, with its bases."""
         if self._origins.of(cls.__module__) != "user" and not is_made_anonymously(cls):
             return self.findings.external(path or f"{cls.__module__}.{cls.__qualname__}")
-        if cls in self._parts:
-            return self._known(cls)
+        key = Itself(cls)
+        if key in self._parts:
+            return self._known(key)
         if self._names.is_extension(cls.__module__):
             return Reference("extension", f"{cls.__module__}.{cls.__qualname__}")
         place = self._names.of_class(cls, binding)
-        return self._part(cls, place, cls.__qualname__, lambda draft: self._fill_class(draft, cls, place, binding))
+        return self._part(key, place, cls.__qualname__, lambda draft: self._fill_class(draft, cls, place, binding))
 
     def _fill_class(self, draft: Draft, cls: type, place: Place, binding: Binding | None) -> None:
         site = place.file.class_(cls) if place.file is not None else None

@@ -14,7 +14,7 @@ import typing
 from collections.abc import Collection, Iterable
 from typing import Any
 
-from assetcore.fingerprint.objects import GENERATED, function_of, home, unwrapped
+from assetcore.fingerprint.objects import GENERATED, Itself, function_of, home, unwrapped
 from assetcore.fingerprint.origins import Origins
 
 __all__ = ["with_code"]
@@ -24,22 +24,24 @@ SILENT = ("assetcore", "pydantic", "builtins", "enum")
 CODE = (types.FunctionType, property, classmethod, staticmethod, functools.cached_property)
 
 
-def with_code(given: Iterable[type], origins: Origins) -> set[type]:
+def with_code(given: Iterable[type], origins: Origins) -> list[type]:
     """Those of `given`, and of the user's classes in the fields of the others, that are more than their fields."""
-    return {cls for one in given for cls in _within(one, origins)}
+    found = {Itself(cls): cls for one in given for cls in _within(Itself(one), origins)}
+    return list(found.values())
 
 
 @functools.lru_cache(maxsize=1024)
-def _within(given: type, origins: Origins) -> tuple[type, ...]:
+def _within(asked: Itself, origins: Origins) -> tuple[type, ...]:
+    given: type = asked.value
     found: list[type] = []
-    seen = set[Any]()
+    seen = set[Itself]()
     waiting: list[Any] = [given]
     while waiting:
         named = waiting.pop()
         if isinstance(named, type):
-            if named in seen or not (named is given or origins.of(named.__module__) == "user"):
+            if Itself(named) in seen or not (named is given or origins.of(named.__module__) == "user"):
                 continue
-            seen.add(named)
+            seen.add(Itself(named))
             annotations = None if _has_code(named, origins) else _annotations(named)
             if annotations is None:
                 found.append(named)
@@ -48,8 +50,8 @@ def _within(given: type, origins: Origins) -> tuple[type, ...]:
         elif isinstance(named, enum.Enum):  # of a Literal
             waiting.append(type(named))
         elif type(named).__name__ == "TypeAliasType":
-            if named not in seen:
-                seen.add(named)
+            if Itself(named) not in seen:
+                seen.add(Itself(named))
                 waiting.append(named.__value__)
         elif (generic := typing.get_origin(named)) is not None:
             waiting += [generic, *typing.get_args(named)]
@@ -58,8 +60,8 @@ def _within(given: type, origins: Origins) -> tuple[type, ...]:
 
 def _has_code(cls: type, origins: Origins) -> bool:
     """Whether a class is more than its fields, and than what its kind of class brings along."""
-    kinds = [c for c in cls.__mro__ if c.__module__.partition(".")[0] in SILENT]
-    for owner in (c for c in cls.__mro__ if c not in kinds):
+    kinds = [c for c in cls.__mro__ if _is_silent(c)]
+    for owner in (c for c in cls.__mro__ if not _is_silent(c)):
         own = origins.of(owner.__module__) == "user"
         for name, value in vars(owner).items():
             if isinstance(value, CODE) and not (own and _is_generated(value, origins)):
@@ -67,6 +69,10 @@ def _has_code(cls: type, origins: Origins) -> bool:
             if own and not name[0] == name[-1] == "_" and not _is_expected(name, owner, kinds):
                 return True
     return False
+
+
+def _is_silent(cls: type) -> bool:
+    return cls.__module__.partition(".")[0] in SILENT
 
 
 def _is_generated(value: Any, origins: Origins) -> bool:

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 from assetcore.fingerprint.definitions import Definition, Imported, Mention
 from assetcore.fingerprint.files import Site, SourceFile, source_file
 from assetcore.fingerprint.hazards import is_folder, is_volatile, is_volatile_within
-from assetcore.fingerprint.objects import MISSING, function_of, home, unwrapped
+from assetcore.fingerprint.objects import MISSING, Itself, function_of, home, unwrapped, wrapped
 from assetcore.fingerprint.orders import Called, depends_on_order
 from assetcore.fingerprint.origins import Origins
 from assetcore.fingerprint.values import is_plain
@@ -336,16 +336,22 @@ class Names:
             called = inspect.getattr_static(called, located.rest[0], None)
         while isinstance(called, functools.partial):
             called = called.func
+        if not isinstance(called, type | types.FunctionType | types.MethodType):
+            called = inspect.getattr_static(type(called), "__call__", called) if wrapped(called) is None else called
         called = unwrapped(function_of(called))[0]
-        if isinstance(called, types.FunctionType) and called not in seen and self._origins.of(home(called)) == "user":
-            seen.add(called)
+        if (
+            isinstance(called, types.FunctionType)
+            and Itself(called) not in seen
+            and self._origins.of(home(called)) == "user"
+        ):
+            seen.add(Itself(called))
             place = self.place("", called)
             site = place.file.function(called.__code__) if place.file is not None else None
             if place.file is not None and site is not None:
                 yield place.file.define(site.node), place
         for cls in called.__mro__ if isinstance(called, type) else ():
-            if cls not in seen and self._origins.of(cls.__module__) == "user":
-                seen.add(cls)
+            if Itself(cls) not in seen and self._origins.of(cls.__module__) == "user":
+                seen.add(Itself(cls))
                 place = self.of_class(cls, None)
                 site = place.file.class_(cls) if place.file is not None else None
                 if place.file is not None and site is not None:

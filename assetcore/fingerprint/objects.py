@@ -22,6 +22,7 @@ __all__ = [
     "BUILT_IN",
     "GENERATED",
     "MISSING",
+    "Itself",
     "asset_key",
     "code_bytes",
     "defaults",
@@ -55,6 +56,21 @@ BUILT_IN = (
     | types.ClassMethodDescriptorType
 )
 """Functions that are written in C."""
+
+
+class Itself:
+    """An object as a key, by its identity: it may have no hash, or be equal to others."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Itself) and other.value is self.value
 
 
 def home(value: Any) -> str:
@@ -199,7 +215,7 @@ def _is_literal(value: Any, depth: int) -> bool:
         return True
     if depth > 5:
         return False
-    if type(value) in (list, tuple):
+    if type(value) is list or type(value) is tuple:
         return all(_is_literal(item, depth + 1) for item in value)
     if type(value) is dict:
         return all(_is_literal(k, depth + 1) and _is_literal(v, depth + 1) for k, v in value.items())

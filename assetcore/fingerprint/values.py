@@ -56,11 +56,14 @@ class Value(NamedTuple):
 
 
 SCALARS = (bool, int, float, complex, str, bytes, type(None), type(Ellipsis))
+_SCALARS = frozenset(map(id, SCALARS))
 _TEXTS: tuple[type, ...] = (
     datetime.date, datetime.time, datetime.timedelta, datetime.timezone, decimal.Decimal, fractions.Fraction, uuid.UUID, range,
     zoneinfo.ZoneInfo, type(NotImplemented),
 )  # fmt: skip
 """Types of the standard library whose `repr` is their value."""
+_TEXT_KINDS = frozenset(map(id, _TEXTS))
+"""Classes are told by their identity: what their metaclass says of being equal, or that it has no hash, is not asked."""
 
 _BARE: dict[type, Callable[[Any], Any]] = {
     int: int.__int__,
@@ -101,7 +104,7 @@ class ValueWriter:
 
     def write(self, value: Any) -> bytes:
         kind = type(value)
-        if kind in SCALARS:
+        if id(kind) in _SCALARS:
             return constant(value)
         if id(value) in self._inside:  # a container that holds itself
             return frame(b"c", constant(self._inside[::-1].index(id(value))))
@@ -124,7 +127,7 @@ class ValueWriter:
             return frame(b"f", text(value.as_posix()))
         if isinstance(value, slice):
             return frame(b"i", self.write((value.start, value.stop, value.step)))
-        if isinstance(value, _TEXTS):
+        if not _TEXT_KINDS.isdisjoint(map(id, kind.__mro__)):
             return self._tagged("text", kind, text(repr(value)))
         if (held := self._fields(value, kind)) is not None:
             return self._tagged("fields", kind, self._pairs(held.items()))
@@ -170,7 +173,7 @@ class ValueWriter:
             factory = getattr(attribute, "default_factory", None)
             if factory is None:
                 return getattr(attribute, "default", None)
-            return factory() if factory in EMPTY else factory
+            return factory() if any(factory is empty for empty in EMPTY) else factory
 
         return {n: held[n] for n in sorted(held) if self.beside().value(held[n]) != self.beside().value(declared(n))}
 
@@ -234,7 +237,7 @@ def _bare(value: Any) -> Any:
 
 
 def is_plain(value: Any) -> bool:
-    return type(value) in SCALARS
+    return id(type(value)) in _SCALARS
 
 
 def _is_model(kind: type) -> bool:

@@ -998,6 +998,7 @@ ELSEWHERE = {
     "folder by the loaded modules": "import sys\nX = sys.modules[__name__].__file__",
     "clock by a helper": "import time\ndef now(): return time.time()\nX = now()",
     "clock by a partial": "import time, functools\ndef now(_): return time.time()\nlater = functools.partial(now, 1)\nX = later()",
+    "clock by an object that is called": "import time\nclass C:\n    def __call__(self): return time.time()\nnow = C()\nX = now()",
     "identity": "X = id(object())",
 }
 
@@ -1409,6 +1410,49 @@ FURTHER = {'kept': KEPT}
 """
 
 
+STRANGE_CLASSES = {
+    "without a hash": "def __eq__(cls, other): return cls is other",
+    "that raise": "def __eq__(cls, other): raise ValueError",
+    "equal to all others": "def __eq__(cls, other): return True\n    def __hash__(cls): return 1",
+}
+
+
+@pytest.mark.parametrize("case", STRANGE_CLASSES, ids=str)
+def test_classes_are_told_by_their_identity(shop: Shop, case: str) -> None:
+    """Whatever their metaclass says of them: named, in a constant, as a base, or given to the function."""
+    source = f"""
+import dataclasses
+class M(type):
+    {STRANGE_CLASSES[case]}
+class K(metaclass=M):
+    x = 1
+class L(K):
+    def y(self): return 2
+@dataclasses.dataclass
+class D(metaclass=M):
+    z: int = 3
+    l: L | None = None
+X = [D(), {{"a": K}}]
+class C(metaclass=M):
+    def __call__(self): return [4]
+call = C()
+Y = call()
+def made(): return K, L, X, Y
+"""
+
+    def of(source: str) -> bytes:
+        module = shop.load({"__init__.py": "", "assets.py": source})
+        return fingerprint(module.made, user_packages={PACKAGE}, types=[module.D, module.L]).digest
+
+    found = [
+        of(source),
+        of(source),
+        *(of(source.replace(old, old.replace(old.strip("]")[-1], "9"))) for old in ("x = 1", "return 2", "= 3", "[4]")),
+    ]
+    assert found[0] == found[1]
+    assert len(set(found)) == 5
+
+
 @pytest.mark.parametrize("seed", ["0", "1"])
 def test_every_process_finds_the_same(shop: Shop, seed: str, tmp_path: Path) -> None:
     """Neither the hash seed nor memory addresses nor the folder of the code enter."""
@@ -1449,6 +1493,20 @@ def test_what_is_sorted_of_a_set_counts_by_its_value(shop: Shop) -> None:
         values = [[p for p in shop.of(source.format(made)).parts if p.name == "shop.assets.X"] for made in (one, other)]
         assert [p.digest for p in values[0]] == [p.digest for p in values[1]]
         assert [p.note for p in values[0]] == [""]
+
+
+def test_what_a_function_does_when_it_is_called_makes_no_constant(shop: Shop) -> None:
+    """An object that a decorator made of a function counts by its value, whatever the function does with sets."""
+    source = """
+        import dataclasses
+        @dataclasses.dataclass
+        class Task:
+            call: object
+        @Task
+        def task(words): return list(set(words))
+        def made(): return task
+    """
+    assert {p.name: p.note for p in shop.of(source).parts}["shop.assets.task"] == ""
 
 
 # The same on every Python
@@ -1495,20 +1553,6 @@ LITERALS = st.sampled_from(
 
 def _compound(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
     pairs = st.tuples(inner, inner)
-def test_what_a_function_does_when_it_is_called_makes_no_constant(shop: Shop) -> None:
-    """An object that a decorator made of a function counts by its value, whatever the function does with sets."""
-    source = """
-        import dataclasses
-        @dataclasses.dataclass
-        class Task:
-            call: object
-        @Task
-        def task(words): return list(set(words))
-        def made(): return task
-    """
-    assert {p.name: p.note for p in shop.of(source).parts}["shop.assets.task"] == ""
-
-
     return st.one_of(
         st.lists(inner, max_size=3).map(lambda xs: f"[{', '.join(xs)}]"),
         st.lists(inner, min_size=1, max_size=3).map(lambda xs: f"({', '.join(xs)},)"),
