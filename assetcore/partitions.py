@@ -86,7 +86,15 @@ class _Timed(Partitions):
         for name in ("start", "end"):
             given = getattr(self, name)
             if name == "start" or given is not None:
-                object.__setattr__(self, name, self._read(name, given))
+                try:
+                    object.__setattr__(self, name, self._read(name, given))
+                    if name == "start":
+                        self.at(0)
+                except OverflowError:
+                    problem = (
+                        f"has {name}={given!r}, which is beyond the calendar of {self.timezone}: years 1 to 9999 of UTC"
+                    )
+                    raise self._fail(problem, f'{name}="2026-11-01"') from None
         if self.end is not None and self.end < self.start:
             start, end = self._written(self.start), self._written(self.end)
             fix = f'start="{end}", end="{start}"; end= is the last one, included'
