@@ -17,7 +17,7 @@ from typing import Any, TypedDict
 import polars as pl
 
 from assetcore import sources
-from assetcore.assets import Source
+from assetcore.assets import Dependency, Source
 from assetcore.documents import Document, document_id
 from assetcore.errors import AssetcoreError, NothingSelectedError, SelectionError, UsageError
 from assetcore.explain import check_forgotten, check_one, find, no_unit, units_labelled
@@ -442,7 +442,7 @@ class _Asking:
             changed = differences(before, after, dependency)
             if dependency.is_whole:
                 changed = changed.with_columns(pl.lit(rows.height, pl.Int64).alias("units"))
-            async for cause in self._differ(dependency.upstream.name, changed, STEPS_BACK, units):
+            async for cause in self._differ(dependency, changed, STEPS_BACK, units):
                 told = True
                 yield cause
         if not told:
@@ -471,12 +471,17 @@ class _Asking:
         return pl.concat(before), pl.concat(after)
 
     async def _differ(
-        self, upstream: str, changed: pl.DataFrame, steps: int, units: Mapping[int | None, bytes] | None = None
+        self,
+        dependency: Dependency,
+        changed: pl.DataFrame,
+        steps: int,
+        units: Mapping[int | None, bytes] | None = None,
     ) -> AsyncIterator[CauseFound]:
         """Documents that differ: told as they are where they are of a source, and by why they came out differently elsewhere.
 
-        `units` are those that are given them, by materialization.
+        `units` are those that are given them, by materialization. Of what the dependency does not hand over (`fields=`) nothing is told.
         """
+        upstream, chosen = dependency.upstream.name, dependency.fields
         for place, row in enumerate(changed.head(SHOWN).iter_rows(named=True)):
             concerns: _Concerns = {"units": row["units"], "unit": (units or {}).get(row["materialization"])}
             now = "_now" if row["identity_now"] is not None else ""
@@ -495,7 +500,9 @@ class _Asking:
                     yield replace(cause, path=(format_ref(upstream, row["label" + now]), *cause.path), **concerns)
             if not deeper:
                 versions = await self._versions(upstream, row) if place < SHOWN_DIFFS else None
-                diff, fields = (_text_diff(*versions), fields_differing(*versions)) if versions else (None, None)
+                diff = _text_diff(*versions) if versions and (chosen is None or "content" in chosen) else None
+                differing = fields_differing(*versions) if versions else None
+                fields = differing and {n: v for n, v in differing.items() if chosen is None or n in chosen}
                 yield CauseFound(
                     "input-changed", f"{ref} was changed", before, after, diff, ref, fields=fields, **concerns
                 )
@@ -532,7 +539,7 @@ class _Asking:
                 then, last = (mine.filter(pl.col("materialization") == m) for m in (first[0], number))
             same = pl.lit(number, pl.Int64).alias("materialization")
             changed = differences(then.with_columns(same), last.with_columns(same), dependency)
-            async for cause in self._differ(dependency.upstream.name, changed, steps):
+            async for cause in self._differ(dependency, changed, steps):
                 yield cause
 
     async def _versions(self, upstream: str, row: Mapping[str, Any]) -> tuple[Document, Document] | None:

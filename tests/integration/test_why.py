@@ -443,6 +443,33 @@ async def test_why_asks_little(world: World) -> None:
         assert len(asked) == 16
 
 
+async def test_what_a_unit_is_not_handed_is_not_told_as_its_cause(settings: Settings) -> None:
+    """With `fields=` an edit of another field, or of the text, is no cause: of a document in which all changed, what it sees is told."""
+    world = World(settings)
+    world.document("a.txt", "a")
+    world.code("""
+        async def counted() -> AsyncIterator[Chunk]:
+            yield Chunk("one", text="first", media_type="text/plain", ordinal=1)
+
+        numbers = source("numbers", Chunk, counted)
+
+        @asset
+        async def second(chunk: Chunk = each(numbers, fields=["name", "ordinal"])) -> Report:
+            return Report(chunk.name, text=str(chunk.ordinal))
+
+        @asset
+        async def third(chunk: Chunk = each(numbers, fields=["name", "text"])) -> Report:
+            return Report(chunk.name, text=chunk.text)
+    """)
+    await world.materialize()
+    other = 'text="other", media_type="text/markdown", ordinal=2'
+    edit(world.root / "projects" / "demo" / "assets.py", 'text="first", media_type="text/plain", ordinal=1', other)
+    seen = only(await why(world, "second[one]"))
+    assert (seen.fields, seen.diff) == ({"ordinal": {"before": 1, "after": 2}}, None)
+    seen = only(await why(world, "third[one]"))
+    assert (seen.fields, "+other" in (seen.diff or "")) == ({}, True)
+
+
 async def test_a_field_that_changed_is_told_where_the_text_did_not(settings: Settings) -> None:
     """Which field, from what to what, by why, plan and diff: the text of such a document, and so its id, is what it was."""
     world = World(settings)
