@@ -195,7 +195,7 @@ class Web:
         return Answer("content", media_type=media_type, validator=_validator(response.headers, target, media_type))
 
 
-def _decoder(encoding: str) -> zlib._Decompress | None:
+def _decoder(encoding: str) -> _Decoder | None:
     """What undoes a Content-Encoding piece by piece, as far as it is told to; None where there is nothing to undo. Raises ValueError.
 
     Not httpx's own: that undoes as many encodings within each other as a server names, each a thousandfold, before anybody can say stop.
@@ -203,10 +203,53 @@ def _decoder(encoding: str) -> zlib._Decompress | None:
     match encoding.strip().lower():
         case "" | "identity":
             return None
-        case "gzip" | "x-gzip" | "deflate":
-            return zlib.decompressobj(zlib.MAX_WBITS | 32)  # it sees itself which of the two
+        case "gzip" | "x-gzip" | "deflate" as name:
+            return _Decoder(raw=name == "deflate")
         case other:
             raise ValueError(f"is encoded as {other:.100}, which nobody asked for")
+
+
+class _Decoder:
+    """Undoes gzip, of one member or of several (RFC 1952, 2.2), and deflate; with `raw` also where that comes without its header.
+
+    Its first two bytes say what a member is. What follows the last one is padding.
+    """
+
+    def __init__(self, *, raw: bool) -> None:
+        self._raw = raw
+        self._begun = b""
+        self._member: zlib._Decompress | None = None
+
+    @property
+    def eof(self) -> bool:
+        """Whether all that has begun has ended."""
+        return self._member is not None and self._member.eof
+
+    def decompress(self, piece: bytes, most: int) -> bytes:
+        """What the next piece holds, at most so many bytes. Raises zlib.error."""
+        content = b""
+        while piece and len(content) < most:
+            if self._member is None or self._member.eof:
+                begun = self._begun + piece
+                form = self._form(begun[:2])
+                if form is None:
+                    self._begun = begun[:2]
+                    break
+                piece, self._begun, self._member = begun, b"", zlib.decompressobj(form)
+            content += self._member.decompress(piece, most - len(content))
+            piece = self._member.unused_data
+        return content
+
+    def _form(self, begun: bytes) -> int | None:
+        """The form, as zlib numbers it, of what begins so; None if that cannot be said yet, or if it is padding."""
+        if len(begun) < 2:
+            return None
+        if begun == b"\x1f\x8b":
+            return zlib.MAX_WBITS | 16
+        if self._member is not None:
+            return None
+        has_header = begun[0] & 15 == zlib.DEFLATED and int.from_bytes(begun) % 31 == 0  # RFC 1950, 2.2
+        return -zlib.MAX_WBITS if self._raw and not has_header else zlib.MAX_WBITS
 
 
 def _validator(headers: httpx.Headers, target: str, media_type: str) -> str | None:

@@ -27,7 +27,9 @@ class Reply:
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     pause: float = 0
-    """Seconds between the pieces of the body, which are then of 1,000 bytes."""
+    """Seconds between the pieces of the body."""
+    piece: int = 1000
+    """How many bytes a piece has where there is a pause, or a cut."""
     length: bool = True
     cut: bool = False
     """Whether the connection is closed in the middle of the body."""
@@ -88,7 +90,7 @@ class Site:
             headers["Connection"] = "close"
         head = f"HTTP/1.1 {status} Said\r\n" + "".join(f"{n}: {v}\r\n" for n, v in headers.items()) + "\r\n"
         writer.write(head.encode())
-        size = 1000 if reply.pause or reply.cut else 1 << 18
+        size = reply.piece if reply.pause or reply.cut else 1 << 18
         for at in range(0, len(body), size):
             await asyncio.sleep(reply.pause)
             writer.write(body[at : at + size])

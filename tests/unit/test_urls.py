@@ -37,6 +37,7 @@ from tests.unit.site import Reply, Site, running
 
 OLD = "Sat, 01 Nov 2025 10:00:00 GMT"
 ROOT = Path()
+MEMBER = gzip.compress(b"x", mtime=0)
 
 
 class Topic(Document):
@@ -182,6 +183,26 @@ async def test_a_compressed_answer_is_its_content(site: Site) -> None:
         await observe(of(urls(at(site, "/a"), max_bytes=40_000)), ROOT, None)
 
 
+@pytest.mark.parametrize("piece", [1, 7, 1000])
+@pytest.mark.parametrize(
+    ("encoding", "body", "content"),
+    [
+        ("gzip", b"".join(gzip.compress(one, mtime=0) for one in (b"first, ", b"", b"second")), b"first, second"),
+        ("x-gzip", gzip.compress(b"padded", mtime=0) + b"\0" * 50, b"padded"),
+        ("deflate", zlib.compress(b"with its header"), b"with its header"),
+        ("deflate", zlib.compress(b"without its header", wbits=-zlib.MAX_WBITS), b"without its header"),
+        ("deflate", gzip.compress(b"something else", mtime=0), b"something else"),
+    ],
+    ids=["members", "padded", "deflate", "no header", "mistaken"],
+)
+async def test_a_compressed_answer_is_read_to_its_end(
+    site: Site, encoding: str, body: bytes, content: bytes, piece: int
+) -> None:
+    """Members of gzip one after another are one content, and deflate may lack its header; wherever a piece of it ends."""
+    site.pages = {"/a": Reply(body, headers={"Content-Encoding": encoding}, pause=0.001, piece=piece)}
+    assert named(await observe(of(urls(at(site, "/a"))), ROOT, None), site) == {"a": sha(content)}
+
+
 @pytest.mark.parametrize(
     ("encoding", "body", "sentence"),
     [
@@ -190,6 +211,8 @@ async def test_a_compressed_answer_is_its_content(site: Site) -> None:
         ("gzip, gzip", gzip.compress(gzip.compress(b"\0" * (64 << 20), mtime=0), mtime=0), "encoded as gzip, gzip, which nobody asked for"),
         ("br", b"x", "encoded as br, which nobody asked for"),
         ("gzip", gzip.compress(b"x" * 5000, mtime=0)[:-9], "ends in the middle of what is compressed"),
+        ("gzip", MEMBER + gzip.compress(b"x" * 5000, mtime=0)[:-9], "ends in the middle of what is compressed"),
+        ("gzip", MEMBER + gzip.compress(b"\0" * (64 << 20), mtime=0), "more than 1,000,000 bytes, which is max_bytes: it was cut off"),
         ("gzip", b"no gzip at all", "cannot be decompressed"),
     ],
 )  # fmt: skip
