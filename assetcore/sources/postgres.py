@@ -13,7 +13,9 @@ import datetime
 import decimal
 import difflib
 import itertools
+import json
 import os
+import re
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -32,6 +34,7 @@ from sqlalchemy.pool import NullPool
 
 from assetcore.errors import SourceError
 from assetcore.settings import Settings, postgres_url
+from assetcore.sources import dates
 
 __all__ = ["Key", "Row", "Snapshot", "key_name", "opened", "plain"]
 
@@ -44,6 +47,7 @@ LARGEST_LIST = 1_000
 FIRST_PAGE = 50
 """How many rows are read before it is known how large they are."""
 SECONDS_TO_CONNECT = 20
+_UNAMBIGUOUS = re.compile(r'[^\s"\\,()\[\]]+')
 NUMERIC = 1700
 """The identifier of the type `numeric` in every Postgres."""
 
@@ -54,6 +58,12 @@ class _KeyType:
 
     type: sa.types.TypeEngine[Any]
     parse: Callable[[str], Any]
+    texts: Collection[str] = ()
+    """What such a value is called where Python has none that is the same, and equal to itself."""
+
+    def named(self, text: str) -> Any:
+        """The value that is written so. Raises ValueError or ArithmeticError."""
+        return text if text in self.texts else self.parse(text)
 
 
 _WHOLE = _KeyType(sa.BigInteger(), int)
@@ -65,10 +75,10 @@ KEY_TYPES: Mapping[str, _KeyType] = {
     "text": _TEXT,
     "varchar": _TEXT,
     "uuid": _KeyType(sa.Uuid(), uuid.UUID),
-    "numeric": _KeyType(sa.Numeric(), decimal.Decimal),
-    "date": _KeyType(sa.Date(), datetime.date.fromisoformat),
-    "timestamp": _KeyType(sa.DateTime(), datetime.datetime.fromisoformat),
-    "timestamptz": _KeyType(sa.DateTime(timezone=True), datetime.datetime.fromisoformat),
+    "numeric": _KeyType(sa.Numeric(), decimal.Decimal, ("NaN",)),
+    "date": _KeyType(sa.Date(), datetime.date.fromisoformat, dates.INFINITE),
+    "timestamp": _KeyType(sa.DateTime(), datetime.datetime.fromisoformat, dates.INFINITE),
+    "timestamptz": _KeyType(sa.DateTime(timezone=True), datetime.datetime.fromisoformat, dates.INFINITE),
 }
 
 
@@ -95,6 +105,7 @@ class Snapshot:
             after = statement if last is None else statement.where(self._key_value > self._tuple(last))
             rows = await self._read(after.limit(size + 1), names)
             keys = [self.key_of(row) for row in rows]
+            self._check_all_can_be_named(keys)
             for one, following in itertools.pairwise(keys):
                 if one == following:
                     raise self.error(
@@ -128,13 +139,14 @@ class Snapshot:
 
     def key_of(self, row: Row) -> Key:
         """The values of a row's key."""
-        return tuple(row[name] for name in self._key)
+        # A numeric NaN, which in Python is not equal to itself, is one row's key as any other: its text stands for it.
+        return tuple(part if (part := row[name]) == part else str(part) for name in self._key)
 
     def key_named(self, name: str) -> Key | None:
         """The key that `key_name` made this name of; None if it is none of this table."""
         parts = [name] if len(self._key) == 1 else [unquote(part) for part in name.split("/")]
         try:
-            return tuple(kind.parse(part) for kind, part in zip(self._key_types, parts, strict=True))
+            return tuple(kind.named(part) for kind, part in zip(self._key_types, parts, strict=True))
         except (ValueError, ArithmeticError):
             return None
 
@@ -168,12 +180,45 @@ class Snapshot:
         return values[0] if len(values) == 1 else sa.tuple_(*values)
 
     def _select(self, names: Sequence[str]) -> sa.Select[*tuple[Any, ...]]:
-        return sa.select(*(sa.type_coerce(self._from.c[name], sa.types.NullType()).label(name) for name in names))
+        return sa.select(*map(self._column, names))
+
+    def _column(self, name: str) -> sa.Label[Any]:
+        return sa.type_coerce(self._from.c[name], sa.types.NullType()).label(name)
 
     async def _read(self, statement: sa.Select[*tuple[Any, ...]], names: Sequence[str]) -> list[Row]:
         with _told(self.who, self.what, self.shown):
-            found = await self._connection.execute(statement)
+            try:
+                found = await self._connection.execute(statement)
+            except _UNREADABLE as error:
+                raise await self._unreadable(statement, names, error) from None
             return [dict(zip(names, row, strict=True)) for row in found]
+
+    async def _unreadable(
+        self, statement: sa.Select[*tuple[Any, ...]], names: Sequence[str], error: Exception
+    ) -> SourceError:
+        """The sentence for a value that is none of Python's; its column is looked for, as the driver does not say which it is."""
+        where = "has a value"
+        for name in names:
+            try:
+                await self._connection.execute(statement.with_only_columns(self._column(name)))
+            except _UNREADABLE as found:
+                where, error = f"has a value in the column {name}", found
+                break
+        return self.error(
+            f"{where} that cannot be read: {_first_line(error)}",
+            "Leave the column out with columns=[...], or cast it in a query.",
+        )
+
+    def _check_all_can_be_named(self, keys: Sequence[Key]) -> None:
+        """Raise SourceError for a date that Python does not have: its name would not lead back to it."""
+        for at, (name, kind) in enumerate(zip(self._key, self._key_types, strict=True)):
+            parts = (key[at] for key in keys if kind.texts)
+            far = next((part for part in parts if isinstance(part, str) and part not in kind.texts), None)
+            if far is not None:
+                raise self.error(
+                    f"has a row whose {name} is {far}, by which rows cannot be paged",
+                    "Leave such rows out with a query, or cast the key to text there.",
+                )
 
     async def _check_no_key_is_null(self) -> None:
         for name, column in zip(self._key, self._key_columns, strict=True):
@@ -198,7 +243,9 @@ async def opened(who: str, root: Path, address: str, of: Any, key: tuple[str, ..
     arguments = {"timeout": SECONDS_TO_CONNECT, "server_settings": {"application_name": "assetcore"}}
     async with AsyncExitStack() as stack:
         with _told(who, what, shown):
-            engine = create_async_engine(url, poolclass=NullPool, connect_args=arguments)
+            engine = create_async_engine(
+                url, poolclass=NullPool, connect_args=arguments, json_deserializer=_JSON.decode
+            )
         stack.push_async_callback(engine.dispose)
         try:
             connection = await stack.enter_async_context(engine.connect())
@@ -236,12 +283,48 @@ def plain(value: Any) -> Any:
             return value.isoformat()
         case bytes():
             return value.hex()
-        case list() | tuple():
+        case asyncpg.Path() if not isinstance(value, asyncpg.Polygon):
+            return {"closed": value.is_closed, "points": plain(value.points)}
+        case list() | tuple() | asyncpg.Polygon():
             return [plain(one) for one in value]
-        case dict():
+        case dict() | asyncpg.Record():
             return {str(name): plain(one) for name, one in value.items()}
+        case asyncpg.Range():
+            return "empty" if value.isempty else _range(value)
+        case asyncpg.BitString():
+            return value.as_string().replace(" ", "")
         case _:
             return str(value)
+
+
+def _range(value: asyncpg.Range) -> str:
+    """A range in the notation of Postgres, `[1,5)`; a bound that could be taken for something else is quoted."""
+
+    def shown(bound: Any) -> str:
+        text = str(plain(bound))
+        return "" if bound is None else text if _UNAMBIGUOUS.fullmatch(text) else json.dumps(text)
+
+    return (
+        f"{'[' if value.lower_inc else '('}{shown(value.lower)},{shown(value.upper)}{']' if value.upper_inc else ')'}"
+    )
+
+
+def _number(text: str) -> float | str:
+    """A number of JSON, where a float is this number, however many of its digits are written; otherwise its text."""
+    number = float(text)
+    if repr(number) == text:
+        return number
+    try:
+        exact = decimal.Decimal(text)
+    except ArithmeticError:  # an exponent of twenty digits
+        return text
+    digits = len(exact.as_tuple().digits)
+    return number if exact in (decimal.Decimal(repr(number)), decimal.Decimal(f"{number:.{digits}g}")) else text
+
+
+_JSON = json.JSONDecoder(parse_float=_number)
+_UNREADABLE = (ValueError, ArithmeticError, RecursionError)
+"""What the driver raises for a value that it cannot make one of Python's of."""
 
 
 async def _described(
@@ -265,6 +348,9 @@ async def _described(
         str(statement.compile(dialect=connection.dialect, compile_kwargs={"render_postcompile": True}))
     )
     types = {attribute.name: attribute.type.name for attribute in prepared.get_attributes()}
+    for name in sorted(set().union(*(_dates_in(attribute.type) for attribute in prepared.get_attributes()))):
+        codec = dates.CODECS[name]
+        await raw.set_type_codec(name, schema="pg_catalog", encoder=codec.encode, decoder=codec.decode, format="tuple")
     columns = [sa.column(name) for name in types]
     if not isinstance(of, str):
         return of.subquery(), types, scales
@@ -273,6 +359,16 @@ async def _described(
         # Every row of a table has an xmin, which says the transaction that wrote it; it is selected only where it is asked for.
         return sa.table(name, *columns, sa.column("xmin"), schema=schema or None), types, scales
     return statement.columns(*columns).subquery("rows"), types, scales
+
+
+def _dates_in(kind: asyncpg.Type) -> Collection[str]:
+    """The types of dates and times that a value of this type can hold: each is one more question to the server."""
+    element = kind.name.removesuffix("[]")
+    if kind.kind == "scalar" or (
+        kind.kind == "array" and kind.schema == "pg_catalog" and not element.endswith("range")
+    ):
+        return {element} & dates.CODECS.keys()
+    return dates.CODECS.keys()
 
 
 async def _check_table(who: str, shown: str, connection: AsyncConnection, of: str) -> None:

@@ -56,8 +56,9 @@ def table(
     as_frame    one document instead of one a row: the whole table, which is handed over as a frame (`rows: pl.DataFrame = each(sales)`)
     media_type  of all documents; otherwise by the class, then by the column
 
-    A field of the Document class takes the column of its name. All is read in one snapshot, in pages by key: an index on the key
-    makes a page cheap. A password never leaves the address.
+    A field of the Document class takes the column of its name. What Python does not hold exactly is text: an infinite date, one before
+    Christ or after the year 9999, a span in months, a number of JSON that no float is. All is read in one snapshot, in pages by key: an
+    index on the key makes a page cheap. A password never leaves the address.
     """
     place = f"{sys._getframe(1).f_code.co_filename}:{sys._getframe(1).f_lineno}"
     keys = (key,) if isinstance(key, str) else tuple(key)
@@ -277,6 +278,11 @@ class _Form:
             raise self._snapshot.error(
                 f"has the row {name!r}, which is no document: {error.message.rstrip('.')}",
                 f"Its columns: {types}. Change the class, or cast in a query." if types else None,
+            ) from None
+        except RecursionError:
+            raise self._snapshot.error(
+                f"has the row {name!r}, whose JSON is nested too deep",
+                "Leave the column out with columns=[...], or cast it to text in a query.",
             ) from None
 
     def _content(self, name: str, row: Row) -> dict[str, Any]:

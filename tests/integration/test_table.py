@@ -47,6 +47,12 @@ class Note(Document):
     """Whatever a row is."""
 
 
+class Dated(Document):
+    """What happened on a day."""
+
+    day: datetime.date
+
+
 @pytest.fixture
 async def shop(stack: Settings) -> AsyncIterator[str]:
     """The address of a fresh, empty database of a user, who has a password and may read."""
@@ -137,6 +143,49 @@ async def test_a_row_is_json_where_no_column_is_its_content(shop: str) -> None:
         assert (row.content, row.media_type) == (expected, media_type)
 
 
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        ("date", {"2026-01-02": "2026-01-02", "infinity": "infinity", "9999-12-31": "9999-12-31", "-infinity": "-infinity",
+                  "0001-01-01": "0001-01-01", "0044-03-15 BC": "0044-03-15 BC", "20000-02-29": "20000-02-29"}),
+        ("timestamp", {"2026-01-02 03:04:05.6": "2026-01-02T03:04:05.600000", "infinity": "infinity",
+                       "9999-12-31 23:59:59.999999": "9999-12-31T23:59:59.999999", "4713-01-01 BC": "4713-01-01T00:00:00 BC"}),
+        ("timestamptz", {"2026-01-02 03:04+02": "2026-01-02T01:04:00+00:00", "infinity": "infinity", "-infinity": "-infinity",
+                         "9999-12-31 23:59:59.999999+00": "9999-12-31T23:59:59.999999+00:00",
+                         "20000-01-01 00:00+00": "20000-01-01T00:00:00+00:00"}),
+        ("time", {"24:00": "24:00:00", "00:00": "00:00:00", "01:02:03.4": "01:02:03.400000"}),
+        ("timetz", {"24:00+15:59": "24:00:00+15:59", "00:00-03:30": "00:00:00-03:30"}),
+        ("interval", {"1 day 01:02:03": "1 day, 1:02:03", "-1 day": "-1 day, 0:00:00", "1 mon": "P1M", "30 days": "30 days, 0:00:00",
+                      "29 days": "29 days, 0:00:00", "1 mon -1 day": "P1M-1D", "1000000 years 0.5 s": "P12000000MT0.5S"}),
+        ("date[]", {"{infinity,2026-01-02,NULL}": ["infinity", "2026-01-02", None]}),
+        ("bit varying", {"101": "101", "": "", "1010101010": "1010101010"}),
+        ("int4range", {"[1,5)": "[1,5)", "empty": "empty", "(,5)": "(,5)"}),
+        ("tstzrange", {"[2026-01-01 00:00+00,infinity)": "[2026-01-01T00:00:00+00:00,infinity)"}),
+        ("datemultirange", {"{[2026-01-01,2026-01-03),[2027-01-01,)}": ["[2026-01-01,2026-01-03)", "[2027-01-01,)"]}),
+        ("path", {"[(0,1),(2,3)]": {"closed": False, "points": [[0.0, 1.0], [2.0, 3.0]]},
+                  "((0,1),(2,3))": {"closed": True, "points": [[0.0, 1.0], [2.0, 3.0]]}}),
+        ("polygon", {"((0,1),(2,3))": [[0.0, 1.0], [2.0, 3.0]]}),
+        ("span", {'(infinity,"[a,b]")': {"until": "infinity", "note": "[a,b]"}}),
+        ("jsonb", {"[0.1, 1.50, 1e3, 17, -0.00001, 0.2999999999999999889]": [0.1, 1.5, 1000, 17, -0.00001, 0.3],
+                   '{"a": 123456789012345678901234567890.5}': {"a": "123456789012345678901234567890.5"},
+                   "[9007199254740993.5]": ["9007199254740993.5"]}),
+        ("json", {"[1e400, 1e-400, 1.5e3, 1e99999999999999999999]": ["1e400", "1e-400", 1500.0, "1e99999999999999999999"],
+                  "[0.10000000000000001, 0.1000000000000000055511]": [0.1, 0.1]}),
+        ("numeric", {"NaN": "NaN", "Infinity": "Infinity", "1.10": "1.10"}),
+        ("inet", {"10.0.0.1": "10.0.0.1", "10.0.0.0/8": "10.0.0.0/8"}),
+    ],
+)  # fmt: skip
+async def test_a_value_is_told_exactly(shop: str, kind: str, told: dict[str, Any]) -> None:
+    """What Python holds as Python does, and what it does not, a float or a date that is none of its own, as text; none for another."""
+    await run(
+        shop, "CREATE TYPE span AS (until date, note text)", f"CREATE TABLE told (id int PRIMARY KEY, value {kind})"
+    )
+    values = [f"""({number}, '{value}')""" for number, value in enumerate(told)]
+    await run(shop, f"INSERT INTO told VALUES {', '.join(values)}")
+    rows = await read(of(shop, "told", Note, columns=["value"]), [str(number) for number in range(len(told))])
+    assert [row.data["value"] for row in sorted(rows, key=lambda row: int(row.name))] == list(told.values())
+
+
 async def test_fields_take_what_a_column_holds(shop: str) -> None:
     """Dates, numbers, lists and JSON come as Python has them; a column that is missing leaves the default."""
 
@@ -177,6 +226,33 @@ async def test_a_key_is_of_many_types(shop: str, kind: str, values: str, names: 
     keys = of(shop, "keys", Note)
     assert (await observe(keys, ROOT, None))["name"].to_list() == names
     assert [document.name for document in await read(keys, names)] == names
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "names"),
+    [
+        ("numeric", "'NaN', 1.50, 'Infinity'", ["1.50", "Infinity", "NaN"]),
+        ("date", "'infinity', '9999-12-31', '-infinity'", ["-infinity", "9999-12-31", "infinity"]),
+        ("timestamp", "'infinity', '2026-01-02'", ["2026-01-02T00:00:00", "infinity"]),
+        ("timestamptz", "'infinity', '2026-01-02 00:00+00'", ["2026-01-02T00:00:00+00:00", "infinity"]),
+    ],
+)
+@pytest.mark.parametrize("key", ["id", ("id", "part")])
+async def test_a_key_may_be_infinite_or_no_number(
+    shop: str, kind: str, values: str, names: list[str], key: str | tuple[str, str]
+) -> None:
+    """As in tables of what is valid until when; alone, and as a part of a key; seen, seen again, and read."""
+    rows = ", ".join(f"({value}, 1)" for value in values.split(", "))
+    await run(shop, f"CREATE TABLE keys (id {kind}, part int)", f"INSERT INTO keys VALUES {rows}")
+    names = names if key == "id" else [f"{name}/1" for name in names]
+    keys = of(shop, "keys", Note, key=key, version="xmin")
+    known = await observe(keys, ROOT, None)
+    assert known["name"].to_list() == names
+    assert sorted(document.name for document in await read(keys, names)) == names
+    await run(shop, "UPDATE keys SET part = part")
+    assert (await observe(keys, ROOT, known)).drop("validator").equals(known.drop("validator"))
+    await run(shop, "INSERT INTO keys SELECT * FROM keys")
+    assert "has two rows with id = " in await failing(keys)
 
 
 async def test_a_key_of_several_columns_names_apart_what_is_apart(shop: str) -> None:
@@ -448,6 +524,18 @@ async def test_what_cannot_be_connected_to_is_told_without_the_password(shop: st
          r"has the row '1', which is no document: .*words: .*integer.*'many'.*\n.*words is text"),
         ("SELECT '' AS id, body, author FROM articles LIMIT 1", {}, r"has the row '', which is no document: The name '' "),
         ("SELECT id, 'NaN'::numeric(5, 1) AS n FROM articles", {"as_frame": True, "type_": Note}, None),
+        ("SELECT DATE '0044-03-15 BC' AS id", {"type_": Note}, r"has a row whose id is 0044-03-15 BC, by which rows cannot be paged"),
+        ("SELECT TIMESTAMP '20000-01-01' AS id", {"type_": Note}, r"has a row whose id is 20000-01-01T00:00:00, by which rows cannot"),
+        ("SELECT 1 AS id, DATE 'infinity' AS day", {"type_": Dated},
+         r"has the row '1', which is no document: .*day: .*'infinity'.*\n.*day is date"),
+        ("SELECT 1 AS id, DATE 'infinity' AS day", {"as_frame": True, "type_": Note},
+         r"has a value in the column day that Parquet's date32.* does not hold: infinity\."),
+        ("SELECT 1 AS id, to_jsonb(10::numeric ^ 5000) AS big", {"type_": Note},
+         r"has a value in the column big that cannot be read: .*4300.*\n  Leave the column out"),
+        ("SELECT 1 AS id, (repeat('[', 3000) || repeat(']', 3000))::json AS deep", {"type_": Note},
+         r"has a value in the column deep that cannot be read: .*recursion"),
+        ("SELECT 1 AS id, (repeat('[', 700) || repeat(']', 700))::json AS deep", {"type_": Note},
+         r"has the row '1', whose JSON is nested too deep"),
     ],
 )  # fmt: skip
 async def test_what_is_wrong_with_a_table_is_told(
