@@ -72,9 +72,12 @@ class Generator:
                     document = await anext(yielded)
                 except StopAsyncIteration:
                     return
-                except (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt):  # nobody asks any more
+                except (GeneratorExit, KeyboardInterrupt):  # nobody asks any more
                     raise
                 except BaseException as error:
+                    task = asyncio.current_task()
+                    if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+                        raise  # it is the look that is cancelled; otherwise it is the generator that raised it
                     where = self._line(error.__traceback__)
                     raise SourceError(
                         f"{source.name} failed while it was observed: {type(error).__name__}: {error} ({where}).",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import inspect
 import os
@@ -596,7 +597,7 @@ async def test_a_generator_is_run_no_further_than_needed(tmp_path: Path) -> None
     assert await read(many, tmp_path, []) == []
 
 
-@pytest.mark.parametrize("kind", [ValueError, SystemExit, pl.exceptions.PanicException])
+@pytest.mark.parametrize("kind", [ValueError, SystemExit, pl.exceptions.PanicException, asyncio.CancelledError])
 async def test_a_generator_that_fails_is_named_with_its_line(tmp_path: Path, kind: type[BaseException]) -> None:
     """The error names the source, the exception and the user's line, and keeps the exception."""
 
@@ -611,6 +612,22 @@ async def test_a_generator_that_fails_is_named_with_its_line(tmp_path: Path, kin
         await observe(of(failing), tmp_path, None)
     assert isinstance(caught.value.__cause__, kind)  # whose traceback --debug shows
     assert caught.value.hint == "Its traceback is shown by: aipctl plan --debug"
+
+
+async def test_a_look_that_is_cancelled_is_no_failure_of_its_generator(tmp_path: Path) -> None:
+    """Ctrl-C while it waits ends the look, and names nobody."""
+    waits = asyncio.Event()
+
+    async def waiting() -> AsyncIterator[Topic]:
+        waits.set()
+        await asyncio.Event().wait()
+        yield Topic(name="a", text="x")
+
+    look = asyncio.create_task(observe(of(waiting), tmp_path, None))
+    await waits.wait()
+    look.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await look
 
 
 async def test_a_wrong_document_is_named_with_its_line(tmp_path: Path) -> None:
