@@ -31,7 +31,7 @@ from assetcore.lineage.runs import new_run_id
 from assetcore.loading import flows
 from assetcore.pipelines import DocumentList, PipelineFlow, PipelineTask, conducted
 from assetcore.session import Session, open_project
-from assetcore.storage import ObjectExistsError, object_key, run_timestamp
+from assetcore.storage import ObjectExistsError, flows_of, object_key, run_timestamp
 from assetcore.telemetry import Recorder, Sink, Span, get_pipeline_logger
 from assetcore.values import decode
 
@@ -257,7 +257,7 @@ async def _stored(
     bucket, settings = session.project.bucket, session.project.settings
     told: list[dict[str, Any]] = []
     for one in documents:
-        key = object_key(f"{session.name}.flows", declared.name, at, "result", one.name)
+        key = object_key(flows_of(session.name), declared.name, at, "result", one.name)
         try:
             await bucket.write(key, one.content)
         except ObjectExistsError:

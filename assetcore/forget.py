@@ -1,11 +1,12 @@
 """Forget: what came of a document of a source, and how does all of it go?
 
 Found by lineage, in every environment and in history: a pack is written anew without the rows, a manifest and a record without what they
-say of them. What is current of it leaves as a commit like any other, so that what was made of it together with others is stale. Then one
-transaction takes the rows out of Postgres, points to what was written anew, and leaves a tombstone: a row of the journal that says when,
-on whose behalf and by which report, and knows the units that are gone by a digest of their labels. The key of the subject is destroyed:
-what the journal says of it can be read by nobody, and its chain still holds. What was replaced in the bucket is retired by the same
-transaction, and deleted when the journal is in the bucket: by `delete_retired`, by who forgets again, or by `gc`.
+say of them, and without what failures and checks may have quoted. What is current of it leaves as a commit like any other, so that what was
+made of it together with others is stale. Then one transaction takes the rows out of Postgres, points to what was written anew, and leaves a
+tombstone: a row of the journal that says when, on whose behalf and by which report, and knows the units that are gone by a digest of their
+labels. The key of the subject is destroyed: what the journal says of it can be read by nobody, and its chain still holds. What was replaced
+in the bucket is retired by the same transaction, and deleted when the journal is in the bucket: by `delete_retired`, by who forgets again,
+or by `gc`.
 
 Whenever it is interrupted the document is either still known, and forgetting it again does all of it, or it has its tombstone, and
 forgetting it again deletes what is left. A report says what was erased, and is signed.
@@ -28,8 +29,20 @@ from assetcore import stack, vault
 from assetcore.assets import Source
 from assetcore.documents import Document
 from assetcore.errors import SelectionError, ServiceError
-from assetcore.lineage import answers, damage, environments, forgetting, journal, read, records, retention, vectors
+from assetcore.lineage import (
+    answers,
+    damage,
+    environments,
+    forgetting,
+    journal,
+    read,
+    records,
+    retention,
+    spans,
+    vectors,
+)
 from assetcore.lineage import commit as lineage
+from assetcore.lineage.acceptances import FORGOTTEN
 from assetcore.lineage.commit import Batch
 from assetcore.lineage.damage import Damaged
 from assetcore.lineage.forgetting import Descent, Held, Moved, Tombstone
@@ -40,7 +53,15 @@ from assetcore.lineage.runs import actor
 from assetcore.observation import source_unit
 from assetcore.project import Project
 from assetcore.refs import format_ref, parse_ref
-from assetcore.storage import DamagedObjectError, Key, MissingObjectError, object_key, parse_key, run_timestamp
+from assetcore.storage import (
+    DamagedObjectError,
+    Key,
+    MissingObjectError,
+    flows_of,
+    object_key,
+    parse_key,
+    run_timestamp,
+)
 from assetcore.storage.examine import Examined, examined, lost_whole
 from assetcore.storage.repack import Kept, repack
 
@@ -118,14 +139,14 @@ async def forget(project: Project, text: str, *, dry_run: bool) -> Forgotten:
     await _retire(project, found, names)
     moved, rows, damaged = await _rewrite_packs(project, objects)
     lost = Counter(names[one.asset] for one in damaged)
-    manifests, old = await _rewrite_manifests(project, found, moved, rows)
+    manifests, old, failing = await _rewrite_manifests(project, found, moved, rows)
     records_, old_records = await _rewrite_records(project, found, unit, name, moved, rows)
     now = datetime.now(UTC)
     report = _signed(project, {
         "project": project.name, "subject": unit.hex(), "at": now.isoformat(), "actor": actor(),
         "assets": {asset: units for asset, units, _ in assets}, "documents": len(found.documents),
         "materializations": len(found.materializations), "objects": {one.key: one.size for one in objects}, "manifests": old,
-        "lost": lost, "unread": unread if left else 0,
+        "lost": lost, "unread": unread if left else 0, "flows": await _count_given(project),
         "prefect": await _forget_shown(project, {name, *_labels(found, name), *(one.key for one in objects)}),
     })  # fmt: skip
     file = project.settings.home / "reports" / f"forget-{run_timestamp(now)}.json"
@@ -136,7 +157,10 @@ async def forget(project: Project, text: str, *, dry_run: bool) -> Forgotten:
         "report": hashlib.sha256(json.dumps(report, sort_keys=True).encode()).hexdigest(),
     }  # fmt: skip
     async with project.engine.begin() as connection:
-        await forgetting.erase(connection, project.id, found, moved, rows, manifests | records_, identifier, name)
+        await forgetting.erase(
+            connection, project.id, found, moved, rows, manifests | records_, failing, identifier, name
+        )
+        await spans.forget_all(connection, project.id)
         await damage.note(connection, damaged)
         await vectors.forget(connection, project.name, found.documents)
         kept = {one.key for one in objects if moved.get(one.id) is not None}
@@ -171,6 +195,11 @@ async def _forget_shown(project: Project, names: Collection[str]) -> dict[str, A
         return {"artifacts": await asyncio.to_thread(vault.forget_shown, api, names)}
     except ServiceError as error:
         return {"artifacts": 0, "not removed": error.message}
+
+
+async def _count_given(project: Project) -> int:
+    """How many documents lie in the store that plain flows gave: lineage knows nothing of them, so they stay."""
+    return len([info async for info in project.bucket.list(f"{flows_of(project.name)}/")])
 
 
 def _subject(project: Project, text: str) -> tuple[str, str]:
@@ -247,35 +276,39 @@ async def _rewrite_packs(
 
 async def _rewrite_manifests(
     project: Project, found: Descent, moved: Mapping[int, Moved | None], rows: Mapping[int, int]
-) -> tuple[dict[int, Key], list[str]]:
-    """Manifests without what they say of it, under new keys; returns the new keys by commit, and the old keys.
+) -> tuple[dict[int, Key], list[str], set[int]]:
+    """Manifests without what they say of it, under new keys; returns the new keys by commit, the old keys, and the assets whose failures
+    may tell of it.
 
     One that cannot be understood any more may say something of it: it goes, and has no new key.
     """
     async with project.engine.connect() as connection:
         commits = await forgetting.commits(connection, project.id, found.units)
+    failing = set(found.units)
     stamp = run_timestamp(datetime.now(UTC))
     new: dict[int, Key] = {}
     old: list[str] = []
-    units = {unit for some in found.units.values() for unit in some}
     objects = {i: m and m.stated for i, m in moved.items()}
-    for number, key in commits:
+    for number, asset, key in commits:
         if records.is_record(key):
             continue  # of a compaction
         try:
             data = await project.bucket.read(key)
-        except MissingObjectError:
-            continue  # what is not there says nothing
+        except MissingObjectError:  # what is not there says nothing itself
+            failing.add(asset)
+            continue
         try:
-            changed = await asyncio.to_thread(rewritten, data, found.materializations, units, objects, rows)
+            changed = await asyncio.to_thread(rewritten, data, found.materializations, found.units, objects, rows)
         except (ValueError, KeyError, TypeError):  # damaged
+            failing.add(asset)
             old.append(key)
             continue
         if changed is not None:
             new[number] = _again(project, key, stamp)
             await project.bucket.write(new[number], changed)
             old.append(key)
-    return new, old
+            failing.add(asset)
+    return new, old, failing
 
 
 async def _rewrite_records(
@@ -310,10 +343,9 @@ async def _rewrite_records(
         if "keys" in record:
             record["keys"].pop(unit.hex(), None)
         if "checked" in record:
-            record["checked"] = [one for one in record["checked"] if one[4] not in found.materializations]
-        if "run" in record and name in json.dumps([record["run"], record.get("standing")], ensure_ascii=False):
-            record["run"] |= {"plan": {}, "selection": "(forgotten)"}
-            record["standing"] = []
+            record["checked"] = [one for one in record["checked"] if not _is_said_of(found, one)]
+        if "run" in record:
+            _rewrite_run(record, found, name)
         if "compaction" in record:
             _rewrite_compaction(record["compaction"], found, moved, rows)
         if json.dumps(record, sort_keys=True) == before:
@@ -338,6 +370,22 @@ async def _replaced(project: Project, listed: Sequence[Key]) -> set[Key]:
                 rows = records.decode(await project.bucket.read(key))["journal"]
                 told.update(one for row in rows for one in row["facts"].get("replaced", ()))
     return {key for key in listed if key in told}
+
+
+def _is_said_of(found: Descent, checked: Sequence[Any]) -> bool:
+    """Whether what a check said is of it, or has something against the whole of an asset that had some of it."""
+    asset, _, scope, _, subject, status, *_ = checked
+    return subject in found.materializations or (scope == "asset" and asset in found.units and status != "passed")
+
+
+def _rewrite_run(record: dict[str, Any], found: Descent, name: str) -> None:
+    """A run's record without what checks have against assets that had some of it, and without what names it."""
+    run = record["run"]
+    record["standing"] = [one for one in record["standing"] if one[0] not in found.units]
+    planned = run["plan"].get("plan", {})
+    planned |= {key: [] for key in forgetting.PLAN_TELLS if planned.get(key)}
+    if name in json.dumps(run, ensure_ascii=False) or forgetting.names_unit(run["selection"], found.every_label):
+        run |= {"plan": {}, "selection": FORGOTTEN}
 
 
 def _rewrite_compaction(
@@ -378,20 +426,25 @@ async def _needles(project: Project, found: Descent, name: str) -> tuple[list[st
 async def _delete_answers(project: Project, needles: Sequence[str]) -> int:
     """Delete what models were asked and answered, where it holds something of it; how much of the rest is left.
 
-    What cannot be understood any more answers nothing, and goes.
+    An answer that goes may have been asked about in turn, also by a unit that made nothing: questions are read in the order in which they
+    were asked, and looked through for the answers before them. What cannot be understood any more answers nothing, and goes.
     """
     found: list[Key] = []
+    said: list[str] = []
     left = 0
-    async for info in project.bucket.list(f"{project.name}/{answers.FLOW}/"):
+    for key in sorted([info.key async for info in project.bucket.list(f"{project.name}/{answers.FLOW}/")]):
         try:
-            told = "\n".join(_strings(json.loads(await project.bucket.read(info.key))))
+            record = json.loads(await project.bucket.read(key))
+            question, told = ("\n".join(_strings(some)) for some in (record["question"], record))
+            answer = str(record["answer"]).strip()[:NEEDLE]
         except MissingObjectError:
             continue
-        except ValueError:
-            found.append(info.key)
+        except (ValueError, KeyError, TypeError):
+            found.append(key)
             continue
-        if any(needle in told for needle in needles):
-            found.append(info.key)
+        if any(needle in told for needle in needles) or any(one in question for one in said):
+            found.append(key)
+            said += [answer] if len(answer) >= SHORTEST else []
         else:
             left += 1
     if found:

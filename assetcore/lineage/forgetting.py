@@ -2,10 +2,15 @@
 
 What descends is followed through every edge and every collected whole, in all environments and all of history, until nothing new is
 found. It leaves Postgres as a set, in one transaction; the documents beside it in a pack move with the pack that is written without it.
+
+What a unit that failed said, and what a check has against a whole asset, hangs on nothing that descends, and may quote it all the same.
+Both were given documents of an asset that has some of it: whatever failed in such an asset or directly below one, whatever checks have
+against one as a whole, and every trace goes with it. All of that can be lost.
 """
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,9 +29,12 @@ from assetcore.lineage.commit import allocate
 from assetcore.storage import Key
 
 __all__ = [
-    "Descent", "Held", "Moved", "Tombstone", "commits", "current_heads", "descent", "erase", "held", "materializations_of", "retire",
-    "tombstone", "tombstones",
+    "PLAN_TELLS", "Descent", "Held", "Moved", "Tombstone", "commits", "current_heads", "descent", "erase", "held",
+    "materializations_of", "names_unit", "retire", "tombstone", "tombstones",
 ]  # fmt: skip
+
+PLAN_TELLS = ("checks", "notes")
+"""What a run's plan holds of findings and names besides counts."""
 
 
 @dataclass(slots=True)
@@ -37,6 +45,11 @@ class Descent:
     documents: set[int] = field(default_factory=set)
     units: dict[int, set[bytes]] = field(default_factory=dict)
     labels: dict[int, list[str]] = field(default_factory=dict)
+
+    @property
+    def every_label(self) -> set[str]:
+        """The labels of its units, of whichever asset."""
+        return {label for labels in self.labels.values() for label in labels}
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,13 +204,20 @@ async def held(connection: AsyncConnection, documents: Collection[int]) -> list[
     ]
 
 
-async def commits(connection: AsyncConnection, project: int, assets: Collection[int]) -> list[tuple[int, Key]]:
-    """The commits to these assets: number, and key of the manifest."""
-    c = t.commit.c
+async def commits(connection: AsyncConnection, project: int, assets: Collection[int]) -> list[tuple[int, int, Key]]:
+    """The commits to these assets, and to others those of which the journal does not say that nothing failed: number, asset, manifest."""
+    c, j = t.commit.c, t.journal.c
+    sound = sa.select(j.commit_id).where(j.project_id == project, j.commit_id == c.id, ~j.facts.has_key("failed"))
+    wanted = sa.or_(c.asset_id.in_(list(assets)), ~sound.exists())
     rows = await connection.execute(
-        sa.select(c.id, c.manifest).where(c.project_id == project, c.asset_id.in_(list(assets))).order_by(c.id)
+        sa.select(c.id, c.asset_id, c.manifest).where(c.project_id == project, wanted).order_by(c.id)
     )
-    return [(number, Key(key)) for number, key in rows]
+    return [(number, asset, Key(key)) for number, asset, key in rows]
+
+
+def names_unit(selection: str, labels: Collection[str]) -> bool:
+    """Whether a selection names a unit that has one of these labels."""
+    return any(named in labels for named in re.findall(r"\[([^\]]*)\]", selection))
 
 
 async def erase(
@@ -207,10 +227,14 @@ async def erase(
     moved: Mapping[int, Moved | None],
     rows: Mapping[int, int],
     manifests: Mapping[int, Key],
+    failing: Collection[int],
     source: int,
     name: str,
 ) -> None:
-    """Take all of it out of lineage; what stays of a pack is from now on where it was moved. The caller's transaction is the caller's."""
+    """Take all of it out of lineage; what stays of a pack is from now on where it was moved. The caller's transaction is the caller's.
+
+    What failed of the `failing` assets may tell of it.
+    """
     m, d = found.materializations, found.documents
     for table, column, values in (
         (t.head, t.head.c.materialization_id, m), (t.edge, t.edge.c.materialization_id, m), (t.edge, t.edge.c.document_id, d),
@@ -220,9 +244,9 @@ async def erase(
         (t.document, t.document.c.id, d), (t.materialization, t.materialization.c.id, m),
     ):  # fmt: skip
         await connection.execute(sa.delete(table).where(among(column, values, sa.BigInteger)))
-    for asset, units in found.units.items():
-        f = t.failure.c
-        await connection.execute(sa.delete(t.failure).where(f.asset_id == asset, among(f.unit, units, t.Address)))
+    for table in (t.failure, t.undeclared_input):
+        await connection.execute(sa.delete(table).where(table.c.asset_id.in_(list(failing))))
+    for asset in found.units:
         tried, labels = t.acceptance.c.units, sa.cast(found.labels[asset], ARRAY(sa.Text))
         without = tried.op("-", return_type=JSONB())(labels).op("||", return_type=JSONB())(sa.cast([FORGOTTEN], JSONB))
         named = sa.and_(t.acceptance.c.asset_id == asset, tried.has_any(labels))
@@ -230,20 +254,12 @@ async def erase(
     o, k = t.observation.c, t.look
     await connection.execute(sa.update(k).where(k.c.asset_id == source).values(looks=k.c.looks + 1, glance=None))
     await connection.execute(sa.delete(t.observation).where(o.asset_id == source, o.name == name))
-    s = t.check_standing.c
-    versions = sa.select(t.check_version.c.id).where(t.check_version.c.asset_id.in_(list(found.units)))
+    s, c, v = t.check_standing.c, t.check_result.c, t.check_version.c
+    versions = sa.select(v.id).where(v.asset_id.in_(list(found.units)))
     await connection.execute(sa.delete(t.check_standing).where(s.check_id.in_(versions)))
-    runs = sa.select(t.run.c.id).where(t.run.c.project_id == project)
-    told = sa.or_(sa.cast(t.span.c.attributes, sa.Text).contains(name, autoescape=True), t.span.c.name.contains(name, autoescape=True),
-                  sa.func.coalesce(t.span.c.error, "").contains(name, autoescape=True))  # fmt: skip
-    await connection.execute(sa.delete(t.span).where(t.span.c.run_id.in_(runs), told))
-    named = sa.or_(
-        sa.cast(t.run.c.plan, sa.Text).contains(name, autoescape=True),
-        t.run.c.selection.contains(name, autoescape=True),
-    )
-    await connection.execute(
-        sa.update(t.run).where(t.run.c.project_id == project, named).values(plan={}, selection="(forgotten)")
-    )
+    whole = c.check_id.in_(versions.where(v.scope == "asset"))
+    await connection.execute(sa.delete(t.check_result).where(whole, c.status != "passed"))
+    await _forget_runs(connection, project, found, name)
     for identifier, now in moved.items():
         values = {"retired_at": sa.func.clock_timestamp()} if now is None else {
             "key": now.key, "size": now.size, "rows": now.rows, "sha256": now.sha256
@@ -264,6 +280,28 @@ async def erase(
     k = t.subject_key.c
     subjects = found.units[source]
     await connection.execute(sa.delete(t.subject_key).where(k.project_id == project, among(k.subject, subjects, BYTEA)))
+
+
+async def _forget_runs(connection: AsyncConnection, project: int, found: Descent, name: str) -> None:
+    """What runs were asked for where that names it, and what the plans of all runs say of checks and of what was noted."""
+    r, labels = t.run.c, found.every_label
+    without: sa.ColumnElement[Any] = r.plan
+    for key in PLAN_TELLS:
+        without = without.op("#-", return_type=JSONB())(sa.cast(["plan", key], ARRAY(sa.Text)))
+    telling = r.plan["plan"].has_any(sa.cast(list(PLAN_TELLS), ARRAY(sa.Text)))
+    await connection.execute(sa.update(t.run).where(r.project_id == project, telling).values(plan=without))
+    asked = await connection.execute(
+        sa.select(r.id, r.selection).where(r.project_id == project, r.selection.contains("["))
+    )
+    runs = [run for run, selection in asked if names_unit(selection, labels)]
+    named = sa.or_(
+        sa.cast(r.plan, sa.Text).contains(name, autoescape=True),
+        r.selection.contains(name, autoescape=True),
+        among(r.id, runs, sa.Text),
+    )
+    await connection.execute(
+        sa.update(t.run).where(r.project_id == project, named).values(plan={}, selection=FORGOTTEN)
+    )
 
 
 async def retire(connection: AsyncConnection, asset: int, keys: Sequence[Key]) -> None:

@@ -230,25 +230,24 @@ def read_manifest(data: bytes) -> tuple[dict[str, Any], pa.Table]:
 
 
 def rewritten(
-    data: bytes, materializations: Collection[int], units: Collection[bytes], objects: Mapping[int, list[Any] | None],
+    data: bytes, materializations: Collection[int], assets: Collection[int], objects: Mapping[int, list[Any] | None],
     rows: Mapping[int, int],
 ) -> bytes | None:  # fmt: skip
     """A manifest without what it says of these, or None where it says nothing of them.
 
-    `objects` that were written anew are named as they are now (key, size, rows, hash), those that are gone are left out; documents that
-    stay are in the `rows` where they are now. That a unit left its asset stays said: it names nothing. Raises ValueError where the
-    bytes are no manifest.
+    What failed may say something of them where it is of one of these `assets`, or was given documents of one. `objects` that were written
+    anew are named as they are now (key, size, rows, hash), those that are gone are left out; documents that stay are in the `rows` where
+    they are now. That a unit left its asset stays said: it names nothing. Raises ValueError where the bytes are no manifest.
     """
     import pyarrow as pa
 
     header, table = read_manifest(data)
     before = table.to_pylist()
-    gone, places = set(materializations), set(units)
+    gone = set(materializations)
+    near = not {header.get("asset_id"), *map(int, header["assets"])}.isdisjoint(assets)
     after: list[dict[str, Any]] = []
     for row in before:
-        if row["event"] == "removed" or not (
-            row["materialization"] in gone or (row["event"] == "failed" and row["unit"] in places)
-        ):
+        if row["event"] == "removed" or not (row["materialization"] in gone or (row["event"] == "failed" and near)):
             new = [{**d, "row": rows.get(d["id"], d["row"])} for d in row["new"]] if row["new"] is not None else None
             after.append({**row, "new": new})
     named = [o for o in header["objects"] if objects.get(o["id"], ...) is not None]

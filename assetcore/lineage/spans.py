@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from assetcore.lineage import tables as t
 from assetcore.telemetry import Span
 
-__all__ = ["find", "forget", "forget_before", "forget_flows_before", "keep", "of_run"]
+__all__ = ["find", "forget", "forget_all", "forget_before", "forget_flows_before", "keep", "of_run"]
 
 
 async def keep(connection: AsyncConnection, run: str, spans: Sequence[Span]) -> None:
@@ -58,6 +58,12 @@ async def find(connection: AsyncConnection, beginning: str) -> str | None:
 async def forget(connection: AsyncConnection, run: str) -> None:
     """Remove the trace of a run, which begins anew."""
     await connection.execute(sa.delete(t.span).where(t.span.c.run_id == run))
+
+
+async def forget_all(connection: AsyncConnection, project: int) -> None:
+    """Remove the traces of a project's runs, and of plain flows, which do not say of which project they are."""
+    of_others = sa.select(t.run.c.id).where(t.run.c.project_id != project)
+    await connection.execute(sa.delete(t.span).where(t.span.c.run_id.not_in(of_others)))
 
 
 async def forget_before(connection: AsyncConnection, project: int, days: float) -> None:

@@ -2,7 +2,7 @@
 
 from assetcore.storage.buckets import Bucket, DamagedObjectError, MissingObjectError, ObjectExistsError, ObjectInfo
 from assetcore.storage.formats import arrow_array, check_fields, columns_of, jsonable_fields, sorted_json, to_column
-from assetcore.storage.keys import Key, KeyParts, object_key, parse_key, run_timestamp
+from assetcore.storage.keys import Key, KeyParts, flows_of, object_key, parse_key, run_timestamp
 from assetcore.storage.packs import CorruptObjectError, Location, Reader, Stored, encode_pack, one_table
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "check_fields",
     "columns_of",
     "encode_pack",
+    "flows_of",
     "jsonable_fields",
     "object_key",
     "one_table",

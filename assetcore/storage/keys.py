@@ -18,7 +18,7 @@ from typing import NewType
 from assetcore.digest import short_digest
 from assetcore.errors import StorageError
 
-__all__ = ["Key", "KeyParts", "object_key", "parse_key", "run_timestamp"]
+__all__ = ["Key", "KeyParts", "flows_of", "object_key", "parse_key", "run_timestamp"]
 
 Key = NewType("Key", str)
 """The address of one object inside a bucket."""
@@ -62,6 +62,11 @@ def object_key(project: str, flow: str, run_ts: str, step: str, artifact_name: s
         raise StorageError(f"{run_ts!r} is not a run's timestamp.", hint="Make it with run_timestamp(at).")
     parts = [_segment(project, _PLAIN_PART), _segment(flow, _PLAIN_PART), run_ts, _segment(step, _PLAIN_PART)]
     return Key("/".join([*parts, _segment(artifact_name, _PLAIN_NAME)]))
+
+
+def flows_of(project: str) -> str:
+    """What stands for the project in the keys of what its plain flows gave: lineage knows nothing of it."""
+    return f"{project}.flows"
 
 
 def artifact_name(name: str) -> str:

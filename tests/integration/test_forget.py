@@ -22,8 +22,9 @@ from assetcore.settings import Settings
 from assetcore.storage import Key
 from assetcore.storage.examine import CORRUPT
 from tests.integration.command import Command
+from tests.integration.gateway import KEY, fake_gateway
 from tests.integration.test_compaction import gc
-from tests.integration.world import World
+from tests.integration.world import HEAD, World
 
 pytestmark = pytest.mark.integration
 
@@ -75,10 +76,15 @@ def stored(settings: Settings) -> str:
 
 
 async def known(settings: Settings) -> str:
-    """All that lies in Postgres, as text."""
+    """All that lies in Postgres, as text; of tables that are made at need, too."""
     engine = schema.connect(str(settings.database_url))
     async with engine.connect() as connection:
         found = [str(row) for table in t.metadata.sorted_tables for row in await connection.execute(sa.select(table))]
+        for name in await connection.run_sync(lambda sync: sa.inspect(sync).get_table_names()):
+            whole = sa.select(sa.cast(sa.literal_column("whole_row"), sa.Text)).select_from(
+                sa.table(name).alias("whole_row")
+            )
+            found += (await connection.execute(whole)).scalars()
     await engine.dispose()
     return "\n".join(found)
 
@@ -237,6 +243,148 @@ async def test_a_tombstone_is_left(world: World, prefect_api: str) -> None:
         assert changes[0].run == "forget"
         assert all("@" in str(change.actor) for change in changes)
     assert [word for word in SUBJECT if word in await known(world.settings)] == []
+
+
+# --- what was said of it ------------------------------------------------------------------------------------------------------
+
+TELLING = (
+    HEAD
+    + """
+from pathlib import Path
+from assetcore import check, llm
+from assetcore.embeddings import Embedding
+from assetcore.telemetry import span
+
+class Letter(Document):
+    author: str
+
+class LetterVector(Embedding):
+    author: str
+
+@asset
+async def letters(topic: Topic = each(topics)) -> Letter:
+    with span("read", said=topic.text):
+        if topic.text.startswith("broken"):
+            raise ValueError(f"cannot read {topic.text}")
+        return Letter(topic.name, text=topic.text, author=topic.text.split()[0])
+
+@asset
+async def pieces(letter: Letter = each(letters)) -> list[Report]:
+    return [Report.part_of(letter, 0, len(letter.content), name="piece")]
+
+@asset
+async def total(letters: list[Letter] = collect(letters)) -> Report:
+    return Report("total", text=" ".join(one.text for one in letters))
+
+@asset
+async def groups(letters: list[Letter] = collect(letters, by="author")) -> Report:
+    return Report("group", text=" ".join(one.text for one in letters))
+
+@asset(models=["embedder"])
+async def vectors(letter: Letter = each(letters)) -> LetterVector:
+    [vector] = await llm.embed([letter.text])
+    return LetterVector.of(letter.stem, vector, author=letter.author)
+
+@asset(models=["generator"])
+async def failing(letter: Letter = each(letters), others: list[Letter] = collect(letters)) -> Report:
+    gist = (await llm.generate("Say it in other words.", letter)).text
+    raise ValueError((await llm.generate("And in others.", gist)).text + " ".join(one.text for one in others))
+
+@asset
+async def failing_groups(letters: list[Letter] = collect(letters, by="author")) -> Report:
+    raise ValueError(" ".join(one.text for one in letters))
+
+@asset
+async def reading(letter: Letter = each(letters)) -> Report:
+    return Report(letter.name, text=Path(f"{letter.author}.json").read_text())
+
+@asset
+async def below(report: Report = each(failing)) -> Report:
+    return report
+
+@asset
+async def beside() -> Report:
+    raise ValueError("somethingelse")
+
+@check(letters)
+def short(letter: Letter) -> str | None:
+    return f"{letter.text} is too long"
+
+@check(letters)
+def few(letters: pl.DataFrame) -> None:
+    assert letters.height < 1, " ".join(letters["text"])
+
+@check(groups, blocking=True)
+def blank(report: Report) -> str | None:
+    return f"{report.text} is refused" if "secret" in report.text else None
+
+@check(total, blocking=True)
+def empty(reports: pl.DataFrame) -> str | None:
+    return f"refused: {' '.join(reports['text'])}"
+"""
+)
+"""Where what is said is not what is made: nearly all of it is told of the words of the documents."""
+SAID = ("mallory", "secretword", "hushedword", "shoutedword", "secretname")
+
+
+async def test_nothing_is_left_of_what_was_said_of_it(settings: Settings) -> None:
+    """By units that failed, alone or in groups, by checks and models, in spans and plans, also in another environment and of an asset
+    that was renamed; what was said of an asset that is not below stays."""
+    async with fake_gateway() as gateway:
+        words = {
+            "secretword": "It is all about a hushedword, as they tell.",
+            "hushedword": "IT IS ABOUT SOME SHOUTEDWORD!",
+        }
+        gateway.say = lambda body: next(
+            (said for word, said in words.items() if word in body["messages"][-1]["content"]), "It is about nothing."
+        )
+        world = World(settings.using("test", openai_base_url=gateway.url, openai_api_key=KEY))
+        world.code(TELLING, head="")
+        world.document("bob.txt", "bob wrote the text of bob")
+        world.document("mallory.txt", "broken secretword of mallory")
+        await world.materialize()
+        world.document("mallory.txt", "secretname wrote the secretword of mallory")
+        await world.materialize()
+        world.code(
+            TELLING.replace("@asset\nasync def pieces", '@asset(renamed_from="pieces")\nasync def parts'), head=""
+        )
+        async with world.open() as session:
+            await session.create_environment("pr-17", "prod")
+        await world.materialize("groups[secretname]", force=True)
+        world.document("mallory.txt", "secretname wrote another secretword")
+        result = await world.materialize()
+        assert result.status == "failed"
+        before = await world.contents()
+        given = (
+            Path(world.settings.storage_url.removeprefix("file://"))
+            / "demo.flows/shorten/20261121T080000.000000Z/result/a"
+        )
+        given.parent.mkdir(parents=True)
+        given.write_text("what a flow gave")
+        bucket, database = stored(world.settings), await known(world.settings)
+        assert [word for word in SAID if word not in bucket.lower()] == []
+        assert [word for word in SAID if word not in database.lower()] == ["hushedword"]
+        world.remove("mallory.txt")
+        async with world.open() as session:
+            done = await session.forget("topics[mallory.txt]", dry_run=False)
+            assert done.report is not None
+            assert done.report["report"]["flows"] == 1
+            assert (await session.check_journal()).problems == ()
+        bucket, database = stored(world.settings), await known(world.settings)
+        assert [word for word in SAID if word in bucket.lower()] == []
+        assert [word for word in SAID if word in database.lower()] == []
+        assert "somethingelse" in bucket
+        assert "somethingelse" in database
+        assert (await verify_catalog(world.settings, say=print)).same
+        await rebuild_catalog(world.settings, replace=True, automatic_schema=False, say=print)
+        assert (await verify_catalog(world.settings, say=print)).same
+        database = await known(world.settings)
+        assert [word for word in SAID if word in database.lower()] == []
+        assert "somethingelse" in database
+        await world.materialize()
+        after = await world.contents()
+    for asset in ("topics", "letters", "parts", "vectors"):
+        assert after[asset] == {key: value for key, value in before[asset].items() if "mallory" not in str(key)}
 
 
 # --- where bytes are rotten --------------------------------------------------------------------------------------------------

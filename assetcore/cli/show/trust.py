@@ -213,6 +213,12 @@ def forgotten(answer: Answer) -> RenderableType:
         if unread := answer["report"]["report"]["unread"]:
             those = f"{plural(unread, 'document')} of it could not be read"
             lines.append(Text(f"{those}: what models were asked was not searched for what it said"))
+        if flows := answer["report"]["report"]["flows"]:
+            lines.append(
+                Text(
+                    f"Lineage does not know of what flows made what they gave: {plural(flows, 'document')} not removed"
+                )
+            )
         if left := answer["report"]["report"]["prefect"].get("not removed"):
             lines.append(Text(f"Tables in Prefect that may name it were not removed: {left}"))
     return Group(*lines)
