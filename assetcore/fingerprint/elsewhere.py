@@ -11,6 +11,7 @@ from __future__ import annotations
 import operator
 import sys
 import types
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from assetcore.fingerprint.definitions import Definition, Mention
@@ -72,8 +73,12 @@ class _Loaded:
 
 PROGRAM = ("__main__", "__mp_main__")
 """Modules that are left out."""
-_loaded: dict[Origins, _Loaded] = {}
-"""What is loaded is looked through once, not for each asset."""
+
+
+@lru_cache(maxsize=1)
+def _loaded(origins: Origins) -> _Loaded:
+    """What is loaded is looked through once, not for each asset."""
+    return _Loaded(origins)
 
 
 class Elsewhere:
@@ -94,10 +99,10 @@ class Elsewhere:
 
     def _look(self) -> _Loaded:
         if self._seen is None or self._seen.count != len(sys.modules):
-            known = _loaded.get(self._origins)
-            if known is None or not known.stands():
-                _loaded.clear()
-                known = _loaded[self._origins] = _Loaded(self._origins)
+            known = _loaded(self._origins)
+            if not known.stands():
+                _loaded.cache_clear()
+                known = _loaded(self._origins)
             self._seen = known
         return self._seen
 
