@@ -72,6 +72,10 @@ class Processes:
                 let_go(pool)
                 if self._pool is pool:
                     self._pool = self._starting = None
+            except worker.UNPICKLED as error:
+                if len(calls) == 1:
+                    return [worker.unhanded(error)]
+                return [(await self.call(name, [call], code))[0] for call in calls]
         return [await self._alone(name, call, code) for call in calls]
 
     async def _alone(self, name: str, call: Call, code: bytes) -> Outcome:

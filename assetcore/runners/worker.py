@@ -18,7 +18,7 @@ from assetcore.calls import Call, Outcome, call_sync
 from assetcore.errors import AssetcoreError, ServiceError
 from assetcore.graph import Graph
 
-__all__ = ["EDITED", "answer", "call_all", "load_ahead"]
+__all__ = ["EDITED", "UNPICKLED", "answer", "call_all", "load_ahead", "unhanded"]
 
 T = TypeVar("T")
 EDITED = "The code was edited while the run was under way: run again."
@@ -70,6 +70,8 @@ class _Loaded:
 
 
 _loaded = _Loaded()
+UNPICKLED = (pickle.PicklingError, AttributeError, TypeError)
+"""What pickle raises for what it cannot take, such as a document of a class that a function made."""
 
 
 def load_ahead(root: Path, project: str) -> None:
@@ -93,7 +95,7 @@ def answer(root: str, project: str, name: str, calls: bytes, code: bytes) -> byt
     place = Path(root)
 
     def work(graph: Graph | None) -> bytes:
-        return pickle.dumps(_outcomes(graph, name, pickle.loads(calls), place)) if graph else b""  # noqa: S301 - from the run
+        return _pickled(_outcomes(graph, name, pickle.loads(calls), place)) if graph else b""  # noqa: S301 - from the run
 
     try:
         if not place.is_dir():
@@ -104,6 +106,25 @@ def answer(root: str, project: str, name: str, calls: bytes, code: bytes) -> byt
             f"A worker cannot load the project {project} in {Path.cwd()}: {error.message}",
             hint="Give every worker the same code, and start it in the folder that holds projects/.",
         ) from None
+
+
+def unhanded(error: Exception) -> Outcome:
+    """Of a call that cannot be handed to another process, or whose documents cannot be handed back."""
+    return Outcome(
+        [], 0.0,
+        f"It cannot be handed from process to process: {error}. Define its class at the top of a module, make the function async, or"
+        " use --runner threads.",
+        again=None,
+    )  # fmt: skip
+
+
+def _pickled(outcomes: Sequence[Outcome]) -> bytes:
+    try:
+        return pickle.dumps(outcomes)
+    except UNPICKLED as error:
+        if len(outcomes) == 1:
+            return pickle.dumps([unhanded(error)])
+        return pickle.dumps([one for outcome in outcomes for one in pickle.loads(_pickled([outcome]))])  # noqa: S301 - just made
 
 
 def _outcomes(graph: Graph | None, name: str, calls: Sequence[Call], root: Path) -> list[Outcome]:

@@ -118,6 +118,24 @@ async def awaited(topic: Topic = each(topics), tagged: list[Tags] = collect(tagg
 """
 
 
+CROSSING = """
+def kind():
+    class Made(Document):
+        pass
+    return Made
+
+Made = kind()
+
+@asset
+def made(topic: Topic = each(topics)) -> list[Made]:
+    return [Made(topic.name, text="")] if topic.name == "3.txt" else []
+
+@asset
+def other(topic: Topic = each(topics)) -> Report:
+    return Report(topic.name, text="")
+"""
+
+
 @pytest.fixture
 def world(settings: Settings) -> World:
     world = World(settings.using("test", processes=2))
@@ -155,6 +173,19 @@ async def test_what_a_unit_does_to_what_it_is_given_is_seen_by_no_other(world: W
     found = await world.contents()
     assert {*found["plain"].values(), *found["awaited"].values()} == {b"[['a'], ['a'], ['a']]"}
     assert (len(found["plain"]), len(found["awaited"])) == (20, 20)
+
+
+@pytest.mark.parametrize("runner", ["processes", "threads", "dask"])
+async def test_a_document_that_cannot_cross_to_another_process_fails_its_unit_alone(world: World, runner: str) -> None:
+    """Of a class that a function made: Python finds none by its name. Threads need not; what else there is is made."""
+    world.code(CROSSING)
+    result = await on(world, runner).materialize()
+    crosses = runner == "threads"
+    counts = {a.asset: (a.made, a.failed) for a in result.assets}
+    assert counts == {"made": (20, 0) if crosses else (19, 1), "other": (20, 0)}
+    errors = [f.error for f in result.failures]
+    assert all("cannot be handed from process to process" in e and "--runner threads" in e for e in errors)
+    assert [f.unit for f in result.failures] == ([] if crosses else ["3.txt"])
 
 
 @pytest.mark.parametrize("runner", ["processes", "threads", "dask"])
