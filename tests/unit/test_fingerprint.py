@@ -1430,6 +1430,7 @@ class L(K):
     def y(self): return 2
 @dataclasses.dataclass
 class D(metaclass=M):
+    "Some versions of dataclasses make one, which compares classes."
     z: int = 3
     l: L | None = None
 X = [D(), {{"a": K}}]

@@ -114,7 +114,7 @@ def _unit_lines(row: Answer) -> list[RenderableType]:
     lines: list[RenderableType] = [Text(f"{row['asset']}:", style="bold")]
     for unit in row.get("details", ()):
         codes = f" ({', '.join(unit['causes'])})" if unit["causes"] else ""
-        lines.append(as_written(f"  {unit['unit']}  {unit['status']}{codes}"))
+        lines.append(Text(f"  {unit['unit']}  {unit['status']}{codes}"))
     return lines
 
 
