@@ -18,7 +18,7 @@ from assetcore.sight import PART
 from assetcore.snapshot import FEW
 from tests.integration.world import World
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.no_cover]  # what it runs others run, and it runs it a hundred times
 
 NEVER = 1 << 60
 Output = list[tuple[str, str, tuple[Any, ...]]]
