@@ -278,14 +278,12 @@ class Work:
             call.ended()
         made = {u.unit: o.documents for u, o in zip(units, outcomes, strict=True) if o.error is None}
         spent = await self.guard.ask(made, in_flight=True)
-        return (
-            [
-                replace(o, spent=together((o.spent, spent[u.unit]))) if u.unit in spent else o
-                for u, o in zip(units, outcomes, strict=True)
-            ]
-            if spent
-            else outcomes
-        )
+        if not spent:
+            return outcomes
+        return [
+            replace(outcome, spent=together((outcome.spent, spent.get(unit.unit))))
+            for unit, outcome in zip(units, outcomes, strict=True)
+        ]
 
     def _declared(self, outcome: Outcome) -> Outcome:
         """The outcome; in strict mode one that failed, where the function has read what nothing declares."""

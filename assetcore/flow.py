@@ -228,9 +228,8 @@ class _Display:
         """Prefect does not answer any more: nothing is shown from now on, and the run goes on."""
         if not self.lost:
             self.lost = True
-            logging.raiseExceptions = (
-                False  # or Prefect's handler says of each batch of lines that it could not be sent
-            )
+            # Or Prefect's handler says of each batch of lines that it could not be sent.
+            logging.raiseExceptions = False
             self.say(Event("message", text=LOST))
 
 

@@ -121,10 +121,16 @@ def unhanded(error: Exception) -> Outcome:
 def _pickled(outcomes: Sequence[Outcome]) -> bytes:
     try:
         return pickle.dumps(outcomes)
+    except UNPICKLED:
+        return pickle.dumps([_handed(outcome) for outcome in outcomes])
+
+
+def _handed(outcome: Outcome) -> Outcome:
+    try:
+        pickle.dumps(outcome)
     except UNPICKLED as error:
-        if len(outcomes) == 1:
-            return pickle.dumps([unhanded(error)])
-        return pickle.dumps([one for outcome in outcomes for one in pickle.loads(_pickled([outcome]))])  # noqa: S301 - just made
+        return unhanded(error)
+    return outcome
 
 
 def _outcomes(graph: Graph | None, name: str, calls: Sequence[Call], root: Path) -> list[Outcome]:

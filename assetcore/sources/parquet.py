@@ -74,9 +74,8 @@ def _batch(snapshot: Snapshot, schema: pa.Schema, page: Sequence[Row]) -> pa.Rec
         try:
             arrays.append(pa.array(values, field.type))
         except (pa.ArrowException, OverflowError, ValueError, TypeError) as error:
-            odd = next(
-                (value for value in values if isinstance(value, str)), error
-            )  # text, where Python has no such date
+            # Text stands among dates where Python has no such date.
+            odd = next((value for value in values if isinstance(value, str)), error)
             raise snapshot.error(
                 f"has a value in the column {field.name} that Parquet's {field.type} does not hold: {odd}",
                 "Leave the column out with columns=[...], or cast it in a query.",
