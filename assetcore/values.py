@@ -19,7 +19,16 @@ from pydantic import BaseModel, ValidationError
 from assetcore.assets import Dependency, Model, Output, Table
 from assetcore.documents import JSON, PARQUET, Document, UnreadableError, restrict
 from assetcore.errors import AssetcoreError, StorageError
-from assetcore.storage import Reader, Stored, arrow_array, check_fields, columns_of, one_table, sorted_json, to_column
+from assetcore.storage import (
+    Reader,
+    Stored,
+    arrow_array,
+    check_fields,
+    columns_of,
+    frame_column,
+    one_table,
+    sorted_json,
+)
 from assetcore.storage.arrow import pa, pq
 
 __all__ = ["as_made", "decode", "decode_in_parts", "decode_many", "drain", "encode", "is_read_in_parts"]
@@ -351,8 +360,8 @@ def _of_models(dependency: Dependency, stored: Sequence[Stored], models: Sequenc
     model = cast("type[BaseModel]", dependency.upstream.output.type)
     columns: dict[str, Any] = {"name": arrow_array([one.name for one in stored], pa.string())}
     for column in columns_of(model):
-        columns[column.name], became_json = to_column(column, [getattr(one, column.name) for one in models])
-        if became_json and column.arrow is not None:
+        columns[column.name] = frame_column(column, [getattr(one, column.name) for one in models])
+        if columns[column.name] is None:
             raise UnreadableError(
                 f"The field {column.name!r} of {model.__name__} has values that do not fit {column.arrow}.",
                 hint=f"Let {dependency.parameter!r} ask for list[{model.__name__}] instead of a frame.",

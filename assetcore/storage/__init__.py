@@ -1,7 +1,7 @@
 """Storage: where do the bytes lie, and how are they read again? The only door to fsspec and S3."""
 
 from assetcore.storage.buckets import Bucket, DamagedObjectError, MissingObjectError, ObjectExistsError, ObjectInfo
-from assetcore.storage.formats import arrow_array, check_fields, columns_of, jsonable_fields, sorted_json, to_column
+from assetcore.storage.formats import arrow_array, check_fields, columns_of, frame_column, jsonable_fields, sorted_json
 from assetcore.storage.keys import Key, KeyParts, flows_of, object_key, parse_key, run_timestamp
 from assetcore.storage.packs import CorruptObjectError, Location, Reader, Stored, encode_pack, one_table
 
@@ -22,11 +22,11 @@ __all__ = [
     "columns_of",
     "encode_pack",
     "flows_of",
+    "frame_column",
     "jsonable_fields",
     "object_key",
     "one_table",
     "parse_key",
     "run_timestamp",
     "sorted_json",
-    "to_column",
 ]

@@ -2,7 +2,7 @@
 
 Text, numbers, flags, bytes, dates and lists of them become columns of their own type, decided by the annotation alone, so that
 every pack of a class has the same columns. Anything else (nested models, dicts, unions) is JSON text with sorted keys. Where the
-values do not fit their column (an int beyond 64 bits, moments with and without a time zone), that pack holds the field as JSON.
+values do not fit their column (an int beyond 64 bits, moments that are not in UTC), that pack holds the field as JSON.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ __all__ = [
     "binary_array",
     "check_fields",
     "columns_of",
+    "frame_column",
     "from_column",
     "jsonable_fields",
     "plain_fields",
@@ -86,6 +87,14 @@ def to_column(column: FieldColumn, values: Sequence[Any]) -> tuple[pa.Array, boo
         return arrow_array([None if v is None else sorted_json(v) for v in values], pa.string()), True
     except (TypeError, ValueError) as error:
         raise StorageError(f"The field {column.name!r} has a value that cannot be stored: {error}.") from None
+
+
+def frame_column(column: FieldColumn, values: Sequence[Any]) -> pa.Array | None:
+    """The values as a frame shows them, None where they do not fit: a column has one time zone, so moments are shown in UTC."""
+    if column.arrow == _moment():
+        values = [_in_utc(value) for value in values]
+    array, is_json = to_column(column, values)
+    return None if is_json and column.arrow is not None else array
 
 
 def from_column(column: pa.Array | pa.ChunkedArray, is_json: bool) -> list[Any]:
@@ -355,17 +364,21 @@ def _of_values(values: Sequence[Any]) -> pa.DataType | None:
 
 
 def _moments(values: Sequence[datetime | None]) -> pa.DataType | None:
-    """With a time zone where all have one, without where none has; None where they are mixed, or UTC has no such day."""
-    zoned = {value.tzinfo is not None for value in values if value is not None}
-    if len(zoned) == 2:
-        return None
+    """With a time zone where all are in UTC, without where none has one; None where a column would not give them back as they are.
+
+    A column knows moments in UTC alone: the same moment elsewhere has another day or hour, and a digest of its own.
+    """
+    offsets = {value.utcoffset() for value in values if value is not None}
+    if offsets <= {_NOTHING}:
+        return _moment()
+    return pa.timestamp("us") if offsets == {None} else None
+
+
+def _in_utc(value: datetime | None) -> datetime | None:
     try:
-        for value in values if True in zoned else ():
-            if value is not None and value.tzinfo is not UTC:
-                value.astimezone(UTC)
-    except OverflowError:
-        return None
-    return pa.timestamp("us") if zoned == {False} else _moment()
+        return value.astimezone(UTC) if value is not None and value.utcoffset() else value
+    except OverflowError:  # UTC has no such day
+        return value
 
 
 def _jsonable(value: Any) -> Any:

@@ -22,7 +22,15 @@ from assetcore.documents import JSON, Document, UnreadableError
 from assetcore.errors import StorageError
 from assetcore.storage.arrow import pa, pq
 from assetcore.storage.buckets import Bucket, DamagedObjectError
-from assetcore.storage.formats import arrow_array, binary_array, columns_of, from_column, plain_fields, to_column
+from assetcore.storage.formats import (
+    arrow_array,
+    binary_array,
+    columns_of,
+    frame_column,
+    from_column,
+    plain_fields,
+    to_column,
+)
 from assetcore.storage.keys import Key
 
 __all__ = [
@@ -401,8 +409,8 @@ class _Piece(ABC):
         documents = self.documents(type) if columns else []
         arrays = []
         for column in columns:
-            array, became_json = to_column(column, [getattr(document, column.name) for document in documents])
-            if became_json and column.arrow is not None:
+            array = frame_column(column, [getattr(document, column.name) for document in documents])
+            if array is None:
                 raise UnreadableError(
                     f"The field {column.name!r} of {type.__name__} has values in {self.where} that do not fit {column.type}.",
                     hint="Ask for list[...] instead of a frame, or declare the field as text.",

@@ -97,7 +97,7 @@ rich = st.builds(
     score=st.floats(allow_nan=False),
     flag=st.booleans(),
     raw=st.binary(max_size=5),
-    at=st.none() | st.datetimes(timezones=st.just(UTC)),
+    at=st.none() | st.datetimes(timezones=st.sampled_from([UTC, timezone(timedelta(hours=-5, minutes=30))])),
     day=st.none() | st.dates(),
     color=st.sampled_from(Color),
     kind=st.sampled_from(["a", "b"]),
@@ -156,6 +156,15 @@ async def test_values_that_do_not_fit_their_column_come_back_too(bucket: Bucket,
     documents = [Rich(name=str(i), text="x", **{"ordinal": 0, field: value}) for i, value in enumerate(values)]
     back = await Reader(bucket).documents(await put(bucket, documents), Rich)
     assert [getattr(d, field) for d in back] == values
+
+
+async def test_a_moment_comes_back_in_its_zone_and_is_shown_as_it_is_in_a_frame(bucket: Bucket) -> None:
+    """The same moment elsewhere has another hour, and a digest of its own: a pack gives back what one object does."""
+    at = datetime(2026, 1, 1, 0, 30, tzinfo=timezone(timedelta(hours=2)))
+    stored = await put(bucket, [Rich(name="a", text="x", ordinal=1, at=at), Rich(name="b", text="x", ordinal=2)])
+    [one, _] = await Reader(bucket).documents(stored, Rich)
+    assert (one.at, one.at.isoformat()) == (at, at.isoformat())
+    assert (await Reader(bucket).table(stored, Rich))["at"].to_pylist() == [at, None]
 
 
 class Corner(enum.Enum):
