@@ -22,7 +22,8 @@ from assetcore.documents import Document, document_id
 from assetcore.errors import AssetcoreError, NothingSelectedError, SelectionError, UsageError
 from assetcore.explain import check_forgotten, check_one, find, no_unit, units_labelled
 from assetcore.frames import among, joined, rows_where
-from assetcore.lineage import damage, read, recipes, trace
+from assetcore.lineage import damage, named, read, recipes, trace
+from assetcore.lineage.failures import last_failure
 from assetcore.lineage.schema import Connection
 from assetcore.partitions import shown_duration
 from assetcore.plan import Plan, Snapshot
@@ -97,7 +98,7 @@ async def deciding(project: Project, connection: Connection, about: Subject) -> 
         return None
     drivers = [(one, graph.driver(one)) for one in graph.chain(name)[:-1]]
     parameters = [graph.assets[one].dependencies.index(driver) for one, driver in drivers if driver is not None]
-    units = await trace.rooted(connection, project.environment_id, project.asset_ids[name], label, parameters)
+    units = await named.rooted(connection, project.environment_id, project.asset_ids[name], label, parameters)
     if not units:
         return None
     check_one(name, label, [found[:3] for found in units])
@@ -160,7 +161,7 @@ async def is_beside(project: Project, about: Subject, snapshot: Snapshot) -> boo
     ):
         return False
     async with project.engine.connect() as connection:
-        units = await trace.by_unit(connection, project.environment_id, project.asset_ids[name], about.label)
+        units = await named.by_unit(connection, project.environment_id, project.asset_ids[name], about.label)
     check_one(name, about.label, units)
     return bool(units) and units[0][0] not in part.units.to_list()
 
@@ -210,7 +211,7 @@ async def _repeated(
     """Of these assets and labels, those by which an asset has several units."""
     names = {project.asset_ids[name]: name for name, _ in labels}
     units = {(project.asset_ids[name], label) for name, label in labels}
-    twice = await trace.repeated(connection, project.environment_id, units)
+    twice = await named.repeated(connection, project.environment_id, units)
     return frozenset((names[number], label) for number, label in twice)
 
 
@@ -369,7 +370,7 @@ class _Asking:
             ref = self.named(name, row["label"], row["parent"])
             detail = f"{ref} is {says}" if code == "forced" else f"{ref} was {says}"
             if code == "failed":
-                failure = await read.last_failure(
+                failure = await last_failure(
                     self.connection, self.project.environment_id, self.project.asset_ids[name], row["unit"]
                 )
                 error, traceback = failure or (detail, "")

@@ -13,7 +13,7 @@ from assetcore.documents import Document, document_id
 from assetcore.errors import AssetcoreError, SelectionError, UsageError
 from assetcore.explain import commit_at, find
 from assetcore.lineage import read
-from assetcore.lineage.trace import Found
+from assetcore.lineage.named import Found
 from assetcore.look import SHOWN
 from assetcore.project import Project
 from assetcore.reasons import fields_differing

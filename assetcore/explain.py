@@ -12,10 +12,12 @@ from typing import Any
 
 from assetcore.documents import document_id
 from assetcore.errors import NothingSelectedError, SelectionError
-from assetcore.lineage import environments, forgetting, history, read, runs, trace
+from assetcore.lineage import environments, forgetting, history, named, runs, trace
+from assetcore.lineage.asking import by_index
+from assetcore.lineage.failures import failures_labelled
 from assetcore.lineage.heads import at_one_moment
+from assetcore.lineage.named import Found
 from assetcore.lineage.schema import Connection
-from assetcore.lineage.trace import Found
 from assetcore.moments import RunMoment, moment
 from assetcore.project import Project
 from assetcore.refs import Ref, format_ref, parse_ref, suggestion
@@ -88,7 +90,7 @@ async def find(
     ref = parse_ref(text)
     commit = await commit_at(project, connection, ref.time or at)
     found = await _find(project, connection, ref, text, commit, limit)
-    return await trace.qualified(connection, project.environment_id, found, commit)
+    return await named.qualified(connection, project.environment_id, found, commit)
 
 
 async def commit_at(project: Project, connection: Connection, time: str | None) -> int | None:
@@ -109,7 +111,7 @@ async def _find(
     if ref.asset is not None and ref.asset in project.asset_ids:
         identifier = project.asset_ids[ref.asset]
         if ref.unit is None:
-            found = await trace.of_asset(connection, environment, identifier, commit=commit, limit=limit)
+            found = await named.of_asset(connection, environment, identifier, commit=commit, limit=limit)
             if not found:
                 await check_forgotten(project, connection, ref.asset, ref.asset)
             if not found and commit is not None:
@@ -124,7 +126,7 @@ async def _find(
             return found
         units = await in_partition(project, connection, ref.asset, ref.unit, commit)
         units = units or await units_labelled(project, connection, ref.asset, ref.unit, commit)
-        found = await trace.documents(connection, environment, identifier, [(u, n) for u, n, _ in units], commit)
+        found = await named.documents(connection, environment, identifier, [(u, n) for u, n, _ in units], commit)
         if ref.document is not None:
             found = [f for f in found if f.name == ref.document]
         unit = format_ref(ref.asset, ref.unit)
@@ -134,7 +136,7 @@ async def _find(
             raise NothingSelectedError(f"{text} names no document.", hint=f"See: aipctl show '{unit}'")
         return found
     if ref.prefix is not None and ref.unit is None:
-        found = await trace.with_prefix(connection, environment, ref.prefix, commit)
+        found = await named.with_prefix(connection, environment, ref.prefix, commit)
         if len({f.sha256 for f in found}) > 1 or len(found) > 1:
             names = {i: n for n, i in project.asset_ids.items()}
             shown = "\n".join(
@@ -160,7 +162,7 @@ async def units_labelled(
 
     Raises NothingSelectedError, SelectionError.
     """
-    units = await trace.by_unit(connection, project.environment_id, project.asset_ids[asset], label, commit)
+    units = await named.by_unit(connection, project.environment_id, project.asset_ids[asset], label, commit)
     units = units or await in_partition(project, connection, asset, label, commit)
     if not units:
         raise await no_unit(project, connection, asset, label, commit)
@@ -174,7 +176,7 @@ async def in_partition(
     """The units in a partition of an asset that has several of them in one, now or as of a commit: unit, label, parent."""
     if project.graph.assets[asset].partitions is None or project.graph.is_by_partition(asset):
         return []
-    return await trace.in_partition(connection, project.environment_id, project.asset_ids[asset], label, commit)
+    return await named.in_partition(connection, project.environment_id, project.asset_ids[asset], label, commit)
 
 
 async def no_unit(
@@ -191,7 +193,7 @@ async def no_unit(
     """
     await check_forgotten(project, connection, asset, label)
     environment, identifier, ref = project.environment_id, project.asset_ids[asset], format_ref(asset, label)
-    if commit is None and await read.failures_labelled(connection, environment, identifier, label):
+    if commit is None and await failures_labelled(connection, environment, identifier, label):
         return NothingSelectedError(f"{ref} was never made: it failed.", hint=f"See: aipctl why '{ref}'")
     says = f"{asset} has no unit {label!r}" if commit is None else f"{asset} had no unit {label!r} then"
     ever = await history.units_ever(connection, identifier, label)
@@ -199,13 +201,13 @@ async def no_unit(
         return NothingSelectedError(
             f"{says}{' any more' if commit is None else ''}.", hint=f"See: aipctl history '{ref}'"
         )
-    documents = await trace.of_asset(connection, environment, identifier, commit=commit, limit=5000)
+    documents = await named.of_asset(connection, environment, identifier, commit=commit, limit=5000)
     return NothingSelectedError(f"{says}.", hint=suggestion(label, {*near, *(d.unit for d in documents)}))
 
 
 async def check_forgotten(project: Project, connection: Connection, asset: str, label: str) -> None:
     """Raise NothingSelectedError where a unit of this label was forgotten."""
-    found = await forgetting.tombstone(connection, project.id, project.asset_ids[asset], trace.ends_of(label))
+    found = await forgetting.tombstone(connection, project.id, project.asset_ids[asset], named.ends_of(label))
     if found is not None:
         raise NothingSelectedError(
             f"{format_ref(asset, label)} {found}.",
@@ -216,8 +218,8 @@ async def check_forgotten(project: Project, connection: Connection, asset: str, 
 def check_one(asset: str, label: str, units: Sequence[tuple[bytes, str, str | None]]) -> None:
     """Raise SelectionError where several units go by one label, or are in one partition."""
     if len(units) > 1:
-        named = sorted(format_ref(asset, f"{parent}/{name}") for _, name, parent in units)
-        shown = ", ".join(named[:NAMED]) + (f", and {len(units) - NAMED:,} more" if len(units) > NAMED else "")
+        refs = sorted(format_ref(asset, f"{parent}/{name}") for _, name, parent in units)
+        shown = ", ".join(refs[:NAMED]) + (f", and {len(units) - NAMED:,} more" if len(units) > NAMED else "")
         below = "" if any(label in (name, f"{parent}/{name}") for _, name, parent in units) else "in "
         raise SelectionError(f"{asset} has {len(units):,} units {below}{label!r}.", hint=f"Say which: {shown}.")
 
@@ -234,10 +236,10 @@ async def lineage(
     """
     async with project.engine.connect() as connection:
         await at_one_moment(connection)
-        await trace.by_index(connection)
+        await by_index(connection)
         commit = await commit_at(project, connection, parse_ref(text).time or at)
         roots = await _roots(project, connection, text, at)
-        await trace.by_index(connection, named=True)
+        await by_index(connection, named=True)
         names = {i: n for n, i in project.asset_ids.items()}
         found: dict[int, Found] = {f.id: f for f in roots}
         # What was made again, with another result in between, is one document.
@@ -259,7 +261,7 @@ async def lineage(
                     step = await follow(connection, project.environment_id, set(names_before), commit)
                     pairs = {(names_before[a], b) for a, b in step.edges}
             for asset, environment, given, document, _ in step.wholes:
-                members = await trace.of_asset(connection, environment, asset, commit=given, limit=EXPANDED + 1)
+                members = await named.of_asset(connection, environment, asset, commit=given, limit=EXPANDED + 1)
                 if len(members) > EXPANDED:
                     node = LineageNode(f"{names.get(asset, '?')}@{given}", names.get(asset, "?"), None, None, None)
                     wholes[node.id] = node
@@ -270,11 +272,10 @@ async def lineage(
             if step.wholes:
                 seen_from, commit = await trace.when_made(connection, seen_from, step.wholes, commit)
             beyond = {b for _, b in pairs} - same.keys()
-            looked_up = await trace.look_up(connection, beyond) if beyond else {}
+            looked_up = await named.look_up(connection, beyond) if beyond else {}
             same |= {i: firsts.setdefault((f.asset, f.address, f.identity), i) for i, f in looked_up.items()}
             new = [f for i, f in looked_up.items() if same[i] == i]
-            named = await trace.qualified(connection, seen_from, new, commit)
-            found |= {f.id: f for f in named}
+            found |= {f.id: f for f in await named.qualified(connection, seen_from, new, commit)}
             edges |= {(_node_id(a), _node_id(same[b])) for a, b in pairs if a in found and b in same}
             frontier = {f.id for f in new}
             steps += 1
@@ -310,14 +311,14 @@ async def origins(project: Project, connection: Connection, documents: Collectio
         step = await trace.up(connection, seen_from, frontier, commit)
         above = {document for _, document in step.edges}
         for asset, environment, given in {whole[:3] for whole in step.wholes}:
-            above |= {one.id for one in await trace.of_asset(connection, environment, asset, commit=given)}
+            above |= {one.id for one in await named.of_asset(connection, environment, asset, commit=given)}
         if step.wholes:
             seen_from, commit = await trace.when_made(connection, seen_from, step.wholes, commit)
         ends |= frontier - {document for document, _ in step.edges} - {document for *_, document, _ in step.wholes}
         frontier = above - found
         found |= frontier
-    ended = list((await trace.look_up(connection, ends)).values())
-    return await trace.qualified(connection, project.environment_id, ended)
+    ended = list((await named.look_up(connection, ends)).values())
+    return await named.qualified(connection, project.environment_id, ended)
 
 
 async def _roots(project: Project, connection: Connection, text: str, at: str | None) -> list[Found]:
@@ -328,7 +329,7 @@ async def _roots(project: Project, connection: Connection, text: str, at: str | 
         known = [run.id for run in await runs.beginning(connection, project.id, ref.prefix)] if ref.prefix else []
         if ref.asset in project.asset_ids or len(known) != 1:
             raise
-        made = await trace.of_run(connection, project.id, known[0], NODES)
+        made = await named.of_run(connection, project.id, known[0], NODES)
         if not made:
             raise NothingSelectedError(
                 f"The run {known[0]} made nothing.", hint=f"See: aipctl runs {known[0]}"

@@ -15,12 +15,14 @@ from typing import Any
 from assetcore.documents import document_id
 from assetcore.errors import NothingSelectedError
 from assetcore.explain import check_forgotten, check_one, find, in_partition
-from assetcore.lineage import damage, read, trace
+from assetcore.lineage import damage, named, read
 from assetcore.lineage import history as lineage
+from assetcore.lineage.asking import by_index
 from assetcore.lineage.damage import Losses
+from assetcore.lineage.failures import failures_labelled
 from assetcore.lineage.history import AssetChange, Version
+from assetcore.lineage.named import Found
 from assetcore.lineage.schema import Connection
-from assetcore.lineage.trace import Found
 from assetcore.project import Project
 from assetcore.refs import format_ref, parse_ref, suggestion
 from assetcore.staleness import CAUSES, LOST, Definition, definition_causes
@@ -106,21 +108,21 @@ async def _of_unit(
     project: Project, connection: Connection, name: str, label: str, document: str | None
 ) -> list[Change]:
     asset = project.asset_ids[name]
-    await trace.by_index(connection)
+    await by_index(connection)
     units = await lineage.units_ever(connection, asset, label)
     units = units or await in_partition(project, connection, name, label)
     if not units:
         if failed := await _failed(project, connection, asset, label):
             return failed
         await check_forgotten(project, connection, name, label)
-        known = await trace.of_asset(connection, project.environment_id, asset, limit=5000)
+        known = await named.of_asset(connection, project.environment_id, asset, limit=5000)
         raise NothingSelectedError(
             f"{name} never had a unit {label!r}.", hint=suggestion(label, {f.unit for f in known})
         )
     check_one(name, label, units)
     unit, own, _ = units[0]
     versions = await lineage.versions(connection, project.environment_id, asset, [unit], own)
-    documents = await trace.look_up(connection, {d for version in versions for d in version.documents})
+    documents = await named.look_up(connection, {d for version in versions for d in version.documents})
     definitions = (await read.definitions(connection, [asset]))[asset]
     losses = await damage.losses(connection, asset, documents.keys())
     changes = _changes(versions[::-1], documents, definitions, losses, document)
@@ -132,7 +134,7 @@ async def _failed(
     project: Project, connection: Connection, asset: int, label: str, unit: bytes | None = None
 ) -> list[Change]:
     """The last attempts to make units of this label, or this one of them, where they failed: of those before nothing is kept."""
-    failures = await read.failures_labelled(connection, project.environment_id, asset, label)
+    failures = await failures_labelled(connection, project.environment_id, asset, label)
     return [Change(f.at, f.run, f.actor, "failed", error=f.error) for f in failures if unit in (None, f.unit)]
 
 

@@ -22,9 +22,10 @@ from assetcore.explain import commit_at, find
 from assetcore.judgement import Choice
 from assetcore.keep import SUFFIXES
 from assetcore.lineage import checks as checked
-from assetcore.lineage import damage, read, trace
+from assetcore.lineage import damage, named, read, trace
+from assetcore.lineage.failures import failure_counts
+from assetcore.lineage.named import Found
 from assetcore.lineage.schema import Connection
-from assetcore.lineage.trace import Found
 from assetcore.partitions import shown_duration
 from assetcore.plan import Plan
 from assetcore.project import Project
@@ -159,7 +160,7 @@ async def list_assets(project: Project, choice: Choice, plan: Plan) -> list[Asse
     """The selected assets with counts, and how many of their units are stale."""
     async with project.engine.connect() as connection:
         counts = await read.asset_counts(connection, project.environment_id)
-        failures = await read.failure_counts(connection, project.environment_id)
+        failures = await failure_counts(connection, project.environment_id)
         repeats = await damage.repeats(connection, list(project.asset_ids.values()))
     stale: dict[str, int] = {a.asset: a.stale + a.pending + a.removed for a in plan.assets}
     stale |= {s.source: s.new + s.changed + s.removed for s in plan.sources}
@@ -245,7 +246,7 @@ async def context(project: Project, text: str, at: str | None = None) -> Context
                     hint="Make documents with part_of: Chunk.part_of(topic, start, end)",
                 )
             ((_, above),) = step.edges
-            current = (await trace.look_up(connection, [above]))[above]
+            current = (await named.look_up(connection, [above]))[above]
         (whole,) = await _within(project, connection, excerpt[0], commit)
         kind, start, end, pointer = excerpt[1:]
         further = excerpt
@@ -274,15 +275,15 @@ async def _sources_above(
         step = await trace.up(connection, project.environment_id, frontier, commit)
         frontier = {above for _, above in step.edges} - seen
         seen |= frontier
-        looked_up = await trace.look_up(connection, frontier)
+        looked_up = await named.look_up(connection, frontier)
         found |= {number: one for number, one in looked_up.items() if one.asset in names}
     refs = dict.fromkeys(format_ref(names[one.asset], one.unit) for one in found.values())
     return tuple(refs)[:SOURCES]
 
 
 async def _within(project: Project, connection: Connection, document: int, commit: int | None) -> list[StoredDocument]:
-    found = list((await trace.look_up(connection, [document])).values())
-    return await stored(project, await trace.qualified(connection, project.environment_id, found, commit))
+    found = list((await named.look_up(connection, [document])).values())
+    return await stored(project, await named.qualified(connection, project.environment_id, found, commit))
 
 
 async def checks_of(project: Project, asset: str, unit: str | None) -> tuple[Mapping[str, Any], ...]:
@@ -338,9 +339,9 @@ async def export(project: Project, choice: Choice, directory: Path) -> Exported:
     exported: dict[str, tuple[int, ...]] = {}
     for name in project.graph.ordered(choice.assets):
         async with project.engine.connect() as connection:
-            found = await trace.of_asset(connection, project.environment_id, project.asset_ids[name])
+            found = await named.of_asset(connection, project.environment_id, project.asset_ids[name])
             found = [f for f in found if choice.has(project.graph.assets[name], f.unit, f.parent)]
-            names = _file_names(await trace.qualified(connection, project.environment_id, found))
+            names = _file_names(await named.qualified(connection, project.environment_id, found))
         for start in range(0, len(found), EXPORT_BATCH):
             documents = await stored(project, found[start : start + EXPORT_BATCH])
             some = zip(names[start : start + EXPORT_BATCH], documents, strict=True)

@@ -16,7 +16,7 @@ from assetcore import vectors
 from assetcore.digest import digest
 from assetcore.documents import Document
 from assetcore.errors import NothingSelectedError, UsageError
-from assetcore.lineage import journal, read, trace
+from assetcore.lineage import journal, named, read
 from assetcore.lineage import vectors as index
 from assetcore.lineage.journal import Entry
 from assetcore.lineage.schema import Connection
@@ -209,7 +209,7 @@ async def _texts(
     texts: list[tuple[str, Document]] = []
     for asset in sorted({asset for asset, _ in chosen} & project.asset_ids.keys()):
         names = {document for of, document in chosen if of == asset}
-        found = await trace.of_asset(connection, project.environment_id, project.asset_ids[asset])
+        found = await named.of_asset(connection, project.environment_id, project.asset_ids[asset])
         stored = await read.stored(connection, [one.id for one in found if one.name in names])
         read_back: list[Document] = await project.reader.documents(
             list(stored.values()), project.graph.assets[asset].output.document_type

@@ -19,9 +19,9 @@ from assetcore.errors import AssetcoreError
 from assetcore.frames import joined, without
 from assetcore.graph import AnyAsset
 from assetcore.lineage import commit as lineage
-from assetcore.lineage import read
+from assetcore.lineage.asking import about_few
+from assetcore.lineage.looks import LastLook, last_looks, observations
 from assetcore.lineage.schema import Connection
-from assetcore.lineage.trace import about_few
 from assetcore.project import Project
 from assetcore.units import document_address, group_address, sort_documents
 
@@ -63,7 +63,7 @@ async def observe(
     seen = dict(zip(names, glances, strict=True))
     async with project.engine.connect() as connection:
         # Before what is known is read: whoever keeps a look in between is noticed when this one is kept.
-        last = await read.last_looks(connection, [project.asset_ids[n] for n in names])
+        last = await last_looks(connection, [project.asset_ids[n] for n in names])
         same = {
             name: Look(was.documents, was.observed.hex())
             for name, one in seen.items()
@@ -71,7 +71,7 @@ async def observe(
             if (was := last.get(project.asset_ids[name])) is not None and was.glance == one.digest
         }
         others = [n for n in names if n not in same]
-        known = await read.observations(connection, [project.asset_ids[n] for n in others]) if others else {}
+        known = await observations(connection, [project.asset_ids[n] for n in others]) if others else {}
 
     async def look(name: str) -> Look:
         identifier = project.asset_ids[name]
@@ -89,7 +89,7 @@ async def _observe(
     rehash: bool,
     unread: sources.Unread | None,
     glance: sources.Glance | None,
-    last: read.LastLook | None,
+    last: LastLook | None,
 ) -> Look:
     source, identifier = _source(project, name), project.asset_ids[name]
     observed = await sources.observe(
@@ -122,7 +122,7 @@ async def completed(project: Project, connection: Connection, looks: Mapping[str
     A source of which that is not known any more, because somebody else has looked meanwhile, is left out.
     """
     glanced = {name: project.asset_ids[name] for name, one in looks.items() if one.observed is None}
-    known = await read.observations(connection, glanced.values()) if glanced else {}
+    known = await observations(connection, glanced.values()) if glanced else {}
     found = {name: Look.at(known[i], known[i]["name", "identity"]) for name, i in glanced.items()}
     found = {name: one for name, one in found.items() if one.digest == looks[name].digest}
     return {name: found.get(name, one) for name, one in looks.items() if name in found or name not in glanced}
@@ -139,7 +139,7 @@ async def observe_one(project: Project, connection: Connection, name: str, docum
         await about_few(connection)
         return seen.filter(pl.col("name") == document)
     identifier = project.asset_ids[name]
-    known = (await read.observations(connection, [identifier], [document]))[identifier]
+    known = (await observations(connection, [identifier], [document]))[identifier]
     observed = await sources.observe(
         source, project.root, _named(known, "field_digests", "fields"), only=[document], unread=[]
     )

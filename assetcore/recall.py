@@ -19,7 +19,7 @@ from assetcore.frames import joined, rows_where
 from assetcore.guard import Guard
 from assetcore.judgement import Part
 from assetcore.keep import Earlier, Keeper
-from assetcore.lineage import read, trace
+from assetcore.lineage import named, read, trace
 from assetcore.lineage.commit import Made, NewDocument, Reused
 from assetcore.lineage.schema import Connection
 from assetcore.project import Project
@@ -161,7 +161,7 @@ class Recall:
             return {}
         views = [part.views[d.upstream.name].documents["document"] for d in self.asset.dependencies if d.is_whole]
         collected = {whole for documents in views for whole in wholes.intersection(documents)}
-        known = await trace.look_up(connection, wholes | {d for pairs in given.values() for _, d in pairs})
+        known = await named.look_up(connection, wholes | {d for pairs in given.values() for _, d in pairs})
         shared, found = {known[d].sha256: d for d in collected}, dict[tuple[bytes, int], int]()
         for unit, materialization in copied.items():
             own = {known[d].sha256: d for _, d in given.get(unit, ())}

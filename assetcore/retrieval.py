@@ -9,7 +9,7 @@ from typing import Any
 from assetcore.documents import Document
 from assetcore.embeddings import Embedding
 from assetcore.errors import NothingSelectedError, ServiceError, UsageError
-from assetcore.lineage import read, trace
+from assetcore.lineage import named, read
 from assetcore.project import Project
 from assetcore.search import Hit, SearchIndex, fused, search, shown
 from assetcore.telemetry import get_pipeline_logger
@@ -46,7 +46,7 @@ async def search_project(
     indexes: list[SearchIndex] = []
     async with project.engine.connect() as connection:
         for name in words:
-            found = await trace.of_asset(connection, project.environment_id, project.asset_ids[name])
+            found = await named.of_asset(connection, project.environment_id, project.asset_ids[name])
             stored = await read.stored(connection, [f.id for f in found])
             indexes += await project.reader.documents([stored[f.id] for f in found], SearchIndex)
     near = [hits for name in meanings if (hits := await _near(project, name, text, limit, filters)) is not None]

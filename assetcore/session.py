@@ -32,11 +32,11 @@ from assetcore.history import History, history
 from assetcore.journal import JournalCheck, Line
 from assetcore.judgement import Choice
 from assetcore.lineage import costs, registry, runs, spans
+from assetcore.lineage.asking import about_few
 from assetcore.lineage.heads import at_one_moment
 from assetcore.lineage.journal import Entry, append
 from assetcore.lineage.runs import RunInfo
 from assetcore.lineage.schema import Connection
-from assetcore.lineage.trace import about_few
 from assetcore.llm import calling
 from assetcore.loading import find_root, package_of, project_names
 from assetcore.look import AssetInfo, Context, Exported, StoredDocument

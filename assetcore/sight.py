@@ -19,9 +19,9 @@ from assetcore.intake import SMALL, Standing
 from assetcore.judgement import AssetState
 from assetcore.keep import Defined, Keeper
 from assetcore.lineage import read
+from assetcore.lineage.asking import by_index
 from assetcore.lineage.heads import at_one_moment
 from assetcore.lineage.schema import Connection
-from assetcore.lineage.trace import by_index
 from assetcore.partitions import Moment
 from assetcore.project import Project
 from assetcore.slices import root_of

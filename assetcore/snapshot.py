@@ -26,8 +26,9 @@ from assetcore.lineage import acceptances, damage, read
 from assetcore.lineage.acceptances import with_accepted
 from assetcore.lineage.costs import unit_costs
 from assetcore.lineage.heads import at_one_moment
+from assetcore.lineage.named import by_unit
 from assetcore.lineage.schema import Connection
-from assetcore.lineage.trace import by_unit, descending
+from assetcore.lineage.trace import descending
 from assetcore.observation import Look, as_documents, completed, observe, observe_one, observed_digest, source_unit
 from assetcore.partitions import Dynamic, Moment, Partitions, checked_keys, shown_duration
 from assetcore.plan import Snapshot, unsettled, without_lost

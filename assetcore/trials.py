@@ -16,7 +16,7 @@ import polars as pl
 from assetcore.assets import Source
 from assetcore.errors import NothingSelectedError, SelectionError, UsageError
 from assetcore.graph import Graph
-from assetcore.lineage import acceptances, journal, read, trace
+from assetcore.lineage import acceptances, journal, named, read
 from assetcore.lineage.acceptances import Acceptance, same_code
 from assetcore.lineage.journal import Entry
 from assetcore.lineage.schema import Connection
@@ -208,7 +208,7 @@ async def about(project: Project, connection: Connection, reference: str) -> tup
         return ()
     units: pl.Series | None = None
     if ref.unit is not None:
-        found = await trace.by_unit(connection, project.environment_id, identifier, ref.unit)
+        found = await named.by_unit(connection, project.environment_id, identifier, ref.unit)
         units = pl.Series("unit", [unit for unit, _, _ in found], pl.Binary)
     known = (await read.definitions(connection, [identifier]))[identifier]
     made = (await read.made_units(connection, project.environment_id, [identifier], units))[identifier]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Collection, Iterable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import polars as pl
@@ -14,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from assetcore.lineage.heads import FEW, once
+from assetcore.lineage.heads import FEW, at_one_moment, once
 from assetcore.lineage.schema import TAKER
 
 __all__ = ["ONE", "Statement", "among", "array_of", "asked", "columns", "frame", "gathered", "one_of", "parsed"]
@@ -23,6 +24,13 @@ Statement = sa.Select[*tuple[Any, ...]]
 """A statement that finds rows."""
 PART_BYTES = 4 << 20
 """About so much of what is copied out is taken in at a time."""
+BY_INDEX = {
+    "join_collapse_limit": "1",
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "jit": "off",
+}
 COPYING = "copying"
 COPYING_WITH = {"jit": "off", "max_parallel_workers_per_gather": "0", "bytea_output": "hex", "extra_float_digits": "1"}
 """Compiling the statement takes longer than it saves, and several processes would have to hand over to one. What is written is as `parsed`
@@ -59,6 +67,28 @@ ONE = "asset"
 def asked(assets: Collection[int]) -> dict[str, Any]:
     """What `one_of` is given when the statement is executed, under the name that it was told."""
     return {ONE: next(iter(assets))} if len(assets) == 1 else {"assets": list(assets)}
+
+
+async def about_few(connection: AsyncConnection) -> None:
+    """What is read over this connection is as of one moment, and about few units that are named: rows, not columns, planned once."""
+    await at_one_moment(connection, few=True)
+    await by_index(connection, named=True)
+
+
+async def by_index(connection: AsyncConnection, *, named: bool = False) -> None:
+    """For the rest of a transaction that asks about few documents: join in the order as written, by indexes.
+
+    Before Postgres has looked at what a large run wrote, it would begin at the wrong end, or read whole tables. Where all that is asked
+    about is `named` (identifiers, units, labels), a statement is planned once, not for each of its values; how much of a table is in a
+    range, such as the documents whose hash begins with something, only the values tell.
+    """
+    await connection.execute(_by_index(named=named))
+
+
+@cache
+def _by_index(*, named: bool) -> sa.Select[*tuple[Any, ...]]:
+    settings = BY_INDEX | ({"plan_cache_mode": "force_generic_plan"} if named else {})
+    return sa.select(*(sa.func.set_config(name, value, True) for name, value in settings.items()))
 
 
 async def columns(

@@ -25,7 +25,8 @@ from assetcore.lineage import schema
 from assetcore.lineage import tables as t
 from assetcore.lineage.asking import among, one_of
 from assetcore.lineage.heads import Loan, take_over
-from assetcore.lineage.read import LastLook, intact
+from assetcore.lineage.looks import LastLook
+from assetcore.lineage.read import intact
 from assetcore.staleness import Definition
 from assetcore.storage import Key
 

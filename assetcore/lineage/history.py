@@ -17,8 +17,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from assetcore.lineage import tables as t
 from assetcore.lineage.asking import among
 from assetcore.lineage.heads import heads_of, loans
+from assetcore.lineage.named import labelled, spellings
 from assetcore.lineage.read import dated
-from assetcore.lineage.trace import labelled, makers, spellings
+from assetcore.lineage.trace import makers
 
 __all__ = ["AssetChange", "Making", "Version", "asset_changes", "commit_at", "made_by", "units_ever", "versions"]
 

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache, lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import polars as pl
 import sqlalchemy as sa
@@ -27,39 +27,11 @@ from assetcore.storage import Key, Location, Stored
 from assetcore.units import DOCUMENTS, PLACED, sort_documents
 
 __all__ = [
-    "Failure", "LastLook", "Watermark", "asset_counts", "counts", "current", "current_documents", "current_identities", "dated",
-    "definitions", "documents_of", "expired", "failure_counts", "failures_labelled", "former_members", "intact", "keys", "known_keys",
-    "labels", "last_failure", "last_looks", "made_at", "made_units", "observations", "oldest", "orphans", "seconds_per_unit",
+    "Watermark", "asset_counts", "counts", "current", "current_documents", "current_identities", "dated",
+    "definitions", "documents_of", "expired", "former_members", "intact", "keys", "known_keys",
+    "labels", "made_at", "made_units", "oldest", "orphans", "seconds_per_unit",
     "sources_of_parts", "stored", "undeclared", "units", "watermark", "watermarks", "with_documents", "with_types",
 ]  # fmt: skip
-
-OBSERVED = {
-    "name": pl.String, "size": pl.Int64, "mtime_ns": pl.Int64, "inode": pl.Int64, "media_type": pl.String, "sha256": pl.Binary,
-    "field_digests": pl.Binary, "identity": pl.Binary, "validator": pl.String,
-}  # fmt: skip
-
-
-class LastLook(NamedTuple):
-    """The last look at a source as a whole.
-
-    Which one it was of all that were kept, how many documents it found, the digest of the glance that it began with (None where that does
-    not tell that nothing has changed since), and the digest of the identities of the documents in their order.
-    """
-
-    looks: int
-    documents: int
-    glance: bytes | None
-    observed: bytes
-
-
-class Failure(NamedTuple):
-    """That the last attempt to make a unit failed: when, in which run, and on whose behalf."""
-
-    unit: bytes
-    at: datetime
-    run: str
-    actor: str | None
-    error: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -494,40 +466,6 @@ async def keys(connection: AsyncConnection, objects: Iterable[int]) -> dict[int,
     return {row[0]: Key(row[1]) for row in rows}
 
 
-async def last_looks(connection: AsyncConnection, assets: Collection[int]) -> dict[int, LastLook]:
-    """The last look at each of these sources, as a whole; none at what was never looked at. One statement."""
-    k = t.look.c
-    rows = await connection.execute(
-        sa.select(k.asset_id, k.looks, k.documents, k.glance, k.observed).where(one_of(k.asset_id, assets))
-    )
-    return {asset: LastLook(*told) for asset, *told in rows}
-
-
-async def observations(
-    connection: AsyncConnection, assets: Collection[int], names: Collection[str] | None = None
-) -> dict[int, pl.DataFrame]:
-    """The last look at each of these sources, or at these of their documents. One statement."""
-    which = asked(assets)
-    statement = _observations(*which, names is not None)
-    values = which if names is None else which | {"names": list(names)}
-    if len(assets) == 1:  # a column less of what may be large
-        [asset] = assets
-        return {asset: (await columns(connection, statement, OBSERVED, values)).sort("name")}
-    found = await columns(connection, statement, {"asset": pl.Int64} | OBSERVED, values)
-    by_asset = parted(found.sort("name"), "asset")
-    empty = pl.DataFrame(schema=OBSERVED)
-    return {a: by_asset.get(a, empty) for a in assets}
-
-
-@lru_cache
-def _observations(which: str, of_names: bool) -> Statement:
-    o = t.observation.c
-    of_asset = [] if which == ONE else [o.asset_id]
-    wanted = [one_of(o.asset_id, which), *([among(o.name, "names", sa.Text)] if of_names else [])]
-    shown = (o.name, o.size, o.mtime_ns, o.inode, o.media_type, o.sha256, o.field_digests, o.identity, o.validator)
-    return sa.select(*of_asset, *shown).where(*wanted)
-
-
 async def seconds_per_unit(connection: AsyncConnection, project: int) -> dict[str, float]:
     """The mean time that a unit has taken in the runs there were, by the asset's name."""
     r = t.run_asset.c
@@ -549,31 +487,6 @@ async def sources_of_parts(connection: AsyncConnection, digests: Collection[byte
     return dict(rows.all())
 
 
-async def last_failure(
-    connection: AsyncConnection, environment: int, asset: int, unit: bytes
-) -> tuple[str, str] | None:
-    """The error and traceback of a unit's last attempt, if it failed."""
-    f = t.failure.c
-    row = (
-        await connection.execute(
-            sa.select(f.error, f.traceback).where(f.environment_id == environment, f.asset_id == asset, f.unit == unit)
-        )
-    ).one_or_none()
-    return (row[0], row[1]) if row else None
-
-
-async def failures_labelled(connection: AsyncConnection, environment: int, asset: int, label: str) -> list[Failure]:
-    """Of the units with this label the last attempts, where they failed, the latest first."""
-    f, r = t.failure.c, t.run.c
-    rows = await connection.execute(
-        sa.select(f.unit, f.at, f.run_id, r.actor, f.error)
-        .select_from(t.failure.outerjoin(t.run, r.id == f.run_id))
-        .where(f.environment_id == environment, f.asset_id == asset, f.label == label)
-        .order_by(f.at.desc())
-    )
-    return [Failure(*row) for row in rows]
-
-
 async def asset_counts(
     connection: AsyncConnection, environment: int, commit: int | None = None
 ) -> dict[int, tuple[int, int, datetime]]:
@@ -589,15 +502,6 @@ async def asset_counts(
         .group_by(h.asset_id)
     )
     return {asset: (units, int(documents or 0), made_at) for asset, units, documents, made_at in rows}
-
-
-async def failure_counts(connection: AsyncConnection, environment: int) -> dict[int, int]:
-    """How many units of every asset failed when they were last tried."""
-    f = t.failure.c
-    rows = await connection.execute(
-        sa.select(f.asset_id, sa.func.count()).where(f.environment_id == environment).group_by(f.asset_id)
-    )
-    return dict(rows.all())
 
 
 async def known_keys(connection: AsyncConnection, project: int) -> set[str]:

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from assetcore.catalog import rebuild_catalog, verify_catalog
 from assetcore.errors import PromotionError, UsageError
 from assetcore.keep import Keeper
-from assetcore.lineage import read, rebuild, schema
+from assetcore.lineage import looks, rebuild, schema
 from assetcore.lineage import tables as t
 from assetcore.lineage.replay import TABLES
 from assetcore.settings import Settings
@@ -129,10 +129,10 @@ async def test_what_was_seen_of_a_source_is_known_again(world: World) -> None:
     async with world.open() as session:
         source = session.project.asset_ids["topics"]
     async with engine.connect() as connection:
-        before = (await read.observations(connection, [source]))[source]
+        before = (await looks.observations(connection, [source]))[source]
     await rebuild_catalog(world.settings, replace=True, automatic_schema=False, say=quiet)
     async with engine.connect() as connection:
-        after = (await read.observations(connection, [source]))[source]
+        after = (await looks.observations(connection, [source]))[source]
     await engine.dispose()
     assert after.filter(after["name"] == "c.txt").equals(before.filter(before["name"] == "c.txt"))
 

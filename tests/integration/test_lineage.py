@@ -24,7 +24,7 @@ from alembic.script import ScriptDirectory
 
 from assetcore.documents import document_id, identity
 from assetcore.errors import SchemaError, StorageError
-from assetcore.lineage import asking, costs, read, recipes, schema, tables, trace
+from assetcore.lineage import asking, costs, named, read, recipes, schema, tables, trace
 from assetcore.lineage import commit as lineage
 from assetcore.lineage import history as past
 from assetcore.lineage.commit import Batch, Committed, Failed, Made, NewDocument, NewObject, Overtaken, Reused
@@ -259,7 +259,7 @@ async def test_what_an_asset_was_can_be_read_as_of_any_commit(history: History) 
     for number, documents in seen:
         assert await history.current(CHUNKS, number) == documents
         async with history.engine.connect() as connection:
-            found = await trace.of_asset(connection, PROD, CHUNKS, commit=number)
+            found = await named.of_asset(connection, PROD, CHUNKS, commit=number)
         assert {f.name: f.sha256 for f in found} == documents
 
 
@@ -572,8 +572,8 @@ async def test_hashes_that_begin_alike_are_told_apart(history: History) -> None:
         assert await recipes.reusable(connection, CHUNKS, history.definition, [a]) == {a: [(unit("a"), made[0].id)]}
         asked = [recipes.Recipes(CHUNKS, history.definition, [b], None)]
         assert await recipes.reusable_of(connection, asked) == [{b: [(unit("b"), made[1].id)]}]
-        assert [f.sha256 for f in await trace.with_prefix(connection, PROD, b.hex()[:26])] == [b]
-        assert {f.sha256 for f in await trace.with_prefix(connection, PROD, b.hex()[:24])} == {a, b}
+        assert [f.sha256 for f in await named.with_prefix(connection, PROD, b.hex()[:26])] == [b]
+        assert {f.sha256 for f in await named.with_prefix(connection, PROD, b.hex()[:24])} == {a, b}
 
 
 async def test_the_database_refuses_what_is_no_metadata(history: History) -> None:
@@ -652,7 +652,7 @@ async def test_reading_stays_on_indexes(history: History, large: dict[int, list[
     async with history.engine.connect() as connection:
         made = (await read.made_units(connection, PROD, [FEW]))[FEW]["materialization"].to_list()[:3]
         commit = (await read.watermarks(connection, PROD))[FEW].last
-        below = [replace(found, parent="x") for found in await trace.of_asset(connection, PROD, FEW, limit=3)]
+        below = [replace(found, parent="x") for found in await named.of_asset(connection, PROD, FEW, limit=3)]
         was: dict[str, int | None] = dict(
             (await read.made_units(connection, PROD, [FEW]))[FEW].select("label", "materialization").iter_rows()
         )
@@ -677,21 +677,21 @@ async def test_reading_stays_on_indexes(history: History, large: dict[int, list[
         "up, of what had come back": lambda c: trace.up(c, PROD, large[FEW][-1:], last.number),
         "down, one by one": lambda c: trace.down(c, PROD, page),
         "down, through a whole asset": lambda c: trace.down(c, PROD, few),
-        "by id": lambda c: trace.with_prefix(c, PROD, document_id(sha256("1 7"))),
+        "by id": lambda c: named.with_prefix(c, PROD, document_id(sha256("1 7"))),
         "given to": lambda c: trace.given_to(c, made),
-        "by label": lambda c: trace.by_unit(c, PROD, FEW, "00007"),
-        "repeated labels": lambda c: trace.qualified(c, PROD, below),
-        "look up": lambda c: trace.look_up(c, few),
-        "the document at the top": lambda c: trace.rooted(c, PROD, FEW, "00007", [0, 1]),
+        "by label": lambda c: named.by_unit(c, PROD, FEW, "00007"),
+        "repeated labels": lambda c: named.qualified(c, PROD, below),
+        "look up": lambda c: named.look_up(c, few),
+        "the document at the top": lambda c: named.rooted(c, PROD, FEW, "00007", [0, 1]),
         "what descends": lambda c: trace.descending(c, PROD, [PAGES, CHUNKS, FEW], one),
         "documents of a unit": lambda c: read.current_documents(c, PROD, [PAGES, CHUNKS], units=one),
         "made units of few": lambda c: read.made_units(c, PROD, [PAGES, CHUNKS], units=one),
         "identities of few": lambda c: read.current_identities(c, PROD, [PAGES, CHUNKS], units=one),
         "up, as of a commit": lambda c: trace.up(c, PROD, few, commit),
         "down, as of a commit": lambda c: trace.down(c, PROD, page, commit),
-        "a unit as of a commit": lambda c: trace.documents(c, PROD, FEW, [(unit("00007"), "00007")], commit),
-        "by label, as of a commit": lambda c: trace.by_unit(c, PROD, FEW, "00007", commit),
-        "by id, as of a commit": lambda c: trace.with_prefix(c, PROD, document_id(sha256("1 7")), commit),
+        "a unit as of a commit": lambda c: named.documents(c, PROD, FEW, [(unit("00007"), "00007")], commit),
+        "by label, as of a commit": lambda c: named.by_unit(c, PROD, FEW, "00007", commit),
+        "by id, as of a commit": lambda c: named.with_prefix(c, PROD, document_id(sha256("1 7")), commit),
         "parts": lambda c: trace.excerpts(c, PROD, few, commit),
         "all that a unit was": lambda c: past.versions(c, PROD, FEW, [unit("00007")], "00007"),
         "units there ever were": lambda c: past.units_ever(c, FEW, "x/00007"),
@@ -710,14 +710,14 @@ async def test_tracing_finds_the_few_among_many(history: History, large: dict[in
     async with history.engine.connect() as connection:
         assert (await trace.up(connection, PROD, [few])).edges == {(few, chunk)}
         assert (await trace.up(connection, PROD, [chunk])).edges == {(chunk, page)}
-        assert [root for *_, root in await trace.rooted(connection, PROD, FEW, "00007", [0, 1])] == ["00007"]
+        assert [root for *_, root in await named.rooted(connection, PROD, FEW, "00007", [0, 1])] == ["00007"]
         assert (await trace.down(connection, PROD, [page])).edges == {(page, chunk)}
         assert (await trace.down(connection, PROD, [few])).edges == {(few, large[REPORT][0])}
         assert {(w[0], w[3]) for w in (await trace.up(connection, PROD, large[REPORT])).wholes} == {
             (FEW, large[REPORT][0])
         }
-        assert [f.id for f in await trace.with_prefix(connection, PROD, document_id(sha256("1 7"), 12))] == [page]
-        assert await trace.with_prefix(connection, NIGHT, document_id(sha256("1 7"), 12)) == []
+        assert [f.id for f in await named.with_prefix(connection, PROD, document_id(sha256("1 7"), 12))] == [page]
+        assert await named.with_prefix(connection, NIGHT, document_id(sha256("1 7"), 12)) == []
 
 
 async def test_postgres_looks_at_its_tables_where_they_grew(history: History) -> None:

@@ -16,8 +16,8 @@ from assetcore.causes import Descendant, Subject
 from assetcore.cli.show import contents, stale
 from assetcore.errors import NothingSelectedError, UsageError
 from assetcore.judgement import Choice
-from assetcore.lineage import damage, trace
-from assetcore.lineage.trace import about_few
+from assetcore.lineage import damage, named
+from assetcore.lineage.asking import about_few
 from assetcore.reasons import CauseFound, Why
 from assetcore.settings import Settings
 from assetcore.snapshot import take_descent
@@ -419,7 +419,7 @@ async def test_of_what_is_settled_nothing_is_read(world: World) -> None:
     async with world.open() as session:
         assets, environment = session.project.asset_ids, session.project.environment_id
         async with session.project.engine.begin() as connection:
-            [piece, *_] = await trace.of_asset(connection, environment, assets["chunks"])
+            [piece, *_] = await named.of_asset(connection, environment, assets["chunks"])
             await damage.note(connection, [damage.Damaged(piece.id, assets["chunks"], "corrupt", "other bytes")])
     assert [(await looked(ref))[0] for ref in ("clean[a.txt]", "chunks[a.txt]")] == [False, True]
     assert only((await looked("chunks[a.txt]"))[1]).code == "corrupt"
