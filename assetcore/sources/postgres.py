@@ -416,7 +416,18 @@ def _is_name(of: str) -> bool:
 
 def _next_size(page: Sequence[Row]) -> int:
     """How many rows make a page, if they are as large as these."""
-    size = sum(len(v) if isinstance(v, str | bytes) else 16 for row in page for v in row.values())
+    size, held = 0, [value for row in page for value in row.values()]
+    while held:
+        match held.pop():
+            case str() | bytes() as text:
+                size += len(text)
+            case list() | tuple() as members:
+                held += members
+            case dict() as members:
+                held += members
+                held += members.values()
+            case _:
+                size += 16
     return max(1, min(LARGEST_PAGE, PAGE_BYTES * len(page) // max(size, 1)))
 
 
