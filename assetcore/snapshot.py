@@ -299,7 +299,7 @@ def _settled(
 
 
 def is_settled(project: Project, name: str, digest: bytes, marks: Mapping[int, read.Watermark], moment: Moment) -> bool:
-    """Whether every unit was found fresh with this definition and these partitions, none has expired, and nothing above has changed."""
+    """Whether every unit was found fresh with this definition, wiring and partitions, none has expired, and nothing above has changed."""
     mark = marks.get(project.asset_ids[name])
     if mark is None or mark.settled is None or mark.settled.get("definition") != digest.hex():
         return False
@@ -308,6 +308,8 @@ def is_settled(project: Project, name: str, digest: bytes, marks: Mapping[int, r
         oldest = _oldest(mark)
         if oldest is None or oldest + options.freshness <= moment.now:
             return False
+    if mark.settled.get("wiring") != _wiring(project, name):
+        return False
     if mark.settled.get("partitions") != _division(project.graph.assets[name], moment):
         return False
     return bool(mark.settled.get("upstream") == changed_commits(project, name, marks))
@@ -327,11 +329,24 @@ def settled_with(
         "definition": definition.digest.hex(),
         "upstream": changed_commits(project, name, marks),
     }
+    if (wiring := _wiring(project, name)) is not None:
+        settled["wiring"] = wiring
     if (division := _division(project.graph.assets[name], moment)) is not None:
         settled["partitions"] = division
     if options.freshness is not None and oldest is not None:
         settled["oldest"] = oldest.isoformat()
     return settled
+
+
+def _wiring(project: Project, name: str) -> list[list[int | bool | None]] | None:
+    """Which asset each parameter is given, divided per which, and what is crossed, where the assets above may be wired in several ways.
+
+    No recipe says it, because the inputs do: but of a settled asset they are not looked at.
+    """
+    dependencies, ids = project.graph.assets[name].dependencies, project.asset_ids
+    if len(dependencies) == 1 and dependencies[0].per is None:
+        return None
+    return [[ids[d.upstream.name], None if d.per is None else ids[d.per.name], d.cross] for d in dependencies]
 
 
 def _division(asset: AnyAsset, moment: Moment) -> list[str] | None:

@@ -173,6 +173,56 @@ async def test_p18_a_dependency_added(world: World) -> None:
     assert (await world.plan())["report"]["causes"] == {"inputs-changed": 1}
 
 
+WIRED = """
+@asset
+async def shout(topic: Topic = each(topics)) -> Topic:
+    return Topic(topic.name, text=topic.text.upper())
+
+@asset
+async def halves(topic: Topic = each(clean)) -> list[Topic]:
+    return [Topic(f"{topic.stem}-{i}", text=half) for i, half in enumerate(topic.text.split())]
+
+@asset
+async def pieces(topic: Topic = each(halves)) -> list[Topic]:
+    return [Topic(f"{topic.stem}-{i}", text=letter) for i, letter in enumerate(topic.text[:2])]
+
+@asset
+async def report(SHAPE) -> Report:
+    given = [[one.text for one in some] if isinstance(some, list) else some.text for some in (x, y)]
+    return Report("report.txt", text=repr(given))
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("x: list[Topic] = collect(clean), y: list[Topic] = collect(shout)",
+         "x: list[Topic] = collect(shout), y: list[Topic] = collect(clean)"),
+        ("x: Topic = each(clean), y: list[Topic] = collect(shout)", "x: Topic = each(shout), y: list[Topic] = collect(clean)"),
+        ("x: Topic = each(clean), z: Topic = each(shout, cross=True), y: list[Topic] = collect(shout)",
+         "x: Topic = each(shout), z: Topic = each(clean, cross=True), y: list[Topic] = collect(shout)"),
+        ("x: Topic = each(clean, cross=True), z: Topic = each(shout), y: list[Topic] = collect(shout)",
+         "x: Topic = each(clean), z: Topic = each(shout, cross=True), y: list[Topic] = collect(shout)"),
+        ("x: Topic = each(clean), z: Topic = each(halves), y: list[Topic] = collect(pieces, per=clean)",
+         "x: Topic = each(clean), z: Topic = each(halves), y: list[Topic] = collect(pieces, per=halves)"),
+        ("z: Topic = each(topics), x: list[Topic] = collect(clean, per=topics), y: list[Topic] = collect(shout, per=topics)",
+         "z: Topic = each(topics), x: list[Topic] = collect(shout, per=topics), y: list[Topic] = collect(clean, per=topics)"),
+    ],
+)  # fmt: skip
+async def test_p18_the_same_assets_given_to_other_parameters(world: World, before: str, after: str) -> None:
+    """Which parameter is given which asset counts, also among the same assets: what is made is what a forced run makes."""
+    body = BODY[: BODY.index("@asset\nasync def report")] + WIRED
+    world.code(body.replace("SHAPE", before))
+    await world.materialize()
+    world.code(body.replace("SHAPE", after))
+    assert "report" in await world.plan()
+    await world.materialize()
+    made = (await world.contents())["report"]
+    await world.materialize("report", force=True)
+    assert (await world.contents())["report"] == made
+    assert await world.plan() == {}
+
+
 async def test_p19_a_document_class_changed_its_fields(world: World) -> None:
     """An asset whose document class has other fields is stale for that reason."""
     await world.materialize()
