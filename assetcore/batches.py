@@ -246,8 +246,10 @@ class Work:
         if self.budget is None:
             return await self._called(units)
         outcomes: list[Outcome] = []
+        places = self._places()
+        at_once = min(places, (self.pool and self.pool.limits.concurrency) or places)
         for unit in units:
-            reserved = await self.budget.admit(self.asset.name)
+            reserved = await self.budget.admit(self.asset.name, at_once)
             if reserved is None:
                 outcomes.append(NOT_BEGUN)
                 continue

@@ -2,7 +2,8 @@
 
 A run with a limit stops before the unit that would exceed it. What a unit will take is what such units took before, at the 90th
 percentile, or on average in this run, whichever is more; while nothing is known of an asset, its first unit goes alone. Close to the
-limit units wait for those in flight to tell what they took, so that the run stops neither late nor early.
+limit units wait for those in flight to tell what they took, so that the run stops neither late nor early. Of money and tokens all that is
+in flight counts together; time passes for all of it at once.
 """
 
 from __future__ import annotations
@@ -33,18 +34,22 @@ class Budget:
     _trying: set[str] = field(default_factory=set)
     _ended: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def admit(self, asset: str) -> float | None:
-        """Wait until it is known whether a unit may begin: what is reserved for it, or None where it would exceed the limit."""
+    async def admit(self, asset: str, at_once: int = 1) -> float | None:
+        """Wait until it is known whether a unit may begin: what is reserved for it, or None where it would exceed the limit.
+
+        So many units are worked at `at_once`: in time, others wait for one of these to end.
+        """
         while not self.stopped:
             wanted = self._expected(asset)
             alone = wanted is None and asset in self._trying
-            if not alone and self._taken() + self.reserved + (wanted or 0.0) <= self.limit.amount:
+            if not alone and self._beside(wanted or 0.0, at_once) + (wanted or 0.0) <= self.limit.amount:
                 if wanted is None:
                     self._trying.add(asset)
                 self.reserved += wanted or 0.0
                 self._in_flight += 1
                 return wanted or 0.0
-            if (self.limit.currency == "seconds" and not alone) or not self._in_flight:
+            too_late = self.limit.currency == "seconds" and self._taken() + (wanted or 0.0) > self.limit.amount
+            if too_late or not self._in_flight:
                 self.stopped = True
                 break
             self._ended.clear()
@@ -77,6 +82,12 @@ class Budget:
 
     def _taken(self) -> float:
         return time.monotonic() - self._began if self.limit.currency == "seconds" else self.spent
+
+    def _beside(self, wanted: float, at_once: int) -> float:
+        """What will have been taken when a unit that wants this begins."""
+        if self.limit.currency == "seconds":
+            return self._taken() + self._in_flight // at_once * wanted
+        return self._taken() + self.reserved
 
     def _expected(self, asset: str) -> float | None:
         """What one unit will take; None where that is not known."""

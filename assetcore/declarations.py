@@ -184,6 +184,8 @@ def _are_texts(value: Any) -> bool:
     return isinstance(value, list | tuple | set | frozenset) and all(map(_is_text, value))
 
 
+LONGEST = timedelta(days=365_250)
+"""So long is the longest freshness: a thousand years."""
 CRON = re.compile(r"(?:[\d*/,A-Za-z#?L-]+ +){4}[\d*/,A-Za-z#?L-]+")
 
 WANTED: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
@@ -223,8 +225,8 @@ WANTED: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     ),
     "on": ("a list of texts", _are_texts),
     "freshness": (
-        'a length of time, such as "1d" or "6h", or a timedelta',
-        lambda value: duration_of(value) is not None,
+        'a length of time up to a thousand years, such as "1d" or "6h", or a timedelta',
+        lambda value: timedelta() < (duration_of(value) or timedelta()) <= LONGEST,
     ),
 }
 """What each option of a declaration takes, in words and as a question."""

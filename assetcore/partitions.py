@@ -173,9 +173,10 @@ class Daily(_Timed):
         return Partition(day.isoformat(), self._midnight(day), self._midnight(day + timedelta(days=1)))
 
     def before(self, end: datetime, window: timedelta) -> datetime:
-        """In days of the calendar: seven of them are seven days, also where one of them has 25 hours."""
+        """In days of the calendar: seven of them are seven days, also where one of them has 25 hours, or begins at one."""
         try:
-            began = end.replace(tzinfo=None) - window
+            midnight = datetime.combine(end.date(), time())
+            began = (midnight if end == self._midnight(end.date()) else end.replace(tzinfo=None)) - window
             return began.replace(tzinfo=self.zone).astimezone(UTC)
         except OverflowError:
             return BEGINNING
@@ -260,7 +261,9 @@ class Hourly(_Timed):
 
 def _hour(start: datetime) -> str:
     """The key of an hour: minutes only where the time zone is not whole hours from where it began, the offset where it comes twice."""
-    text = start.strftime("%Y-%m-%dT%H:%M" if start.minute else "%Y-%m-%dT%H")
+    text = start.replace(tzinfo=None).isoformat(
+        timespec="seconds" if start.second else "minutes" if start.minute else "hours"
+    )
     if start.fold:
         offset = start.strftime("%z")
         text += f"{offset[:3]}:{offset[3:5]}"
@@ -306,8 +309,10 @@ class Dynamic(Partitions):
         problem = None
         if not callable(self.function) or isinstance(self.function, type):
             problem = f"takes a function that gives the keys, found {self.function!r:.80}"
+        elif self.function.__hash__ is None:
+            problem = f"takes a function, found {self.function!r:.80}, which has no hash"
         elif _parameters(self.function):
-            problem = f"asks {self.function.__name__}, which takes parameters"
+            problem = f"asks {getattr(self.function, '__name__', self.function)}, which takes parameters"
         if problem:
             raise DeclarationError(
                 f"{_caller()}: Dynamic(...) {problem}.",
@@ -427,7 +432,7 @@ def duration_of(given: object) -> timedelta | None:
         parts = re.findall(r"(\d+)([wdhms])", given)
         try:
             given = sum((int(number) * _UNITS[unit] for number, unit in parts), timedelta())
-        except OverflowError:
+        except (OverflowError, ValueError):  # beyond what a timedelta holds, or int reads
             return None
     return given if isinstance(given, timedelta) and given > timedelta() else None
 

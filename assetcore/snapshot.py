@@ -8,7 +8,7 @@ nothing is read but that.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from inspect import isawaitable
@@ -270,15 +270,20 @@ async def _listed(project: Project, names: Iterable[str]) -> dict[Dynamic, tuple
         if isinstance(own, Dynamic) and own not in found:
             try:
                 given = await asyncio.to_thread(own.function)
-                found[own] = checked_keys(await given if isawaitable(given) else given)
+                keys = await given if isawaitable(given) else given
+                keys = (
+                    tuple(keys) if isinstance(keys, Iterator) else keys
+                )  # asked for, a generator is the user's code, too
+            except Exception as error:  # the user's function, whatever it raises
+                told = f"{type(error).__name__}: {error}"
+                raise SourceError(f"{asset.place}: {own!r} of {asset.name} could not be asked: {told}.") from error
+            try:
+                found[own] = checked_keys(keys)
             except ValueError as error:
                 raise SourceError(
                     f"{asset.place}: {own!r} of {asset.name} {error}.",
                     hint="It gives a list of texts, each of them once.",
                 ) from None
-            except Exception as error:  # the user's function, whatever it raises
-                told = f"{type(error).__name__}: {error}"
-                raise SourceError(f"{asset.place}: {own!r} of {asset.name} could not be asked: {told}.") from error
     return found
 
 

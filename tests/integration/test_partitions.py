@@ -199,6 +199,9 @@ async def test_documents_in_each_partition(world: World) -> None:
     )
     with pytest.raises(SourceError, match=r"Dynamic\(tenants\) of letters could not be asked: FileNotFoundError"):
         await world.plan()
+    (world.root / "tenants").write_bytes(b"\xff")  # what is wrong with it is a ValueError of the function's own
+    with pytest.raises(SourceError, match=r"Dynamic\(tenants\) of letters could not be asked: UnicodeDecodeError"):
+        await world.plan()
     (world.root / "tenants").write_text("acme globex")
     world.document("a.txt", "one")
     world.document("b.txt", "bad")

@@ -113,6 +113,24 @@ async def test_time_is_a_limit_too() -> None:
     assert await Budget(Limit(2.5, "seconds", ""), KNOWN).admit("a") == 2.0
 
 
+async def test_time_passes_for_all_that_is_in_flight_at_once() -> None:
+    """As many begin as are worked at side by side; who would have to wait for one of these too long does not, and then it is too late."""
+    budget = Budget(Limit(3.5, "seconds", ""), KNOWN)
+    assert [await budget.admit("a", 8) for _ in range(8)] == [2.0] * 8
+    ninth = asyncio.create_task(budget.admit("a", 8))
+    await asyncio.sleep(0.01)
+    assert not ninth.done()
+    budget.settle("a", 2.0, seconds=0.1)  # it ended sooner than such units did
+    assert await ninth == 2.0
+    late = Budget(Limit(2.005, "seconds", ""), KNOWN)
+    assert await late.admit("a", 1) == 2.0
+    waiting = asyncio.create_task(late.admit("a", 1))
+    await asyncio.sleep(0.02)
+    late.settle("a", 2.0, seconds=0.02)
+    assert await waiting is None
+    assert late.stopped
+
+
 def test_another_model_is_reckoned_at_its_prices() -> None:
     """The tokens that are known, at the price of what goes in, and beside it of what comes out; an asset nothing is known of stays so."""
     known = Estimate("a", 10, 5, UnitCosts(3, tokens=Spread(100, 300)))

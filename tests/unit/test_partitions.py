@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta, timezone
 
 import pytest
@@ -76,6 +78,11 @@ def test_hours_where_clocks_are_changed() -> None:
     with pytest.raises(KeyError):
         spring["2026-03-29T02"]
     assert keys(Hourly("2026-11-04T10"), NOON) == ["2026-11-04T10", "2026-11-04T11"]
+    early = Hourly("0999-01-01T00", end="0999-01-01T01")
+    assert keys(early) == ["0999-01-01T00", "0999-01-01T01"]
+    assert early["0999-01-01T01"].key == "0999-01-01T01"
+    monrovia = Hourly("1972-01-06T23", end="1972-01-07T01", timezone="Africa/Monrovia")  # by seconds
+    assert [monrovia[key].key for key in keys(monrovia)] == keys(monrovia)
     lord_howe = keys(Hourly("2026-04-05T01", timezone="Australia/Lord_Howe"))
     assert lord_howe[:3] == ["2026-04-05T01", "2026-04-05T01:30+10:30", "2026-04-05T02:30"]
 
@@ -128,6 +135,13 @@ def test_which_partitions_belong_together() -> None:
         "2026-11-03T22",
     ]
     assert pairs(Static(["en"]), Static(["de", "en"])) == {"en": ["en"]}
+    for zone, day in (("America/Santiago", "2026-09-05"), ("Africa/Cairo", "2026-04-23")):  # the next begins at one
+        every = Hourly("2026-01-01T00", timezone=zone)
+        assert (
+            pairs(Daily(day, timezone=zone), every, timedelta(days=1))[day]
+            == pairs(Daily(day, timezone=zone), every)[day]
+        )
+        assert len(pairs(Daily(day, timezone=zone), every)[day]) == 24
     berlin = Daily("2026-10-20", timezone=BERLIN)
     assert pairs(berlin, berlin, timedelta(days=2))["2026-10-26"] == ["2026-10-25", "2026-10-26"]
 
@@ -161,6 +175,12 @@ def test_what_is_there_is_told_without_a_list() -> None:
     assert Moment(NOON, {dynamic: ("a",)}).standing(dynamic) != Moment(NOON, {dynamic: ("a", "b")}).standing(dynamic)
 
 
+@dataclass
+class Unhashable:
+    def __call__(self) -> list[str]:
+        return ["a"]
+
+
 WRONG_SETS = [
     (lambda: Daily("2026-13-01"), "has start='2026-13-01', which is no day"),
     (lambda: Daily("2026-11-02", end="2026-11-01"), "ends"),
@@ -178,6 +198,8 @@ WRONG_SETS = [
     (lambda: Static([]), "has no partition"),
     (lambda: Dynamic(["de"]), "takes a function"),
     (lambda: Dynamic(lambda x: x), "takes parameters"),
+    (lambda: Dynamic(functools.partial(lambda x, y: x, 1)), "takes parameters"),
+    (lambda: Dynamic(Unhashable()), "which has no hash"),
 ]  # fmt: skip
 
 
