@@ -15,6 +15,7 @@ import math
 import os
 import signal
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, redirect_stdout, suppress
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from assetcore.settings import Settings
 
 BROKEN_PIPE = 141
+GRACE = 3.0
+"""So many seconds may code of the project hold the event loop after SIGTERM."""
 READING = frozenset({"postgres", "store"})
 """The services that a question takes."""
 MAKING = frozenset({"postgres", "store", "redis"})
@@ -268,22 +271,37 @@ class _Threads(ThreadPoolExecutor):
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:
-    """Run a coroutine to its end. Ctrl-C and SIGTERM cancel it, so that it can leave things in order."""
-    terminated = False
+    """Run a coroutine to its end. Ctrl-C and SIGTERM cancel it, so that it can leave things in order.
+
+    Where code of the project does not let go of the loop, SIGTERM ends what it does, at the second time or after `GRACE`.
+    """
+    terminated, heard = False, threading.Event()
     threads = _Threads(thread_name_prefix="asyncio")
 
     async def guarded() -> None:
-        task = asyncio.current_task()
+        task, loop, caller = asyncio.current_task(), asyncio.get_running_loop(), threading.get_ident()
         assert task is not None
 
-        def terminate() -> None:
-            nonlocal terminated
-            terminated = True
+        def hear() -> None:
+            heard.set()
             task.cancel()
 
-        with suppress(NotImplementedError, RuntimeError, ValueError):  # Windows, or not the main thread: it simply ends
-            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminate)
-        asyncio.get_running_loop().set_default_executor(threads)
+        def insist() -> None:
+            if not heard.wait(GRACE):
+                signal.pthread_kill(caller, signal.SIGTERM)
+
+        def terminate(*_: object) -> None:
+            nonlocal terminated
+            if terminated and not heard.is_set():
+                raise Terminated("Terminated.")
+            loop.call_soon_threadsafe(hear)
+            if not terminated:
+                terminated = True
+                threading.Thread(target=insist, daemon=True).start()
+
+        with suppress(ValueError):  # not the main thread: it simply ends
+            signal.signal(signal.SIGTERM, terminate)
+        loop.set_default_executor(threads)
         try:
             await work
         except asyncio.CancelledError:
@@ -301,6 +319,10 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
         if type(error).__name__ != "TerminationSignal":
             raise
         raise Terminated("Terminated.") from None
+    finally:
+        heard.set()
+        with suppress(ValueError):
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 @contextmanager

@@ -358,6 +358,27 @@ except Terminated as ended:
     assert (done.returncode, done.stdout) == (code, "in order\n")
 
 
+@pytest.mark.parametrize("holds", ["time.sleep(600)", "exec('while True: pass')"])
+def test_sigterm_ends_what_holds_the_loop(root: Path, holds: str) -> None:
+    """Code of a project that never returns, such as an import that waits for a server, does not keep a command from ending."""
+    program = f"""
+import os, signal, sys, threading, time
+from assetcore.cli import call
+call.GRACE = 0.2
+def work():
+    threading.Timer(0.2, os.kill, [os.getpid(), signal.SIGTERM]).start()
+    {holds}
+async def at_work():
+    work()
+try:
+    call._run(at_work())
+except call.Terminated as ended:
+    sys.exit(ended.exit_code)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (143, "")
+
+
 # --- a new project ----------------------------------------------------------------------------------------------------
 
 
