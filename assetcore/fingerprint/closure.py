@@ -19,12 +19,12 @@ from typing import Any
 
 from assetcore.errors import DeclarationError
 from assetcore.fingerprint.classes import Attribute, computed, set_from_outside
-from assetcore.fingerprint.definitions import Definition, Imported, Mention, Section
+from assetcore.fingerprint.definitions import Definition, Key, Mention, Section
 from assetcore.fingerprint.drafts import ROOT, Draft, Findings, Keep
 from assetcore.fingerprint.elsewhere import Elsewhere, Outside
 from assetcore.fingerprint.encoding import constant, frame, sequence, text
 from assetcore.fingerprint.files import Site, Stated
-from assetcore.fingerprint.names import Binding, Located, Names, Place, module_name
+from assetcore.fingerprint.names import BY_NAME, Binding, Located, Names, Place, module_name
 from assetcore.fingerprint.normal import FUNCTIONS, Variant
 from assetcore.fingerprint.objects import (
     BUILT_IN,
@@ -62,7 +62,6 @@ UNINTERESTED = frozenset({
 })  # fmt: skip
 """Decorators of the standard library that do not read the annotations of what they decorate."""
 
-IMPORTERS = ("importlib.import_module", "builtins.__import__")
 ROOT_REFERENCE = Reference("part", ROOT, ROOT)
 
 
@@ -339,22 +338,23 @@ class Closure:
     def _section(self, draft: Draft, tag: str, section: Section, place: Place) -> list[tuple[Reference, ...]]:
         """Resolve the mentions of a section and add it to the draft."""
         groups = [self._resolve(mention, place, used=i != section.head) for i, mention in enumerate(section.mentions)]
-        for called, literal in section.literals:
-            if any(r.path in IMPORTERS for r in groups[called]):
-                groups[called] += self._imported_by_name(literal, section.mentions[called], place)
+        for where, key in section.keys:
+            for reference in groups[where]:
+                if reference.origin == "standard" and reference.path in BY_NAME:
+                    groups[where] += self._looked_up(reference.path, key, section, section.mentions[where], place)
         for argument, called in section.handed:
             if any(r.origin == "third-party" for r in groups[called]):
                 self.findings.expose(r.name for r in groups[argument] if r.kind == "part" and not r.rest)
         draft.sections.append((tag, section.data, groups))
         return groups
 
-    def _imported_by_name(self, literal: str | None, mention: Mention, place: Place) -> tuple[Reference, ...]:
-        if literal is None:
+    def _looked_up(
+        self, path: str, key: Key, section: Section, mention: Mention, place: Place
+    ) -> tuple[Reference, ...]:
+        found = self._names.looked_up(path, key, section, place)
+        if found is None:
             self.findings.note("AC101", place.part, mention.line, f"{'.'.join(mention.names)} with a computed name")
-            return ()
-        name = literal.lstrip(".")
-        located = self._names.imported(Imported(name, None, len(literal) - len(name)), (), place)
-        return (self._reference(located, mention, place),)
+        return tuple(self._reference(one, mention, place) for one in found or ())
 
     def _resolve(self, mention: Mention, place: Place, *, used: bool = True) -> tuple[Reference, ...]:
         """What a mention stands for; it is `used` unless it is the decorator of a definition."""

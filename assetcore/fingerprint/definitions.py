@@ -23,6 +23,7 @@ from assetcore.fingerprint.normal import Normal, Variant, below, deep, normalise
 __all__ = [
     "Definition",
     "Imported",
+    "Key",
     "Mention",
     "ScopeParts",
     "Section",
@@ -62,19 +63,26 @@ class Mention(NamedTuple):
     annotation: bool = False
 
 
+class Key(NamedTuple):
+    """By what something is looked up: a text, the index of a mention that stands for one, or neither; and what is taken of it."""
+
+    name: str | int | None
+    rest: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Section:
     """Canonical bytes with placeholders, and what stands in their places.
 
     Mentions are meant by their index. `head` is the one that a decorator begins with; `handed` are pairs (argument, called);
-    `literals` are the first arguments of calls that import by name, None if it is not a literal.
+    `keys` are by what something is looked up in what a mention stands for, which may be all modules, or what imports one.
     """
 
     data: bytes = b""
     mentions: tuple[Mention, ...] = ()
     head: int | None = None
     handed: tuple[tuple[int, int], ...] = ()
-    literals: tuple[tuple[int, str | None], ...] = ()
+    keys: tuple[tuple[int, Key], ...] = ()
     accessor: bool = False
     """A decorator like `@x.setter`, of a property of the same class."""
     called: frozenset[int] = frozenset()
@@ -202,7 +210,9 @@ class _Open:
     mentions: list[Mention] = field(default_factory=list)
     places: dict[ast.AST, int] = field(default_factory=dict)
     handed: list[tuple[int, int]] = field(default_factory=list)
-    literals: list[tuple[int, str | None]] = field(default_factory=list)
+    taken: dict[ast.AST, tuple[str, ...]] = field(default_factory=dict)
+    """Of what is looked up, or comes of a call, the attributes that are taken."""
+    keys: dict[int, Key] = field(default_factory=dict)
     called: set[int] = field(default_factory=set)
 
 
@@ -242,7 +252,7 @@ class _Reader:
             self.open = outer
         first = None if head is None else done.places.get(head)
         called = frozenset(done.called)
-        return Section(data, tuple(done.mentions), first, tuple(done.handed), tuple(done.literals), called=called)
+        return Section(data, tuple(done.mentions), first, tuple(done.handed), tuple(done.keys.items()), called=called)
 
     def later(self, body: Callable[[_Reader], bytes], expressions: Iterable[ast.expr]) -> Later:
         """A section that is read when it is asked for; now, where that may tell something of the definition."""
@@ -279,6 +289,8 @@ class _Reader:
         while isinstance(root, ast.Attribute):
             names.append(root.attr)
             root = root.value
+        if isinstance(root, ast.Subscript | ast.Call):
+            self.open.taken.setdefault(root, tuple(reversed(names)))
         if not isinstance(root, ast.Name) or (found := self.lookup(root.id)) is None:
             return None
         for inner in names:
@@ -322,18 +334,41 @@ class _Reader:
 
     def call(self, tree: ast.Call) -> bytes:
         data = plain(tree, self.ask)
+        first = tree.args[0] if tree.args else None
         called = self.open.places.get(tree.func)
         if called is None:
+            match tree.func:
+                case ast.Attribute(value=ast.Call(func=inner), attr="get"):  # globals().get("name")
+                    self.look_up(tree, inner, first)
+                case _:
+                    pass
             return data
         self.open.called.add(called)
+        self.look_up(tree, tree.func, first or next((k.value for k in tree.keywords if k.arg == "name"), None))
         for argument in _flat([*tree.args, *(k.value for k in tree.keywords)]):
             if (place := self.open.places.get(argument)) is not None:
                 self.open.handed.append((place, called))
-        if self.open.mentions[called].names[-1] in ("import_module", "__import__"):
-            first = tree.args[0] if tree.args else None
-            literal = first.value if isinstance(first, ast.Constant) and isinstance(first.value, str) else None
-            self.open.literals.append((called, literal))
         return data
+
+    def subscript(self, tree: ast.Subscript) -> bytes:
+        data = plain(tree, self.ask)
+        where = tree.value.func if isinstance(tree.value, ast.Call) else tree.value
+        self.look_up(
+            tree, where, tree.slice if isinstance(tree.ctx, ast.Load) else ast.Constant("")
+        )  # not looked up, but set
+        return data
+
+    def look_up(self, tree: ast.expr, where: ast.expr, key: ast.expr | None) -> None:
+        """Note by what something is looked up: `import_module("name")`, `sys.modules["name"]`, `globals()["name"]`."""
+        if (place := self.open.places.get(where)) is not None:
+            match key:
+                case ast.Constant(value=str(name)):
+                    pass
+                case ast.expr():
+                    name = self.open.places.get(key)
+                case None:
+                    name = None
+            self.open.keys[place] = Key(name, self.open.taken.get(tree, ()))
 
     def import_(self, tree: ast.Import | ast.ImportFrom) -> bytes:
         """An import inside a function counts through the names that it binds; the module is followed even if none is used."""
@@ -463,6 +498,7 @@ class _Reader:
 
 _SPECIAL: dict[type[ast.AST], Callable[[_Reader, Any], bytes | None]] = {
     ast.Name: _Reader.name, ast.Attribute: _Reader.attribute, ast.Constant: _Reader.constant, ast.Call: _Reader.call,
+    ast.Subscript: _Reader.subscript,
     ast.FunctionDef: _Reader.function, ast.AsyncFunctionDef: _Reader.function, ast.Lambda: _Reader.lambda_,
     ast.ClassDef: _Reader.class_, ast.Import: _Reader.import_, ast.ImportFrom: _Reader.import_,
     ast.ListComp: _Reader.comprehension, ast.SetComp: _Reader.comprehension, ast.GeneratorExp: _Reader.comprehension,

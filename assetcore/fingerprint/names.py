@@ -21,7 +21,7 @@ from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import PurePath
 from typing import Any, NamedTuple
 
-from assetcore.fingerprint.definitions import Definition, Imported, Mention
+from assetcore.fingerprint.definitions import Definition, Imported, Key, Mention, Section
 from assetcore.fingerprint.files import Site, SourceFile, source_file
 from assetcore.fingerprint.hazards import is_folder, is_volatile, is_volatile_within
 from assetcore.fingerprint.objects import MISSING, Itself, function_of, home, unwrapped, wrapped
@@ -29,7 +29,12 @@ from assetcore.fingerprint.orders import Called, depends_on_order
 from assetcore.fingerprint.origins import Origins
 from assetcore.fingerprint.values import is_plain
 
-__all__ = ["Binding", "Located", "Names", "Place", "module_name"]
+__all__ = ["BY_NAME", "Binding", "Located", "Names", "Place", "module_name"]
+
+BY_NAME = frozenset({
+    "importlib.import_module", "builtins.__import__", "sys.modules", "sys.modules.get", "builtins.globals",
+})  # fmt: skip
+"""Where modules and globals are looked up by their names."""
 
 MACHINE = frozenset({"__file__", "__path__", "__spec__", "__loader__", "__cached__", "__package__", "__builtins__"})
 """Globals of a module whose values belong to the machine."""
@@ -163,6 +168,28 @@ class Names:
             return [Located(MISSING, path=".".join(filter(None, path)), rest=rest) for path in paths]
         return [Located(MISSING, rest=rest)]
 
+    def looked_up(self, where: str, key: Key, section: Section, place: Place) -> list[Located] | None:
+        """What is looked up by a name; None if it is a module and the name is not in the code. Of globals any may be meant then."""
+        name = self._text(section.mentions[key.name], place) if isinstance(key.name, int) else key.name
+        if where == "builtins.globals":
+            if name is not None:
+                return self.locate(Mention((name,), 0), place.within(place.part, {})) if name in place.variables else []
+            module = sys.modules.get(place.module)
+            return [Located(module)] if module is not None and vars(module) is place.variables else []
+        if not name:
+            return None if name is None else []
+        full = name.lstrip(".")
+        rest = key.rest if where.startswith("sys.") else ()
+        return [self.imported(Imported(full, None, len(name) - len(full)), rest, place)]
+
+    def _text(self, mention: Mention, place: Place) -> str | None:
+        """The text that a name stands for: a constant, or the name of a module."""
+        for located in self.locate(mention, place):
+            if type(located.value) is str and not located.rest:
+                binding = located.binding
+                return binding[0] if binding is not None and binding[1] == "__name__" else located.value
+        return None
+
     def imported(self, imported: Imported, rest: tuple[str, ...], place: Place) -> Located:
         """What an import statement inside a function binds."""
         name = _absolute(imported, place.variables)
@@ -184,6 +211,8 @@ class Names:
             if not rest:
                 return Located(value)
             attribute, rest = rest[0], rest[1:]
+            if attribute == "__dict__":
+                return Located(value, rest=rest)
             if attribute in MACHINE:
                 return Located(MISSING, path=f"module.{attribute}", rest=rest)
             variables = vars(value)

@@ -115,7 +115,9 @@ def vector(source: str) -> dict[str, str]:
 
 def _section(section: Any) -> list[Any]:
     mentions = [[list(mention.names), [list(imported) for imported in mention.imports]] for mention in section.mentions]
-    return [section.data.hex(), mentions, section.head, list(section.handed), list(section.literals), section.accessor]
+    imported = [(i, k) for i, k in section.keys if section.mentions[i].names[-1] in ("import_module", "__import__")]
+    literals = [[i, key.name if isinstance(key.name, str) else None] for i, key in imported]
+    return [section.data.hex(), mentions, section.head, list(section.handed), literals, section.accessor]
 
 
 def fingerprint_of_package() -> str:

@@ -392,6 +392,56 @@ PAIRS = {
         "def f(x): return x + 1",
         "def f(x): return x + 2",
     ),
+    "module imported by its name in a text": (
+        "from importlib import import_module as load\ndef made(): return load(name='shop.parts').f(1)",
+        "def f(x): return x + 1",
+        "def f(x): return x + 2",
+    ),
+    "module imported by a constant": (
+        "import importlib\nNAME = 'shop.parts'\ndef made(): return importlib.import_module(NAME).f(1)",
+        "def f(x): return x + 1",
+        "def f(x): return x + 2",
+    ),
+    "one of the loaded modules": (
+        "import sys, shop.parts\ndef made(): return sys.modules['shop.parts'].f(1)",
+        "def f(x): return x + 1",
+        "def f(x): return x + 2",
+    ),
+    "one of the loaded modules, by a constant": (
+        "import sys, shop.parts\nNAME = 'shop.parts'\ndef made(): return sys.modules.get(NAME).f(1)",
+        "def f(x): return x + 1",
+        "def f(x): return x + 2",
+    ),
+    "the module itself": (
+        'import sys\nfrom shop.parts import f\ndef made(): return sys.modules[__name__].f(1)',
+        "def f(x): return x + 1",
+        "def f(x): return x + 2",
+    ),
+    "one of the globals": (
+        "from shop.parts import f\ndef made(): return globals()['f'](1)",
+        "def f(x): return x + 1",
+        "def f(x): return x + 2",
+    ),
+    "one of the globals, by a constant": (
+        "from shop.parts import f\nNAME = 'f'\ndef made(): return globals().get(NAME)(1)",
+        "def f(x): return x + 1",
+        "def f(x): return x + 2",
+    ),
+    "any of the globals": (
+        'from shop.parts import f\ndef made(name): return globals()[name](1)',
+        "def f(x): return x + 1",
+        "def f(x): return x + 2",
+    ),
+    "variables of a module": (
+        "from shop import parts\ndef made(): return vars(parts)['f'](1)",
+        "def f(x): return x + 1",
+        "def f(x): return x + 2",
+    ),
+    "dict of a module": (
+        "from shop import parts\ndef made(): return parts.__dict__['f'](1)",
+        "def f(x): return x + 1",
+        "def f(x): return x + 2",
+    ),
     "module in a list": (
         "from shop import parts\nMODULES = [parts]\ndef made(): return MODULES[0].f(1)",
         "def f(x): return x + 1",
@@ -967,6 +1017,14 @@ NOT_COUNTED = {
                       "def made(): return steps"},
         {"assets.py": STEPS + "from assetcore.declarations import asset\n@steps.step\n@asset\ndef other() -> int: return 2\n"
                       "def made(): return steps"},
+    ),
+    "what else the module has that is looked up": (
+        {"assets.py": "import sys\ndef f(): ...\ndef made(): return sys.modules[__name__].f, globals()['f']\ndef other(): return 1"},
+        {"assets.py": "import sys\ndef f(): ...\ndef made(): return sys.modules[__name__].f, globals()['f']\ndef other(): return 2"},
+    ),
+    "what else the module has where a global is set": (
+        {"assets.py": "def made(name): globals()[name] = 1\ndef other(): return 1"},
+        {"assets.py": "def made(name): globals()[name] = 1\ndef other(): return 2"},
     ),
     "another asset's body": (
         {"assets.py": "from assetcore.declarations import asset\n@asset\ndef other() -> int: return 1\ndef made(): return other()"},
