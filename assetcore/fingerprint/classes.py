@@ -1,22 +1,27 @@
 """Classes: what does a class hold that its statement does not say?
 
 What was put into it after its statement had run, such as a registry that decorators or subclasses filled; and where a function made it,
-what came of that one's names.
+what came of that one's names. A function can hold a registry too.
 """
 
 from __future__ import annotations
 
+import ast
 import collections
+import functools
 import types
 from collections.abc import Callable, Iterable, Iterator, Set
 from typing import Any, NamedTuple
 
-from assetcore.fingerprint.files import Stated
+from assetcore.fingerprint.definitions import Definition
+from assetcore.fingerprint.files import Stated, size
 from assetcore.fingerprint.objects import (
     GENERATED,
     MISSING,
     defaults,
+    dispatch_registry,
     function_of,
+    held,
     home,
     is_assigned,
     is_special,
@@ -25,7 +30,7 @@ from assetcore.fingerprint.objects import (
 from assetcore.fingerprint.origins import Origins
 from assetcore.fingerprint.values import is_plain
 
-__all__ = ["Attribute", "computed", "set_from_outside"]
+__all__ = ["Attribute", "computed", "filled", "set_from_outside"]
 
 CONTAINERS = (
     dict,
@@ -63,6 +68,30 @@ def computed(
             yield f"{function.__name__}.{name}", value
 
 
+def filled(function: Any, statements: Iterable[Definition]) -> Iterator[tuple[str, Any]]:
+    """The registries in attributes of a function: containers with code in them of which the statements that set them do not tell.
+
+    What else it keeps there is what it has made so far.
+    """
+    nodes = (node for one in statements for statement in one.normal.body for node in ast.walk(statement))
+    for node in nodes:
+        match node:
+            case ast.Assign(targets=[ast.Attribute(attr=name)], value=written):
+                value = held(function).get(name, ())
+                if _holds_code(value) and size(written) not in (None, len(value)):
+                    yield name, value
+            case _:
+                pass
+
+
+def _holds_code(value: Any) -> bool:
+    """Whether a container holds functions or classes, or pairs with them."""
+    if id(type(value)) not in _CONTAINERS:
+        return False
+    members = list(value.values() if isinstance(value, dict) else value)
+    return any(callable(one) for m in members for one in (m if isinstance(m, tuple) else (m,)))
+
+
 def set_from_outside(
     cls: type,
     body: list[Any],
@@ -84,10 +113,15 @@ def set_from_outside(
         function = function_of(value)
         if isinstance(function, types.FunctionType) and origins.of(home(function)) == "user":
             own = stated.functions.get(name)
-            here = own is not None and home(function) == module and is_within(function.__code__, own)
+            here = own is not None and _is_from(function, module, own)
             as_stated = here or (name not in assigned and (is_assigned(body, name) or (own and own.decorator_list)))
             if not as_stated and not function.__code__.co_filename.startswith(GENERATED):
                 yield Attribute(name, function)
+        elif isinstance(value, functools.singledispatchmethod):
+            found = [(kind, one, function_of(one)) for kind, one in dispatch_registry(value.dispatcher) or ()]
+            added = [(k, one) for k, one, f in found if not any(_is_from(f, module, statement) for statement in body)]
+            if added:
+                yield Attribute(name, added)
         elif volatile:
             continue
         elif is_plain(value):
@@ -98,6 +132,11 @@ def set_from_outside(
                 yield Attribute(name, value)
         elif _is_set(cls, name, value, stated, origins, is_other, is_assigned=name in assigned):
             yield Attribute(name, value, is_data=True)
+
+
+def _is_from(function: Any, module: str, node: Any) -> bool:
+    """Whether a function was defined within a statement of a module."""
+    return isinstance(function, types.FunctionType) and home(function) == module and is_within(function.__code__, node)
 
 
 def _is_set(

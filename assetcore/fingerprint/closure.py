@@ -18,7 +18,7 @@ from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
 from assetcore.errors import DeclarationError
-from assetcore.fingerprint.classes import Attribute, computed, set_from_outside
+from assetcore.fingerprint.classes import Attribute, computed, filled, set_from_outside
 from assetcore.fingerprint.definitions import Definition, Key, Mention, Section
 from assetcore.fingerprint.drafts import ROOT, Draft, Findings, Keep
 from assetcore.fingerprint.elsewhere import Elsewhere, Outside
@@ -129,7 +129,12 @@ class Closure:
                 self._section(draft, "changes", changes.body, place)
             stands = place.variables.get(site.qualname)
             if held(stands).keys() - {"__wrapped__"} and asset_key(stands) is None:
-                self._changed_elsewhere(draft, self._elsewhere.of(stands, place.module, "changes"))
+                outside = self._elsewhere.of(stands, place.module, "changes")
+                self._changed_elsewhere(draft, outside)
+                statements = [(one.definition, one.place) for one in outside] + ([(changes, place)] if changes else [])
+                if not any(self._names.uses_volatile(*statement) for statement in statements):
+                    for name, value in filled(stands, [definition for definition, _ in statements]):
+                        self._value(draft, f"filled {name}", value)
         if len(nodes) > 1:
             line = function.__code__.co_firstlineno
             self.findings.note(

@@ -31,7 +31,7 @@ from assetcore.fingerprint.definitions import (
 from assetcore.fingerprint.normal import FUNCTIONS, deep, first_line
 from assetcore.fingerprint.orders import may_depend_on_order, writes_set
 
-__all__ = ["Importer", "Site", "SourceFile", "Stated", "literal", "source_file"]
+__all__ = ["Importer", "Site", "SourceFile", "Stated", "literal", "size", "source_file"]
 
 EMPTY = frozenset({"dict", "list", "set", "defaultdict", "OrderedDict", "Counter", "deque"})
 """What makes an empty container when it is called without members."""
@@ -403,16 +403,17 @@ def _sizes(body: list[Any]) -> dict[str, int]:
     found: dict[str, int] = {}
     for statement in body:
         targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
-        size = _size(getattr(statement, "value", None))
-        if size is not None:
-            found |= {target.id: size for target in targets if isinstance(target, ast.Name)}
+        count = size(getattr(statement, "value", None))
+        if count is not None:
+            found |= {target.id: count for target in targets if isinstance(target, ast.Name)}
     plain = [s for s in body if not isinstance(s, ast.ClassDef)]
     parts = [p for s in plain for p in ([*s.decorator_list, s.args] if isinstance(s, FUNCTIONS) else [s])]
     read_again = {n.id for p in parts for n in ast.walk(p) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
     return {name: size for name, size in found.items() if name not in read_again}
 
 
-def _size(expression: ast.expr | None) -> int | None:
+def size(expression: ast.expr | None) -> int | None:
+    """How many members a container has that an expression writes; None if it does not tell."""
     match expression:
         case ast.Dict(keys=keys) if None not in keys:
             return len(keys)

@@ -353,6 +353,32 @@ def show(x): return 0
 def _(x: int): return 1
 """
 
+REGISTER = """
+def register(f):
+    register.items.append((len(register.items), f))
+    return f
+register.items = []
+"""
+
+NAMED = """
+def register(name):
+    def decorate(f):
+        register.known[name] = f
+        return f
+    return decorate
+register.known = {}
+def run(name): return register.known[name](1)
+"""
+
+DISPATCH_METHOD = """
+import functools
+class K:
+    @functools.singledispatchmethod
+    def show(self, x): return 0
+    @show.register
+    def _(self, x: int): return 1
+"""
+
 STEPS = """
 class Steps:
     def __init__(self): self.known = {}
@@ -451,6 +477,16 @@ PAIRS = {
         "from shop.parts import registry\ndef made(name): return registry[name](1)",
         "registry = {}\ndef register(f):\n    registry[f.__name__] = f\n    return f\n@register\ndef f(x): return x + 1",
         "registry = {}\ndef register(f):\n    registry[f.__name__] = f\n    return f\n@register\ndef f(x): return x + 2",
+    ),
+    "registry in an attribute of a function": (
+        "from shop.parts import register\ndef made(): return [f(1) for f in register.items]",
+        REGISTER + "@register\ndef f(x): return x + 1",
+        REGISTER + "@register\ndef f(x): return x + 2",
+    ),
+    "registry in an attribute of a function, by name": (
+        "from shop.parts import run\ndef made(name): return run(name)",
+        NAMED + "@register('f')\ndef f(x): return x + 1",
+        NAMED + "@register('f')\ndef f(x): return x + 2",
     ),
     "function handed to the method of an object": (
         "from shop.parts import steps\ndef made(x): return steps.run('f', x)",
@@ -666,6 +702,16 @@ PAIRS = {
         "from shop.parts import show\ndef made(x): return show(x)",
         "import functools\n@functools.singledispatch\ndef show(x): return 0\n@show.register\ndef _(x: int): return 1",
         "import functools\n@functools.singledispatch\ndef show(x): return 0\n@show.register\ndef _(x: float): return 1",
+    ),
+    "implementation of a single dispatch method, by a later statement": (
+        "from shop.parts import K\ndef made(x): return K().show(x)",
+        DISPATCH_METHOD + "@K.show.register\ndef _(self, x: str): return 2",
+        DISPATCH_METHOD + "@K.show.register\ndef _(self, x: str): return 3",
+    ),
+    "type of a single dispatch method, by a later statement": (
+        "from shop.parts import K\ndef made(x): return K().show(x)",
+        DISPATCH_METHOD + "K.show.register(str, lambda self, x: 2)",
+        DISPATCH_METHOD + "K.show.register(bytes, lambda self, x: 2)",
     ),
     "cached function": (
         "from shop.parts import f\ndef made(): return f(1)",
@@ -1133,6 +1179,12 @@ def test_what_a_cached_property_keeps_does_not_count(shop: Shop) -> None:
         def made(): return X.b
     """
     assert shop.of(source).digest == shop.of(source + "\n        X.b").digest
+
+
+def test_what_a_function_keeps_in_an_attribute_does_not_count(shop: Shop) -> None:
+    """Whether it has been called already is no difference."""
+    source = "def f(x): return f.known.setdefault(x, x + 1)\nf.known = {}\ndef made(): return f(1)"
+    assert shop.of(source).digest == shop.of(source + "\nprint(f(2))").digest
 
 
 def test_a_graph_of_texts_ends(shop: Shop) -> None:
