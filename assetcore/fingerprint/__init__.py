@@ -12,10 +12,10 @@ every machine and on every version of Python.
 
 A part goes by its name without its module, unless two share it: moving a definition to another module changes nothing.
 
-The rooms: `encoding` (bytes of a tree), `normal` (what of a definition counts), `definitions` (its free names), `files` (where
-things are defined), `names` (what a name stands for), `objects`, `values` and `classes` (what an object is), `elsewhere` (what other
-modules do to it), `orders` (whether it has the order of a set), `origins` (whose code it is), `given` (what of its arguments it reaches),
-`hazards` (what is not in the code), `drafts` (what was found), `closure` (the walk).
+The rooms: `encoding` (bytes of a tree), `normal` (what of a definition counts), `quotes` (types in quotes), `definitions` (its free
+names), `files` (where things are defined), `names` (what a name stands for), `objects`, `values` and `classes` (what an object is),
+`elsewhere` (what other modules do to it), `orders` (whether it has the order of a set), `origins` (whose code it is), `given` (what of
+its arguments it reaches), `hazards` (what is not in the code), `drafts` (what was found), `closure` (the walk).
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ from assetcore.fingerprint.objects import (
     written_order,
 )
 from assetcore.fingerprint.origins import Origins
-from assetcore.fingerprint.values import Reference, ValueWriter, is_plain
+from assetcore.fingerprint.values import TYPING, Reference, ValueWriter, is_plain
 
 __all__ = ["Closure"]
 
@@ -347,6 +347,9 @@ class Closure:
             for reference in groups[where]:
                 if reference.origin == "standard" and reference.path in BY_NAME:
                     groups[where] += self._looked_up(reference.path, key, section, section.mentions[where], place)
+        for i, (generic, quoted) in enumerate(section.quoted):
+            if generic is None or self._names.is_generic(section.mentions[generic], place):
+                self._section(draft, f"{tag} quoted {i}", quoted.read(), place)
         for argument, called in section.handed:
             if any(r.origin == "third-party" for r in groups[called]):
                 self.findings.expose(r.name for r in groups[argument] if r.kind == "part" and not r.rest)
@@ -557,7 +560,7 @@ class Closure:
             volatile = volatile or self._names.is_made_volatile(binding, data)
         if not volatile:
             draft.sections.append(("value", data, list(references)))
-        is_type = typing.get_origin(value) is not None
+        is_type = typing.get_origin(value) is not None or type(value).__module__ in TYPING
         if place.file is not None and (quoted := place.file.quoted(binding[1], is_type=is_type)) is not None:
             self._section(draft, "quoted", quoted, place.within(draft.name))
         if definition is not None and (volatile or opaque):

@@ -11,14 +11,13 @@ imports inside functions are known; a class body is invisible to its methods, an
 from __future__ import annotations
 
 import ast
-import builtins
-import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from assetcore.fingerprint.encoding import constant, encode, frame, node, plain, sequence, text
 from assetcore.fingerprint.normal import Normal, Variant, below, deep, normalise, written
+from assetcore.fingerprint.quotes import MAKERS, unquoted
 
 __all__ = [
     "Definition",
@@ -75,7 +74,8 @@ class Section:
     """Canonical bytes with placeholders, and what stands in their places.
 
     Mentions are meant by their index. `head` is the one that a decorator begins with; `handed` are pairs (argument, called);
-    `keys` are by what something is looked up in what a mention stands for, which may be all modules, or what imports one.
+    `keys` are by what something is looked up in what a mention stands for, which may be all modules, or what imports one. `quoted` are
+    types in quotes that stand in brackets behind a mention, if that is a generic class; or that are given to what makes a type.
     """
 
     data: bytes = b""
@@ -85,6 +85,7 @@ class Section:
     keys: tuple[tuple[int, Key], ...] = ()
     accessor: bool = False
     """A decorator like `@x.setter`, of a property of the same class."""
+    quoted: tuple[tuple[int | None, Later], ...] = ()
     called: frozenset[int] = frozenset()
     """The mentions that are called, and not only named."""
 
@@ -145,7 +146,7 @@ def read_quoted(statement: ast.stmt, *, is_type: bool) -> Section | None:
         case _:
             return None
     with deep():
-        if ast.dump(_unquoted(named, frozenset())) == ast.dump(named):
+        if ast.dump(unquoted(named, frozenset())) == ast.dump(named):
             return None
         reader = _Reader(Normal([]))
         return reader.section(lambda: reader.annotation(named))
@@ -213,6 +214,7 @@ class _Open:
     taken: dict[ast.AST, tuple[str, ...]] = field(default_factory=dict)
     """Of what is looked up, or comes of a call, the attributes that are taken."""
     keys: dict[int, Key] = field(default_factory=dict)
+    quoted: dict[ast.AST, tuple[int | None, Later]] = field(default_factory=dict)
     called: set[int] = field(default_factory=set)
 
 
@@ -251,8 +253,8 @@ class _Reader:
         finally:
             self.open = outer
         first = None if head is None else done.places.get(head)
-        called = frozenset(done.called)
-        return Section(data, tuple(done.mentions), first, tuple(done.handed), tuple(done.keys.items()), called=called)
+        keys, quoted, called = tuple(done.keys.items()), tuple(done.quoted.values()), frozenset(done.called)
+        return Section(data, tuple(done.mentions), first, tuple(done.handed), keys, quoted=quoted, called=called)
 
     def later(self, body: Callable[[_Reader], bytes], expressions: Iterable[ast.expr]) -> Later:
         """A section that is read when it is asked for; now, where that may tell something of the definition."""
@@ -344,6 +346,12 @@ class _Reader:
                     pass
             return data
         self.open.called.add(called)
+        name = self.open.mentions[called].names[-1]
+        if name in MAKERS:
+            self.quotes(tree, None)
+        elif name == "cast" and first is not None:  # which does nothing with the type
+            for inner in ast.walk(first):
+                self.open.quoted.pop(inner, None)
         self.look_up(tree, tree.func, first or next((k.value for k in tree.keywords if k.arg == "name"), None))
         for argument in _flat([*tree.args, *(k.value for k in tree.keywords)]):
             if (place := self.open.places.get(argument)) is not None:
@@ -352,6 +360,10 @@ class _Reader:
 
     def subscript(self, tree: ast.Subscript) -> bytes:
         data = plain(tree, self.ask)
+        inside = tree.slice.elts if isinstance(tree.slice, ast.Tuple | ast.List) else [tree.slice]
+        is_quoted = any(isinstance(one, ast.Constant) and isinstance(one.value, str) for one in inside)
+        if is_quoted and (generic := self.open.places.get(tree.value)) is not None:
+            self.quotes(tree, generic)
         where = tree.value.func if isinstance(tree.value, ast.Call) else tree.value
         self.look_up(
             tree, where, tree.slice if isinstance(tree.ctx, ast.Load) else ast.Constant("")
@@ -369,6 +381,11 @@ class _Reader:
                 case None:
                     name = None
             self.open.keys[place] = Key(name, self.open.taken.get(tree, ()))
+
+    def quotes(self, tree: ast.expr, generic: int | None) -> None:
+        """Note the types in quotes of an expression that names or makes a type."""
+        if not self.in_annotation and ast.dump(unquoted(tree, frozenset())) != ast.dump(tree):
+            self.open.quoted[tree] = (generic, self.later(lambda reader: reader.annotation(tree), ()))
 
     def import_(self, tree: ast.Import | ast.ImportFrom) -> bytes:
         """An import inside a function counts through the names that it binds; the module is followed even if none is used."""
@@ -470,7 +487,7 @@ class _Reader:
     def annotation(self, tree: ast.expr) -> bytes:
         outer, self.in_annotation = self.in_annotation, True
         own = {scope.name for scope in self.normal.scopes if isinstance(scope, ast.ClassDef)}
-        data = self.encode(_unquoted(tree, own))
+        data = self.encode(unquoted(tree, own))
         self.in_annotation = outer
         return data
 
@@ -513,43 +530,6 @@ def _annotated(tree: ast.FunctionDef | ast.AsyncFunctionDef) -> dict[str, ast.ex
     every = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, arguments.vararg, arguments.kwarg]
     annotated = {a.arg: a.annotation for a in every if a is not None and a.annotation is not None}
     return annotated if tree.returns is None else {**annotated, "return": tree.returns}
-
-
-def _unquoted(annotation: Any, own: Set[str]) -> Any:
-    """An annotation with the types that stand in quotes as code; as written, where they are of this definition or built in."""
-    match annotation:
-        case ast.Constant(value=str(quoted)):
-            try:
-                parsed = _unquoted(ast.parse(quoted, mode="eval").body, own)
-            except (SyntaxError, ValueError):
-                return annotation
-            inside = list(ast.walk(parsed))
-            names = {node.id for node in inside if isinstance(node, ast.Name)}
-            if names <= own | vars(builtins).keys() or any(isinstance(node, ast.Lambda) for node in inside):
-                return annotation
-            return ast.increment_lineno(parsed, annotation.lineno - 1)
-        case ast.Subscript(value=ast.Name(id="Literal") | ast.Attribute(attr="Literal")):
-            return annotation
-        case ast.Subscript(
-            value=ast.Name(id="Annotated") | ast.Attribute(attr="Annotated"),
-            slice=ast.Tuple(elts=[first, *rest]) as every,
-        ):
-            return _with(annotation, slice=_with(every, elts=[_unquoted(first, own), *rest]))
-        case ast.Subscript(slice=inner):
-            return _with(annotation, slice=_unquoted(inner, own))
-        case ast.Tuple(elts=elements) | ast.List(elts=elements):
-            return _with(annotation, elts=[_unquoted(element, own) for element in elements])
-        case ast.BinOp(left=left, right=right):
-            return _with(annotation, left=_unquoted(left, own), right=_unquoted(right, own))
-        case _:
-            return annotation
-
-
-def _with(tree: ast.AST, **fields: Any) -> ast.AST:
-    """A node with other fields."""
-    changed = copy.copy(tree)
-    vars(changed).update(fields)
-    return changed
 
 
 def _is_silent(expression: ast.expr) -> bool:

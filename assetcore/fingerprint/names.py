@@ -27,7 +27,7 @@ from assetcore.fingerprint.hazards import is_folder, is_volatile, is_volatile_wi
 from assetcore.fingerprint.objects import MISSING, Itself, function_of, home, unwrapped, wrapped
 from assetcore.fingerprint.orders import Called, depends_on_order
 from assetcore.fingerprint.origins import Origins
-from assetcore.fingerprint.values import is_plain
+from assetcore.fingerprint.values import TYPING, is_plain
 
 __all__ = ["BY_NAME", "Binding", "Located", "Names", "Place", "module_name"]
 
@@ -189,6 +189,19 @@ class Names:
                 binding = located.binding
                 return binding[0] if binding is not None and binding[1] == "__name__" else located.value
         return None
+
+    def is_generic(self, mention: Mention, place: Place) -> bool:
+        """Whether types in brackets behind a name make a type: of a class, but not of an enum, or of what `typing` has."""
+        for located in self.locate(mention, place):
+            value = located.value
+            if value is MISSING and located.path is not None:
+                first, *names = (*located.path.split("."), *located.rest)
+                value = functools.reduce(_attribute, names, sys.modules.get(first, MISSING))
+            if isinstance(value, type) and not hasattr(type(value), "__getitem__"):
+                return True
+            if type(value).__module__ in TYPING and getattr(value, "_name", "") != "Literal":
+                return True
+        return False
 
     def imported(self, imported: Imported, rest: tuple[str, ...], place: Place) -> Located:
         """What an import statement inside a function binds."""
@@ -420,7 +433,7 @@ def _loaded(name: str) -> types.ModuleType | None:
         return None
 
 
-def _attribute(module: types.ModuleType, name: str) -> Any:
+def _attribute(module: Any, name: str) -> Any:
     try:
         return getattr(module, name, MISSING)
     except Exception:

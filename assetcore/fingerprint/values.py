@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import array
 import collections
+import contextlib
 import dataclasses
 import datetime
 import decimal
@@ -26,7 +27,7 @@ from typing import Any, NamedTuple
 
 from assetcore.fingerprint.encoding import constant, frame, sequence, text
 
-__all__ = ["Reference", "Value", "ValueWriter", "is_plain"]
+__all__ = ["TYPING", "Reference", "Value", "ValueWriter", "is_plain"]
 
 
 class Reference(NamedTuple):
@@ -74,6 +75,9 @@ _BARE: dict[type, Callable[[Any], Any]] = {
 }
 EMPTY = (dict, list, set)
 """Factories of defaults that may be asked what they make."""
+
+TYPING = ("typing", "typing_extensions")
+"""The modules whose objects name types."""
 
 _PLACEHOLDER = frame(b"r", b"")
 
@@ -135,10 +139,16 @@ class ValueWriter:
             return held
         if (generic := typing.get_origin(value)) is not None:
             return frame(b"g", self.write(generic) + self.write(typing.get_args(value)))
-        if kind.__module__ in ("typing", "typing_extensions"):  # Literal, TypeVar: by name, for their classes vary
-            return frame(b"h", text(repr(value)))
+        if kind.__module__ in TYPING:  # Literal, TypeVar: by name, for their classes vary
+            named = _named(value)
+            counts = kind.__name__ == "TypeAliasType" or any(r.origin == "user" for r in self._referred(named))
+            return frame(b"h", text(repr(value)) + b"".join(map(self.write, named if counts else ())))
         self.opaque.append(f"{kind.__module__}.{kind.__qualname__}")
         return self._tagged("opaque", kind, b"")
+
+    def _referred(self, value: Any) -> Iterable[Reference]:
+        """To what a value refers."""
+        return (reference for group in self.beside().value(value).references for reference in group)
 
     def _fields(self, value: Any, kind: type) -> dict[str, Any] | None:
         """The fields of a dataclass, a pydantic model, an attrs class or a plain namespace, and what it holds beside them."""
@@ -221,6 +231,15 @@ class ValueWriter:
 
     def _tagged(self, tag: str, kind: type, data: bytes) -> bytes:
         return frame(b"t", text(tag) + self.reference(self._typed(kind)) + data)
+
+
+def _named(value: Any) -> list[Any]:
+    """What a type variable is bound to or one of, and what a new type or an alias names."""
+    found = []
+    for name in ("__bound__", "__constraints__", "__supertype__", "__value__"):
+        with contextlib.suppress(Exception):  # an alias is evaluated now, and may have a name for type checkers only
+            found.append(getattr(value, name, None))
+    return [one for one in found if not (one is None or (isinstance(one, tuple) and not one))]
 
 
 def _members(value: Any) -> Iterable[Any]:

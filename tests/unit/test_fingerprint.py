@@ -370,6 +370,13 @@ register.known = {}
 def run(name): return register.known[name](1)
 """
 
+ITEM = """
+import typing
+import pydantic
+class Item(pydantic.BaseModel):
+    x: int = 1
+"""
+
 DISPATCH_METHOD = """
 import functools
 class K:
@@ -839,6 +846,62 @@ PAIRS = {
         "import typing\nclass Item:\n    x: int = 1\nItems: typing.TypeAlias = 'list[Item]'",
         "import typing\nclass Item:\n    x: int = 2\nItems: typing.TypeAlias = 'list[Item]'",
     ),
+    "type in quotes in the base of a class": (
+        "from shop.parts import Items\ndef made(): return Items",
+        ITEM + "class Items(pydantic.RootModel[list['Item']]): ...",
+        ITEM.replace("1", "2") + "class Items(pydantic.RootModel[list['Item']]): ...",
+    ),
+    "type in quotes in a generic class": (
+        "import pydantic\nfrom shop.parts import *\ndef made(): return pydantic.RootModel['Item']",
+        ITEM,
+        ITEM.replace("1", "2"),
+    ),
+    "type in quotes in a generic class of the project": (
+        "from shop.parts import *\nclass Items(Page['Item']): ...\ndef made(): return Items",
+        ITEM + "T = typing.TypeVar('T')\nclass Page(pydantic.BaseModel, typing.Generic[T]):\n    items: list[T]",
+        ITEM.replace("1", "2")
+        + "T = typing.TypeVar('T')\nclass Page(pydantic.BaseModel, typing.Generic[T]):\n    items: list[T]",
+    ),
+    "type in quotes in an adapter": (
+        "import pydantic\nfrom shop.parts import *\nADAPTER = pydantic.TypeAdapter(list['Item'])\ndef made(): return ADAPTER",
+        ITEM,
+        ITEM.replace("1", "2"),
+    ),
+    "type in quotes that binds a type variable": (
+        "from shop.parts import T\ndef made(): return T",
+        "import typing\nT = typing.TypeVar('T', bound='Item')\n" + ITEM,
+        "import typing\nT = typing.TypeVar('T', bound='Item')\n" + ITEM.replace("1", "2"),
+    ),
+    "type of a type variable": (
+        "from shop.parts import T\ndef made(): return T",
+        ITEM + "T = typing.TypeVar('T', Item, int)",
+        ITEM.replace("1", "2") + "T = typing.TypeVar('T', Item, int)",
+    ),
+    "type behind a new type": (
+        "from shop.parts import T\ndef made(): return T",
+        ITEM + "T = typing.NewType('T', Item)",
+        ITEM.replace("1", "2") + "T = typing.NewType('T', Item)",
+    ),
+    "type behind an alias": (
+        "from shop.parts import T\ndef made(): return T",
+        "from typing_extensions import TypeAliasType\nT = TypeAliasType('T', list[int])",
+        "from typing_extensions import TypeAliasType\nT = TypeAliasType('T', list[str])",
+    ),
+    "type in quotes in a model that a call makes": (
+        "from shop.parts import M\ndef made(): return M",
+        "import pydantic\nM = pydantic.create_model('M', item=('Item | None', None))\n" + ITEM,
+        "import pydantic\nM = pydantic.create_model('M', item=('Item | None', None))\n" + ITEM.replace("1", "2"),
+    ),
+    "type in quotes in a named tuple that a call makes": (
+        "from shop.parts import M\ndef made(): return M",
+        "import typing\nM = typing.NamedTuple('M', [('item', 'Item')])\n" + ITEM,
+        "import typing\nM = typing.NamedTuple('M', [('item', 'Item')])\n" + ITEM.replace("1", "2"),
+    ),
+    "type in quotes in a typed dict that a call makes": (
+        "from shop.parts import M\ndef made(): return M",
+        "import typing\nM = typing.TypedDict('M', {'item': 'Item'})\n" + ITEM,
+        "import typing\nM = typing.TypedDict('M', {'item': 'Item'})\n" + ITEM.replace("1", "2"),
+    ),
     "quoted annotation under a third-party decorator": (
         "import pydantic\nfrom shop.parts import Item\n@pydantic.validate_call\ndef made(x: 'Item'): return x",
         "import pydantic\nclass Item(pydantic.BaseModel):\n    x: int = 1",
@@ -1036,6 +1099,14 @@ NOT_COUNTED = {
     "what has the name of a key": (
         {"assets.py": "D = {'Item': 'a'}\nX = D['Item']\nclass Item:\n    x = 1\ndef made(): return X"},
         {"assets.py": "D = {'Item': 'a'}\nX = D['Item']\nclass Item:\n    x = 2\ndef made(): return X"},
+    ),
+    "type in quotes in a cast": (
+        {"assets.py": "import typing\nclass Item:\n    x = 1\ndef made(x): return typing.cast(list['Item'], x)"},
+        {"assets.py": "import typing\nclass Item:\n    x = 2\ndef made(x): return typing.cast(list['Item'], x)"},
+    ),
+    "what has the name of a member of an enum": (
+        {"assets.py": "import enum\nclass E(enum.Enum):\n    Item = 1\nclass Item:\n    x = 1\ndef made(): return E['Item']"},
+        {"assets.py": "import enum\nclass E(enum.Enum):\n    Item = 1\nclass Item:\n    x = 2\ndef made(): return E['Item']"},
     ),
     "folder of the code in a class": (
         {"assets.py": "from pathlib import Path\nclass R:\n    n = 0\nR.here = Path(__file__)\ndef made(): return R.here"},
