@@ -45,6 +45,7 @@ from assetcore.fingerprint.objects import (
     literal_of,
     runtime_path,
     shown,
+    starts_empty,
     unwrapped,
     wrapped,
     written_order,
@@ -135,6 +136,7 @@ class Closure:
                 if not any(self._names.uses_volatile(*statement) for statement in statements):
                     for name, value in filled(stands, [definition for definition, _ in statements]):
                         self._value(draft, f"filled {name}", value)
+                        self._order(draft, name, value)
         if len(nodes) > 1:
             line = function.__code__.co_firstlineno
             self.findings.note(
@@ -543,6 +545,7 @@ class Closure:
             self.findings.note("AC110", draft.name, 0, f"a {opaque}")
         if is_noted or not opaque:
             draft.sections.append((f"set {one.name}", data, list(references)))
+            self._order(draft, one.name, one.value)
         return False
 
     # Data
@@ -575,11 +578,18 @@ class Closure:
         draft.definition = definition
         if definition is not None:
             draft.add("order", written_order(definition))
+            if starts_empty(definition):
+                self._order(draft, binding[1], value)
         if definition is None or not is_plain(value) or literal_of(definition) != value:
             draft.remark = shown(binding[1], value)
         if opaque and type(value) is not object:
             draft.note = "opaque"
             self.findings.note("AC110", draft.name, 0, f"a {opaque}")
+
+    def _order(self, draft: Draft, name: str, registry: Any) -> None:
+        """The order in which decorators filled a registry, which the value of a dict does not have."""
+        if keys := self._names.registered(registry):
+            self._value(draft, f"order of {name}", keys)
 
     def _handed(self, draft: Draft, name: str, place: Place) -> None:
         """The calls of the user's functions that a module hands an object to, for they may change it: `setup(client, retries=3)`."""

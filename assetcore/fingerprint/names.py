@@ -25,7 +25,7 @@ from assetcore.fingerprint.definitions import Definition, Imported, Key, Mention
 from assetcore.fingerprint.files import Site, SourceFile, source_file
 from assetcore.fingerprint.hazards import is_folder, is_volatile, is_volatile_within
 from assetcore.fingerprint.objects import MISSING, Itself, function_of, home, unwrapped, wrapped
-from assetcore.fingerprint.orders import Called, depends_on_order
+from assetcore.fingerprint.orders import Called, depends_on_order, unordered
 from assetcore.fingerprint.origins import Origins
 from assetcore.fingerprint.values import TYPING, is_plain
 
@@ -302,8 +302,37 @@ class Names:
                     return True
         return False
 
+    def registered(self, registry: Any) -> list[list[Any]]:
+        """The keys of a dict under which definitions were put, in the order of those: for each module that has some.
+
+        In which order modules are imported is another one in every program.
+        """
+        groups: dict[str, list[Any]] = {}
+        for key, value in dict(registry).items() if isinstance(registry, dict) else ():
+            one = next(iter(value), None) if isinstance(value, list | tuple) else value
+            one = unwrapped(function_of(one))[0]
+            if isinstance(one, types.FunctionType | type) and self._registers_itself(one):
+                groups.setdefault(home(one), []).append(key)
+        return [groups[module] for module in sorted(groups) if len(groups[module]) > 1]
+
+    def _registers_itself(self, one: types.FunctionType | type) -> bool:
+        """Whether a definition of the user has a decorator, or a base that is told of it."""
+        if self._origins.of(home(one)) != "user":
+            return False
+        if isinstance(one, types.FunctionType):
+            site = self.place("", one).syntax(one)[1]
+        else:
+            bases = [base for base in one.__mro__[1:] if self._origins.of(base.__module__) == "user"]
+            if any("__init_subclass__" in vars(base) for base in bases):
+                return True
+            place = self.of_class(one, None)
+            site = place.file.class_(one) if place.file is not None else None
+        return site is not None and bool(site.node.decorator_list)
+
     def _is_ordered(self, definition: Definition, place: Place) -> bool:
         """Whether a value that statements make has the order of a set, which differs between processes."""
+
+        filled = dict[Binding, bool]()
 
         def resolve(names: tuple[str, ...], where: Place = place) -> Any:
             for located in self.locate(Mention(names, 0), where):
@@ -315,9 +344,19 @@ class Names:
                     its = self.place("", function)
                     nodes, _ = its.syntax(function)
                     return Called(nodes[0], functools.partial(resolve, where=its)) if len(nodes) == 1 else None
+                if isinstance(value, dict) and located.binding is not None and is_filled(located.binding):
+                    return frozenset[Any]()
                 if not rest:
                     return value
             return None
+
+        def is_filled(binding: Binding) -> bool:
+            its = self.module(binding[0])
+            made = its.file.statements(binding[1]) if its.file is not None else None
+            if made is not None and binding not in filled:
+                filled[binding] = False  # so far: it may be made of itself
+                filled[binding] = binding[1] in unordered(made.normal.body, functools.partial(resolve, where=its))
+            return filled.get(binding, False)
 
         takes, writes = place.file.takes_members(definition) if place.file is not None else (False, False)
         if not takes or not (writes or any(self._may_give_set(m, place) for m in definition.body.mentions)):
@@ -328,7 +367,7 @@ class Names:
         """Whether a name stands for a set, or for something of the user's that may give one."""
         for located in self.locate(mention, place):
             value = located.value
-            if isinstance(value, set | frozenset) or (isinstance(value, type) and located.rest):
+            if isinstance(value, set | frozenset | dict) or (isinstance(value, type) and located.rest):
                 return True
             if callable(value) and not isinstance(value, type):
                 return True

@@ -13,7 +13,7 @@ from typing import Any
 
 from assetcore.fingerprint.definitions import Definition
 from assetcore.fingerprint.encoding import children, constant, frame, sequence, text
-from assetcore.fingerprint.files import literal
+from assetcore.fingerprint.files import literal, size
 from assetcore.fingerprint.normal import first_line
 from assetcore.fingerprint.origins import Origins
 from assetcore.fingerprint.values import ValueWriter, is_plain
@@ -39,6 +39,7 @@ __all__ = [
     "literal_of",
     "runtime_path",
     "shown",
+    "starts_empty",
     "unwrapped",
     "wrapped",
     "written_order",
@@ -190,15 +191,37 @@ def literal_of(definition: Definition) -> Any:
             return MISSING
 
 
+def starts_empty(definition: Definition) -> bool:
+    """Whether statements make an empty container, which is filled elsewhere: they have no loop."""
+    match definition.normal.body:
+        case [ast.Assign(value=value), *rest]:
+            loops = (ast.For, ast.While, ast.comprehension)
+            return size(value) == 0 and not any(isinstance(n, loops) for s in rest for n in ast.walk(s))
+        case _:
+            return False
+
+
 def written_order(definition: Definition) -> bytes:
-    """The keys of the dicts that a statement writes, in their order, which the value of a dict does not have."""
+    """The keys of the dicts that statements write, in their order, which the value of a dict does not have."""
     displays: list[list[ast.expr | None]] = []
     for node in (node for statement in definition.normal.body for node in ast.walk(statement)):
         if isinstance(node, ast.Dict):
             displays.append(list(node.keys))
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dict":
             displays.append([ast.Constant(keyword.arg) for keyword in node.keywords])
+    displays.append([key for statement in definition.normal.body for key in _keys(statement)])
     return sequence([children(keys) for keys in displays if len(keys) > 1])
+
+
+def _keys(statement: ast.AST) -> list[ast.expr]:
+    """The keys that a statement adds to a dict: `known["a"] = 1`, `known.update(a=1)`."""
+    match statement:
+        case ast.Assign(targets=[ast.Subscript(slice=key)]):
+            return [key]
+        case ast.Expr(value=ast.Call(func=ast.Attribute(attr="update"), keywords=keywords)):
+            return [ast.Constant(keyword.arg) for keyword in keywords]
+        case _:
+            return []
 
 
 def shown(name: str, value: Any) -> str:

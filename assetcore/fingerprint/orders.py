@@ -1,7 +1,8 @@
 """Orders: does a value depend on the order in which a set gives its members?
 
 That order is another one in every process. A set has none in a fingerprint, and a dict neither; but what is joined, listed or unpacked of
-a set has it. Told by the syntax that makes a value, as far as the user's functions go: `"|".join(WORDS)` has it, `sorted(WORDS)` has not.
+a set has it, or of a dict that was filled from one. Told by the syntax that makes a value, as far as the user's functions go:
+`"|".join(WORDS)` has it, `sorted(WORDS)` has not.
 """
 
 from __future__ import annotations
@@ -14,16 +15,20 @@ from typing import Any, NamedTuple
 from assetcore.fingerprint.definitions import local_names
 from assetcore.fingerprint.normal import FUNCTIONS
 
-__all__ = ["Called", "depends_on_order", "may_depend_on_order", "writes_set"]
+__all__ = ["Called", "depends_on_order", "may_depend_on_order", "unordered", "writes_set"]
 
 SETS = frozenset({"set", "frozenset"})
 HARMLESS = frozenset({*SETS, "sorted", "len", "sum", "min", "max", "any", "all", "isinstance", "bool"})
 """Functions that give the same whatever the order is."""
-PASSING = frozenset({"map", "filter", "iter", "reversed", "chain"})
+PASSING = frozenset({"map", "filter", "iter", "reversed", "chain", "dict", "fromkeys", "Counter"})
 """Functions that give the members on, in the order in which they come."""
-TAKING = frozenset({"list", "tuple", "enumerate", "zip", "next", "str", "repr", "join", "deque", "extend"})
+TAKING = frozenset(
+    {"list", "tuple", "enumerate", "zip", "next", "str", "repr", "join", "deque", "extend", "dumps", "OrderedDict"}
+)
 """Functions and methods whose result has the order."""
-OF_SETS = frozenset({"union", "intersection", "difference", "symmetric_difference", "copy"})
+OF_SETS = frozenset({"union", "intersection", "difference", "symmetric_difference", "copy", "keys", "values", "items"})
+FIRST = frozenset({"pop", "popitem", "most_common"})
+"""Methods that give what comes first, or last."""
 KEEPING = frozenset({"append", "appendleft", "extend", "insert", "write"})
 """Methods by which a loop keeps what it meets in order."""
 Resolve = Callable[[tuple[str, ...]], Any]
@@ -46,6 +51,14 @@ def writes_set(nodes: Iterable[Any]) -> bool:
     """Whether a set is written in these statements."""
     inside = _inside(nodes)
     return any(isinstance(n, ast.Set | ast.SetComp) or (isinstance(n, ast.Name) and n.id in SETS) for n in inside)
+
+
+def unordered(nodes: Iterable[Any], resolve: Resolve) -> Set[str]:
+    """The names that these statements give a set, or a dict that is filled from one."""
+    reading = _Reading(functools.cache(resolve), set(), ())
+    for node in nodes:
+        reading.takes_one(node)
+    return reading.sets
 
 
 def depends_on_order(nodes: Iterable[Any], resolve: Resolve) -> bool:
@@ -75,12 +88,24 @@ class _Reading:
                 return False
             case ast.Assign(targets=[ast.Name(id=name)], value=value) if self.is_unordered(value):
                 self.sets.add(name)
+            case ast.AugAssign(target=ast.Name(id=name), value=value) if self.is_unordered(value):
+                self.sets.add(name)
             case ast.Call(func=ast.Name(id=name)) if name in HARMLESS:
                 return False
+            case ast.Call(keywords=keywords) if any(k.arg == "sort_keys" for k in keywords):
+                return False
+            case ast.Call(
+                func=ast.Attribute(value=ast.Name(id="OrderedDict") | ast.Attribute(attr="OrderedDict")), args=given
+            ):
+                if any(map(self.is_unordered, given)):
+                    return True
+            case ast.Call(func=ast.Attribute(value=ast.Name(id=name), attr="update"), args=given):
+                if any(map(self.is_unordered, given)):
+                    self.sets.add(name)
             case ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name), args=given) if name in TAKING:
                 if any(map(self.is_unordered, given)):
                     return True
-            case ast.Call(func=ast.Attribute(value=inner, attr="pop"), args=[]):
+            case ast.Call(func=ast.Attribute(value=inner, attr=name), args=[]) if name in FIRST:
                 if self.is_unordered(inner):
                     return True
             case ast.ListComp(generators=generators):
@@ -90,8 +115,10 @@ class _Reading:
                 if self.is_unordered(iterated):
                     return True
             case ast.For(iter=iterated, body=body):
-                if self.is_unordered(iterated) and any(map(_keeps, _inside(body))):
-                    return True
+                if self.is_unordered(iterated):
+                    self.sets |= set(_filled(body))
+                    if any(map(_keeps, _inside(body))):
+                        return True
             case ast.List(elts=members) | ast.Tuple(elts=members) | ast.Call(args=members):
                 if any(isinstance(m, ast.Starred) and self.is_unordered(m.value) for m in members):
                     return True
@@ -114,6 +141,8 @@ class _Reading:
                 return self.is_unordered(left) or self.is_unordered(right)
             case ast.GeneratorExp(generators=generators) | ast.DictComp(generators=generators):
                 return any(self.is_unordered(generator.iter) for generator in generators)
+            case ast.Dict(keys=keys, values=values):
+                return any(key is None and self.is_unordered(value) for key, value in zip(keys, values, strict=True))
             case ast.Call(func=ast.Name(id=name)) if name in SETS:
                 return True
             case ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name), args=given) if name in PASSING:
@@ -156,7 +185,21 @@ class _Function(_Reading):
         for node in _inside(self.body):
             if isinstance(node, ast.Assign) and self.is_unordered(node.value):
                 self.sets |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+            elif isinstance(node, ast.For) and self.is_unordered(node.iter):
+                self.sets |= set(_filled(node.body))
         return any(isinstance(n, ast.Return) and self.is_unordered(n.value) for n in _inside(self.body))
+
+
+def _filled(body: Iterable[Any]) -> Iterator[str]:
+    """The dicts in which a loop sets members."""
+    for node in _inside(body):
+        match node:
+            case ast.Subscript(value=ast.Name(id=name), ctx=ast.Store()):
+                yield name
+            case ast.Call(func=ast.Attribute(value=ast.Name(id=name), attr="setdefault" | "update")):
+                yield name
+            case _:
+                pass
 
 
 def _keeps(node: Any) -> bool:

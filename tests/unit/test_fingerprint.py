@@ -353,6 +353,14 @@ def show(x): return 0
 def _(x: int): return 1
 """
 
+KNOWN = """
+known = {}
+def register(f): return known.setdefault(f.__name__, f)
+class Base:
+    known = {}
+    def __init_subclass__(cls): Base.known[cls.__name__] = cls
+"""
+
 REGISTER = """
 def register(f):
     register.items.append((len(register.items), f))
@@ -494,6 +502,31 @@ PAIRS = {
         "from shop.parts import run\ndef made(name): return run(name)",
         NAMED + "@register('f')\ndef f(x): return x + 1",
         NAMED + "@register('f')\ndef f(x): return x + 2",
+    ),
+    "order of a registry": (
+        "from shop.parts import known\ndef made(): return [f() for f in known.values()]",
+        KNOWN + "@register\ndef f(): return 1\n@register\ndef g(): return 2",
+        KNOWN + "@register\ndef g(): return 2\n@register\ndef f(): return 1",
+    ),
+    "order of a registry of subclasses": (
+        "from shop.parts import Base\ndef made(): return list(Base.known)",
+        KNOWN + "class F(Base): ...\nclass G(Base): ...",
+        KNOWN + "class G(Base): ...\nclass F(Base): ...",
+    ),
+    "order of a registry in an attribute of a function": (
+        "from shop.parts import run\ndef made(): return list(run('f'))",
+        NAMED + "@register('f')\ndef f(x): return 1\n@register('g')\ndef g(x): return 2",
+        NAMED + "@register('g')\ndef g(x): return 2\n@register('f')\ndef f(x): return 1",
+    ),
+    "order of what is added to a dict": (
+        "from shop.parts import known\ndef made(): return list(known)",
+        KNOWN + "known['f'] = 1\nknown['g'] = 2",
+        KNOWN + "known['g'] = 2\nknown['f'] = 1",
+    ),
+    "order of what a dict is updated with": (
+        "from shop.parts import known\ndef made(): return list(known)",
+        KNOWN + "known.update(f=1, g=2)",
+        KNOWN + "known.update(g=2, f=1)",
     ),
     "function handed to the method of an object": (
         "from shop.parts import steps\ndef made(x): return steps.run('f', x)",
@@ -1567,6 +1600,8 @@ def test_a_strange_object_does_no_harm(shop: Shop) -> None:
 
 
 FROM_SETS = """
+import collections
+import json
 import re
 SET = {'a', 'bb', 'ccc', 'dddd', 'eeeee'}
 def prefixes():
@@ -1586,6 +1621,19 @@ PATTERN = re.compile('|'.join(word.upper() for word in SET - {'a'})).match
 NUMBERS = {word: number for number, word in enumerate(SET)}
 KEPT = []
 for word in Kinds.all: KEPT.append(word)
+FILLED = {word: 1 for word in SET}
+MORE = {}
+for word in SET: MORE[word] = 1
+def lengths(words):
+    found = {}
+    for word in words: found[word] = len(word)
+    return found
+ORDERED = collections.OrderedDict.fromkeys(SET)
+OF_DICTS = [*FILLED, ','.join(MORE), list(lengths(SET).items()), tuple({**MORE}), json.dumps(dict.fromkeys(SET)), ORDERED]
+def first_function(): ...
+def second_function(): ...
+def third_function(): ...
+FUNCTIONS = {f.__name__: f for f in {first_function, second_function, third_function}}
 HELPED = [group(*prefixes()), first(SET), Kinds.joined(words=Kinds.all)]
 FURTHER = {'kept': KEPT}
 """
@@ -1643,6 +1691,7 @@ def test_every_process_finds_the_same(shop: Shop, seed: str, tmp_path: Path) -> 
     files["helpers.py"] += "LENGTHS = {name: 1 for name in {'a', 'bb', 'ccc', 'dddd', 'eeeee'}}\n"
     files["sets.py"] = FROM_SETS
     made = "sets.joined, sets.listed, sets.starred, sets.shown, sets.PATTERN, sets.NUMBERS, sets.HELPED, sets.FURTHER"
+    made += ", sets.OF_DICTS, sets.FUNCTIONS, sets.MORE"
     files["assets.py"] = "from shop import sets\n" + textwrap.dedent(BASE["assets.py"]).replace(
         "math.sqrt(factor)", f"len([helpers.NAMES, helpers.LENGTHS, {made}])"
     ).replace("from __future__ import annotations", "")
@@ -1670,6 +1719,7 @@ def test_what_is_sorted_of_a_set_counts_by_its_value(shop: Shop) -> None:
     for one, other in [
         ("sorted(WORDS)", "sorted(list(WORDS))"),
         ("len(WORDS)", "2"),
+        ("sorted({word: 1 for word in WORDS})", "sorted(dict.fromkeys(WORDS))"),
         ("{*WORDS, 'c'}", "WORDS | {'c'}"),
     ]:
         values = [[p for p in shop.of(source.format(made)).parts if p.name == "shop.assets.X"] for made in (one, other)]
