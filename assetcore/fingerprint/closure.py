@@ -168,6 +168,8 @@ class Closure:
             draft.add("factory", b"", self._node(place, outermost))
         elif opaque:
             self.findings.note("AC110", place.part, 0, f"{function.__qualname__} holds a {', '.join(opaque)}")
+        if writer is not None:
+            writer.opaque += opaque
 
     def _bytecode(self, draft: Draft, function: types.FunctionType, place: Place) -> None:
         """No source: compare what the compiler made of it, which differs between Python versions, and follow the names in it."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import NamedTuple
 
-__all__ = ["HAZARDS", "Note", "hazard_of", "is_folder", "is_volatile", "is_volatile_within"]
+__all__ = ["HAZARDS", "Note", "hazard_of", "is_folder", "is_place_of_code", "is_volatile", "is_volatile_within"]
 
 
 class Hazard(NamedTuple):
@@ -111,6 +111,11 @@ def is_volatile_within(path: str) -> bool:
 def is_folder(path: str) -> bool:
     """Whether this tells a folder of the machine, so that a value made with it differs only if it holds one."""
     return path.startswith("module.__") or _under(path, _FOLDERS)
+
+
+def is_place_of_code(path: str) -> bool:
+    """Whether this tells where the code itself lies, or makes that absolute."""
+    return path.startswith("module.__") or path in ("os.path.abspath", "os.path.realpath")
 
 
 def _under(path: str, paths: tuple[str, ...]) -> bool:

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from assetcore.fingerprint.definitions import Definition, Imported, Key, Mention, Section
 from assetcore.fingerprint.files import Site, SourceFile, source_file
-from assetcore.fingerprint.hazards import is_folder, is_volatile, is_volatile_within
+from assetcore.fingerprint.hazards import hazard_of, is_folder, is_place_of_code, is_volatile, is_volatile_within
 from assetcore.fingerprint.objects import MISSING, Itself, function_of, home, unwrapped, wrapped
 from assetcore.fingerprint.orders import Called, depends_on_order, unordered
 from assetcore.fingerprint.origins import Origins
@@ -272,35 +272,50 @@ class Names:
                 return self._trace(origin, imported.attribute, value, self.file_of(source), vars(source), depth + 1)
         return here, None
 
-    def is_volatile(self, binding: Binding, seen: set[Binding] | None = None) -> bool:
-        """Whether a global is made with something that differs between machines or moments; then its value cannot count."""
-        seen = set() if seen is None else seen
+    def is_volatile(self, binding: Binding) -> bool:
+        """Whether a global is made with something that differs between machines or moments; then its value cannot count.
+
+        It does where the folder of the code only tells which file is read.
+        """
+        differing = list(self._differing_in(binding, set()))
+        return bool(differing) and not (all(map(is_place_of_code, differing)) and self._reads_file(binding))
+
+    def uses_volatile(self, definition: Definition, place: Place) -> bool:
+        """Whether statements use something that differs between machines or moments."""
+        return next(self._differing(definition, place, set()), None) is not None
+
+    def _differing_in(self, binding: Binding, seen: set[Binding]) -> Iterator[str]:
+        """What differs of all that a global is made with."""
         if binding in seen:
-            return False
+            return
         seen.add(binding)
         place = self.module(binding[0])
         definition = place.file.statements(binding[1]) if place.file is not None else None
         if definition is None:
-            return False
-        ordered = not isinstance(place.variables.get(binding[1]), UNORDERED) and self._is_ordered(definition, place)
-        return ordered or self.uses_volatile(definition, place, seen)
+            return
+        if not isinstance(place.variables.get(binding[1]), UNORDERED) and self._is_ordered(definition, place):
+            yield "builtins.set"
+        yield from self._differing(definition, place, seen)
 
-    def uses_volatile(self, definition: Definition, place: Place, seen: set[Binding] | None = None) -> bool:
+    def _differing(self, definition: Definition, place: Place, seen: set[Binding]) -> Iterator[str]:
         """The same of statements."""
-        seen = set() if seen is None else seen
         for mention in definition.body.mentions:
             for located in self.locate(mention, place):
                 if located.path is not None:
                     path = ".".join((located.path, *located.rest))
                     if path.startswith("module.__") or (self._origins.of(path) != "user" and is_volatile(path)):
-                        return True
-                elif (
-                    located.binding is not None
-                    and not callable(located.value)
-                    and self.is_volatile(located.binding, seen)
-                ):
-                    return True
-        return False
+                        yield path
+                elif located.binding is not None and not callable(located.value):
+                    yield from self._differing_in(located.binding, seen)
+
+    def _reads_file(self, binding: Binding) -> bool:
+        place = self.module(binding[0])
+        definition = place.file.statements(binding[1]) if place.file is not None else None
+        if definition is None:
+            return False
+        found = (located for mention in definition.body.mentions for located in self.locate(mention, place))
+        paths = (".".join((one.path, *one.rest)) for one in found if one.path is not None)
+        return any(code == "AC102" for code, _, _ in definition.hazards) or "AC102" in map(hazard_of, paths)
 
     def registered(self, registry: Any) -> list[list[Any]]:
         """The keys of a dict under which definitions were put, in the order of those: for each module that has some.

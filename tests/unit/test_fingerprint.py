@@ -353,6 +353,14 @@ def show(x): return 0
 def _(x: int): return 1
 """
 
+FACTORY = """
+class Client:
+    def __init__(self, address): self.address = address
+def asking(client):
+    def ask(x): return client.address, x
+    return ask
+"""
+
 KNOWN = """
 known = {}
 def register(f): return known.setdefault(f.__name__, f)
@@ -707,6 +715,11 @@ PAIRS = {
         "from shop.parts import double, triple\ndef made(): return double(1) - triple(1)",
         "def by(n):\n    def f(x): return x * n\n    return f\ndouble, triple = by(2), by(3)",
         "def by(n):\n    def f(x): return x * n\n    return f\ndouble, triple = by(3), by(2)",
+    ),
+    "object in the closure of a factory's product": (
+        "from shop.parts import ask\ndef made(): return ask(1)",
+        FACTORY + "ask = asking(Client('a'))",
+        FACTORY + "ask = asking(Client('b'))",
     ),
     "imports, swapped": (
         "from shop.parts import f, g\ndef made(): return f(1) - g(1)",
@@ -1208,6 +1221,7 @@ ELSEWHERE = {
     "clock by a partial": "import time, functools\ndef now(_): return time.time()\nlater = functools.partial(now, 1)\nX = later()",
     "clock by an object that is called": "import time\nclass C:\n    def __call__(self): return time.time()\nnow = C()\nX = now()",
     "identity": "X = id(object())",
+    "folder in what was read": HERE + "X = [str(ROOT), (ROOT / 'assets.py').read_text()[:2]]",
 }
 
 
@@ -1220,9 +1234,19 @@ def test_what_differs_by_machine_or_moment_does_not_count(shop: Shop, case: str)
     assert first.digest != shop.of(source.replace("X = ", "X = 1, ")).digest
 
 
-def test_what_a_helper_reads_beside_the_code_counts(shop: Shop) -> None:
-    """A helper that looks for a file by the folder of the code makes of it what does not differ: the value counts, as ever."""
-    source = HERE + "def text(name): return (ROOT / name).read_text()\nX = text('prompt.md')\ndef made(): return X"
+READ_BESIDE_THE_CODE = {
+    "by a helper": HERE + "def text(name): return (ROOT / name).read_text()\nX = text('prompt.md')",
+    "by its path": HERE + "X = (ROOT / 'prompt.md').read_text()",
+    "by its name": "import os\nX = {'a': open(os.path.join(os.path.dirname(os.path.abspath(__file__)), 'prompt.md')).read()}",
+    "by a statement": HERE + "with open(ROOT / 'prompt.md') as file:\n    X = file.read()",
+    "and written into another text": HERE + "TEXT = (ROOT / 'prompt.md').read_text()\nX = f'Please: {TEXT}'",
+}
+
+
+@pytest.mark.parametrize("case", READ_BESIDE_THE_CODE, ids=str)
+def test_what_is_read_beside_the_code_counts(shop: Shop, case: str) -> None:
+    """What looks for a file by the folder of the code makes of it what does not differ: the value counts, as ever."""
+    source = READ_BESIDE_THE_CODE[case] + "\ndef made(): return X"
 
     def of(prompt: str) -> bytes:
         return shop.fingerprint({"__init__.py": "", "assets.py": source, "prompt.md": prompt}, "made").digest
