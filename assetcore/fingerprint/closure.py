@@ -14,7 +14,7 @@ import logging
 import types
 import typing
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Any
 
 from assetcore.errors import DeclarationError
@@ -78,6 +78,7 @@ class Closure:
         self._pending: deque[Callable[[], Any]] = deque()
         self._stated: set[str] = set()
         self._used: set[tuple[str, Binding]] = set()
+        self._packages: dict[str, types.ModuleType] = {}
         self._root_ids: set[int] = set()
         self._root_outermost: Any = None
 
@@ -347,6 +348,10 @@ class Closure:
     def _section(self, draft: Draft, tag: str, section: Section, place: Place) -> list[tuple[Reference, ...]]:
         """Resolve the mentions of a section and add it to the draft."""
         groups = [self._resolve(mention, place, used=i != section.head) for i, mention in enumerate(section.mentions)]
+        if self._packages:
+            groups = [
+                (*found, *(r for one in found if not one.rest for r in self._below(one.name))) for found in groups
+            ]
         for where, key in section.keys:
             for reference in groups[where]:
                 if reference.origin == "standard" and reference.path in BY_NAME:
@@ -446,6 +451,8 @@ class Closure:
         place = self._names.module(name, name)
         if self._names.is_extension(name):
             return Reference("extension", name)
+        if "__path__" in variables:
+            self._packages[module_name(name, variables)] = module
 
         def fill(draft: Draft) -> None:
             draft.note = "coarse"
@@ -457,6 +464,14 @@ class Closure:
                 draft.sections += [(attribute, b"", [(r,)]) for r in found if r.origin == "user"]
 
         return self._part(name, place, "", fill)
+
+    def _below(self, package: str) -> Iterator[Reference]:
+        """The modules of a package that is used as a value, which are attributes of it."""
+        holder = self._packages.get(package)
+        for _, module in sorted(vars(holder).items()) if holder is not None else ():
+            if isinstance(module, types.ModuleType) and module.__name__.startswith(f"{package}."):
+                yield self._module(module, None)
+                yield from self._below(module.__name__)
 
     def _class(self, cls: type, path: str | None = None, binding: Binding | None = None) -> Reference:
         """A class: the user's as a whole, with its bases."""

@@ -275,7 +275,7 @@ class Names:
     def is_volatile(self, binding: Binding) -> bool:
         """Whether a global is made with something that differs between machines or moments; then its value cannot count.
 
-        It does where the folder of the code only tells which file is read.
+        It does where the folder of the code only tells which file is read, or which modules are imported.
         """
         differing = list(self._differing_in(binding, set()))
         return bool(differing) and not (all(map(is_place_of_code, differing)) and self._reads_file(binding))
@@ -314,8 +314,9 @@ class Names:
         if definition is None:
             return False
         found = (located for mention in definition.body.mentions for located in self.locate(mention, place))
-        paths = (".".join((one.path, *one.rest)) for one in found if one.path is not None)
-        return any(code == "AC102" for code, _, _ in definition.hazards) or "AC102" in map(hazard_of, paths)
+        paths = [".".join((one.path, *one.rest)) for one in found if one.path is not None]
+        read = any(code == "AC102" for code, _, _ in definition.hazards) or "AC102" in map(hazard_of, paths)
+        return read or not BY_NAME.isdisjoint(paths)
 
     def registered(self, registry: Any) -> list[list[Any]]:
         """The keys of a dict under which definitions were put, in the order of those: for each module that has some.

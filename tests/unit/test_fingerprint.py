@@ -1105,6 +1105,31 @@ class A(pydantic.BaseModel):
 def made(): return A
 """
 
+PACKAGES = {
+    "module of a package": "from shop import inner\ndef made(name): return getattr(inner, name).f(1)",
+    "module of a package that the function imports": "def made(name):\n    from shop import inner\n    return getattr(inner, name).f(1)",
+    "modules that a loop finds": (
+        "import importlib, pkgutil\nfrom shop import inner\n"
+        "FOUND = {m.name: importlib.import_module(m.name) for m in pkgutil.iter_modules(inner.__path__, 'shop.inner.')}\n"
+        "def made(name): return FOUND[name].f(1)"
+    ),
+}
+
+
+@pytest.mark.parametrize("case", PACKAGES, ids=str)
+def test_the_modules_of_a_package_that_is_used_as_a_value_count(shop: Shop, case: str) -> None:
+    """As far as they are loaded; of a package that is only gone through, those that are named."""
+
+    def of(source: str, more: str) -> bytes:
+        files = {"assets.py": source, "inner/__init__.py": "from shop.inner import more", "inner/more.py": more}
+        return shop.fingerprint({"__init__.py": "", **files}, "made").digest
+
+    function = "def f(x): return x"
+    assert of(PACKAGES[case], function) != of(PACKAGES[case], f"{function} + 1")
+    named = "def made():\n    import shop.inner.more\n    return shop.inner.__name__"
+    assert of(named, function) == of(named, f"{function} + 1")
+
+
 NOT_COUNTED = {
     "moved to another module": (
         {"assets.py": "from shop.parts import f\ndef made(): return f(1)", "parts.py": "LIMIT = 2\ndef f(x): return x + LIMIT"},
