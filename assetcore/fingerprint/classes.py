@@ -30,7 +30,7 @@ from assetcore.fingerprint.objects import (
 from assetcore.fingerprint.origins import Origins
 from assetcore.fingerprint.values import is_plain
 
-__all__ = ["Attribute", "computed", "filled", "set_from_outside"]
+__all__ = ["Attribute", "code_in", "computed", "filled", "members", "set_from_outside"]
 
 CONTAINERS = (
     dict,
@@ -43,6 +43,7 @@ CONTAINERS = (
     collections.deque,
 )
 """Containers that a class may keep what it is given in."""
+CODE = (types.FunctionType, type, functools.partial)
 _CONTAINERS = frozenset(map(id, CONTAINERS))
 
 
@@ -84,12 +85,23 @@ def filled(function: Any, statements: Iterable[Definition]) -> Iterator[tuple[st
                 pass
 
 
+def members(value: Any) -> Iterator[Any]:
+    """What a container holds, also in pairs."""
+    if id(type(value)) in _CONTAINERS:
+        for member in list(value.values() if isinstance(value, dict) else value):
+            yield from member if isinstance(member, tuple) else (member,)
+
+
+def code_in(member: Any) -> Iterator[tuple[str, Any]]:
+    """The attributes of an object that are functions or classes: what a decorator made of them, and keeps."""
+    for name, value in sorted(held(member).items() if isinstance(held(member), dict) else ()):
+        if isinstance(function_of(value), CODE):
+            yield name, value
+
+
 def _holds_code(value: Any) -> bool:
-    """Whether a container holds functions or classes, or pairs with them."""
-    if id(type(value)) not in _CONTAINERS:
-        return False
-    members = list(value.values() if isinstance(value, dict) else value)
-    return any(callable(one) for m in members for one in (m if isinstance(m, tuple) else (m,)))
+    """Whether a container holds functions or classes, or what was made of them."""
+    return any(callable(one) or any(code_in(one)) for one in members(value))
 
 
 def set_from_outside(

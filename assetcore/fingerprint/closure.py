@@ -18,7 +18,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Any
 
 from assetcore.errors import DeclarationError
-from assetcore.fingerprint.classes import Attribute, computed, filled, set_from_outside
+from assetcore.fingerprint.classes import Attribute, code_in, computed, filled, members, set_from_outside
 from assetcore.fingerprint.definitions import Definition, Key, Mention, Section
 from assetcore.fingerprint.drafts import ROOT, Draft, Findings, Keep
 from assetcore.fingerprint.elsewhere import Elsewhere, Outside
@@ -136,8 +136,9 @@ class Closure:
                 statements = [(one.definition, one.place) for one in outside] + ([(changes, place)] if changes else [])
                 if not any(self._names.uses_volatile(*statement) for statement in statements):
                     for name, value in filled(stands, [definition for definition, _ in statements]):
-                        self._value(draft, f"filled {name}", value)
+                        opaque = self._value(draft, f"filled {name}", value, noted=False)
                         self._order(draft, name, value)
+                        self._kept(draft, value, opaque)
         if len(nodes) > 1:
             line = function.__code__.co_firstlineno
             self.findings.note(
@@ -588,6 +589,8 @@ class Closure:
             self._stated.add(draft.name)
             self._definition(draft, definition, place.within(draft.name))
             self._handed(draft, binding[1], place.within(draft.name))
+            if not volatile and len(definition.normal.body) == 1 and starts_empty(definition):
+                self._kept(draft, value, opaque)
             if not is_plain(value):
                 outside = self._elsewhere.of(value, binding[0], "changes", "calls", "hands")
                 self._changed_elsewhere(draft, outside)
@@ -607,6 +610,14 @@ class Closure:
         """The order in which decorators filled a registry, which the value of a dict does not have."""
         if keys := self._names.registered(registry):
             self._value(draft, f"order of {name}", keys)
+
+    def _kept(self, draft: Draft, registry: Any, opaque: str) -> None:
+        """What a registry holds that only its type tells: the code in it counts, the rest is no statement's."""
+        for i, member in enumerate(members(registry) if opaque else ()):
+            if self._origins.of(type(member).__module__) == "user" and self._writer().value(member).opaque:
+                self.findings.note("AC110", draft.name, 0, f"a {opaque}")
+                for name, value in code_in(member):
+                    self._value(draft, f"kept {i}.{name}", value, noted=False)
 
     def _handed(self, draft: Draft, name: str, place: Place) -> None:
         """The calls of the user's functions that a module hands an object to, for they may change it: `setup(client, retries=3)`."""

@@ -369,6 +369,20 @@ class Base:
     def __init_subclass__(cls): Base.known[cls.__name__] = cls
 """
 
+TASKS = """
+tasks = {}
+class Task:
+    def __init__(self, function, times): self.function, self.times = function, times
+    def run(self): return [self.function() for _ in range(self.times)]
+def task(times):
+    def decorate(f):
+        tasks[f.__name__] = Task(f, times)
+        task.kept.append(Task(f, times))
+        return f
+    return decorate
+task.kept = []
+"""
+
 REGISTER = """
 def register(f):
     register.items.append((len(register.items), f))
@@ -510,6 +524,21 @@ PAIRS = {
         "from shop.parts import run\ndef made(name): return run(name)",
         NAMED + "@register('f')\ndef f(x): return x + 1",
         NAMED + "@register('f')\ndef f(x): return x + 2",
+    ),
+    "object of a decorator in a registry": (
+        "from shop.parts import tasks\ndef made(): return tasks['f'].run()",
+        TASKS + "@task(1)\ndef f(): return 1",
+        TASKS + "@task(1)\ndef f(): return 2",
+    ),
+    "argument of a decorator that keeps an object": (
+        "from shop.parts import tasks\ndef made(): return tasks['f'].run()",
+        TASKS + "@task(1)\ndef f(): return 1",
+        TASKS + "@task(2)\ndef f(): return 1",
+    ),
+    "object of a decorator in an attribute of a function": (
+        "from shop.parts import task\ndef made(): return task.kept[0].run()",
+        TASKS + "@task(1)\ndef f(): return 1",
+        TASKS + "@task(1)\ndef f(): return 2",
     ),
     "order of a registry": (
         "from shop.parts import known\ndef made(): return [f() for f in known.values()]",
@@ -1305,6 +1334,13 @@ def test_a_hole_is_named_with_its_place_and_a_way_out(shop: Shop, code: str) -> 
     assert [note.code for note in notes] == [code]
     assert all(note.where and note.what and note.settle for note in notes)
     assert shop.of(NOTES[code], version="1").notes == ()
+
+
+def test_an_object_in_a_registry_that_no_statement_makes_is_a_hole(shop: Shop) -> None:
+    """Its type is all that is known of it."""
+    source = "class K:\n    def __init__(self, n): self.n = n\nKNOWN = []\ndef add(k): KNOWN.append(k)\n{}\ndef made(): return KNOWN"
+    assert [note.code for note in shop.of(source.format("add(K(1))")).notes] == ["AC110"]
+    assert not shop.of(source.format("KNOWN.append(K(1))")).notes
 
 
 def test_a_hole_in_a_helper_is_named_with_the_helper(shop: Shop) -> None:
