@@ -501,10 +501,19 @@ class Closure:
         for name, value in sorted(cells.items()):
             if self._refer(value) is None:
                 self._value(draft, f"cell {name}", value)
+        if draft.definition is not None and any(code == "AC102" for code, _, _ in draft.definition.hazards):
+            self._read_in(draft, cls, site, place)
         if site.nested and site.outermost.node is not self._root_outermost:
             self._made_inside(draft, cls, site, place, methods, stated)
         draft.add("bases", b"", *(self._class(b) for b in cls.__mro__[1:] if self._origins.of(b.__module__) == "user"))
         self._set_from_outside(draft, cls, site, place.within(draft.name), stated)
+
+    def _read_in(self, draft: Draft, cls: type, site: Site, place: Place) -> None:
+        """What the statement of a class has read from files beside the code."""
+        for name, made in place.file.assignments(site.node) if place.file is not None else ():
+            data, references, opaque = self._writer().value(vars(cls).get(name))
+            if name in vars(cls) and not opaque and self._names.reads_beside(made, place, data):
+                draft.sections.append((f"read {name}", data, list(references)))
 
     def _made_inside(
         self, draft: Draft, cls: type, site: Site, place: Place, methods: list[types.FunctionType], stated: Stated

@@ -221,6 +221,17 @@ class SourceFile:
             found = self._definitions[key] = read(run)
         return found
 
+    def assignments(self, node: ast.ClassDef) -> Iterator[tuple[str, Definition]]:
+        """The statements of a class of this file that give a name a value."""
+        for statement in node.body:
+            match statement:
+                case (
+                    ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name), value=ast.expr())
+                ):
+                    yield name, self.define(statement)
+                case _:
+                    pass
+
     def stated(self, node: Any) -> Stated:
         """What the statement of a class of this file says, read once."""
         if node not in self._stated:

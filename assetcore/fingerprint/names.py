@@ -278,7 +278,17 @@ class Names:
         It does where the folder of the code only tells which file is read, or which modules are imported.
         """
         differing = list(self._differing_in(binding, set()))
-        return bool(differing) and not (all(map(is_place_of_code, differing)) and self._reads_file(binding))
+        if not differing or not all(map(is_place_of_code, differing)):
+            return bool(differing)
+        place = self.module(binding[0])
+        definition = place.file.statements(binding[1]) if place.file is not None else None
+        return definition is None or not self._reads_file(definition, place)
+
+    def reads_beside(self, definition: Definition, place: Place, data: bytes) -> bool:
+        """Whether a value that statements make, written as `data`, is what they read from a file, and tells nothing of where that lies."""
+        differing = self._differing(definition, place, set())
+        is_read = self._reads_file(definition, place) and all(map(is_place_of_code, differing))
+        return is_read and not self._is_ordered(definition, place) and not _tells_folder(data, place)
 
     def uses_volatile(self, definition: Definition, place: Place) -> bool:
         """Whether statements use something that differs between machines or moments."""
@@ -308,11 +318,7 @@ class Names:
                 elif located.binding is not None and not callable(located.value):
                     yield from self._differing_in(located.binding, seen)
 
-    def _reads_file(self, binding: Binding) -> bool:
-        place = self.module(binding[0])
-        definition = place.file.statements(binding[1]) if place.file is not None else None
-        if definition is None:
-            return False
+    def _reads_file(self, definition: Definition, place: Place) -> bool:
         found = (located for mention in definition.body.mentions for located in self.locate(mention, place))
         paths = [".".join((one.path, *one.rest)) for one in found if one.path is not None]
         read = any(code == "AC102" for code, _, _ in definition.hazards) or "AC102" in map(hazard_of, paths)

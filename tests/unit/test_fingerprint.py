@@ -1275,6 +1275,8 @@ ELSEWHERE = {
     "clock by a partial": "import time, functools\ndef now(_): return time.time()\nlater = functools.partial(now, 1)\nX = later()",
     "clock by an object that is called": "import time\nclass C:\n    def __call__(self): return time.time()\nnow = C()\nX = now()",
     "identity": "X = id(object())",
+    "folder in what a class has read": HERE
+    + "class C:\n    a = str(ROOT) + (ROOT / 'assets.py').read_text()[:2]\nX = C",
     "folder in what was read": HERE + "X = [str(ROOT), (ROOT / 'assets.py').read_text()[:2]]",
 }
 
@@ -1292,6 +1294,7 @@ READ_BESIDE_THE_CODE = {
     "by a helper": HERE + "def text(name): return (ROOT / name).read_text()\nX = text('prompt.md')",
     "by its path": HERE + "X = (ROOT / 'prompt.md').read_text()",
     "by its name": "import os\nX = {'a': open(os.path.join(os.path.dirname(os.path.abspath(__file__)), 'prompt.md')).read()}",
+    "by a class": HERE + "class X:\n    prompt: str = (ROOT / 'prompt.md').read_text()",
     "by a statement": HERE + "with open(ROOT / 'prompt.md') as file:\n    X = file.read()",
     "and written into another text": HERE + "TEXT = (ROOT / 'prompt.md').read_text()\nX = f'Please: {TEXT}'",
 }
