@@ -14,7 +14,7 @@ import logging
 import types
 import typing
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
 from assetcore.errors import DeclarationError
@@ -350,9 +350,7 @@ class Closure:
         """Resolve the mentions of a section and add it to the draft."""
         groups = [self._resolve(mention, place, used=i != section.head) for i, mention in enumerate(section.mentions)]
         if self._packages:
-            groups = [
-                (*found, *(r for one in found if not one.rest for r in self._below(one.name))) for found in groups
-            ]
+            groups = [(*found, *self._below(found)) for found in groups]
         for where, key in section.keys:
             for reference in groups[where]:
                 if reference.origin == "standard" and reference.path in BY_NAME:
@@ -466,13 +464,10 @@ class Closure:
 
         return self._part(name, place, "", fill)
 
-    def _below(self, package: str) -> Iterator[Reference]:
-        """The modules of a package that is used as a value, which are attributes of it."""
-        holder = self._packages.get(package)
-        for _, module in sorted(vars(holder).items()) if holder is not None else ():
-            if isinstance(module, types.ModuleType) and module.__name__.startswith(f"{package}."):
-                yield self._module(module, None)
-                yield from self._below(module.__name__)
+    def _below(self, found: Iterable[Reference]) -> list[Reference]:
+        """The modules of packages that are used as values."""
+        packages = [self._packages[one.name] for one in found if not one.rest and one.name in self._packages]
+        return [self._module(module, None) for package in packages for module in self._names.below(package)]
 
     def _class(self, cls: type, path: str | None = None, binding: Binding | None = None) -> Reference:
         """A class: the user's as a whole, with its bases."""

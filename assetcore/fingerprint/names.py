@@ -25,7 +25,7 @@ from assetcore.fingerprint.definitions import Definition, Imported, Key, Mention
 from assetcore.fingerprint.files import Site, SourceFile, source_file
 from assetcore.fingerprint.hazards import hazard_of, is_folder, is_place_of_code, is_volatile, is_volatile_within
 from assetcore.fingerprint.objects import MISSING, Itself, function_of, home, unwrapped, wrapped
-from assetcore.fingerprint.orders import Called, depends_on_order, unordered
+from assetcore.fingerprint.orders import Called, depends_on_order, lists_folder, unordered
 from assetcore.fingerprint.origins import Origins
 from assetcore.fingerprint.values import TYPING, is_plain
 
@@ -322,7 +322,20 @@ class Names:
         found = (located for mention in definition.body.mentions for located in self.locate(mention, place))
         paths = [".".join((one.path, *one.rest)) for one in found if one.path is not None]
         read = any(code == "AC102" for code, _, _ in definition.hazards) or "AC102" in map(hazard_of, paths)
-        return read or not BY_NAME.isdisjoint(paths)
+        return (read or not BY_NAME.isdisjoint(paths)) and not lists_folder(definition.normal.body)
+
+    def below(self, package: types.ModuleType) -> Iterator[types.ModuleType]:
+        """The modules of a package that it imports itself; what else of it is loaded is another matter in every program."""
+        file, variables = self.file_of(package), vars(package)
+        imported = [one for found in file.imports.values() for one in found] if file is not None else []
+        loaded = {".".join(filter(None, (_absolute(one, variables), one.attribute))) for one in imported}
+        by_name = any(one.module.partition(".")[0] in ("importlib", "pkgutil") for one in imported)
+        for _, module in sorted(variables.items()):
+            name = module.__name__ if isinstance(module, types.ModuleType) else ""
+            is_own = by_name or any(f"{one}.".startswith(f"{name}.") for one in loaded)
+            if name.startswith(f"{package.__name__}.") and is_own:
+                yield module
+                yield from self.below(module)
 
     def registered(self, registry: Any) -> list[list[Any]]:
         """The keys of a dict under which definitions were put, in the order of those: for each module that has some.

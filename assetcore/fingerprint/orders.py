@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from assetcore.fingerprint.definitions import local_names
 from assetcore.fingerprint.normal import FUNCTIONS
 
-__all__ = ["Called", "depends_on_order", "may_depend_on_order", "unordered", "writes_set"]
+__all__ = ["Called", "depends_on_order", "lists_folder", "may_depend_on_order", "unordered", "writes_set"]
 
 SETS = frozenset({"set", "frozenset"})
 HARMLESS = frozenset({*SETS, "sorted", "len", "sum", "min", "max", "any", "all", "isinstance", "bool"})
@@ -31,6 +31,8 @@ FIRST = frozenset({"pop", "popitem", "most_common"})
 """Methods that give what comes first, or last."""
 KEEPING = frozenset({"append", "appendleft", "extend", "insert", "write"})
 """Methods by which a loop keeps what it meets in order."""
+LISTING = frozenset({"glob", "iglob", "rglob", "iterdir", "listdir", "scandir", "walk"})
+"""Functions and methods that list a folder, in whatever order the file system has."""
 Resolve = Callable[[tuple[str, ...]], Any]
 """Gives what a chain of names stands for: an object, or a `Called`."""
 
@@ -51,6 +53,21 @@ def writes_set(nodes: Iterable[Any]) -> bool:
     """Whether a set is written in these statements."""
     inside = _inside(nodes)
     return any(isinstance(n, ast.Set | ast.SetComp) or (isinstance(n, ast.Name) and n.id in SETS) for n in inside)
+
+
+def lists_folder(nodes: Iterable[Any]) -> bool:
+    """Whether these statements list a folder and keep the order in which it comes."""
+    waiting = list(nodes)
+    while waiting:
+        node = waiting.pop()
+        match node:
+            case ast.Call(func=ast.Name(id="sorted")) | ast.DictComp() | ast.SetComp():
+                continue
+            case ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name)) if name in LISTING:
+                return True
+            case _:
+                waiting += ast.iter_child_nodes(node)
+    return False
 
 
 def unordered(nodes: Iterable[Any], resolve: Resolve) -> Set[str]:

@@ -1147,7 +1147,7 @@ PACKAGES = {
 
 @pytest.mark.parametrize("case", PACKAGES, ids=str)
 def test_the_modules_of_a_package_that_is_used_as_a_value_count(shop: Shop, case: str) -> None:
-    """As far as they are loaded; of a package that is only gone through, those that are named."""
+    """As far as it imports them; of a package that is only gone through, those that are named."""
 
     def of(source: str, more: str) -> bytes:
         files = {"assets.py": source, "inner/__init__.py": "from shop.inner import more", "inner/more.py": more}
@@ -1157,6 +1157,16 @@ def test_the_modules_of_a_package_that_is_used_as_a_value_count(shop: Shop, case
     assert of(PACKAGES[case], function) != of(PACKAGES[case], f"{function} + 1")
     named = "def made():\n    import shop.inner.more\n    return shop.inner.__name__"
     assert of(named, function) == of(named, f"{function} + 1")
+
+
+def test_what_else_of_a_package_is_loaded_does_not_count(shop: Shop) -> None:
+    """It is another matter in every program."""
+    files = {"inner/__init__.py": "from . import more", "inner/more.py": "", "inner/other.py": ""}
+    source = "from shop import inner\ndef made(name): return getattr(inner, name)"
+    before, after = (
+        {"__init__.py": "", **files, "assets.py": source + more} for more in ("", "\nimport shop.inner.other")
+    )
+    assert shop.fingerprint(before, "made").digest == shop.fingerprint(after, "made").digest
 
 
 NOT_COUNTED = {
@@ -1298,6 +1308,25 @@ READ_BESIDE_THE_CODE = {
     "by a statement": HERE + "with open(ROOT / 'prompt.md') as file:\n    X = file.read()",
     "and written into another text": HERE + "TEXT = (ROOT / 'prompt.md').read_text()\nX = f'Please: {TEXT}'",
 }
+
+
+def test_the_order_in_which_a_folder_is_listed_does_not_count(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is another one on every machine: what is read in it goes by what makes it; in a dict, or sorted, it counts."""
+    listing = Path.glob
+
+    def of(made: str, *, backwards: bool, text: str = "A") -> bytes:
+        monkeypatch.setattr(Path, "glob", lambda self, pattern: sorted(listing(self, pattern), reverse=backwards))
+        files = {"__init__.py": "", "assets.py": f"{HERE}X = {made}\ndef made(): return X", "a.md": text, "b.md": "B"}
+        return shop.fingerprint(files, "made").digest
+
+    kept = "[p.read_text() for p in ROOT.glob('*.md')]"
+    assert of(kept, backwards=False) == of(kept, backwards=True)
+    for made in [
+        "[p.read_text() for p in sorted(ROOT.glob('*.md'))]",
+        "{p.name: p.read_text() for p in ROOT.glob('*.md')}",
+    ]:
+        assert of(made, backwards=False) == of(made, backwards=True)
+        assert of(made, backwards=False) != of(made, backwards=False, text="C")
 
 
 @pytest.mark.parametrize("case", READ_BESIDE_THE_CODE, ids=str)
