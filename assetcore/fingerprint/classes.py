@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import collections
 import functools
+import operator
 import types
 from collections.abc import Callable, Iterable, Iterator, Set
 from typing import Any, NamedTuple
@@ -44,6 +45,7 @@ CONTAINERS = (
 )
 """Containers that a class may keep what it is given in."""
 CODE = (types.FunctionType, type, functools.partial)
+_name = operator.itemgetter(0)
 _CONTAINERS = frozenset(map(id, CONTAINERS))
 
 
@@ -120,8 +122,7 @@ def set_from_outside(
     `is_other` tells whether a value is another than what is written, `assigned` are the names that statements of modules set, and
     `module` is where the class stands.
     """
-    for name in sorted(vars(cls)):
-        value = vars(cls)[name]
+    for name, value in sorted(vars(cls).items(), key=_name):
         function = function_of(value)
         if isinstance(function, types.FunctionType) and origins.of(home(function)) == "user":
             own = stated.functions.get(name)

@@ -79,6 +79,8 @@ def text(value: str) -> bytes:
 
 def constant(value: Any) -> bytes:
     """A literal, typed and exact: `1`, `True` and `1.0` differ, and so do `0.0` and `-0.0`."""
+    if type(value) is str:  # as most are
+        return frame(b"S", value.encode("utf-8", "surrogatepass"))
     match value:
         case None:
             return frame(b"N", b"")

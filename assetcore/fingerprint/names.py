@@ -16,7 +16,7 @@ import os
 import sys
 import types
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import PurePath
 from typing import Any, NamedTuple
@@ -58,7 +58,7 @@ class Place:
 
     def within(self, part: str, cells: Mapping[str, Any] | None = None) -> Place:
         """The same place, for another part."""
-        return replace(self, part=part, cells=self.cells if cells is None else cells)
+        return Place(part, self.module, self.variables, self.file, self.cells if cells is None else cells)
 
     def syntax(self, function: types.FunctionType) -> tuple[list[Any], Site | None]:
         """The syntax that a function of this place was compiled from, and where it stands if it is not a lambda."""
