@@ -1,9 +1,9 @@
 """Values: which bytes stand for an object that code refers to?
 
 Plain data is encoded by value, typed and framed: the same in every process. Sets have no order, and dicts none that every
-process agrees on (one may be filled from a set), so the order of a dict's keys counts where it is written, not here. What has
-an identity of its own (functions, classes, modules, assets) is a reference. What is neither (clients, locks, compiled models)
-is its type alone, and `opaque`: then the statement that makes it is followed instead.
+process agrees on (one may be filled from a set), so the order of a dict's keys counts where it is written, or decorators fill
+it, not here. What has an identity of its own (functions, classes, modules, assets) is a reference. What is neither (clients,
+locks, compiled models) is its type alone, and `opaque`: then the statement that makes it is followed instead.
 """
 
 from __future__ import annotations
