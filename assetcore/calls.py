@@ -37,6 +37,8 @@ BACKOFF_SECONDS = 0.5
 BACKOFF_LIMIT = 30.0
 ERROR_LIMIT = 4_000
 TRACEBACK_LIMIT = 20_000
+LONGEST_WAIT = 3600.0
+"""Seconds that a service may ask to be waited for; a unit that would have to wait longer has failed."""
 SECRETS = ("KEY", "SECRET", "TOKEN", "PASSWORD")
 """How names end in the environment that hold secrets; shorter ones than SHORTEST_SECRET would be found everywhere."""
 SHORTEST_SECRET = 8
@@ -209,7 +211,8 @@ def _failed(error: BaseException, root: Path, started: float, timeout: float | N
     seconds = time.perf_counter() - started
     found = Outcome([], seconds, printable(told), printable(user_traceback(error, root), TRACEBACK_LIMIT))
     if isinstance(error, GatewayError):  # a question that was refused would be refused again
-        return replace(found, again=(error.retry_after or 0.0) if error.transient else None)
+        wait = error.retry_after or 0.0
+        return replace(found, again=wait if error.transient and wait <= LONGEST_WAIT else None)
     return found
 
 

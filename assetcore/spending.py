@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from assetcore.errors import UsageError
 
-__all__ = ["Account", "Spent", "account", "spend", "together"]
+__all__ = ["MOST", "Account", "Spent", "account", "spend", "together"]
 
 
 MOST = 10**12

@@ -155,12 +155,8 @@ async def _ask(
             model=answer.model, tokens=answer.tokens if paid else 0, cached_tokens=answer.cached_tokens or None,
             usd=answer.usd if paid else 0.0, recorded=answer.recorded or None,
         )  # fmt: skip
-    spend(
-        tokens=answer.tokens if paid else 0,
-        cached_tokens=answer.cached_tokens if paid else 0,
-        usd=answer.usd if paid else 0.0,
-        model=answer.model,
-    )
+    if not paid:
+        spend(model=answer.model)
     return answer
 
 

@@ -20,6 +20,7 @@ from assetcore.llm.embedding import Embedded, Embedder, Swept, VectorCache
 from assetcore.llm.gateway import Gateway, Response
 from assetcore.models import Models, Price, configured, described, listed_price, price_of
 from assetcore.settings import Settings
+from assetcore.spending import spend
 
 if TYPE_CHECKING:
     from assetcore.llm.answers import Answers  # SQLAlchemy, of which a process that only calls functions needs nothing
@@ -219,6 +220,8 @@ class Client:
 
             self._cache = VectorCache(get_async_client(self.settings.redis_url))
         return self._cache
+        version = response.headers.get("x-litellm-model-name") or model
+        spend(tokens=response.tokens, cached_tokens=response.cached_tokens, usd=response.usd, model=version)
 
 
 def _recorded(record: Mapping[str, Any]) -> Answer:

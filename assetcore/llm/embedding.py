@@ -193,8 +193,7 @@ class Embedder:
             half = len(part) // 2
             return await self._asked(part[:half], seconds) | await self._asked(part[half:], seconds)
         vectors = self._vectors(response.content, len(part))
-        usage = response.content.get("usage") or {}
-        shares = _shares(int(usage.get("total_tokens") or 0), [len(text) + 1 for text in texts])
+        shares = _shares(response.tokens, [len(text) + 1 for text in texts])
         total = sum(shares) or 1
         return {
             key: Embedded(vector, tokens, response.usd * tokens / total)

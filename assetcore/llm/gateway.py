@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import email.utils
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from assetcore.errors import GatewayError
 from assetcore.settings import masked
+from assetcore.spending import MOST
 
 if TYPE_CHECKING:
     import httpx
@@ -26,8 +28,6 @@ __all__ = ["Gateway", "Response"]
 
 AGAIN = (408, 425, 429)
 """What among the refusals is not about the question."""
-LONGEST_WAIT = 300.0
-"""Seconds of a Retry-After that are waited for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +38,27 @@ class Response:
     headers: Mapping[str, str]
 
     @property
+    def tokens(self) -> int:
+        """How many tokens were given and answered; 0 where it does not say, or not as a number."""
+        usage = _entries(self.content, "usage")
+        parts = _count(usage.get("prompt_tokens")) + _count(usage.get("completion_tokens"))
+        return _count(usage.get("total_tokens")) or parts
+
+    @property
+    def cached_tokens(self) -> int:
+        """How many of the tokens the provider had cached."""
+        cached = _entries(_entries(self.content, "usage"), "prompt_tokens_details").get("cached_tokens")
+        return min(_count(cached), self.tokens)
+
+    @property
     def usd(self) -> float:
         """What the call cost, as the gateway reckons; 0 where it does not know."""
         for name in ("x-litellm-response-cost", "x-litellm-response-cost-original"):
             try:
-                return max(0.0, float(self.headers[name]))
+                usd = float(self.headers[name])
             except (KeyError, ValueError):
                 continue
+            return usd if 0 <= usd <= MOST else 0.0
         return 0.0
 
 
@@ -127,6 +141,20 @@ def _said(content: bytes) -> str:
     return " ".join(str(text).split())[:500].rstrip(".") or "it does not say why"
 
 
+def _entries(content: Any, name: str) -> Mapping[str, Any]:
+    """What an answer has under a name, where these are entries themselves."""
+    found = content.get(name) if isinstance(content, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
+def _count(said: Any) -> int:
+    """A count as a provider says it; what is none, or of nothing, is 0."""
+    try:
+        return max(0, min(int(said), MOST))
+    except (TypeError, ValueError, OverflowError):
+        return 0
+
+
 def _seconds(retry_after: str | None) -> float | None:
     """A Retry-After in seconds: it is a number, or a date."""
     if not retry_after:
@@ -138,4 +166,4 @@ def _seconds(retry_after: str | None) -> float | None:
             seconds = (email.utils.parsedate_to_datetime(retry_after) - datetime.now(UTC)).total_seconds()
         except (ValueError, TypeError):
             return None
-    return min(max(seconds, 0.0), LONGEST_WAIT)
+    return max(seconds, 0.0) if math.isfinite(seconds) else None

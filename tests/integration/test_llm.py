@@ -124,6 +124,12 @@ async def test_a_model_that_says_nothing(client: Client, gateway: FakeGateway) -
 
 
 async def test_an_alias_that_nobody_knows(client: Client, gateway: FakeGateway) -> None:
+async def test_half_a_character_is_marked(client: Client, gateway: FakeGateway) -> None:
+    """Where a model was cut off within a character, what is left of it is one that any document can hold."""
+    gateway.replies = [Reply(200, '{"choices": [{"message": {"content": "said \\ud83d\\ude00 \\ud83d"}}]}')]
+    assert (await llm.generate("Hello")).text == "said \U0001f600 \ufffd"
+
+
     """The error names the aliases that there are; the gateway is not asked."""
     with pytest.raises(SettingsError, match=r"'generater', which the gateway at .* it has: embedder, generator, judge"):
         await llm.generate("Hello", model="generater")

@@ -20,6 +20,7 @@ from assetcore.assets import Asset
 from assetcore.calls import Call, Outcome, call_async, call_sync, user_traceback
 from assetcore.declarations import asset, collect, each, source
 from assetcore.documents import Document
+from assetcore.errors import GatewayError
 from assetcore.sources import folder
 from tests.unit.declared import PAGES, Page, Part
 
@@ -127,6 +128,20 @@ async def test_what_a_function_does_to_its_arguments_stays_with_it() -> None:
     values = {"limits": Limits(words=["a"]), "pages": [PAGE], "rows": pl.DataFrame({"name": ["a"], "text": ["b"]})}
     texts = {(await called(spoils, **values)).documents[0].text for _ in range(2)}
     assert texts == {"1 ['name', 'text'] ['a']"}
+
+
+@pytest.mark.parametrize(("seconds", "attempts"), [(0.0, 3), (calls.LONGEST_WAIT + 1, 1)])
+async def test_a_unit_waits_for_a_service_as_long_as_that_says_or_not_at_all(seconds: float, attempts: int) -> None:
+    """A retry that would come before a service wants to be asked is none: where that is too long to wait for, the unit has failed."""
+    asked: list[Page] = []
+
+    @asset(retries=2)
+    async def limited(page: Page = each(PAGES)) -> Page:
+        asked.append(page)
+        raise GatewayError("no room", status=429, transient=True, retry_after=seconds)
+
+    assert "no room" in str((await called(limited)).error)
+    assert len(asked) == attempts
 
 
 async def test_an_attempt_sees_nothing_of_the_one_before() -> None:
