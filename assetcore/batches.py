@@ -160,7 +160,8 @@ class Work:
             if not made:
                 return
             with telemetry.span(f"{len(made)} kept", "batch", units=len(made)):
-                await self._keep(*await self._drafts(made))
+                answers = {one.unit: outcome.answers for one, outcome in made if outcome.answers}
+                await self._keep(*await self._drafts(made), answers)
             kept += len(made)
             self.say(Event("progress", self.asset.name, kept, max(kept, round(begun / self.part.share))))
 
@@ -197,7 +198,9 @@ class Work:
     def _calling(self) -> AbstractContextManager[None]:
         """Inside, this asset's functions ask models; a worker's have no client."""
         asset = self.asset
-        return calling(self.project.llm, asset.name, asset.options.models) if asset.asynchronous else nullcontext()
+        if not asset.asynchronous:
+            return nullcontext()
+        return calling(self.project.llm, asset.name, asset.options.models, self.definition.digest)
 
     def _places(self) -> int:
         if not self.asset.asynchronous:
@@ -296,7 +299,8 @@ class Work:
             return outcome
         first = outcome.undeclared[0]
         told = f"reads {first.what} ({first.code}), which no input declares. {HAZARDS[first.code].settle}"
-        return replace(outcome, documents=[], error=told, traceback=f"  {first.where}\n" if first.where else "")
+        where = f"  {first.where}\n" if first.where else ""
+        return replace(outcome, documents=[], error=told, traceback=where, answers=())
 
     def _storable(self, outcome: Outcome) -> Outcome:
         """The outcome; one that failed, where typed fields would be a blob in Postgres."""
@@ -343,22 +347,11 @@ class Work:
                     Failed(one.unit, one.label, one.inputs, f"{astray}, which {one.call.who} was not given.", "")
                 )
                 continue
-            drafts.append(
-                Draft(
-                    one.unit,
-                    one.label,
-                    one.parent,
-                    one.inputs,
-                    outcome.documents,
-                    one.edges,
-                    collected,
-                    outcome.seconds,
-                    one.was,
-                    before.get(one.unit, ()),
-                    outcome.spent,
-                    excerpts={name: (whole, e) for name, (whole, e) in parts.items() if whole is not None},
-                )
-            )
+            drafts.append(Draft(
+                one.unit, one.label, one.parent, one.inputs, outcome.documents, one.edges, collected, outcome.seconds, one.was,
+                before.get(one.unit, ()), outcome.spent,
+                excerpts={name: (whole, e) for name, (whole, e) in parts.items() if whole is not None},
+            ))  # fmt: skip
         spent = await self.guard.ask({draft.unit: draft.documents for draft in drafts}, in_flight=False)
         for place, draft in enumerate(drafts if spent else ()):
             self.guard.spend(spent.get(draft.unit))
@@ -406,13 +399,17 @@ class Work:
                     connection, self.project.asset_ids[self.asset.name], self.definition_id, len(again), different
                 )
 
-    async def _keep(self, drafts: Sequence[Draft], failed: Sequence[Failed]) -> None:
+    async def _keep(
+        self, drafts: Sequence[Draft], failed: Sequence[Failed], answers: Mapping[bytes, tuple[str, ...]]
+    ) -> None:
         base = await self.keeper.allocate()
         made, objects = await self.keeper.store(self.asset, base, drafts)
         spent = {m.id: d.spent for m, d in zip(made, drafts, strict=True) if d.spent is not None}
         committing = time.perf_counter()
         made, aside, refused, checked = self.guard.part(made)
         failed = [*failed, *refused]
+        doubted = [key for one in failed for key in answers.get(one.unit, ())]
+        await self.project.llm.refuse(doubted, self.definition.digest.hex())
         await self._commit(
             base=base, made=[*made, *aside], objects=objects, failed=failed, checked=checked, spent=spent
         )

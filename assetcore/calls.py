@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from assetcore import telemetry
+from assetcore import llm, telemetry
 from assetcore.assets import Asset
 from assetcore.checks import Check, Verdict, verdict_of
 from assetcore.documents import Document, restrict
@@ -71,7 +71,7 @@ class Outcome:
 
     What a check said is its `verdict`. `again` says after how many seconds at the earliest it may be tried again, None that it
     would fail in the same way. `undeclared` is what was read beside what the function was given, `heard` what it logged and marked in
-    a worker.
+    a worker. `answers` are the keys of what models answered that its documents rest on.
     """
 
     documents: list[Document]
@@ -83,17 +83,20 @@ class Outcome:
     again: float | None = 0.0
     undeclared: tuple[UndeclaredInput, ...] = ()
     heard: telemetry.Heard | None = None
+    answers: tuple[str, ...] = ()
 
 
 async def ask_async(check: Check[..., Any], call: Call, root: Path) -> Outcome:
     """Ask an async check."""
     started = time.perf_counter()
-    with account() as costs:
+    with account() as costs, llm.Attempt() as asked:
         try:
             verdict = verdict_of(await check.function(**call.arguments()))
         except BaseException as error:
             _raise_if_stopped(error)
             verdict = _verdict(error, root, started)
+            if verdict.status == "error":
+                await llm.failed(asked, error)
     return _said(verdict, started, costs.spent)
 
 
@@ -119,7 +122,8 @@ async def call_async(asset: Asset[..., Any], call: Call, root: Path, slot: Slot 
             asked = time.perf_counter()
             async with slot():
                 waited += time.perf_counter() - asked
-                outcome = await _attempt(asset, call, root)
+                with llm.Attempt() as asked:
+                    outcome = await _attempt(asset, call, root, asked)
             if outcome.error is None or outcome.again is None or attempt == asset.options.retries:
                 break
             await asyncio.sleep(max(_backoff(attempt), outcome.again))
@@ -131,7 +135,7 @@ async def call_async(asset: Asset[..., Any], call: Call, root: Path, slot: Slot 
     return replace(outcome, seconds=took, spent=costs.spent, undeclared=watched.inputs)
 
 
-async def _attempt(asset: Asset[..., Any], call: Call, root: Path) -> Outcome:
+async def _attempt(asset: Asset[..., Any], call: Call, root: Path, asked: llm.Attempt) -> Outcome:
     started = time.perf_counter()
     limit = None if asset.options.timeout is None else asyncio.timeout(asset.options.timeout)
     try:
@@ -141,11 +145,14 @@ async def _attempt(asset: Asset[..., Any], call: Call, root: Path) -> Outcome:
                 returned = [document async for document in returned]
             else:
                 returned = await returned
-        return Outcome(encode(asset.output, returned, call.default_name, call.who), time.perf_counter() - started)
+        documents = encode(asset.output, returned, call.default_name, call.who)
+        return Outcome(documents, time.perf_counter() - started, answers=asked.keys)
     except BaseException as error:
         _raise_if_stopped(error)
         # A TimeoutError where the limit has not expired is the function's own.
         timeout = asset.options.timeout if limit is not None and limit.expired() else None
+        if timeout is None:
+            await llm.failed(asked, error)
         return _failed(error, root, started, timeout)
 
 

@@ -389,7 +389,7 @@ class Guard:
         check = rule.check
         calls = [Call({check.given.parameter: value}, check.name, check.key) for value in values]
         if check.asynchronous:
-            outcomes = await asyncio.gather(*(self._answer(check, call) for call in calls))
+            outcomes = await asyncio.gather(*(self._answer(rule, call) for call in calls))
         elif calls:
             await self.runner.ready()
             share = -(-len(calls) // (self.runner.places * 2))
@@ -403,10 +403,10 @@ class Guard:
                 telemetry.tell(outcome.heard, check=check.name)
         return [(outcome.verdict or Verdict("error", outcome.error or ""), outcome.spent) for outcome in outcomes]
 
-    async def _answer(self, check: Check[..., Any], call: Call) -> Outcome:
+    async def _answer(self, rule: _Rule, call: Call) -> Outcome:
         async with self._gate:
-            with calling(self.project.llm, check.key):
-                return await ask_async(check, call, self.project.root)
+            with calling(self.project.llm, rule.check.key, code=rule.code):
+                return await ask_async(rule.check, call, self.project.root)
 
 
 def _checked(rule: _Rule, subject: int, verdict: Verdict) -> Checked:

@@ -67,7 +67,6 @@ async def taken_up(project: Project, stored: runs.StoredRun) -> AsyncIterator[tu
     request = stored.plan
     async with alone(project, lambda _: None):
         choice = await planning.choose(project, request["select"], force=request["force"])
-        project.llm.anew = request["force"] and not request.get("replay")
         options = {"upstream": request["upstream"], "rehash": request["rehash"]}
         choice, plan, found = await planning.widened(project, choice, **options)
         plan.check()
@@ -81,8 +80,10 @@ async def taken_up(project: Project, stored: runs.StoredRun) -> AsyncIterator[tu
         run = Run(project, stored.run, now, choice, found, lambda _: None)
         if request.get("max_cost"):
             run.budget = Budget(parse_limit(request["max_cost"]), found.snapshot.costs)
-        async with _at_work(project, run, steps_of(plan, project.graph)):
-            yield run, plan
+        since = now if request["force"] and not request.get("replay") else None
+        with project.llm.anew(since):
+            async with _at_work(project, run, steps_of(plan, project.graph)):
+                yield run, plan
 
 
 @asynccontextmanager

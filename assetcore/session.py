@@ -139,14 +139,16 @@ class Session:
     ) -> list[Rehearsed]:
         """Make so many units of the selected assets once more, keeping nothing of it: which of them come out different?
 
-        They are drawn at random from those that are fresh, of each asset in turn. The functions are called, and cost what they cost.
+        They are drawn at random from those that are fresh, of each asset in turn. The functions are called, and cost what they cost:
+        models are asked again, and what they answer is not recorded.
         """
         plan, found = await planning.plan_for(
             self.project, await self.choose(select, force=True), rehash=False, entire=True
         )
         planning.check_pools(self.project, plan)
         units = sample(self.graph, plan, count, random.Random(seed))  # noqa: S311  # units are drawn, nothing is secret
-        return await rehearse(self.project, plan, found, units, on_event or (lambda _: None))
+        with self.project.llm.anew(None, kept=False):
+            return await rehearse(self.project, plan, found, units, on_event or (lambda _: None))
 
     async def verify_above(self, select: str | None = None, *, on_event: Say | None = None) -> Verified:
         """Verify what is selected and all that it is made of, from the beginning: what a plan or a run is then made from."""
@@ -192,7 +194,6 @@ class Session:
                 if plan.up_to_date:
                     return await nothing_to_do(project, plan, found, started)
             plan, found = plan.lean(), found.lean()  # a run may last for hours
-            project.llm.anew = force and not replay
             run = Run(project, runs.new_run_id(), started, choice, found, say)
             run.budget = Budget(limit, found.snapshot.costs) if limit is not None else None
             stored = {
@@ -214,7 +215,8 @@ class Session:
                     connection, project.id, Entry("run", self.environment, run=run.id, facts={"status": "begun"})
                 )
             say(Event("planned", total=plan.stale, text=f"run {run.id}"))
-            return await run_through(project, run, plan, unshown, local=local)
+            with project.llm.anew(datetime.now(UTC) if force and not replay else None):
+                return await run_through(project, run, plan, unshown, local=local)
 
     async def ls(self, select: str | None = None, *, at: str | None = None) -> list[AssetInfo]:
         """The selected assets: counts, when they were made, how many units are stale; or as they were `at` a time."""

@@ -17,7 +17,7 @@ from assetcore.lineage import tables as t
 from assetcore.lineage.schema import Connection
 from assetcore.storage import Key, object_key, parse_key, run_timestamp
 
-__all__ = ["FLOW", "answer_key", "find", "forget", "is_answer", "keep", "rebuild"]
+__all__ = ["FLOW", "answer_key", "find", "forget", "is_answer", "keep", "question_of", "rebuild"]
 
 FLOW = "answers"
 _NAME = re.compile(r"/answers/[^/]+/[^/]+/[0-9a-f]{64}\.json$")
@@ -31,6 +31,13 @@ def answer_key(project: str, alias: str, digest: bytes, at: datetime) -> Key:
 def is_answer(key: str) -> bool:
     """Whether an answer lies there."""
     return _NAME.search(key) is not None
+
+
+def question_of(key: str) -> tuple[bytes, str, datetime]:
+    """The digest of the question that is answered there, the alias that was asked, and when it was recorded."""
+    parts = parse_key(key)
+    at = datetime.strptime(parts.run_ts, "%Y%m%dT%H%M%S.%fZ").replace(tzinfo=UTC)
+    return bytes.fromhex(parts.artifact_name[:64]), parts.step, at
 
 
 async def find(connection: Connection, project: str, digest: bytes, since: datetime | None) -> Key | None:
@@ -57,9 +64,8 @@ async def rebuild(connection: Connection, keys: Iterable[Key]) -> None:
 
 
 def _row(key: Key) -> dict[str, object]:
-    parts = parse_key(key)
-    at = datetime.strptime(parts.run_ts, "%Y%m%dT%H%M%S.%fZ").replace(tzinfo=UTC)
-    return {"project": parts.project, "digest": bytes.fromhex(parts.artifact_name[:64]), "at": at, "key": key}
+    digest, _, at = question_of(key)
+    return {"project": parse_key(key).project, "digest": digest, "at": at, "key": key}
 
 
 async def forget(connection: Connection, keys: Iterable[str]) -> None:

@@ -8,10 +8,12 @@ Models are asked of one place only, a LiteLLM gateway (OPENAI_BASE_URL, or the e
 `models=`. What a call took goes to the account of the unit that made it. The same question is paid for once: an answer is
 recorded in the store and found again there, a vector in Redis, and of those who ask at the same time one asks for all.
 
-Nothing is asked again after an error, except where an asset says so: `@asset(retries=3)`.
+Nothing is asked again after an error, except where an asset says so: `@asset(retries=3)`. Then, and in the next run, an answer that
+failed its unit, or that a check refused in it, is not found: the model is asked again.
 
     llm/gateway.py      one question over HTTP, and what can go wrong with it
     llm/answers.py      what was answered before
+    llm/attempt.py      which answers a call rests on, and whether they are why it failed
     llm/embedding.py    many texts in few questions
     llm/client.py       all of it together, for one process
 """
@@ -30,11 +32,12 @@ from pydantic import BaseModel, ValidationError
 from assetcore.documents import Document
 from assetcore.embeddings import Vector
 from assetcore.errors import AnswerError, UsageError
+from assetcore.llm.attempt import Attempt, current
 from assetcore.llm.client import Answer, Client
 from assetcore.spending import spend
 from assetcore.telemetry import span
 
-__all__ = ["Answer", "Client", "calling", "embed", "generate", "generate_structured"]
+__all__ = ["Answer", "Attempt", "Client", "calling", "embed", "failed", "generate", "generate_structured"]
 
 T = TypeVar("T", bound=BaseModel)
 Text = str | Document
@@ -42,27 +45,35 @@ Text = str | Document
 
 @dataclass(frozen=True, slots=True)
 class _Caller:
-    """Who asks: `aliases` are the models that it declares, or None where nobody needs to declare any."""
+    """Who asks: `aliases` are the models that it declares, or None where nobody needs to declare any; `code` is what it consists of."""
 
     client: Client
     who: str
     aliases: frozenset[str] | None
+    code: str
 
 
 _caller: ContextVar[_Caller | None] = ContextVar("assetcore_llm_caller", default=None)
 
 
 @contextmanager
-def calling(client: Client, who: str = "", aliases: Sequence[str] | None = None) -> Iterator[None]:
-    """Inside, models are asked through this client; only those of `aliases`, where they are given."""
+def calling(client: Client, who: str = "", aliases: Sequence[str] | None = None, code: bytes = b"") -> Iterator[None]:
+    """Inside, models are asked through this client, only those of `aliases`, where they are given; `code` is the digest of what asks."""
     before = _caller.get()
-    _caller.set(_Caller(client, who, None if aliases is None else frozenset(aliases)))
+    _caller.set(_Caller(client, who, None if aliases is None else frozenset(aliases), code.hex()))
     try:
         yield
     finally:
         _caller.set(
             before
         )  # by value: a fixture or a cell of a notebook is left in another context than it was entered in
+
+
+async def failed(attempt: Attempt, error: BaseException) -> None:
+    """Have the answers that may be why a call has failed not be found again by the code that was called."""
+    caller = _caller.get()
+    if caller is not None and (keys := attempt.suspects(error)):
+        await caller.client.refuse(keys, caller.code)
 
 
 async def generate(
@@ -119,10 +130,11 @@ async def generate_structured(
     try:
         return kind.model_validate_json(_json(second.text))
     except ValidationError as error:
+        await _client(model).refuse([one.key for one in (first, second) if one.key])
         raise AnswerError(
             f"{model} ({second.model}) was asked for a {kind.__name__} twice and gave none: {_problems(error)}.",
             answer=second.text,
-            hint="Its answer is the attribute `answer` of this error, and recorded in the store.",
+            hint="Its answer is the attribute `answer` of this error, and recorded in the store. Who asks again, asks the model again.",
         ) from error
 
 
@@ -149,7 +161,8 @@ async def _ask(
 ) -> Answer:
     given = {key: value for key, value in parameters.items() if value is not None}
     with span("generate", "llm") as traced:
-        answer = await _client(model).ask(messages, model, given, sample, seconds)
+        caller = _called(model)
+        answer = await caller.client.ask(messages, model, given, sample, seconds, caller.code)
         paid = not answer.recorded
         traced.set(
             model=answer.model, tokens=answer.tokens if paid else 0, cached_tokens=answer.cached_tokens or None,
@@ -157,11 +170,17 @@ async def _ask(
         )  # fmt: skip
     if not paid:
         spend(model=answer.model)
+    if (attempt := current()) is not None:
+        attempt.answers.append(answer)
     return answer
 
 
 def _client(model: str) -> Client:
-    """The client of whoever calls. Raises UsageError where there is none, or where an asset does not say that it uses the model."""
+    return _called(model).client
+
+
+def _called(model: str) -> _Caller:
+    """Whoever calls. Raises UsageError where there is none, or where an asset does not say that it uses the model."""
     caller = _caller.get()
     if caller is None:
         raise UsageError(
@@ -173,7 +192,7 @@ def _client(model: str) -> Client:
             f"{caller.who} asks the model {model!r} and does not declare it, so that another model would not make it stale.",
             hint=f'Declare it: @asset(models=["{model}"])',
         )
-    return caller.client
+    return caller
 
 
 def _messages(instructions: Text, content: Text) -> list[dict[str, str]]:

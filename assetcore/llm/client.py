@@ -1,17 +1,17 @@
 """Client: through what does one process ask models?
 
 It knows where the gateway is (the embedded one is started by the first question), which model stands behind which alias, what was
-answered before, and in which mode it is asked: what is recorded is found again, unless a run was told to make things anew (`--force`)
-and not to take what is recorded (`--replay`).
+answered before, and in which mode it is asked: what is recorded is found again, unless things are to be made `anew` (`--force`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from assetcore.digest import digest
@@ -33,7 +33,7 @@ PRICES = "gateway/venv/lib/python*/site-packages/litellm/model_prices_and_contex
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a model answered. `recorded` says that it did so earlier, and that nothing was paid now."""
+    """What a model answered. `recorded` says that it did so earlier, and that nothing was paid now; `key` is where that lies."""
 
     text: str
     model: str
@@ -41,6 +41,7 @@ class Answer:
     cached_tokens: int = 0
     usd: float = 0.0
     recorded: bool = False
+    key: str = ""
 
 
 @dataclass(slots=True)
@@ -50,11 +51,11 @@ class Client:
     settings: Settings
     answers: Answers | None = None
     start: Callable[[Settings], Awaitable[Settings]] | None = None
-    anew: bool = False
-    _began: datetime = field(default_factory=lambda: datetime.now(UTC))
+    _since: datetime | None = None
+    _keeps: bool = True
     _models: Models | None = None
     _gateway: Gateway | None = None
-    _embedders: dict[tuple[str, int | None], Embedder] = field(default_factory=dict)
+    _embedders: dict[tuple[str, int | None, bool], Embedder] = field(default_factory=dict)
     _cache: VectorCache | None = None
     _opening: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -107,30 +108,46 @@ class Client:
             behind = {str(one["id"]): str(one["id"]) for one in listed}
         return Models(self.settings.models, behind, place, prices)
 
+    @contextmanager
+    def anew(self, since: datetime | None, *, kept: bool = True) -> Iterator[None]:
+        """Inside, models are asked again what they were asked before `since`, where it is given; unless answers are `kept`, whatever
+        they were asked: then nothing is found, neither vectors, and nothing is recorded.
+        """
+        before = self._since, self._keeps
+        self._since, self._keeps = since, kept
+        try:
+            yield
+        finally:
+            self._since, self._keeps = before
+
     # -- questions -----------------------------------------------------------------------------------------------------------------
 
     async def ask(
-        self, messages: Sequence[Mapping[str, str]], alias: str, parameters: Mapping[str, Any], sample: int, seconds: float
+        self, messages: Sequence[Mapping[str, str]], alias: str, parameters: Mapping[str, Any], sample: int, seconds: float, code: str = ""
     ) -> Answer:  # fmt: skip
-        """What a model answers to messages; from what is recorded, where it was asked before."""
+        """What a model answers to messages; from what is recorded, where it was asked before, and this code has not refused it."""
         name, model = self._known(alias)
         body = {"model": name, "messages": list(messages), **parameters}
-        if self.answers is None:
+        if self.answers is None or not self._keeps:
             return await self._answer(body, alias, model, seconds)
         key = digest("answer", model, list(messages), dict(parameters), sample)
-        since = self._began if self.anew else None
-        if (record := await self.answers.find(key, since)) is not None:
+        since = self._since
+        if (record := await self.answers.find(key, since, code)) is not None:
             return _recorded(record)
         async with self.answers.alone(key):
-            if (record := await self.answers.find(key, since)) is not None:  # of somebody who was waited for
+            if (record := await self.answers.find(key, since, code)) is not None:  # of somebody who was waited for
                 return _recorded(record)
             answer = await self._answer(body, alias, model, seconds)
             record = {
                 "question": body, "model": answer.model, "answer": answer.text, "tokens": answer.tokens,
                 "cached_tokens": answer.cached_tokens, "usd": answer.usd,
             }  # fmt: skip
-            await self.answers.keep(key, alias, record)
-        return answer
+            return replace(answer, key=await self.answers.keep(key, alias, record))
+
+    async def refuse(self, keys: Sequence[str], code: str | None = None) -> None:
+        """Have recorded answers not be found again by this code, or by anyone: whoever asks the same, asks the model."""
+        if self.answers is not None and keys:
+            await self.answers.refuse(keys, code)
 
     async def embed(self, texts: Sequence[str], alias: str, dimensions: int | None, seconds: float) -> list[Embedded]:
         """A vector for each text, and what each cost."""
@@ -139,10 +156,11 @@ class Client:
             raise UsageError(
                 f"Text {empty[0] + 1} of {len(texts)} has no words, so that it has no vector.", hint="Leave it out."
             )
-        embedder = self._embedders.get((alias, dimensions))
+        keeps = self._keeps
+        embedder = self._embedders.get((alias, dimensions, keeps))
         if embedder is None:
-            embedder = Embedder(name, model, dimensions, self._embeddings, self._vector_cache())
-            self._embedders[alias, dimensions] = embedder
+            embedder = Embedder(name, model, dimensions, self._embeddings, self._vector_cache() if keeps else None)
+            self._embedders[alias, dimensions, keeps] = embedder
         return await embedder.embed(texts, seconds)
 
     async def swept(self, texts: Sequence[str], alias: str, tokens: int, seconds: float) -> Swept:
@@ -202,17 +220,17 @@ class Client:
 
     async def _answer(self, body: Mapping[str, Any], alias: str, model: str, seconds: float) -> Answer:
         response = await (await self.gateway()).post("/chat/completions", body, seconds)
+        version = response.headers.get("x-litellm-model-name") or model
+        spend(tokens=response.tokens, cached_tokens=response.cached_tokens, usd=response.usd, model=version)
         try:
             text = response.content["choices"][0]["message"]["content"]
-            usage = response.content.get("usage") or {}
-            cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
-            tokens = int(usage.get("total_tokens") or 0)
-        except (KeyError, IndexError, TypeError, AttributeError) as error:
+        except (KeyError, IndexError, TypeError) as error:
             raise _no_answer(alias, model, response) from error
         if not isinstance(text, str) or not text:
             raise _no_answer(alias, model, response)
-        version = response.headers.get("x-litellm-model-name") or model
-        return Answer(text, version, tokens, int(cached), response.usd)
+        # Half of a character that UTF-16 has in two, where a model was cut off, is in no document and no record.
+        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        return Answer(text, version, response.tokens, response.cached_tokens, response.usd)
 
     def _vector_cache(self) -> VectorCache | None:
         if self._cache is None and self.settings.redis_url is not None:
@@ -220,14 +238,12 @@ class Client:
 
             self._cache = VectorCache(get_async_client(self.settings.redis_url))
         return self._cache
-        version = response.headers.get("x-litellm-model-name") or model
-        spend(tokens=response.tokens, cached_tokens=response.cached_tokens, usd=response.usd, model=version)
 
 
 def _recorded(record: Mapping[str, Any]) -> Answer:
     return Answer(
-        record["answer"], record["model"], record["tokens"], record["cached_tokens"], record["usd"], recorded=True
-    )
+        record["answer"], record["model"], record["tokens"], record["cached_tokens"], record["usd"], recorded=True, key=record["key"]
+    )  # fmt: skip
 
 
 def _no_answer(alias: str, model: str, response: Response) -> AnswerError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from collections.abc import AsyncIterator
 
@@ -10,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 from pydantic import BaseModel
 
-from assetcore import llm, open_project
+from assetcore import calls, llm, open_project
 from assetcore.cache import get_async_client
 from assetcore.catalog import rebuild_catalog
 from assetcore.errors import AnswerError, GatewayError, ServiceError, SettingsError, UsageError
@@ -123,13 +124,13 @@ async def test_a_model_that_says_nothing(client: Client, gateway: FakeGateway) -
             await llm.generate("Hello")
 
 
-async def test_an_alias_that_nobody_knows(client: Client, gateway: FakeGateway) -> None:
 async def test_half_a_character_is_marked(client: Client, gateway: FakeGateway) -> None:
     """Where a model was cut off within a character, what is left of it is one that any document can hold."""
     gateway.replies = [Reply(200, '{"choices": [{"message": {"content": "said \\ud83d\\ude00 \\ud83d"}}]}')]
     assert (await llm.generate("Hello")).text == "said \U0001f600 \ufffd"
 
 
+async def test_an_alias_that_nobody_knows(client: Client, gateway: FakeGateway) -> None:
     """The error names the aliases that there are; the gateway is not asked."""
     with pytest.raises(SettingsError, match=r"'generater', which the gateway at .* it has: embedder, generator, judge"):
         await llm.generate("Hello", model="generater")
@@ -259,6 +260,10 @@ async def test_a_vector_that_redis_has_forgotten_is_asked_for_again(
     await asyncio.sleep(0.05)
     assert await llm.embed(["text"]) == first
     assert len(gateway.questions("/v1/embeddings")) == 2
+    with client.anew(None, kept=False):  # what is made once more to see whether it varies
+        await llm.embed(["text"])
+    await llm.embed(["text"])
+    assert len(gateway.questions("/v1/embeddings")) == 3
     await redis.aclose()
 
 
@@ -305,6 +310,119 @@ async def test_what_was_answered_is_not_paid_twice(world: World, gateway: FakeGa
     assert (await world.contents())["summaries"].keys() == first["summaries"].keys()
     await world.made("summaries", force=True)
     assert len(gateway.asked) == 6
+
+
+async def test_a_bad_answer_is_not_what_the_next_attempt_gets(
+    world: World, gateway: FakeGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever asks again after an answer that was none asks the model: a retry, and the next run. Each question is paid for."""
+    monkeypatch.setattr(calls, "BACKOFF_SECONDS", 0.005)
+    for name in ("b", "c"):
+        world.remove(f"{name}.txt")
+    world.code("""
+class Verdict(BaseModel):
+    score: int
+
+@asset(models=["judge"], retries=1)
+async def verdicts(topic: Topic = each(topics)) -> Verdict:
+    return await llm.generate_structured(Verdict, "Judge.", topic, model="judge")
+""", head=HEAD + "from assetcore import llm")  # fmt: skip
+    said = iter(['{"score": "high"}'] * 4)
+    gateway.say = lambda body: next(said, '{"score": 3}')
+    failed = await world.made()
+    assert failed["verdicts"] == {"failed": 1, "tokens": 40, "usd": 1.0}
+    assert len(gateway.asked) == 4
+    assert (await world.made())["verdicts"] == {"made": 1, "tokens": 10, "usd": 0.25}
+    async with world.open() as session:
+        records = [
+            json.loads(await session.project.bucket.read(info.key))
+            async for info in session.project.bucket.list("demo/answers/")
+        ]
+    assert len(records) == 9  # five answers, and of the four that were none that these are not to be found
+    assert [r["answer"] for r in records if "refused_by" in r] == ['{"score": "high"}'] * 4
+
+
+PICKY = BODY.replace(
+    "return Report(name=topic.stem, text=(await llm.generate(prompt[0], topic)).text)",
+    """
+    text = (await llm.generate(prompt[0], topic)).text
+    if "good" not in text:
+        raise ValueError(text)
+    return Report(name=topic.stem, text=text)
+""",
+)
+
+
+async def test_a_unit_that_failed_asks_again_and_other_code_does_not(world: World, gateway: FakeGateway) -> None:
+    """A function that raises may not have liked the answer: it is not given that again. Mended code may like it, and pays nothing."""
+    for name in ("b", "c"):
+        world.remove(f"{name}.txt")
+    gateway.say = lambda body: "bad"
+    world.code(PICKY, head="")
+    for asked in (1, 2):  # each run asks once
+        assert (await world.made())["summaries"]["failed"] == 1
+        assert len(gateway.asked) == asked
+    world.code(PICKY.replace('"good" not in text', "not text"), head="")
+    assert (await world.made())["summaries"] == {"made": 1}
+    gateway.say = lambda body: "good"
+    world.code(PICKY, head="")
+    assert (await world.made())["summaries"] == {"made": 1, "tokens": 10, "usd": 0.25}
+    assert len(gateway.asked) == 3
+    gateway.say = lambda body: "bad" if len(gateway.asked) == 4 else "good"
+    retried = PICKY.replace('models=["generator"]', 'models=["generator"], retries=1')
+    world.code(retried, head="")
+    assert (await world.made("summaries", force=True))["summaries"][
+        "tokens"
+    ] == 20  # a forced run, too, asks for each attempt
+
+
+async def test_an_answer_survives_what_is_not_its_fault(world: World, gateway: FakeGateway) -> None:
+    """A unit whose second question meets a gateway that is down asks the second question alone when it is tried again."""
+    for name in ("b", "c"):
+        world.remove(f"{name}.txt")
+    world.code(BODY.replace("(await llm.generate(prompt[0], topic)).text", """
+        (await llm.generate(prompt[0], await llm.generate("Translate.", topic) and topic)).text"""), head="")  # fmt: skip
+    gateway.say = lambda body: "said"
+    gateway.replies = [Reply(200, '{"choices": [{"message": {"content": "translated"}}]}'), Reply(500, "{}")]
+    assert (await world.made())["summaries"]["failed"] == 1
+    assert (await world.made())["summaries"]["made"] == 1
+    assert [one["messages"][0]["content"] for one in gateway.questions("/v1/chat/completions")] == [
+        "Translate.", "Summarise.", "Summarise."
+    ]  # fmt: skip
+
+
+async def test_a_unit_that_a_check_refused_asks_again(world: World, gateway: FakeGateway) -> None:
+    """What a blocking check refuses is made of another answer by the next run; its neighbours are not asked about again."""
+    world.code(
+        BODY + """
+@check(summaries, blocking=True)
+async def good(summary: Report) -> bool:
+    return "bad" not in summary.text
+""",
+        head="",
+    )  # fmt: skip
+    bad = iter(["bad", "also bad"])
+    gateway.say = lambda body: next(bad, "good") if "of b" in body["messages"][1]["content"] else "good"
+    for failed in (1, 1, 0):
+        assert len((await world.materialize()).failures) == failed
+    assert len(gateway.asked) == 3 + 1 + 1
+
+
+async def test_made_anew_is_asked_anew_each_time(world: World, gateway: FakeGateway) -> None:
+    """In one open session each forced run asks, and what is not forced asks nothing; once more (`rerun`) asks and records nothing."""
+    said = itertools.count()
+    gateway.say = lambda body: f"answer {next(said)}"
+    async with world.open() as session:
+        for runs in (1, 2, 3):
+            await session.materialize(force=True, local=True)
+            assert len(gateway.asked) == 3 * runs
+        world.code(BODY.replace("return Report(", "return Report(media_type='text/markdown', "), head="")
+    await world.made()
+    assert len(gateway.asked) == 9
+    async with world.open() as session:
+        assert [one.same for one in await session.rerun(3)] == [False] * 3
+        keys = [info.key async for info in session.project.bucket.list("demo/answers/")]
+        assert (len(gateway.asked), len(keys)) == (12, 9)
 
 
 async def test_what_a_unit_asked_is_in_its_lineage(world: World, gateway: FakeGateway) -> None:

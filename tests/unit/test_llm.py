@@ -1,4 +1,4 @@
-"""Models, without a gateway: what a provider's numbers and times are taken for."""
+"""Models, without a gateway: which answers are doubted, and what a provider's numbers and times are taken for."""
 
 from __future__ import annotations
 
@@ -7,7 +7,45 @@ from typing import Any
 
 import pytest
 
+from assetcore.errors import AnswerError, GatewayError, ServiceError
+from assetcore.llm import Answer, Attempt
 from assetcore.llm.gateway import Response, _seconds
+
+
+def raised_for(error: BaseException, cause: BaseException, *, said: bool) -> BaseException:
+    """The error as it is raised where another one is handled."""
+    error.__context__ = cause
+    if said:
+        error.__cause__ = cause
+    return error
+
+
+LIMIT = GatewayError("no room", status=429, transient=True)
+
+
+@pytest.mark.parametrize(
+    ("error", "doubted"),
+    [
+        (ValueError("no heading"), ["1", "2"]),
+        (KeyError("heading"), ["1", "2"]),
+        (ExceptionGroup("both", [LIMIT, ValueError("no heading")]), ["1", "2"]),
+        (AnswerError("none", answer="second"), ["2"]),
+        (AnswerError("none", answer="neither"), []),
+        (LIMIT, []),
+        (ServiceError("Redis is down"), []),
+        (ConnectionError("a service of the user's"), []),
+        (TimeoutError(), []),
+        (ExceptionGroup("one", [LIMIT]), []),
+        (raised_for(RuntimeError("could not ask"), LIMIT, said=True), []),
+        (raised_for(RuntimeError("could not ask"), LIMIT, said=False), []),
+        (raised_for(ValueError("no number"), KeyError("score"), said=True), ["1", "2"]),
+    ],
+)
+def test_answers_are_doubted_unless_something_else_failed(error: BaseException, doubted: list[str]) -> None:
+    """What a function made of its answers may fail by any of them; a service that fails, and another answer, says nothing of them."""
+    with Attempt() as attempt:
+        attempt.answers += [Answer("first", "m", key="1"), Answer("second", "m", key="2"), Answer("third", "m")]
+    assert list(attempt.suspects(error)) == doubted
 
 
 @pytest.mark.parametrize(
