@@ -80,7 +80,7 @@ async def taken_up(project: Project, stored: runs.StoredRun) -> AsyncIterator[tu
         run = Run(project, stored.run, now, choice, found, lambda _: None)
         if request.get("max_cost"):
             run.budget = Budget(parse_limit(request["max_cost"]), found.snapshot.costs)
-        since = now if request["force"] and not request.get("replay") else None
+        since = stored.started if request["force"] and not request.get("replay") else None
         with project.llm.anew(since):
             async with _at_work(project, run, steps_of(plan, project.graph)):
                 yield run, plan

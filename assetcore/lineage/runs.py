@@ -64,6 +64,7 @@ class StoredRun:
     project: str
     environment: str
     plan: Mapping[str, Any]
+    started: datetime
 
 
 def actor() -> str:
@@ -106,7 +107,7 @@ async def look_up(database_url: str, run: str) -> StoredRun:
         async with engine.connect() as connection:
             row = (
                 await connection.execute(
-                    sa.select(t.run.c.id, t.project.c.name, t.environment.c.name, t.run.c.plan)
+                    sa.select(t.run.c.id, t.project.c.name, t.environment.c.name, t.run.c.plan, t.run.c.started_at)
                     .join_from(t.run, t.project, t.project.c.id == t.run.c.project_id)
                     .join(t.environment, t.environment.c.id == t.run.c.environment_id)
                     .where(t.run.c.id == run)

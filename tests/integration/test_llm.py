@@ -15,9 +15,10 @@ from assetcore import calls, llm, open_project
 from assetcore.cache import get_async_client
 from assetcore.catalog import rebuild_catalog
 from assetcore.errors import AnswerError, GatewayError, ServiceError, SettingsError, UsageError
-from assetcore.lineage import schema
+from assetcore.lineage import runs, schema
 from assetcore.lineage import tables as t
 from assetcore.llm import Client
+from assetcore.running import taken_up
 from assetcore.settings import Settings
 from tests.integration.gateway import KEY, FakeGateway, Reply, fake_gateway
 from tests.integration.world import HEAD, World
@@ -413,9 +414,9 @@ async def test_made_anew_is_asked_anew_each_time(world: World, gateway: FakeGate
     said = itertools.count()
     gateway.say = lambda body: f"answer {next(said)}"
     async with world.open() as session:
-        for runs in (1, 2, 3):
+        for times in (1, 2, 3):
             await session.materialize(force=True, local=True)
-            assert len(gateway.asked) == 3 * runs
+            assert len(gateway.asked) == 3 * times
         world.code(BODY.replace("return Report(", "return Report(media_type='text/markdown', "), head="")
     await world.made()
     assert len(gateway.asked) == 9
@@ -423,6 +424,18 @@ async def test_made_anew_is_asked_anew_each_time(world: World, gateway: FakeGate
         assert [one.same for one in await session.rerun(3)] == [False] * 3
         keys = [info.key async for info in session.project.bucket.list("demo/answers/")]
         assert (len(gateway.asked), len(keys)) == (12, 9)
+
+
+async def test_a_forced_run_that_is_taken_up_finds_what_it_was_answered(world: World, gateway: FakeGateway) -> None:
+    """Where its process died, whoever completes it does not pay twice for what it has asked since it began."""
+    await world.made()
+    async with world.open() as session:
+        result = await session.materialize(force=True, local=True)
+        assert len(gateway.asked) == 6
+        stored = await runs.look_up(str(world.settings.database_url), str(result.run))
+        async with taken_up(session.project, stored):
+            with llm.calling(session.project.llm):
+                assert (await llm.generate("Summarise.", "text of a")).recorded
 
 
 async def test_what_a_unit_asked_is_in_its_lineage(world: World, gateway: FakeGateway) -> None:
