@@ -91,7 +91,8 @@ async def generate(
         answer = await llm.generate(prompt, topic)          # `prompt: Prompt = each(prompts)`, a document like any other
         return Summary(name=topic.name, text=answer.text)
 
-    The same question of the same model is answered from what is recorded; another `sample` is another question. Raises GatewayError
+    The same question of the same model is answered from what is recorded; another `sample` is another question. An answer that has come to
+    its end at `max_tokens` says so (`answer.cut`). Raises GatewayError
     where the gateway cannot be reached, refuses, fails or takes longer than `seconds`, AnswerError for an answer without text.
     """
     parameters = {"temperature": temperature, "max_tokens": max_tokens}
@@ -132,7 +133,8 @@ async def generate_structured(
     except ValidationError as error:
         await _client(model).refuse([one.key for one in (first, second) if one.key])
         raise AnswerError(
-            f"{model} ({second.model}) was asked for a {kind.__name__} twice and gave none: {_problems(error)}.",
+            f"{model} ({second.model}) was asked for a {kind.__name__} twice and gave none: {_problems(error)}."
+            + (" It was cut off: it may need more max_tokens." if second.cut else ""),
             answer=second.text,
             hint="Its answer is the attribute `answer` of this error, and recorded in the store. Who asks again, asks the model again.",
         ) from error

@@ -33,7 +33,10 @@ PRICES = "gateway/venv/lib/python*/site-packages/litellm/model_prices_and_contex
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a model answered. `recorded` says that it did so earlier, and that nothing was paid now; `key` is where that lies."""
+    """What a model answered. `recorded` says that it did so earlier, and that nothing was paid now; `key` is where that lies.
+
+    `cut` says that it is not all of the answer: it has come to `max_tokens`, or to the most that the model says at once.
+    """
 
     text: str
     model: str
@@ -42,6 +45,7 @@ class Answer:
     usd: float = 0.0
     recorded: bool = False
     key: str = ""
+    cut: bool = False
 
 
 @dataclass(slots=True)
@@ -141,6 +145,7 @@ class Client:
             record = {
                 "question": body, "model": answer.model, "answer": answer.text, "tokens": answer.tokens,
                 "cached_tokens": answer.cached_tokens, "usd": answer.usd,
+                **({"cut": True} if answer.cut else {}),
             }  # fmt: skip
             return replace(answer, key=await self.answers.keep(key, alias, record))
 
@@ -223,14 +228,16 @@ class Client:
         version = response.headers.get("x-litellm-model-name") or model
         spend(tokens=response.tokens, cached_tokens=response.cached_tokens, usd=response.usd, model=version)
         try:
-            text = response.content["choices"][0]["message"]["content"]
-        except (KeyError, IndexError, TypeError) as error:
+            [choice, *_] = response.content["choices"]
+            text = choice["message"]["content"]
+        except (KeyError, ValueError, TypeError) as error:
             raise _no_answer(alias, model, response) from error
         if not isinstance(text, str) or not text:
             raise _no_answer(alias, model, response)
         # Half of a character that UTF-16 has in two, where a model was cut off, is in no document and no record.
         text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        return Answer(text, version, response.tokens, response.cached_tokens, response.usd)
+        cut = choice.get("finish_reason") == "length"
+        return Answer(text, version, response.tokens, response.cached_tokens, response.usd, cut=cut)
 
     def _vector_cache(self) -> VectorCache | None:
         if self._cache is None and self.settings.redis_url is not None:
@@ -242,7 +249,8 @@ class Client:
 
 def _recorded(record: Mapping[str, Any]) -> Answer:
     return Answer(
-        record["answer"], record["model"], record["tokens"], record["cached_tokens"], record["usd"], recorded=True, key=record["key"]
+        record["answer"], record["model"], record["tokens"], record["cached_tokens"], record["usd"], recorded=True, key=record["key"],
+        cut=record.get("cut", False),
     )  # fmt: skip
 
 

@@ -125,6 +125,19 @@ async def test_a_model_that_says_nothing(client: Client, gateway: FakeGateway) -
             await llm.generate("Hello")
 
 
+async def test_an_answer_that_is_cut_off_says_so(world: World, gateway: FakeGateway) -> None:
+    """Of an answer that ends at max_tokens that is known, also when it is found again; as the reason why it is no JSON, too."""
+    cut = Reply(200, '{"choices": [{"message": {"content": "{"}, "finish_reason": "length"}]}')
+    gateway.replies = [cut, cut, cut]
+    async with world.open() as session:
+        await session.project.llm.learn()
+        with llm.calling(session.project.llm):
+            assert [(await llm.generate("Hello", max_tokens=1)).cut for _ in range(2)] == [True, True]
+            with pytest.raises(AnswerError, match="cut off"):
+                await llm.generate_structured(Verdict, "Judge.", max_tokens=1)
+    assert len(gateway.asked) == 3
+
+
 async def test_half_a_character_is_marked(client: Client, gateway: FakeGateway) -> None:
     """Where a model was cut off within a character, what is left of it is one that any document can hold."""
     gateway.replies = [Reply(200, '{"choices": [{"message": {"content": "said \\ud83d\\ude00 \\ud83d"}}]}')]
