@@ -6,6 +6,7 @@ beside it (`notes`), and refused where it cannot be run.
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Collection, Sequence
 from dataclasses import replace
@@ -29,6 +30,7 @@ from assetcore.snapshot import Read, now, settled_with, take
 from assetcore.suppose import parse_suppositions
 
 __all__ = [
+    "changed_files",
     "check",
     "check_models",
     "check_pools",
@@ -244,14 +246,31 @@ async def _checks(project: Project, plan: Plan) -> tuple[CheckReport, ...]:
 
 def _changed_since(graph: Graph, root: Path, reference: str) -> frozenset[str]:
     """The assets declared in files that differ from a git ref, and those made of them. Raises SelectionError."""
-    command = ["git", "-C", str(root), "diff", "--name-only", "--relative", "-z", reference, "--"]
+    files = changed_files(root, reference)
+    changed = {n for n, asset in graph.assets.items() if Path(asset.place.file).resolve() in files}
+    return frozenset(changed | graph.descendants(changed))
+
+
+def changed_files(root: Path, reference: str) -> frozenset[Path]:
+    """The files below a folder that differ from a git ref, with modules that git does not know yet; of a range, from one ref to the other.
+
+    Raises SelectionError for what git cannot compare with.
+    """
+    if reference.startswith("-"):  # no ref is called so, and git would do what it says
+        raise SelectionError(f"changed:{reference}: {reference!r} is not the name of a git ref.", hint="changed:main")
+    found = _git(root, reference, "diff", "--name-only", "--relative", "-z", reference, "--")
+    if ".." not in reference:
+        found += _git(root, reference, "ls-files", "--others", "--exclude-standard", "-z", "--", "*.py")
+    return frozenset((root / os.fsdecode(name)).resolve() for name in found.split(b"\0") if name)
+
+
+def _git(root: Path, reference: str, *arguments: str) -> bytes:
+    """What git says. Raises SelectionError."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        reason = (getattr(error, "stderr", "") or str(error)).strip().splitlines()
+        return subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, check=True).stdout
+    except (OSError, ValueError, subprocess.CalledProcessError) as error:
+        said: bytes = getattr(error, "stderr", b"")
+        reason = (os.fsdecode(said) or str(error)).strip().splitlines()
         raise SelectionError(
             f"changed:{reference}: git cannot compare with it: {reason[0] if reason else 'no answer'}."
         ) from None
-    files = {str((root / name).resolve()) for name in done.stdout.split("\0") if name}
-    changed = {n for n, asset in graph.assets.items() if str(Path(asset.place.file).resolve()) in files}
-    return frozenset(changed | graph.descendants(changed))

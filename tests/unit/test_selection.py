@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from assetcore.errors import NothingSelectedError, SelectionError
 from assetcore.grammar import And, Around, Ends, Field, Label, Name, Not, Or, Pattern, Selection, Span, Units, parse
+from assetcore.planning import changed_files
 from assetcore.refs import Ref, format_ref, parse_ref, suggestion
 from assetcore.selection import AssetFacts, Catalogue, needs, select
 
@@ -384,3 +389,46 @@ def test_a_range_that_ends_before_it_begins_is_told_apart() -> None:
     assert Span("10", "9").turned == Span("9", "10")
     for first, last in [("9", "10"), ("2026-11-05", "2026-11"), ("a", "a"), ("b", None), (None, "a")]:
         assert Span(first, last).turned is None
+
+
+# -- git -------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A checkout of two files, of which `a.py` was changed since its one commit."""
+    for arguments in (
+        ["init", "--quiet", "--initial-branch", "main"],
+        ["add", "."],
+        ["-c", "user.name=ada", "-c", "user.email=ada@example.org", "commit", "--quiet", "-m", "first"],
+    ):
+        for name in ("a.py", "b.py"):
+            (tmp_path / name).write_text("1")
+        subprocess.run(["git", "-C", str(tmp_path), *arguments], check=True)
+    (tmp_path / "a.py").write_text("2")
+    return tmp_path
+
+
+def test_changed_since_a_git_ref(checkout: Path) -> None:
+    """Files that differ, and modules that git does not know yet and is not to ignore, whatever they are called; of a range none."""
+    assert changed_files(checkout, "main") == {checkout / "a.py"}
+    odd = os.fsdecode(b"\xff.py")
+    for name in ("new.py", odd, "data.txt", "ignored.py"):
+        (checkout / name).touch()
+    (checkout / ".gitignore").write_text("ignored.py")
+    assert changed_files(checkout, "main") == {checkout / name for name in ("a.py", "new.py", odd)}
+    assert changed_files(checkout, "main..main") == frozenset()
+
+
+def test_what_is_no_git_ref_is_no_option_of_git(checkout: Path) -> None:
+    """What git cannot compare with is told, and what begins as an option does is not handed to it."""
+    (checkout / "kept.txt").write_text("important")
+    with pytest.raises(SelectionError, match=r"changed:--output=kept\.txt: .* is not the name of a git ref"):
+        changed_files(checkout, "--output=kept.txt")
+    with pytest.raises(
+        SelectionError, match="changed:nowhere: git cannot compare with it: fatal: bad revision 'nowhere'"
+    ):
+        changed_files(checkout, "nowhere")
+    with pytest.raises(SelectionError, match="git cannot compare with it"):
+        changed_files(checkout.parent, "main")
+    assert (checkout / "kept.txt").read_text() == "important"
