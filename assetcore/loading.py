@@ -243,7 +243,7 @@ def _named_in_pyproject(root: Path) -> tuple[str, ...]:
 @functools.lru_cache(maxsize=64)
 def _projects_of(path: Path, *state: int) -> tuple[str, ...]:
     try:
-        table = tomllib.loads(path.read_text()).get("tool", {}).get("assetcore", {})
+        table = tomllib.loads(path.read_text("utf-8")).get("tool", {}).get("assetcore", {})
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ProjectError(f"{path} cannot be read: {error}.") from None
     projects = table.get("projects", [])
@@ -349,7 +349,7 @@ def _nearest(error: BaseException) -> str | None:
 def _read_config(path: Path, of: Collection[str] = ()) -> dict[str, Any]:
     """The tables of a file of configuration, by asset; or where it is of one asset, the values of that."""
     try:
-        values = parse_yaml(path.read_text()) or {}
+        values = parse_yaml(path.read_text("utf-8")) or {}
     except ValueError as error:
         raise DeclarationError(f"{path} cannot be read: {error}.") from None
     if not isinstance(values, dict) or not (of or all(isinstance(v, dict | None) for v in values.values())):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from assetcore.cli.call import COUNT, MAKING, READING, Call, as_json, reference_argument, selection_argument, verb
+from assetcore.cli.call import COUNT, MAKING, READING, Call, reference_argument, selection_argument, verb
 from assetcore.cli.names import remember
 from assetcore.cli.plain import plain
 from assetcore.errors import UsageError
@@ -169,7 +169,7 @@ async def lineage(call: Call, ref: str, up: bool, depth: int | None, at: str | N
         namespace = f"assetcore://{session.name}/{session.environment}"
     if form == "openlineage":
         events = show.openlineage(traced.to_json(), namespace, datetime.now(UTC))
-        call.text(as_json({"events": events}) if call.json else "".join(map(as_json, events)))
+        call.objects(*([{"events": events}] if call.json else events))
         return
     _draw(call, traced.to_json(), form, show.lineage)
 
@@ -329,7 +329,7 @@ def _draw(call: Call, answer: dict[str, Any], form: str, tree: Any) -> None:
     from assetcore.cli import show
 
     if form == "json" or call.json:
-        call.text(as_json(answer))
+        call.objects(answer)
     elif form == "tree":
         call.answer(answer, tree)
     else:

@@ -146,11 +146,15 @@ class Call:
     def answer(self, answer: Mapping[str, Any], draw: Callable[[Any], RenderableType]) -> None:
         """Print the answer: as one JSON object, or as `draw` shows it to people."""
         if self.json:
-            self.text(as_json(answer))
+            self.objects(answer)
         elif isinstance(drawn := draw(answer), str):
             self.text(drawn + "\n")
         else:
             self.draw(drawn)
+
+    def objects(self, *answers: Mapping[str, Any]) -> None:
+        """Print each answer as one line of JSON."""
+        self.text("".join(as_json(answer, self.out.encoding or "utf-8") for answer in answers))
 
     def draw(self, drawn: RenderableType) -> None:
         """Print for people: as wide as the terminal, 80 columns elsewhere."""
@@ -220,9 +224,14 @@ def verb(
     return decorate
 
 
-def as_json(answer: Mapping[str, Any]) -> str:
-    """The answer as one line of JSON."""
-    return json.dumps(answer, ensure_ascii=False, default=str) + "\n"
+def as_json(answer: Mapping[str, Any], encoding: str) -> str:
+    """The answer as one line of JSON; escaped where the encoding does not have all its characters."""
+    line = json.dumps(answer, ensure_ascii=False, default=str) + "\n"
+    try:
+        line.encode(encoding)
+    except UnicodeEncodeError:
+        return json.dumps(answer, default=str) + "\n"
+    return line
 
 
 def selection_argument(*, required: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -325,6 +325,18 @@ def test_stdout_holds_the_answer_and_nothing_else(root: Path) -> None:
     assert "in two ways" in done.stderr
 
 
+def test_json_is_whole_in_any_encoding(root: Path) -> None:
+    """Where the encoding of stdout lacks a character, JSON escapes it: no value is another one."""
+    assets = root / "projects" / "notes" / "assets.py"
+    assets.write_text(assets.read_text().replace("Ada L", "Jürgen 日本"), "utf-8")
+    command = [sys.executable, "-m", "assetcore", "ls", "--declared", "--root", str(root), "--json"]
+    for encoding in ("latin-1", "utf-8"):
+        variables = {**os.environ, "PYTHONIOENCODING": encoding}
+        done = subprocess.run(command, env=variables, capture_output=True, timeout=60, check=True)
+        assert json.loads(done.stdout.decode(encoding))["assets"][0]["owner"] == "Jürgen 日本"
+        assert ("Jürgen" in done.stdout.decode(encoding)) == (encoding == "utf-8")
+
+
 def test_a_reader_that_goes_away(root: Path) -> None:
     """`aipctl ... | head` ends quietly."""
     command = f"{sys.executable} -m assetcore graph --root '{root}' 2>errors | true"

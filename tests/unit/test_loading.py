@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import py_compile
+import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
@@ -611,6 +612,27 @@ WRONG = [
     ("", ("none.size=3",), UsageError, r"none takes no config[\s\S]*one, given, two"),
     ("", ("one.words=[a",), UsageError, r"'\[a' cannot be read"),
 ]
+
+
+def test_files_are_utf_8_whatever_the_locale(write: Write) -> None:
+    """Config, which is a part of recipes, and pyproject.toml say the same on a machine whose locale has another encoding, or none."""
+    program = """
+import locale
+from pathlib import Path
+from assetcore.loading import configuration, load, project_names
+root = Path.cwd()
+found = configuration(load(root, "demo"), root)
+print(locale.getpreferredencoding(False), ascii(found["x"]["limits"].word), project_names(root))
+"""
+    root = write({
+        "demo/assets.py": HEAD + "class Limits(BaseModel):\n    word: str\n@asset\nasync def x(limits: Limits) -> Page: ...\n",
+        "demo/config.yaml": "x: {word: Märchen}", "pyproject.toml": "[project]\nauthors = ['Märchen']\n",
+    })  # fmt: skip
+    variables = {**os.environ, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=root, env=variables, capture_output=True, text=True, check=False)
+    assert done.stdout.split(" ", 1)[1] == "'M\\xe4rchen' ['demo']\n", done.stderr
+    assert done.stdout.split()[0] != "UTF-8"
 
 
 @pytest.mark.parametrize(
