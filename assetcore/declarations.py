@@ -15,7 +15,7 @@ import inspect
 import re
 import sys
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, ParamSpec, TypeVar, get_args, overload
 
@@ -186,7 +186,38 @@ def _are_texts(value: Any) -> bool:
 
 LONGEST = timedelta(days=365_250)
 """So long is the longest freshness: a thousand years."""
-CRON = re.compile(r"(?:[\d*/,A-Za-z#?L-]+ +){4}[\d*/,A-Za-z#?L-]+")
+_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
+CRON = (
+    frozenset(map(str, range(60))),
+    frozenset(map(str, range(24))),
+    frozenset(map(str, range(1, 32))),
+    frozenset((*map(str, range(1, 13)), *_MONTHS)),
+    frozenset((*map(str, range(8)), *_DAYS)),
+)
+"""What the fields of cron count: minutes, hours, days of the month, months, days of the week."""
+_TERM = re.compile(r"(?:\*|(?P<first>\w+)(?:-(?P<last>\w+))?)(?:/0*[1-9][0-9]?)?", re.ASCII)
+_OF_MONTH = re.compile(rf"l[0-7]|(?:[0-7]|{'|'.join(_DAYS)})#[1-5]")
+"""A day of the week, the last or one of the first five in the month."""
+
+
+def is_cron(text: str) -> bool:
+    """Whether a text is five fields of cron that Prefect keeps to, each within what it counts."""
+    fields = text.lower().split()
+    if len(fields) != len(CRON):
+        return False
+    *_, day, _, weekday = fields
+    if all(map(_OF_MONTH.fullmatch, weekday.split(","))):
+        weekday = "*"
+    found = [*fields[:2], "*" if day in ("l", "?") else day, fields[3], "*" if weekday == "?" else weekday]
+    return all(_counts(term, values) for field, values in zip(found, CRON, strict=True) for term in field.split(","))
+
+
+def _counts(term: str, values: Collection[str]) -> bool:
+    """Whether one term of a field is all, some or a range of the values, perhaps in steps."""
+    read = _TERM.fullmatch(term)
+    return read is not None and all(end is None or (end.lstrip("0") or "0") in values for end in read.groups())
+
 
 WANTED: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "name": ("a Python identifier", _is_text),
@@ -216,8 +247,8 @@ WANTED: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
         lambda value: isinstance(value, Partitions),
     ),
     "schedule": (
-        'five fields of cron, such as "0 6 * * *"',
-        lambda value: _is_text(value) and bool(CRON.fullmatch(value)),
+        'five fields of cron, each within its bounds, such as "0 6 * * *"',
+        lambda value: _is_text(value) and is_cron(value),
     ),
     "after": (
         "a list of assets",

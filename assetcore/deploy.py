@@ -169,16 +169,18 @@ async def _schedule(
     client: PrefectClient, deployment: UUID, triggers: Sequence[Trigger], parameters: dict[str, Any]
 ) -> None:
     """The schedules that are declared, and no others of ours; those that were set in Prefect have another slug, and stay."""
-    wanted = {f"{SLUG}{one.asset.lower().replace('_', '-')}": one for one in triggers if one.kind == "schedule"}
+    new = [
+        DeploymentScheduleCreate(
+            schedule=CronSchedule(cron=one.what, timezone="UTC"),
+            slug=f"{SLUG}{one.asset}",
+            parameters={**parameters, **one.parameters},
+        )
+        for one in triggers
+        if one.kind == "schedule"
+    ]
     for known in await client.read_deployment_schedules(deployment):
         if (known.slug or "").startswith(SLUG):
             await client.delete_deployment_schedule(deployment, known.id)
-    new = [
-        DeploymentScheduleCreate(
-            schedule=CronSchedule(cron=one.what, timezone="UTC"), slug=slug, parameters={**parameters, **one.parameters}
-        )
-        for slug, one in wanted.items()
-    ]
     if new:
         await client.create_deployment_schedules(deployment, new)
 

@@ -509,7 +509,16 @@ def test_frames_are_stored_as_tables() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"schedule": "daily"}, {"schedule": "0 6 * *"}, {"after": ["words"]}, {"on": "arrived"}]
+    "wrong",
+    [
+        {"schedule": "daily"},
+        {"schedule": "0 6 * *"},
+        {"schedule": "0 25 * * *"},
+        {"schedule": "*/0 0 * * *"},
+        {"schedule": "0 0 * * 8"},
+        {"after": ["words"]},
+        {"on": "arrived"},
+    ],
 )
 def test_when_an_asset_is_made_is_declared_with_schedules_assets_and_events(wrong: dict[str, Any]) -> None:
     """Five fields of cron, assets themselves, names of events; anything else is told with what is wanted."""

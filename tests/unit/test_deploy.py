@@ -1,0 +1,78 @@
+"""Deploy: what becomes of the schedules that are declared beside assets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prefect.client.schemas.schedules import CronSchedule
+from pydantic import ValidationError
+
+from assetcore.declarations import is_cron
+from assetcore.deploy import Trigger, _schedule
+
+VALUES = [
+    "0", "00", "1", "5", "07", "7", "8", "12", "13", "23", "24", "31", "32", "59", "60", "100", "jan", "DEC", "Mon",
+    "sun", "mon#1", "mon#6", "5#5", "l", "L5", "l8", "?", "H", "R", "*", "-", "x", "²",
+]  # fmt: skip
+TERMS = st.one_of(
+    st.just("*"),
+    st.sampled_from(VALUES),
+    st.builds("{}-{}".format, st.sampled_from(VALUES), st.sampled_from(VALUES)),
+    st.builds("{}/{}".format, st.sampled_from(VALUES), st.sampled_from(["0", "2", "99", "x", ""])),
+)
+FIELDS = st.lists(TERMS, min_size=1, max_size=2).map(",".join)
+
+
+class Schedules:
+    """The schedules of one deployment."""
+
+    def __init__(self, *slugs: str) -> None:
+        self.known = [SimpleNamespace(id=uuid4(), slug=slug, schedule=None) for slug in slugs]
+
+    async def read_deployment_schedules(self, deployment: UUID) -> list[Any]:
+        return list(self.known)
+
+    async def delete_deployment_schedule(self, deployment: UUID, schedule: UUID) -> None:
+        self.known = [one for one in self.known if one.id != schedule]
+
+    async def create_deployment_schedules(self, deployment: UUID, new: Sequence[Any]) -> None:
+        self.known += [SimpleNamespace(id=uuid4(), slug=one.slug, schedule=one.schedule) for one in new]
+
+
+@given(st.lists(st.one_of(st.just("*"), FIELDS), min_size=4, max_size=6).map(" ".join))
+def test_prefect_takes_every_schedule_that_a_declaration_takes(text: str) -> None:
+    """What is declared is what Prefect keeps to: a schedule that it refuses is told at the asset, not when it is deployed."""
+    if is_cron(text):
+        assert CronSchedule(cron=text, timezone="UTC").cron == text
+
+
+@pytest.mark.parametrize("text", [
+    "0 6 * * *", "*/15 0-6,22-23/2 * * *", "0 22-2 1,15 JAN-mar mon-FRI", "5/15 0 ? * 0", "0 0 L * *", "00 06 31 12 7", "0 0 * * sat#1,7#2",
+    "0 0 * * L5",
+])  # fmt: skip
+def test_what_is_a_schedule(text: str) -> None:
+    """Numbers, names, ranges, steps and lists; the last day of a month, and a weekday's first, second or last in it."""
+    assert is_cron(text)
+
+
+async def test_assets_whose_names_differ_by_case_have_schedules_of_their_own() -> None:
+    """Each is run; those of assets that are not declared any more go, and those that were set in Prefect stay."""
+    client: Any = Schedules("asset-gone", "by-hand")
+    triggers = [Trigger("Prices", "schedule", "0 6 * * *"), Trigger("prices", "schedule", "0 18 * * *")]
+    for _ in range(2):
+        await _schedule(client, uuid4(), triggers, {})
+        assert [one.slug for one in client.known] == ["by-hand", "asset-Prices", "asset-prices"]
+
+
+async def test_a_schedule_that_prefect_refuses_takes_no_other_away() -> None:
+    """What is there is removed when what comes in its place is known to be good."""
+    client: Any = Schedules("asset-prices")
+    with pytest.raises(ValidationError):
+        await _schedule(client, uuid4(), [Trigger("prices", "schedule", "0 25 * * *")], {})
+    assert [one.slug for one in client.known] == ["asset-prices"]
