@@ -27,6 +27,7 @@ from assetcore.lineage.manifest import NAME as MANIFEST
 from assetcore.lineage.manifest import encode_manifest
 from assetcore.project import Project
 from assetcore.results import AssetResult
+from assetcore.settings import check_environment
 from assetcore.storage import object_key, run_timestamp
 from assetcore.units import shown_unit
 
@@ -46,7 +47,6 @@ __all__ = [
 
 UNITS = {"unit": pl.Binary, "label": pl.String, "materialization": pl.Int64}
 KINDS = ("added", "changed", "removed")
-LONGEST_NAME = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,9 +156,7 @@ async def changed_since(project: Project, name: str) -> frozenset[str] | None:
 
 async def create(project: Project, name: str, source: str) -> dict[str, Any]:
     """A new environment in which everything is as in another; copies nothing, whatever the number of units."""
-    if not name.strip() or name != name.strip() or not name.isprintable() or name[0] == "-" or len(name) > LONGEST_NAME:
-        hint = f"Such as: pr-17, staging. It has at most {LONGEST_NAME} characters, and begins with no dash."
-        raise UsageError(f"{name!r:.80} cannot be the name of an environment.", hint=hint)
+    check_environment(name)
     async with project.engine.begin() as connection:
         found = await environments.find(connection, project.id, source)
         made, number = await environments.create(connection, project.id, name, found)

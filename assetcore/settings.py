@@ -30,11 +30,21 @@ from pydantic_settings import (
 )
 
 from assetcore import layers
-from assetcore.errors import SettingsError
+from assetcore.errors import SettingsError, UsageError
 
 NAME = r"^[a-z0-9][a-z0-9._-]{0,62}$"
 LOCAL = "local"
 """The stage of an installation that does not say another: no database belongs to that by itself."""
+
+
+def check_environment(name: str) -> None:
+    """Raise UsageError for what cannot be the name of an environment."""
+    if not re.fullmatch(NAME, name):
+        near = re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip("-._")[:63]
+        raise UsageError(
+            f"{name!r:.80} cannot be the name of an environment.",
+            hint=f"Such as: {near or 'pr-17'} (at most 63 lowercase letters, digits, '.', '_' and '-', and a letter or digit first)",
+        )
 
 
 def postgres_url(value: object) -> object:

@@ -183,10 +183,19 @@ class Call:
             stream.flush()
 
 
+def _environment(context: click.Context, parameter: click.Parameter, name: str | None) -> str | None:
+    if name is not None and not context.resilient_parsing:
+        from assetcore.settings import check_environment
+
+        check_environment(name)
+    return name
+
+
 _PROJECT_OPTIONS = (
     click.option("-p", "--project", "project_given", envvar="PROJECT", metavar="NAME", shell_complete=complete_project,
                  help="The project; by default the only one there is."),
-    click.option("--env", "environment", metavar="NAME", help="The environment; by default the one in the settings."),
+    click.option("--env", "environment", metavar="NAME", callback=_environment,
+                 help="The environment; by default the one in the settings."),
     click.option("--set", "config", multiple=True, metavar="ASSET.FIELD=VALUE", help="A config value for this call."),
 )  # fmt: skip
 _OPTIONS = (

@@ -240,7 +240,7 @@ async def test_a_dropped_environment_is_gone_and_what_it_made_is_not(world: Worl
         await session.create_environment("pr-of-pr", "pr")
         with pytest.raises(UsageError, match="already"):
             await session.create_environment("pr")
-        for name in ("", " ", "--json", "a\nb", "x" * 101):
+        for name in ("", " ", "--json", "a\nb", "pr\n", "x" * 64, "..", "(gc)", "PR-17", "feature/new"):
             with pytest.raises(UsageError, match="cannot be the name of an environment"):
                 await session.create_environment(name)
         await session.drop_environment("pr")
@@ -515,6 +515,9 @@ async def test_a_question_about_an_environment_that_is_not_there_names_the_near_
     aipctl = Command(world.root, variables)
     async with world.open() as session:
         await session.create_environment("pr-17")
+    for words in (("env", "create", "feature/New prompt"), ("plan", "--env", "feature/New prompt")):
+        refused = aipctl(*words)
+        assert (refused.code, "Such as: feature-new-prompt (" in refused.err) == (64, True), refused.err
     typo = aipctl("plan", "--env", "pr-71", "--json")
     assert (typo.code, typo.json["error"]["message"]) == (4, "There is no environment 'pr-71'; there are: pr-17, prod.")
     assert typo.json["error"]["hint"] == "Did you mean pr-17?"
