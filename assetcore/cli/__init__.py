@@ -27,16 +27,17 @@ import gc
 import importlib
 import json
 import os
+import select
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
 import click
 
 from assetcore.cli.plain import plain
-from assetcore.errors import AssetcoreError
+from assetcore.errors import AssetcoreError, ServiceError
 from assetcore.preload import MEMORY
 
 __all__ = ["end_in_time", "is_own_process", "main", "return_memory"]
@@ -50,6 +51,7 @@ M_MMAP_THRESHOLD = -3
 USAGE = 64
 UNREACHABLE = 69
 INTERRUPTED = 130
+BROKEN_PIPE = 141
 TERMINATED = 143
 
 VERBS: Mapping[str, Mapping[str, tuple[str, str]]] = {
@@ -120,6 +122,14 @@ class Verbs(click.Group):
             with formatter.section(section):
                 formatter.write_dl([(verb, line) for verb, (_, line) in verbs.items()])
 
+    def make_context(self, *arguments: Any, **extra: Any) -> click.Context:
+        with _pipes_told():
+            return super().make_context(*arguments, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _pipes_told():
+            return super().invoke(ctx)
+
     def main(
         self,
         args: Sequence[str] | None = None,
@@ -144,6 +154,7 @@ class Verbs(click.Group):
         if standalone_mode:
             end_in_time(code)
             if own:
+                _let_go_of_stdout()
                 gc.freeze()  # looking for garbage once more, at the end, would take 0.1 to 0.4 s
             sys.exit(code)
         return code
@@ -177,6 +188,36 @@ def _open_what_is_closed() -> None:
         sys.stdin = sys.stdin or os.fdopen(0, closefd=False)
         sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
         sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
+
+
+@contextmanager
+def _pipes_told() -> Iterator[None]:
+    """A pipe that nobody reads any more (`aipctl ... | head`) ends the command quietly. Of any other click would believe the same."""
+    try:
+        yield
+    except BrokenPipeError as error:
+        if _is_unread():
+            raise click.exceptions.Exit(BROKEN_PIPE) from None
+        raise ServiceError(f"A service cannot be reached: {error}.", hint="Look at: aipctl check") from error
+
+
+def _is_unread() -> bool:
+    """Whether nobody reads stdout or stderr any more."""
+    outputs = select.poll()
+    for descriptor in (1, 2):
+        outputs.register(descriptor, 0)
+    return any(found & (select.POLLERR | select.POLLHUP) for _, found in outputs.poll(0))
+
+
+def _let_go_of_stdout() -> None:
+    """What cannot be written to stdout was told, or nobody wants it: Python would try once more at its end, and show a traceback."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        with suppress(OSError, ValueError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stdout.fileno())
+            os.close(nowhere)
 
 
 def end_in_time(code: int) -> None:
@@ -232,9 +273,11 @@ def _tell(error: BaseException, given: Sequence[str]) -> int:
 
         traceback.print_exception(error, file=sys.stderr)
     kind, message, hint, code = _sentence(error)
-    click.echo(plain(f"error: {message}" + (f"\n  {hint}" if hint else "")), err=True)
+    with suppress(OSError):  # nobody reads it, or the disk is full: the exit code is left
+        click.echo(plain(f"error: {message}" + (f"\n  {hint}" if hint else "")), err=True)
     if "--json" in given:
-        click.echo(json.dumps({"error": {"kind": kind, "message": message, "hint": hint, "exit_code": code}}))
+        with suppress(OSError):
+            click.echo(json.dumps({"error": {"kind": kind, "message": message, "hint": hint, "exit_code": code}}))
     return code
 
 

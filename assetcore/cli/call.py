@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from assetcore.session import Session
     from assetcore.settings import Settings
 
-BROKEN_PIPE = 141
 GRACE = 3.0
 """So many seconds may code of the project hold the event loop after SIGTERM."""
 READING = frozenset({"postgres", "store"})
@@ -216,13 +215,10 @@ def verb(
             if is_own_process():
                 configure_logging(sys.stderr)
             shared = {key: kwargs.pop(key) for key in ("project_given", "environment", "config") if key in kwargs}
-            try:
-                with _answers_only() as out:
-                    result = function(Call(out=out, json=as_json, root_given=root_given, **shared), *args, **kwargs)
-                    if inspect.iscoroutine(result):
-                        _run(result)
-            except BrokenPipeError:  # the reader of our stdout (head, less) has seen enough
-                raise click.exceptions.Exit(BROKEN_PIPE) from None
+            with _answers_only() as out:
+                result = function(Call(out=out, json=as_json, root_given=root_given, **shared), *args, **kwargs)
+                if inspect.iscoroutine(result):
+                    _run(result)
 
         command: Callable[..., Any] = run
         for option in reversed((*(_PROJECT_OPTIONS if project else ()), *_OPTIONS)):

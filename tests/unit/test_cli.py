@@ -337,12 +337,44 @@ def test_json_is_whole_in_any_encoding(root: Path) -> None:
         assert ("Jürgen" in done.stdout.decode(encoding)) == (encoding == "utf-8")
 
 
-def test_a_reader_that_goes_away(root: Path) -> None:
-    """`aipctl ... | head` ends quietly."""
-    command = f"{sys.executable} -m assetcore graph --root '{root}' 2>errors | true"
-    subprocess.run(command, shell=True, cwd=root, timeout=60, check=True)
-    assert "Traceback" not in (root / "errors").read_text()
-    assert "error" not in (root / "errors").read_text()
+@pytest.mark.parametrize(
+    "verb", ["graph", "--help", "ls --help", "completion bash", "graph nosuch --json", "graph --json"]
+)
+def test_a_reader_that_goes_away(root: Path, verb: str) -> None:
+    """`aipctl ... | head` ends quietly, with the exit code of a broken pipe; an error is told, and ends with its own."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "assetcore", *verb.split()]
+    options = {"cwd": root, "stdout": writing, "stderr": subprocess.PIPE, "text": True, "timeout": 60}
+    done = subprocess.run(command, **options, check=False)
+    os.close(writing)
+    expected = (4, 1) if "nosuch" in verb else (141, 0)
+    assert (done.returncode, done.stderr.count("error")) == expected, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+
+
+def test_a_full_disk_below_stdout_is_told(root: Path) -> None:
+    """The answer that cannot be written is one sentence, with --json as well."""
+    command = [sys.executable, "-m", "assetcore", "graph", "--json"]
+    with open("/dev/full", "w") as full:
+        options = {"cwd": root, "stdout": full, "stderr": subprocess.PIPE, "text": True, "timeout": 60}
+        done = subprocess.run(command, **options, check=False)
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (1, "error: No space left on device.")
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+
+
+def test_a_pipe_of_somebody_else_is_no_reader_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connection of a service, or a pipe of the project's own, that breaks is told, with --json as well."""
+
+    def raises(*_: object) -> NoReturn:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr(grammar, "parse", raises)
+    result = aipctl("plan", "a", "--json")
+    assert (result.exit_code, json.loads(result.stdout)["error"]["exit_code"]) == (69, 69)
+    assert "A service cannot be reached: [Errno 32] Broken pipe" in result.stderr
 
 
 @pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
