@@ -173,7 +173,8 @@ def _from_toml(file: Path, table: tuple[str, ...]) -> Layer:
             f"{file} cannot be read: {error}.", hint="Correct it; the settings in it are unknown until then."
         ) from error
     for key in table:
-        content = content.get(key, {})
+        if not isinstance(content := content.get(key, {}), dict):
+            raise SettingsError(f"{file}: {key} = {content!r:.80} is not a table.", hint=f"[{'.'.join(table)}]")
     where = f"[{'.'.join(table)}] in {file}" if table else str(file)
     return {name: Given(value, where, file) for name, value in content.items()}
 

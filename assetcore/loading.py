@@ -243,9 +243,12 @@ def _named_in_pyproject(root: Path) -> tuple[str, ...]:
 @functools.lru_cache(maxsize=64)
 def _projects_of(path: Path, *state: int) -> tuple[str, ...]:
     try:
-        table = tomllib.loads(path.read_text("utf-8")).get("tool", {}).get("assetcore", {})
+        table: Any = tomllib.loads(path.read_text("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ProjectError(f"{path} cannot be read: {error}.") from None
+    for key in ("tool", "assetcore"):
+        if not isinstance(table := table.get(key, {}), dict):
+            raise ProjectError(f"{path}: {key} = {table!r:.80} is not a table.", hint="[tool.assetcore]")
     projects = table.get("projects", [])
     if not isinstance(projects, list) or not all(isinstance(p, str) and p for p in projects):
         raise ProjectError(
@@ -309,9 +312,9 @@ def _import_all(package: str, root: Path) -> Iterator[ModuleType]:
     """The package and all its modules, but for tests, which may need what is not installed where the project runs."""
     module = _import(package, root)
     yield module
-    for info in pkgutil.walk_packages(getattr(module, "__path__", []), f"{package}."):
+    for info in pkgutil.iter_modules(getattr(module, "__path__", []), f"{package}."):
         if not info.name.rpartition(".")[2].startswith(("__", "test_")):
-            yield _import(info.name, root)
+            yield from _import_all(info.name, root)
 
 
 def _import(name: str, root: Path) -> ModuleType:
@@ -319,9 +322,11 @@ def _import(name: str, root: Path) -> ModuleType:
         return importlib.import_module(name)
     except (AssetcoreError, KeyboardInterrupt):
         raise
-    except SyntaxError as error:
-        raise ProjectError(f"{error.filename}:{error.lineno}: {error.msg}: {(error.text or '').strip()}") from None
     except BaseException as error:
+        if (
+            isinstance(error, SyntaxError) and Path(error.filename or "").is_file()
+        ):  # else of what the module itself reads
+            raise ProjectError(f"{error.filename}:{error.lineno}: {error.msg}: {(error.text or '').strip()}") from None
         frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename.startswith(str(root))]
         own = [f for f in frames if "site-packages" not in f.filename] or frames
         where = f"{own[-1].filename}:{own[-1].lineno}" if own else name
@@ -331,8 +336,15 @@ def _import(name: str, root: Path) -> ModuleType:
         elif near := _nearest(error):
             hint = f"Did you mean {near}?"
         raise ProjectError(
-            f"{where}: {name} cannot be imported: {type(error).__name__}: {error}.", hint=hint
+            f"{where}: {name} cannot be imported: {type(error).__name__}: {_text(error)}.", hint=hint
         ) from error
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except BaseException:  # it is the user's, and says nothing then
+        return "it cannot say what is wrong"
 
 
 def _nearest(error: BaseException) -> str | None:

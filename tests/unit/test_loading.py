@@ -15,11 +15,12 @@ from typing import Any
 import pytest
 
 from assetcore.definition import define
-from assetcore.errors import AssetcoreError, DeclarationError, ProjectError, UsageError
+from assetcore.errors import AssetcoreError, DeclarationError, ProjectError, SettingsError, UsageError
 from assetcore.fingerprint import Fingerprint
 from assetcore.fingerprint.origins import _known, distributions, is_editable
 from assetcore.graph import Graph
 from assetcore.loading import configuration, find_root, fingerprint_of, load, project_names, user_packages
+from assetcore.settings import Settings
 from assetcore.staleness import Definition
 
 HEAD = """
@@ -115,6 +116,17 @@ def test_projects_in_pyproject_are_a_list_of_packages(write: Write, projects: st
         project_names(root)
 
 
+@pytest.mark.parametrize("text", ["tool = 5\n", "[tool]\nassetcore = 3\n"])
+def test_a_pyproject_without_tables_is_told(write: Write, text: str) -> None:
+    """What is no table where one belongs is an error that shows it, for the projects and for the settings."""
+    root = write({"pyproject.toml": text, "demo/assets.py": CLEAN})
+    what = text.split("\n")[-2].replace("=", r"=")
+    with pytest.raises(ProjectError, match=rf"pyproject.toml: {what} is not a table"):
+        project_names(root)
+    with pytest.raises(SettingsError, match=rf"pyproject.toml: {what} is not a table"):
+        Settings.load(root)
+
+
 def test_a_pyproject_that_cannot_be_read_is_told(write: Write) -> None:
     """A mistake in the file itself names the file and the place."""
     root = write({"pyproject.toml": "[tool.assetcore\n"})
@@ -135,6 +147,15 @@ def test_assets_of_all_modules_are_collected(write: Write) -> None:
     graph = load(root, "demo")
     assert (list(graph.assets), graph.project) == (["pages", "clean", "cut"], "demo")
     assert user_packages(graph) == {"projects"}
+
+
+def test_tests_are_not_imported(write: Write) -> None:
+    """Modules and packages of tests, with all in them, may need what is not there where the project runs."""
+    others = CLEAN.replace("clean", "deep").replace("pages", "others")
+    tests = ("test_one.py", "deep/test_two.py", "test_things/__init__.py", "test_things/helper.py", "__main__.py")
+    never = dict.fromkeys((f"demo/{name}" for name in tests), "raise RuntimeError('only for tests')")
+    root = write({"demo/assets.py": CLEAN, "demo/deep/more.py": others} | never)
+    assert set(load(root, "demo").assets) == {"pages", "clean", "others", "deep"}
 
 
 def test_a_project_in_a_package_of_its_own(write: Write) -> None:
@@ -431,6 +452,9 @@ def mistake(root: Path) -> AssetcoreError:
         ("from projects.demo.helper import fail\n\nfail()\n", 2, "ZeroDivisionError: division by zero", "The line is: 1 / 0"),
         ("colour = 1\nprint(color)\n", 2, "NameError: name 'color' is not defined", "Did you mean colour?"),
         ("raise SystemExit(3)\n", 1, "SystemExit: 3", "The line is: raise SystemExit(3)"),
+        ("import ast\nast.parse('x = = 1')\n", 2, "SyntaxError: invalid syntax (<unknown>, line 1)", "The line is: ast.parse("),
+        ("class Odd(Exception):\n    def __str__(self): raise RuntimeError\nraise Odd\n", 3, "Odd: it cannot say what is wrong",
+         "The line is: raise Odd"),
         ("raise GeneratorExit(3)\n", 1, "GeneratorExit: 3", "The line is: raise GeneratorExit(3)"),
     ],
 )  # fmt: skip
