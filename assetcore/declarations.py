@@ -180,6 +180,10 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+def _is_whole(value: Any) -> bool:
+    return _is_number(value) and (isinstance(value, int) or value.is_integer())
+
+
 def _are_texts(value: Any) -> bool:
     return isinstance(value, list | tuple | set | frozenset) and all(map(_is_text, value))
 
@@ -233,12 +237,9 @@ WANTED: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "anonymises": ("True or False", lambda value: isinstance(value, bool)),
     "models": ("a list of texts", _are_texts),
     "version": ('a text, such as "2"', _is_text),
-    "retries": ("a whole number, 0 or more", lambda value: _is_number(value) and value >= 0 and value == int(value)),
+    "retries": ("a whole number, 0 or more", lambda value: _is_whole(value) and value >= 0),
     "timeout": ("a number of seconds above 0", lambda value: _is_number(value) and value > 0),
-    "concurrency": (
-        "a whole number, 1 or more",
-        lambda value: _is_number(value) and value >= 1 and value == int(value),
-    ),
+    "concurrency": ("a whole number, 1 or more", lambda value: _is_whole(value) and value >= 1),
     "pool": ("the name of a pool in the settings", _is_text),
     "layout": ('"packs" or "files"', lambda value: value in get_args(Layout)),
     "renamed_from": ("the name that an asset had", _is_text),
@@ -276,6 +277,9 @@ def _options(place: Place, who: str, given: Mapping[str, Any]) -> Options:
     fitting: dict[str, Any] = {n: tuple(v) if n in ("tags", "kinds", "models", "on") else v for n, v in given.items()}
     if "after" in fitting:
         fitting["after"] = tuple(one.name for one in fitting["after"])
+    for name in ("retries", "concurrency"):
+        if fitting.get(name) is not None:
+            fitting[name] = int(fitting[name])
     if "freshness" in fitting:
         fitting["freshness"] = duration_of(fitting["freshness"])
     return Options(**fitting)

@@ -198,6 +198,7 @@ OPTIONS: list[tuple[str, str]] = [
     ("version=2", "has version=2, which is not a text, such as"), ("version=''", "has version='', which is not a text, such as"),
     ("retries=-1", "has retries=-1, which is not a whole number, 0 or more."), ("retries='3'", "has retries='3', which is not"),
     ("retries=True", "has retries=True, which is not"), ("retries=1.5", "has retries=1.5, which is not"),
+    ("retries=float('inf')", "has retries=inf, which is not"),
     ("timeout=0", "has timeout=0, which is not a number of seconds above 0."), ("timeout='3'", "has timeout='3', which is not"),
     ("concurrency=0", "has concurrency=0, which is not a whole number, 1 or more."), ("layout='pack'", "has layout='pack', which is not"),
     ("renamed_from=5", "has renamed_from=5, which is not the name that an asset had."),
@@ -476,7 +477,14 @@ def test_declaring_registers_nothing_and_keeps_what_was_said() -> None:
     """Options are kept as given; a description is the first paragraph of the docstring unless one is given."""
 
     @asset(
-        tags=["a", "b"], group="books", owner="ada", models=["m"], version="2", retries=3, concurrency=2, layout="files"
+        tags=["a", "b"],
+        group="books",
+        owner="ada",
+        models=["m"],
+        version="2",
+        retries=3.0,
+        concurrency=2.0,
+        layout="files",
     )
     async def report() -> Part:
         """What there
@@ -492,6 +500,7 @@ def test_declaring_registers_nothing_and_keeps_what_was_said() -> None:
         ("m",),
     )
     assert (report.options.version, report.options.retries, report.options.concurrency) == ("2", 3, 2)
+    assert (type(report.options.retries), type(report.options.concurrency)) == (int, int)
     assert report.description == "What there is."
     assert asset(description="Other.")(report.function).description == "Other."
     assert PAGES.description == "A page."
