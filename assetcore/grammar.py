@@ -50,6 +50,8 @@ FieldName = Literal["tag", "group", "owner", "sensitivity", "kind", "project", "
 FIELDS: tuple[FieldName, ...] = get_args(FieldName)
 DEPTH_LIMIT = 100
 """Parentheses and `not` inside each other; far beyond what a person writes."""
+MOST_DIGITS = 9
+"""More steps than these tell are all that there are."""
 
 
 # --- what a selection is --------------------------------------------------------------------------------------------
@@ -106,8 +108,10 @@ class Span:
     def matches(self, label: str) -> bool:
         bounds = [bound for bound in (self.first, self.last) if bound is not None]
         if _is_number(label) and all(map(_is_number, bounds)):
-            number = int(label)
-            return (self.first is None or int(self.first) <= number) and (self.last is None or number <= int(self.last))
+            number = _size(label)
+            return (self.first is None or _size(self.first) <= number) and (
+                self.last is None or number <= _size(self.last)
+            )
         after = self.first is None or self.first <= label
         return after and (self.last is None or label <= self.last or label.startswith(self.last))
 
@@ -117,7 +121,7 @@ class Span:
         if self.first is None or self.last is None or self.first.startswith(self.last):
             return None
         numbers = _is_number(self.first) and _is_number(self.last)
-        backwards = int(self.first) > int(self.last) if numbers else self.first > self.last
+        backwards = _size(self.first) > _size(self.last) if numbers else self.first > self.last
         return Span(self.last, self.first) if backwards else None
 
     def __str__(self) -> str:
@@ -332,7 +336,7 @@ def _around(of: Selection, up: int | None, down: int | None) -> Selection:
 
 def _layers(token: Token) -> int | None:
     number = token.strip("+")
-    return int(number) if number else None
+    return int(number) if 0 < len(number) <= MOST_DIGITS else None
 
 
 def _read(token: str) -> Pattern:
@@ -376,6 +380,12 @@ def _inside(selection: Selection, plain: tuple[type, ...]) -> str:
 
 def _is_number(text: str) -> bool:
     return text.isascii() and text.isdigit()
+
+
+def _size(number: str) -> tuple[int, str]:
+    """What orders numbers of any length as numbers."""
+    digits = number.lstrip("0")
+    return len(digits), digits
 
 
 @lru_cache(maxsize=256)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from assetcore.errors import UsageError
 
@@ -52,9 +52,13 @@ def moment(text: str, now: datetime) -> datetime | RunMoment:
         if "-" not in words:
             raise ValueError
         found = datetime.fromisoformat(text.strip())
-        return found if found.tzinfo is not None else found.astimezone()
-    except (ValueError, OverflowError):
+    except ValueError:
         raise UsageError(f"{text!r} is not a time.", hint=_HINT) from None
+    try:
+        here = found.astimezone(UTC).astimezone()
+    except (ValueError, OverflowError):  # there is no such year in one of the two
+        raise UsageError(f"{text!r} is beyond all times.", hint=_HINT) from None
+    return found if found.tzinfo is not None else here
 
 
 def split_time(text: str) -> tuple[str, str | None]:

@@ -13,6 +13,7 @@ import io
 import json
 import math
 import os
+import re
 import signal
 import sys
 import threading
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 
 GRACE = 3.0
 """So many seconds may code of the project hold the event loop after SIGTERM."""
+_LONE = re.compile(r"[\ud800-\udfff]")
+"""What Python makes of bytes that are not UTF-8."""
 READING = frozenset({"postgres", "store"})
 """The services that a question takes."""
 MAKING = frozenset({"postgres", "store", "redis"})
@@ -214,6 +217,10 @@ def verb(
         def run(*args: Any, as_json: bool, root_given: Path | None, **kwargs: Any) -> None:
             if is_own_process():
                 configure_logging(sys.stderr)
+            for given in kwargs.values():
+                for text in given if isinstance(given, tuple) else (given,):
+                    if isinstance(text, str) and _LONE.search(text):
+                        raise UsageError(f"{text!r} is no text: it is not UTF-8.")
             shared = {key: kwargs.pop(key) for key in ("project_given", "environment", "config") if key in kwargs}
             with _answers_only() as out:
                 result = function(Call(out=out, json=as_json, root_given=root_given, **shared), *args, **kwargs)

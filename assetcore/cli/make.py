@@ -98,20 +98,24 @@ async def accept(call: Call, asset: str, sample: int | None, unverified: bool, w
         raise click.exceptions.Exit(FAILED)
 
 
+def _folder(context: click.Context, parameter: click.Parameter, name: str) -> Path:
+    if not name and not context.resilient_parsing:  # a variable of the shell that is not set
+        raise UsageError("The name of the folder is empty.", hint="For this folder, write a dot: .")
+    return Path(name)
+
+
 @verb()
 @selection_argument(required=True)
-@click.argument("directory", type=click.Path(file_okay=False))
+@click.argument("directory", type=click.Path(file_okay=False), callback=_folder)
 @click.option(
     "--provenance", is_flag=True, help="Add an in-toto statement: hashes, code, sources (provenance.intoto.json)."
 )
-async def export(call: Call, select: str, directory: str, provenance: bool) -> None:
+async def export(call: Call, select: str, directory: Path, provenance: bool) -> None:
     """Write the selected documents into DIRECTORY, each asset in a folder, under names that are safe for files."""
     from assetcore.cli import show
 
-    if not directory:  # a variable of the shell that is not set
-        raise UsageError("The name of the folder is empty.", hint="For this folder, write a dot: .")
     async with call.opened() as session:
-        call.answer((await session.export(select, Path(directory), provenance=provenance)).to_json(), show.exported)
+        call.answer((await session.export(select, directory, provenance=provenance)).to_json(), show.exported)
 
 
 @verb()

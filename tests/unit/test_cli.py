@@ -209,6 +209,9 @@ def test_version() -> None:
         (["ls", "tga:x"], 64, "Did you mean tag?"),
         (["why", "a/b"], 64, "is not a REF"),
         (["completion", "csh"], 64, "csh"),
+        (["runs", "\udc80"], 64, "'\\udc80' is no text: it is not UTF-8."),
+        (["trace", "\udc80"], 64, "'\\udc80' is no text"),
+        (["plan", "--set", "a.b=\udc80"], 64, "is no text"),
         (["new", "project", "no-package"], 64, "cannot be the name of a project"),
     ],
 )

@@ -35,7 +35,20 @@ def test_a_run_is_a_moment() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "soon", "abc", "2 parsecs ago", "2026-13-40", "999999 years ago", "tomorrow", "21c810ffe5x"]
+    "text",
+    [
+        "",
+        "soon",
+        "abc",
+        "2 parsecs ago",
+        "2026-13-40",
+        "999999 years ago",
+        "tomorrow",
+        "21c810ffe5x",
+        "0001-01-01",
+        "0001-01-01T00:00+14:00",
+        "9999-12-31T23:59:59-14:00",
+    ],
 )
 def test_what_is_no_time_says_what_would_be(text: str) -> None:
     """The error holds examples of each form."""
