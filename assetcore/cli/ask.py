@@ -42,6 +42,11 @@ async def ls(call: Call, select: str | None, declared: bool, cost: bool, at: str
     """
     from assetcore.cli import show
 
+    if declared and (cost or at is not None):
+        given = "--cost" if cost else "--at"
+        raise UsageError(
+            f"{given} is of what was made, and --declared asks for nothing of that.", hint="Give one of them."
+        )
     if declared:
         graph, chosen = _declared(call, select)
         rows = [_facts(graph, name) for name in chosen]
@@ -110,6 +115,11 @@ async def plan(
     from assetcore.cli import markdown, show
     from assetcore.cli.progress import reporting
 
+    if sample and (force or supposing):
+        raise UsageError(
+            f"--sample tries units that are stale, not what would be with {'--force' if force else '--if'}.",
+            hint="Leave one of them out; fresh units are made once more by: aipctl verify --rerun N",
+        )
     why = why or form == "markdown"
     async with call.opened(MAKING if sample else READING) as session:
         if verify:

@@ -49,6 +49,8 @@ async def materialize(
     from assetcore.cli.progress import reporting
     from assetcore.costs import parse_limit
 
+    if replay and not force:
+        raise UsageError("--replay says how --force is to ask, and there is none.", hint="Give both, or none.")
     if max_cost is not None:
         parse_limit(max_cost)
     return_memory()
