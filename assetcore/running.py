@@ -98,7 +98,7 @@ async def alone(project: Project, say: Say, environment: str | None = None) -> A
     )
 
     client = get_async_client(url)
-    key = f"{stack.RUN_LOCK}{project.name}:{environment or project.environment}"
+    key = f"{stack.RUN_LOCK}{project.name}:{project.environment if environment is None else environment}"
     try:
         async with async_lock(
             client,

@@ -431,6 +431,8 @@ class Session:
         """
         self.project.check_writable()
         say = on_event or (lambda _: None)
+        for one in (name, to):  # before anybody is made to wait
+            await environments.within(self.project, one)
         async with AsyncExitStack() as locks:
             for one in sorted({name, to}):
                 await locks.enter_async_context(alone(self.project, say, one))
@@ -444,6 +446,7 @@ class Session:
     async def drop_environment(self, name: str) -> dict[str, Any]:
         """Forget what is current in an environment; what was made in it stays."""
         self.project.check_writable()
+        await environments.within(self.project, name)
         async with alone(self.project, lambda _: None, name):
             dropped = await environments.drop(self.project, name)
             await journal.flush(self.project)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 from datetime import UTC, datetime
@@ -250,6 +251,10 @@ async def test_a_dropped_environment_is_gone_and_what_it_made_is_not(world: Worl
             await session.drop_environment("prod")
         with pytest.raises(UsageError, match="was not created from prod"):
             await session.promote("pr-of-pr", "prod")
+        for call in (session.promote("", "prod"), session.promote("pr-of-pr", ""), session.drop_environment("")):
+            async with asyncio.timeout(20):  # a variable of the shell that is not set: no lock is waited for
+                with pytest.raises(NothingSelectedError, match="There is no environment ''"):
+                    await call
     assert (await at(world, "pr-of-pr").contents())["report"][
         "report", "report"
     ] == b"A ONE A TWO B ONE B TWO C ONE C TWO"
