@@ -9,15 +9,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import cast
 
+import redis
+import redis.connection
+import redis.retry
 from redis.asyncio import Redis
 from redis.asyncio.lock import Lock
 from redis.asyncio.retry import Retry
-from redis.backoff import ExponentialBackoff
+from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.exceptions import AuthenticationError, LockNotOwnedError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -29,6 +33,7 @@ __all__ = [
     "Lease",
     "LeaseLostError",
     "LockHeldError",
+    "Renewal",
     "as_service_error",
     "async_lock",
     "get_async_client",
@@ -51,6 +56,16 @@ redis.call('SET', KEYS[2], string.format('%.0f', fence), 'EX', ARGV[2])
 return string.format('%.0f', fence)
 """
 """Whoever holds the lock gets a number that is larger than that of every holder before, also after all keys were lost."""
+_RENEW = """
+local holder = redis.call('GET', KEYS[1])
+if holder == ARGV[1] then return redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
+if holder or redis.call('GET', KEYS[2]) ~= ARGV[3] then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1
+"""
+"""A lease that has ended, on a machine that slept, goes on where nobody has held the lock since: the fence is still ours."""
+_WHERE = {"host", "port", "path", "db", "username", "password", "credential_provider"}
+_ANSWER_SECONDS = 5.0
 
 
 WINDOW = """
@@ -94,12 +109,9 @@ class Lease:
     def __init__(self, key: str, fence: int) -> None:
         self.key = key
         self.fence = fence
-        self._lost = asyncio.Event()
-
-    @property
-    def held(self) -> bool:
+        self.held = True
         """Whether the lease has been renewed in time until now."""
-        return not self._lost.is_set()
+        self._lost = asyncio.Event()
 
     def check(self) -> None:
         """Raise LeaseLostError unless the lock is still held."""
@@ -112,6 +124,44 @@ class Lease:
     async def lost(self) -> None:
         """Return when the lease is lost."""
         await self._lost.wait()
+
+
+class Renewal:
+    """A thread that renews what is leased, with a client of its own: what keeps the event loop busy costs nobody his lease.
+
+    `renew` is called with that client after `pause` seconds, and again after as many as it returns, until it returns None, `end` is
+    called or the event loop is no more. It ends with the process, and holds up no exit.
+    """
+
+    def __init__(self, client: Redis, pause: float, renew: Callable[[redis.Redis], float | None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stopped = threading.Event()
+        self._ended = asyncio.Event()
+        work = (client, pause, renew)
+        threading.Thread(target=self._work, args=work, name="assetcore-lease", daemon=True).start()
+
+    def soon(self, call: Callable[[], object]) -> None:
+        """Have the event loop call this, from the thread."""
+        with contextlib.suppress(RuntimeError):  # it is closed
+            self._loop.call_soon_threadsafe(call)
+
+    async def end(self) -> None:
+        """End the thread. One that waits for a Redis which does not answer ends by itself."""
+        self._stopped.set()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(1):
+                await self._ended.wait()
+
+    def _work(self, client: Redis, pause: float | None, renew: Callable[[redis.Redis], float | None]) -> None:
+        own: redis.Redis | None = None  # most leases end before they are renewed
+        try:
+            while pause is not None and not self._stopped.wait(pause) and not self._loop.is_closed():
+                own = own or _without_loop(client, pause)
+                pause = renew(own)
+        finally:
+            if own is not None:
+                own.close()
+            self.soon(self._ended.set)
 
 
 def get_async_client(url: str) -> Redis:
@@ -143,13 +193,14 @@ async def async_lock(
     *,
     wait: float | None = None,
     on_wait: Callable[[], object] | None = None,
+    on_lost: Callable[[], object] | None = None,
 ) -> AsyncIterator[Lease]:
     """Hold a lock, among all processes that use this Redis.
 
-    The lease lasts `ttl` seconds and is renewed in the background while the block runs; a process that dies loses it after
-    `ttl` at the latest. `wait` seconds are spent on waiting for another holder (None: as long as it takes), after calling
-    `on_wait` once. Only its holder releases it. If the lease could not be renewed in time, the block goes on, and
-    `lease.held` says so.
+    The lease lasts `ttl` seconds and is renewed by a thread while the block runs, also while that keeps the event loop busy; a process
+    that dies loses it after `ttl` at the latest. `wait` seconds are spent on waiting for another holder (None: as long as it takes),
+    after calling `on_wait` once. Only its holder releases it. If the lease could not be renewed in time, the block goes on: `lease.held`
+    says so, and `on_lost` is called as soon as the event loop is free.
 
     Raises LockHeldError after `wait`, ServiceError when Redis cannot be reached.
     """
@@ -158,7 +209,15 @@ async def async_lock(
     lock = Lock(client, key, timeout=ttl, thread_local=False)
     with as_service_error(client):
         lease = await _acquire(client, lock, key, wait, on_wait)
-    renewal = asyncio.create_task(_renew(lock, lease, ttl))
+    renewal: Renewal
+
+    def lose() -> None:
+        lease.held = False
+        if on_lost is not None:
+            renewal.soon(on_lost)
+        renewal.soon(lease._lost.set)
+
+    renewal = Renewal(client, ttl / 3, _renewing(lease, lock, ttl, lose))
     try:
         yield lease
     finally:
@@ -217,31 +276,41 @@ async def _acquire(
         await asyncio.sleep(_POLL_SECONDS)
 
 
-async def _renew(lock: Lock, lease: Lease, ttl: float) -> None:
-    """Renew the lease until it is lost; a Redis that is away for a moment is asked again until the lease has run out."""
-    until, pause = time.monotonic() + ttl, ttl / 3
-    while True:
-        await asyncio.sleep(pause)
-        asked = time.monotonic()
+def _renewing(lease: Lease, lock: Lock, ttl: float, lose: Callable[[], None]) -> Callable[[redis.Redis], float | None]:
+    """Renews the lease until it is lost; a Redis that is away for a moment is asked again until the lease has run out."""
+    until = time.monotonic() + ttl
+    arguments = (_RENEW, 2, lease.key, f"{lease.key}:fence", lock.local.token, _milliseconds(ttl), lease.fence)
+
+    def renew(client: redis.Redis) -> float | None:
+        nonlocal until
+        asked, pause = time.monotonic(), min(_POLL_SECONDS, ttl / 10)
         try:
-            async with asyncio.timeout(max(0.01, until - asked)):
-                await lock.reacquire()
-            until, pause = asked + ttl, ttl / 3
-        except LockNotOwnedError:
-            break
-        except (RedisError, OSError, TimeoutError) as error:
-            pause = min(_POLL_SECONDS, ttl / 10)
-            if time.monotonic() + pause >= until:
-                logger.warning("the lease of %s could not be renewed in time: %s", lease.key, error)
-                break
-    logger.warning("the lock %s is no longer held", lease.key)
-    lease._lost.set()
+            if client.eval(*arguments):
+                until = asked + ttl
+                return ttl / 3
+        except (RedisError, OSError) as error:
+            if time.monotonic() + pause < until:
+                return pause
+            logger.warning("the lease of %s could not be renewed in time: %s", lease.key, error)
+        logger.warning("the lock %s is no longer held", lease.key)
+        lose()
+        return None
+
+    return renew
 
 
-async def _release(lock: Lock, renewal: asyncio.Task[None]) -> None:
-    while not renewal.done():  # the client of Redis can overlook it
-        renewal.cancel()
-        await asyncio.wait({renewal}, timeout=1)
+def _without_loop(client: Redis, patience: float) -> redis.Redis:
+    """A client for the same Redis that needs no event loop, and gives each question so long at most."""
+    pool = client.connection_pool
+    where = {k: v for k, v in pool.connection_kwargs.items() if k in _WHERE or k.startswith("ssl_")}
+    kind = getattr(redis.connection, pool.connection_class.__name__)
+    timeout = min(_ANSWER_SECONDS, patience)
+    times = {"socket_timeout": timeout, "socket_connect_timeout": timeout, "retry": redis.retry.Retry(NoBackoff(), 0)}
+    return redis.Redis.from_pool(redis.ConnectionPool(kind, **where, **times))
+
+
+async def _release(lock: Lock, renewal: Renewal) -> None:
+    await renewal.end()
     try:
         await lock.release()
     except LockNotOwnedError:

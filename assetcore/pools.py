@@ -4,9 +4,9 @@ A pool stands for something that many units share, such as a model behind an API
 at once, how many a minute. They hold for all assets, runs, processes and machines that use the same Redis. A slot is taken in the
 run's process before a call begins, wherever it is then called, so that workers need no Redis.
 
-Slots are leased: those of a process that died are free again after `LEASE` seconds. They are given in the order in which they
-were asked for, whichever process asks. One script in Redis decides, by the clock of Redis: what it knows is who holds a slot, who
-waits since when, and which calls began within the last minute.
+Slots are leased: those of a process that died are free again after `LEASE` seconds; a thread renews those of one whose event loop is
+busy. They are given in the order in which they were asked for, whichever process asks. One script in Redis decides, by the clock of
+Redis: what it knows is who holds a slot, who waits since when, and which calls began within the last minute.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ from assetcore.settings import PoolLimits
 from assetcore.telemetry import get_pipeline_logger
 
 if TYPE_CHECKING:
+    import redis
     from redis.asyncio import Redis
+
+    from assetcore.cache import Renewal
 
 __all__ = ["Pool", "Pools"]
 
@@ -87,6 +90,12 @@ end
 for _, key in ipairs(KEYS) do redis.call('PEXPIRE', key, math.max(2 * minute, 2 * lease)) end
 return {math.ceil(pause), granted}
 """
+RENEW = """
+local now = clock()
+for i = 3, #ARGV do redis.call('ZADD', KEYS[1], 'XX', now + ARGV[1], ARGV[i]) end
+return redis.call('PEXPIRE', KEYS[1], ARGV[2])
+"""
+"""Renews what is still held: what was given back meanwhile is not taken again."""
 
 
 @dataclass(slots=True)
@@ -101,6 +110,7 @@ class Pool:
     _released: set[str] = field(default_factory=set)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _speaking: asyncio.Task[None] | None = None
+    _renewal: Renewal | None = None
     _closed: bool = False
 
     @asynccontextmanager
@@ -110,6 +120,10 @@ class Pool:
         granted = self._waiting[token] = asyncio.get_running_loop().create_future()
         if self._speaking is None or self._speaking.done():
             self._speaking = asyncio.create_task(self._speak())
+        if self._renewal is None:
+            from assetcore import cache  # imported already, by whoever made the client
+
+            self._renewal = cache.Renewal(self.client, LEASE / 3, self._renew)
         self._wake.set()
         try:
             await granted
@@ -127,14 +141,27 @@ class Pool:
         self._waiting.clear()
         self._closed = True
         self._wake.set()
+        if self._renewal is not None:
+            await self._renewal.end()
         if self._speaking is not None:  # not cancelled: the client of Redis may not notice
             await asyncio.wait({self._speaking})
         if self._released:
             with suppress(ServiceError):  # the leases end by themselves
                 await self._ask()
 
+    def _renew(self, client: redis.Redis) -> float:
+        """Renew what is held, from a thread: the event loop may be kept busy for longer than a lease."""
+        from assetcore import cache
+
+        if held := tuple(self._held):
+            keys = f"assetcore:pool:{{{self.name}}}:held"
+            times = [round(1000 * seconds) for seconds in (LEASE, max(2 * MINUTE, 2 * LEASE))]
+            with suppress(Exception):  # what keeps us from it is met by whoever waits for a slot
+                client.eval(cache.WINDOW + RENEW, 1, keys, *times, *held)
+        return LEASE / 3
+
     async def _speak(self) -> None:
-        """Ask for those who wait, renew what is held, give back what is not needed any more."""
+        """Ask for those who wait, hold what is held where Redis has forgotten it, give back what is not needed any more."""
         while not self._closed:
             self._wake.clear()
             try:

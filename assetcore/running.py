@@ -33,6 +33,7 @@ from assetcore.stack.prefect import client_environment
 __all__ = ["alone", "nothing_to_do", "plan_rows", "prepare_prefect", "run_through", "steps_of", "taken_up"]
 
 LOCK_SECONDS = 30
+LOST = "The lock of this run could not be renewed and is lost: another run may be at work here by now, and make the same units once more."
 MANY_UNITS = 1000
 """After so many units, Postgres looks at what its tables hold, if they are not few among those that are there."""
 
@@ -105,6 +106,7 @@ async def alone(project: Project, say: Say, environment: str | None = None) -> A
             key,
             LOCK_SECONDS,
             on_wait=lambda: say(Event("waiting", text="another run of this project is at work; waiting for it")),
+            on_lost=lambda: say(Event("message", text=LOST)),
         ):
             yield
     finally:

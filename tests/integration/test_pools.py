@@ -108,7 +108,7 @@ async def test_no_more_calls_begin_than_the_rate_allows(redis_url: str, monkeypa
 
 
 HOLDER = """
-import asyncio, sys
+import asyncio, sys, time
 from assetcore import pools
 from assetcore.cache import get_async_client
 from assetcore.settings import PoolLimits
@@ -118,16 +118,21 @@ async def hold():
     pool = pools.Pool(get_async_client(sys.argv[1]), "llm", PoolLimits(concurrency=1))
     async with pool.slot():
         print("held", flush=True)
-        await asyncio.sleep(60)
+        HOLDS
 
 asyncio.run(hold())
 """
 
 
-async def test_slots_of_a_process_that_died_are_free_again(redis_url: str) -> None:
-    """While its holder lives a slot stays taken, beyond its lease; a holder that is killed loses it when the lease is over."""
+@pytest.mark.parametrize("holds", ["await asyncio.sleep(60)", "time.sleep(60)"])
+async def test_slots_of_a_process_that_died_are_free_again(redis_url: str, holds: str) -> None:
+    """While its holder lives a slot stays taken, beyond its lease, also where a function blocks the holder's event loop; a holder that
+    is killed loses it when the lease is over."""
     holder = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, redis_url], stdout=subprocess.PIPE, text=True, start_new_session=True
+        [sys.executable, "-c", HOLDER.replace("HOLDS", holds), redis_url],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     calls = Calls()
     async with pool(redis_url, concurrency=1) as mine:
