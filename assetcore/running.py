@@ -6,9 +6,10 @@ import asyncio
 import gc
 import importlib
 import os
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from assetcore import journal, notify, planning, stack
@@ -157,20 +158,45 @@ async def _at_work(project: Project, run: Run, steps: Collection[str]) -> AsyncI
         problems.append((project.name, f"{type(error).__name__}: {error}"))
         raise
     finally:
-        await asyncio.shield(run.close())
-        await asyncio.shield(_finish(project, run, status))
-        if status == "failed":
-            await asyncio.shield(_tell_failure(project, run, problems))
+        try:
+            await asyncio.shield(run.close())
+        finally:  # who is to be told is told first, also of what keeps the end from being written down
+            if status == "failed":
+                await asyncio.shield(_tell_failure(project, run, problems))
+            await asyncio.shield(_finish(project, run, status))
 
 
 async def _finish(project: Project, run: Run, status: str) -> None:
+    """Write down how a run ended, as far as that can be: what it made is committed, and its answer does not wait for this."""
+    left: list[str] = []
+
+    async def write(what: str, work: Callable[[], Awaitable[object]]) -> bool:
+        try:
+            await work()
+        except Exception as error:
+            left.append(f"{what} ({str(error).partition(chr(10))[0] or type(error).__name__})")
+            return False
+        return True
+
+    closed = await write("how it ended", partial(_close, project, run, status))
+    if closed:
+        await write("its record", run.keeper.record)
+    await write("its trace", partial(run.end, status))
+    if closed:
+        await write("the journal", partial(journal.flush, project))
+        await write("statistics", partial(_analyze, project, run))
+    if left:
+        run.tell(Event("message", text=f"What run {run.id} made is kept. Not written down: {'; '.join(left)}"))
+
+
+async def _close(project: Project, run: Run, status: str) -> None:
     results = [(r.asset, r.to_json(), r.seconds) for r in run.results.values()]
     async with project.engine.begin() as connection:
         await runs.finish(connection, run.id, status, results)
         await append(connection, project.id, Entry("run", project.environment, run=run.id, facts={"status": status}))
-    await run.keeper.record()
-    await run.end(status)
-    await journal.flush(project)
+
+
+async def _analyze(project: Project, run: Run) -> None:
     written = sum(r.made + r.unchanged + r.taken_in for r in run.results.values())
     if written >= MANY_UNITS:
         async with project.engine.begin() as connection:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,9 @@ import pytest
 from assetcore import running
 from assetcore.cache import get_async_client
 from assetcore.settings import Settings
+from assetcore.storage import Key
+from assetcore.storage.buckets import _Folder
+from tests.integration.test_notify import Receiver
 from tests.integration.world import World
 
 pytestmark = pytest.mark.integration
@@ -61,3 +66,58 @@ async def test_a_run_that_has_lost_its_lock_says_so(world: World, monkeypatch: p
         assert await redis.get(key) == b"another"
     finally:
         await redis.aclose()
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    receiver = Receiver()
+    yield receiver
+    receiver.server.shutdown()
+
+
+async def test_a_store_that_is_full_is_told_and_answered(
+    world: World, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What keeps a run from storing keeps it from writing its record, too: who is to be told is told first, and the answer says what failed."""
+    world.settings = world.settings.using("test", webhook_url=f"{receiver.url}/hook")
+    write, full = _Folder._write, False
+
+    def refused(self: _Folder, key: Key, data: bytes) -> None:
+        if full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(self, key, data)
+
+    monkeypatch.setattr(_Folder, "_write", refused)
+    async with asyncio.TaskGroup() as group:
+        run = group.create_task(world.materialize())
+        await there(world.root / "begun")
+        full = True
+        (world.root / "open").touch()
+    result = run.result()
+    assert result.status == "failed"
+    assert "No space left" in result.failures[0].error
+    (hook,) = receiver.hooks()
+    assert hook["run"] == result.run
+    assert "What run" in world.events[-1].text
+    assert "its record (" in world.events[-1].text
+
+    full = False
+    assert (await world.materialize()).status == "done"
+
+
+async def test_a_run_whose_record_cannot_be_written_is_done(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All is made and committed: the answer says so, and a message what was not written down."""
+    write = _Folder._write
+
+    def refused(self: _Folder, key: Key, data: bytes) -> None:
+        if "_record-run-" in key:
+            raise OSError(errno.EIO, "Input/output error")
+        write(self, key, data)
+
+    monkeypatch.setattr(_Folder, "_write", refused)
+    (world.root / "open").touch()
+    result = await world.materialize()
+    assert result.status == "done"
+    assert "Not written down: its record (" in world.events[-1].text
+    async with world.open() as session:
+        assert [run.status for run in await session.runs()] == ["done"]
