@@ -78,7 +78,7 @@ def receiver() -> Iterator[Receiver]:
 async def test_a_store_that_is_full_is_told_and_answered(
     world: World, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What keeps a run from storing keeps it from writing its record, too: who is to be told is told first, and the answer says what failed."""
+    """What keeps a run from storing keeps it from writing its record: who is to be told is, and the answer says what failed."""
     world.settings = world.settings.using("test", webhook_url=f"{receiver.url}/hook")
     write, full = _Folder._write, False
 
