@@ -2,7 +2,7 @@
 
 .gitignore      hides the folder from git, and says that we made it
 lock            held while services are started or stopped: one set per home, however many commands run
-services.json   port, process and readiness of each service
+services.json   port, process and readiness of each service, and which folder that was said of
 secrets.json    generated passwords, for the owner only
 logs/           what each service prints
 postgres/ redis/ prefect/ store/     the data
@@ -79,19 +79,25 @@ class Home:
             return False
 
     def services(self) -> dict[str, Service]:
-        """What is remembered; nothing when the file is missing or was cut off by a power failure."""
+        """What is remembered; nothing when the file is missing or was cut off by a power failure. In a copy of a home, none of them runs:
+        what was remembered is the original's."""
         known = Service.__slots__
         content = self._read("services.json")
-        return {
+        found = {
             name: Service(**{field: value for field, value in fields.items() if field in known})
             for name, fields in content.items()
             if isinstance(fields, dict)
         }
+        of = content.get("of")
+        if isinstance(of, list) and not any(said == mark for said, mark in zip(of, self._marks(), strict=False)):
+            return {name: Service(port=service.port) for name, service in found.items()}
+        return found
 
     def remember(self, name: str, service: Service) -> Service:
         with _ONE_WRITER:
             services = self.services() | {name: service}
-            self._write("services.json", {key: asdict(value) for key, value in services.items()})
+            content = {key: asdict(value) for key, value in services.items()}
+            self._write("services.json", {"of": self._marks(), **content})
         return service
 
     def secret(self, name: str) -> str:
@@ -139,6 +145,11 @@ class Home:
             yield
         except OSError as error:
             raise unusable(self.path, error) from error
+
+    def _marks(self) -> list[str]:
+        """What tells this folder from a copy of it: its path, and what it keeps where it is moved."""
+        folder = self.path.stat()
+        return [os.path.realpath(self.path), f"{folder.st_dev}:{folder.st_ino}"]
 
     def _read(self, name: str) -> dict[str, Any]:
         try:

@@ -159,6 +159,27 @@ async def test_a_lost_record_does_not_lead_to_a_second_set(own: Settings, conten
     assert sorted(process.name() for process in servers(own)) == ["postgres", "valkey-server"]
 
 
+async def test_a_copied_folder_has_services_of_its_own(own: Settings) -> None:
+    """A copy neither uses nor stops the original's, whose records came along; a folder that is moved keeps what runs for it."""
+    addresses = await stack.up(own, {"redis"})
+    runs = pids(own)
+    home = own.root / "copy"
+    shutil.copytree(own.home, home)
+    copy = Settings.load(own.root, home=home)
+    try:
+        said: list[str] = []
+        await stack.down(copy, said.append)
+        assert (said, await stack.at_work(copy)) == ([], [])
+        assert (await stack.up(copy, {"redis"})).redis_url != addresses.redis_url
+        assert pids(copy)["redis"] != runs["redis"]
+        moved = copy.home.rename(own.root / "moved")
+        copy = Settings.load(own.root, home=moved)
+        assert await ok(copy, "redis")
+    finally:
+        await stack.clean(copy)
+    assert (pids(own), await ok(own, "redis")) == (runs, True)
+
+
 @pytest.mark.parametrize("content", [None, "", '{"postgres": "another", "redis": "another"}'])
 async def test_lost_passwords_are_made_anew(own: Settings, content: str | None) -> None:
     """When secrets.json is gone, cut off or wrong, a restart sets new passwords and keeps the data."""
