@@ -28,7 +28,7 @@ from pydantic import BaseModel, SecretStr
 
 from assetcore.errors import DeclarationError, ServiceError, UsageError
 from assetcore.notation import parse_yaml
-from assetcore.settings import Settings
+from assetcore.settings import EMBEDDED, Settings
 from assetcore.storage import Bucket, object_key, run_timestamp
 
 __all__ = ["LONGEST_VARIABLE", "Kept", "configurations", "keep", "profile"]
@@ -95,7 +95,7 @@ async def keep(api: str, settings: Settings) -> list[Kept]:
     given = {
         name: origin
         for name, _, origin in settings.origins()
-        if origin not in ("default", "embedded stack", "argument") and name not in UNPUBLISHED
+        if origin not in ("default", EMBEDDED, "argument") and name not in UNPUBLISHED
     }
     secrets: dict[str, str] = {}
     variables = {f"assetcore_{name}": _published(name, getattr(settings, name), secrets) for name in given}

@@ -99,6 +99,8 @@ async def alone(project: Project, say: Say, environment: str | None = None) -> A
         get_async_client,
     )
 
+    if environment is None and stack.apart(project.settings):
+        say(Event("message", text=f"The Redis of this run: {stack.APART}. {stack.SHARE}"))
     client = get_async_client(url)
     key = f"{stack.RUN_LOCK}{project.name}:{project.environment if environment is None else environment}"
     try:

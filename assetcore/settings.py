@@ -35,6 +35,8 @@ from assetcore.errors import SettingsError, UsageError
 NAME = r"^[a-z0-9][a-z0-9._-]{0,62}$"
 LOCAL = "local"
 """The stage of an installation that does not say another: no database belongs to that by itself."""
+EMBEDDED = "embedded stack"
+"""Where the address of a service comes from that was started for this home."""
 
 
 def check_environment(name: str) -> None:
@@ -324,6 +326,10 @@ class Settings(BaseSettings):
     def was_given(self, name: str) -> bool:
         """Whether somebody said so, rather than nobody."""
         return name in self._origins
+
+    def is_given(self, name: str) -> bool:
+        """Whether it is somebody's own, rather than nobody's or that of the embedded service."""
+        return self._origins.get(name, EMBEDDED) != EMBEDDED
 
     def storage_options(self) -> dict[str, Any]:
         """What fsspec needs beside `storage_url` to open the store."""

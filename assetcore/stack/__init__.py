@@ -26,7 +26,7 @@ from typing import Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from assetcore.errors import ServiceError
-from assetcore.settings import Settings, masked
+from assetcore.settings import EMBEDDED, Settings, masked
 from assetcore.stack import gateway, postgres, prefect, preloader, redis, s3, store
 from assetcore.stack.home import Home, Service, unusable
 from assetcore.stack.process import alive, did_not_start, listens, lost_its_port, wait_for_end
@@ -54,6 +54,9 @@ Progress = Callable[[str], None]
 T = TypeVar("T")
 RUN_LOCK = "assetcore:run:"
 """What the name of a lock in Redis begins with that a run holds; project:environment follows."""
+
+APART = "it is this machine's own: runs of other machines and clones on this database are not held up, nor do they share limits of pools"
+SHARE = "Set REDIS_URL to one that all of them use."
 
 
 class Server(Protocol):
@@ -97,12 +100,12 @@ class Addresses:
     def applied_to(self, settings: Settings) -> Settings:
         """The settings with these addresses: what every other room works with."""
         known = {name: getattr(self, name) for name in self.__slots__ if getattr(self, name)}
-        return settings.using("embedded stack", **{k: v for k, v in known.items() if getattr(settings, k) != v})
+        return settings.using(EMBEDDED, **{k: v for k, v in known.items() if getattr(settings, k) != v})
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceStatus:
-    """What `check` learned of one service; `problem` and `remedy` are empty when it is well."""
+    """What `check` learned of one service; `problem` and `remedy` are empty when it is well, and nothing is to be said of it."""
 
     name: str
     ok: bool
@@ -162,6 +165,11 @@ async def preload(settings: Settings, *, wait: bool = False) -> None:
                 home.remember(preloader.NAME, await asyncio.to_thread(preloader.start, home, settings))
     if wait:
         await asyncio.to_thread(preloader.settle, home, home.services()[preloader.NAME])
+
+
+def apart(settings: Settings) -> bool:
+    """Whether the database may be that of many machines, while the locks of runs are in the Redis of this one."""
+    return settings.is_given("database_url") and not settings.is_given("redis_url")
 
 
 async def at_work(settings: Settings) -> list[str]:
@@ -235,6 +243,9 @@ async def check(settings: Settings) -> list[ServiceStatus]:
                 preloader.NAME, True, str(preloader.socket(home)), "" if preloader.listens(home) else "still imports"
             )
         )
+    if apart(settings):
+        told = {"problem": APART, "remedy": SHARE}
+        found = [replace(one, **told) if one.ok and one.name == "redis" else one for one in found]
     return [*found, *(ServiceStatus(name, True, "", "starts when a model is first asked") for name in unasked)]
 
 
@@ -368,7 +379,7 @@ async def _server_status(settings: Settings, home: Home, services: dict[str, Ser
     if not alive(service):
         problem = "it ended by itself" if service.pid else "it is not running"
         return ServiceStatus(name, False, "", problem=problem, remedy="aipctl up")
-    known = settings.using("embedded stack", **_settings_for(home, name, service))
+    known = settings.using(EMBEDDED, **_settings_for(home, name, service))
     if not service.ready and not listens(service.port):
         return ServiceStatus(name, False, _shown(known, name), problem="it is still starting", remedy="Wait a moment.")
     return await _asked(name, known, remedy="aipctl down && aipctl up")

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from assetcore import running
+from assetcore import running, stack
 from assetcore.cache import get_async_client
-from assetcore.settings import Settings
+from assetcore.settings import EMBEDDED, Settings
 from assetcore.storage import Key
 from assetcore.storage.buckets import _Folder
 from tests.integration.test_notify import Receiver
@@ -66,6 +66,15 @@ async def test_a_run_that_has_lost_its_lock_says_so(world: World, monkeypatch: p
         assert await redis.get(key) == b"another"
     finally:
         await redis.aclose()
+
+
+async def test_a_run_whose_lock_holds_up_nobody_else_says_so(world: World) -> None:
+    """The database is given and may be that of many machines, Redis is the embedded one: each run says what to set."""
+    (world.root / "open").touch()
+    world.settings = world.settings.using(EMBEDDED, redis_url=world.settings.redis_url)
+    assert (await world.materialize()).status == "done"
+    (told,) = [event.text for event in world.events if stack.APART in event.text]
+    assert told.endswith("Set REDIS_URL to one that all of them use.")
 
 
 @pytest.fixture

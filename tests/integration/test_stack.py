@@ -429,6 +429,19 @@ async def test_an_address_in_the_settings_is_used_and_nothing_is_started(
     }
 
 
+async def test_a_database_of_many_with_a_redis_of_one_is_told(stack_of_session: Settings, own: Settings) -> None:
+    """`check` says whose runs are not held up where only the database is given, and what to set; not where both are, or neither."""
+    own = own.using("test", storage_url="file:///nowhere")
+    embedded = await stack.up(own, {"redis"})
+    given = own.using("test", database_url=stack_of_session.database_url)
+    both = given.using("test", redis_url=embedded.redis_url)
+    told = []
+    for settings in (given, embedded.applied_to(given), own, both):
+        (redis,) = [status for status in await stack.check(settings) if status.name == "redis"]
+        told.append((redis.ok, redis.problem, redis.remedy))
+    assert told == [(True, stack.APART, stack.SHARE)] * 2 + [(True, "", "")] * 2
+
+
 @pytest.fixture
 def stack_of_session(request: pytest.FixtureRequest) -> Settings:
     """The session's stack, under a name that does not hide the module."""
