@@ -15,8 +15,9 @@ import sys
 import sysconfig
 import time
 import traceback
-from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from assetcore.spending import Spent, account
 from assetcore.values import encode
 from assetcore.watch import UndeclaredInput, watch
 
-__all__ = ["Call", "Outcome", "Slot", "ask_async", "ask_sync", "call_async", "call_sync", "printable"]
+__all__ = ["Call", "Outcome", "Slot", "ask_async", "ask_sync", "call_async", "call_sync", "printable", "waited_for"]
 
 BACKOFF_SECONDS = 0.5
 BACKOFF_LIMIT = 30.0
@@ -44,6 +45,20 @@ SECRETS = ("KEY", "SECRET", "TOKEN", "PASSWORD")
 SHORTEST_SECRET = 8
 PASSWORD = re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s/:@]*:)[^\s/@]+@", re.IGNORECASE)
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+
+_waiting: ContextVar[asyncio.Task[Any] | None] = ContextVar("assetcore_waiting", default=None)
+
+
+@contextmanager
+def waited_for() -> Iterator[None]:
+    """The calls inside have tasks of their own, for which this task waits. It is this one that is cancelled where the run is stopped:
+    what a function does to its own fails its unit alone.
+    """
+    token = _waiting.set(asyncio.current_task())
+    try:
+        yield
+    finally:
+        _waiting.reset(token)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +107,7 @@ async def ask_async(check: Check[..., Any], call: Call, root: Path) -> Outcome:
     with account() as costs, llm.Attempt() as asked:
         try:
             verdict = verdict_of(await check.function(**call.arguments()))
+            await _heed_own_cancellation()
         except BaseException as error:
             _raise_if_stopped(error)
             verdict = _verdict(error, root, started)
@@ -145,6 +161,9 @@ async def _attempt(asset: Asset[..., Any], call: Call, root: Path, asked: llm.At
                 returned = [document async for document in returned]
             else:
                 returned = await returned
+        if limit is not None and limit.expired():  # and the function has swallowed what told it so
+            raise TimeoutError
+        await _heed_own_cancellation()
         documents = encode(asset.output, returned, call.default_name, call.who)
         return Outcome(documents, time.perf_counter() - started, answers=asked.keys)
     except BaseException as error:
@@ -183,10 +202,19 @@ def _call_sync(asset: Asset[..., Any], call: Call, root: Path) -> Outcome:
 
 def _raise_if_stopped(error: BaseException) -> None:
     """Go on raising where the run is being stopped; otherwise it is the function that raised it."""
-    task = asyncio.current_task()
-    cancelled = isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling()
+    cancelled = isinstance(error, asyncio.CancelledError) and _is_cancelled(_waiting.get() or asyncio.current_task())
     if cancelled or (isinstance(error, KeyboardInterrupt) and _is_ctrl_c(error)):
         raise error
+
+
+def _is_cancelled(task: asyncio.Task[Any] | None) -> bool:
+    return task is not None and task.cancelling() > 0
+
+
+async def _heed_own_cancellation() -> None:
+    """Raise CancelledError here where the function has cancelled its own task and awaited nothing since: its task would end with it."""
+    if _is_cancelled(asyncio.current_task()) and not _is_cancelled(_waiting.get()):
+        await asyncio.sleep(0)
 
 
 def _is_ctrl_c(error: KeyboardInterrupt) -> bool:

@@ -19,7 +19,7 @@ from typing import Any
 from assetcore import telemetry
 from assetcore.assets import Asset
 from assetcore.budget import Budget
-from assetcore.calls import Call, Outcome, ask_async
+from assetcore.calls import Call, Outcome, ask_async, waited_for
 from assetcore.checks import Check, CheckReport, Finding, Verdict
 from assetcore.checks import together as as_one
 from assetcore.documents import Document
@@ -389,7 +389,8 @@ class Guard:
         check = rule.check
         calls = [Call({check.given.parameter: value}, check.name, check.key) for value in values]
         if check.asynchronous:
-            outcomes = await asyncio.gather(*(self._answer(rule, call) for call in calls))
+            with waited_for():
+                outcomes = await asyncio.gather(*(self._answer(rule, call) for call in calls))
         elif calls:
             await self.runner.ready()
             share = -(-len(calls) // (self.runner.places * 2))

@@ -17,6 +17,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
+from assetcore.calls import waited_for
+
 __all__ = ["Window"]
 
 T = TypeVar("T")
@@ -116,22 +118,23 @@ class Window(Generic[T, R]):
 
     async def _call_on(self) -> None:
         """Call one part after another."""
-        while True:
-            while not self._ready:
-                if self._all_read:
-                    return
-                self._more.clear()
-                await self._more.wait()
-            while self._is_full:
-                self._room.clear()
-                await self._room.wait()
-            if part := self._take():
-                try:
-                    await self._call(part)
-                except BaseException:
-                    self._ready.clear()  # what is in flight lands; nothing more is begun
-                    self._end_reading()
-                    raise
+        with waited_for():
+            while True:
+                while not self._ready:
+                    if self._all_read:
+                        return
+                    self._more.clear()
+                    await self._more.wait()
+                while self._is_full:
+                    self._room.clear()
+                    await self._room.wait()
+                if part := self._take():
+                    try:
+                        await self._call(part)
+                    except BaseException:
+                        self._ready.clear()  # what is in flight lands; nothing more is begun
+                        self._end_reading()
+                        raise
 
     @property
     def _is_full(self) -> bool:

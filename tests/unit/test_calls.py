@@ -7,6 +7,7 @@ import re
 import signal
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from pydantic import BaseModel, Field
 
 from assetcore import calls
 from assetcore.assets import Asset
-from assetcore.calls import Call, Outcome, call_async, call_sync, user_traceback
+from assetcore.calls import Call, Outcome, call_async, call_sync, user_traceback, waited_for
 from assetcore.declarations import asset, collect, each, source
 from assetcore.documents import Document
 from assetcore.errors import GatewayError
@@ -302,6 +303,46 @@ async def test_a_unit_that_takes_too_long_is_stopped() -> None:
     assert (await called(slow)).error == "TimeoutError: took longer than its timeout of 0.05 s"
     assert stopped == [True]
     assert (await called(refused)).error == "TimeoutError: the server did not answer"
+
+
+async def test_who_swallows_his_timeout_has_failed_all_the_same() -> None:
+    """What is given after the declared time is over is not taken, however the function has dealt with its cancellation."""
+
+    @asset(timeout=0.02)
+    async def deaf(page: Page = each(PAGES)) -> Page:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+        return page
+
+    outcome = await called(deaf)
+    assert (outcome.error, outcome.documents) == ("TimeoutError: took longer than its timeout of 0.02 s", [])
+
+
+@pytest.mark.parametrize("heard", [True, False])
+async def test_a_function_that_cancels_its_own_task_fails_alone(heard: bool) -> None:
+    """As libraries with scopes of their own do: whether it comes to hear of it or not, others go on. A run that is stopped is stopped."""
+
+    @asset
+    async def cancels(page: Page = each(PAGES)) -> Page:
+        if page.name != "a":
+            await asyncio.sleep(60)
+        elif task := asyncio.current_task():
+            task.cancel()
+            if heard:
+                await asyncio.sleep(0)
+        return page
+
+    async def waits(name: str) -> Outcome:
+        with waited_for():
+            return await asyncio.create_task(called(cancels, page=Page(name, text="alpha")))
+
+    outcome = await asyncio.create_task(waits("a"))
+    assert (outcome.error, outcome.documents) == ("CancelledError", [])
+    stopped = asyncio.create_task(waits("b"))
+    await asyncio.sleep(0.01)
+    stopped.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await stopped
 
 
 async def test_cancelling_a_run_is_not_a_failure_of_its_units() -> None:

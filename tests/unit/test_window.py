@@ -7,11 +7,15 @@ import time
 from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
 from assetcore import window
+from assetcore.calls import Call, call_async
+from assetcore.declarations import asset, each
 from assetcore.window import Window
+from tests.unit.declared import PAGES, Page
 
 seen: ContextVar[int] = ContextVar("seen", default=0)
 
@@ -236,3 +240,28 @@ async def test_an_error_of_keeping_ends_it() -> None:
         await failing.run()
     assert work.flying == 0
     assert len(work.called) < 200
+
+
+async def test_a_function_that_cancels_its_own_task_stops_no_window() -> None:
+    """Its call is an outcome that failed; all others are called and kept. A window that is cancelled is, as ever."""
+
+    @asset
+    async def cancels(page: Page = each(PAGES)) -> Page:
+        task = asyncio.current_task()
+        if task is not None and page.name == "1":
+            task.cancel()
+        return page
+
+    work = Work([0.0] * 5)
+    errors: list[str | None] = []
+
+    async def call(items: Sequence[int]) -> Sequence[float]:
+        asked = [Call({"page": Page(str(item), text="x")}, "", "cancels") for item in items]
+        errors.extend([(await call_async(cancels, one, Path())).error for one in asked])
+        return await Work.call(work, items)
+
+    flowing = work.window()
+    flowing.call = call
+    await flowing.run()
+    assert sorted(work.all_kept) == list(range(5))
+    assert sorted(filter(None, errors)) == ["CancelledError"]
