@@ -37,6 +37,7 @@ OUR_NAMES = (
     "names.json",
     "services.json",
     "secrets.json",
+    "held",
     "lock",
     "logs",
     "postgres",

@@ -4,6 +4,7 @@
 lock            held while services are started or stopped: one set per home, however many commands run
 services.json   port, process and readiness of each service, and which folder that was said of
 secrets.json    generated passwords, for the owner only
+held/           a file for each service that must not be there twice, locked by its process for as long as that lives
 logs/           what each service prints
 postgres/ redis/ prefect/ store/     the data
 """
@@ -28,6 +29,8 @@ from typing import Any
 from assetcore.errors import ServiceError
 
 LOCK_SECONDS = 180
+HELD_SECONDS = 10
+"""So long may what is left of a process that was killed still end."""
 _ONE_WRITER = threading.Lock()  # services start side by side in threads; between processes it is the file `lock`
 MARK = "# Made by assetcore: the data of its embedded services. `make clean` removes it.\n*\n"
 
@@ -69,7 +72,7 @@ class Home:
                 self.path.mkdir(parents=True, mode=0o711 if os.geteuid() == 0 else 0o700)
             if not any(self.path.iterdir()):
                 (self.path / ".gitignore").write_text(MARK, "utf-8")
-            for folder in (self.logs, self.path / "store"):
+            for folder in (self.logs, self.path / "store", self.path / "held"):
                 folder.mkdir(mode=0o700, exist_ok=True)
 
     def made_by_us(self) -> bool:
@@ -135,6 +138,31 @@ class Home:
                     )
                 await asyncio.sleep(0.02)
             yield
+        finally:
+            os.close(file)
+
+    @contextmanager
+    def holding(self, name: str) -> Iterator[int]:
+        """A file, locked by whoever has it open, which a service inherits: two must not work on the same data.
+
+        It tells what numbers of processes cannot: a container, or another machine, does not see those of the service. Raises ServiceError.
+        """
+        with self.writing():
+            file = os.open(self.path / "held" / name, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            give_up = time.monotonic() + HELD_SECONDS
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > give_up:
+                        raise ServiceError(
+                            f"{name} of {self.path} runs already, for a container or a machine whose processes are not seen from here.",
+                            hint="Stop it there (aipctl down), or set ASSETCORE_HOME to another folder.",
+                        ) from None
+                time.sleep(0.02)
+            yield file
         finally:
             os.close(file)
 

@@ -75,18 +75,20 @@ def start(home: Home, remembered: Service) -> Service:
         _make_data(home, place)
     if (running := _running(place)) is not None:
         return running
-    port = free_port(remembered.port)
-    settings = [
-        part for key, value in (TUNING | _memory() | {"port": str(port)}).items() for part in ("-c", f"{key}={value}")
-    ]
-    pid, birth = launch(
-        "postgres",
-        [place.binaries / "postgres", "-D", place.data, *settings],
-        home,
-        cwd=place.data if not place.account else Path("/"),
-        env=ENVIRONMENT,
-        account=place.account,
-    )
+    with home.holding("postgres") as held:
+        (place.data / "postmaster.pid").unlink(missing_ok=True)  # its number may be that of another process by now
+        port = free_port(remembered.port)
+        settings = TUNING | _memory() | {"port": str(port)}
+        options = [part for key, value in settings.items() for part in ("-c", f"{key}={value}")]
+        pid, birth = launch(
+            "postgres",
+            [place.binaries / "postgres", "-D", place.data, *options],
+            home,
+            cwd=place.data if not place.account else Path("/"),
+            env=ENVIRONMENT,
+            account=place.account,
+            held=held,
+        )
     return Service(port=port, pid=pid, born=birth, folder=str(place.folder))
 
 
@@ -302,20 +304,17 @@ def _run(home: Home, place: Place, command: list[str | Path], what: str, text: s
 
 
 def _running(place: Place) -> Service | None:
-    """The server that the pid file speaks of; a file left by a power cut, whose number another process may have, is removed."""
+    """The server that the pid file speaks of, if it is ours."""
     pid_file = place.data / "postmaster.pid"
     try:
         lines = pid_file.read_text().splitlines()
         pid, port = int(lines[0]), int(lines[3])
-    except FileNotFoundError:
-        return None
     except (ValueError, IndexError, OSError):
-        pid, port = 0, 0
-    if pid and runs_with(pid, str(place.data)):
+        return None
+    if runs_with(pid, str(place.data)):
         service = Service(port=port, pid=pid, born=born(pid), folder=str(place.folder))
         if alive(service):
             return service
-    pid_file.unlink(missing_ok=True)
     return None
 
 

@@ -33,8 +33,12 @@ def launch(
     cwd: Path,
     env: Mapping[str, str],
     account: Mapping[str, Any] | None = None,
+    held: int | None = None,
 ) -> tuple[int, str]:
-    """Start a command that outlives us, its output in the log of the home; returns number and birth of the process."""
+    """Start a command that outlives us, its output in the log of the home; returns number and birth of the process.
+
+    `held` is an open file that it inherits (see `Home.holding`).
+    """
     with home.writing():
         log = home.log(name)
         if log.exists() and log.stat().st_size > LOG_BYTES:
@@ -49,6 +53,7 @@ def launch(
                 env=dict(env),
                 start_new_session=True,
                 check=True,
+                pass_fds=() if held is None else (held,),
                 **(account or {}),
             )
     pid = int(shell.stdout)

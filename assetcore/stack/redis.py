@@ -32,10 +32,12 @@ def start(home: Home, remembered: Service) -> Service:
             end(
                 running, signal.SIGTERM
             )  # two servers must not append to one file; this one's port and password are unknown
-        pid_file.unlink(missing_ok=True)
-        port = free_port(remembered.port)
-        _write_private(configuration, _configuration(port, home.secret("redis"), folder, pid_file))
-    pid, birth = launch("redis", [_binary(), configuration], home, cwd=folder, env={"LC_ALL": "C"})
+    with home.holding("redis") as held:
+        with home.writing():
+            pid_file.unlink(missing_ok=True)
+            port = free_port(remembered.port)
+            _write_private(configuration, _configuration(port, home.secret("redis"), folder, pid_file))
+        pid, birth = launch("redis", [_binary(), configuration], home, cwd=folder, env={"LC_ALL": "C"}, held=held)
     return Service(port=port, pid=pid, born=birth)
 
 

@@ -86,9 +86,9 @@ def start(home: Home, remembered: Service) -> Service:
         "STATE_DIR": str(folder / "state"),
         "LOG_LEVEL": "WARNING",
     }
-    pid, birth = launch(
-        "store", [python, packages.bootstrap() / "stack" / "s3_server.py"], home, cwd=folder, env=environment
-    )
+    command = [python, packages.bootstrap() / "stack" / "s3_server.py"]
+    with home.holding("store") as held:
+        pid, birth = launch("store", command, home, cwd=folder, env=environment, held=held)
     with home.writing():
         pid_file.write_text(str(pid))
     return Service(port=port, pid=pid, born=birth)

@@ -180,6 +180,25 @@ async def test_a_copied_folder_has_services_of_its_own(own: Settings) -> None:
     assert (pids(own), await ok(own, "redis")) == (runs, True)
 
 
+@pytest.mark.parametrize("name", ["postgres", "redis"])
+async def test_a_home_whose_service_is_not_seen_from_here_is_left_alone(
+    own: Settings, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Seen from a container or another machine the service's number is nobody's: no second one is started on the same data."""
+    monkeypatch.setattr("assetcore.stack.home.HELD_SECONDS", 0.3)
+    addresses = await stack.up(own, {name})
+    running = pids(own)
+    remembered = Home(own.home).services()[name]
+    monkeypatch.setattr(f"assetcore.stack.{name}.runs_with", lambda *_: False)
+    Home(own.home).remember(name, replace(remembered, born="another boot-1"))
+    with pytest.raises(ServiceError, match=f"{name} of .* runs already, for a container or a machine"):
+        await stack.up(own, {name})
+    Home(own.home).remember(name, remembered)
+    monkeypatch.undo()
+    assert await stack.up(own, {name}) == addresses
+    assert (pids(own), await ok(own, name)) == (running, True)
+
+
 @pytest.mark.parametrize("content", [None, "", '{"postgres": "another", "redis": "another"}'])
 async def test_lost_passwords_are_made_anew(own: Settings, content: str | None) -> None:
     """When secrets.json is gone, cut off or wrong, a restart sets new passwords and keeps the data."""
