@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from assetcore.cli.call import Call, verb
-from assetcore.errors import ProjectError, UsageError
+from assetcore.errors import ProjectError, ServiceError, UsageError
 
 if TYPE_CHECKING:
     from assetcore.settings import Settings
@@ -187,8 +187,16 @@ async def clean(call: Call, yes: bool, force: bool) -> None:
 async def _leave_runs_alone(settings: Settings, nevertheless: str) -> None:
     """Refuse what stops the services while a run uses them. Raises UsageError."""
     from assetcore import stack
+    from assetcore.loading import project_names
 
-    if runs := await stack.at_work(settings):
+    names: list[str] = []
+    with suppress(ProjectError):  # services can be stopped whatever is wrong with projects
+        names = [name.rpartition(".")[2] for name in project_names(settings.root)]
+    try:
+        runs = await stack.at_work(settings, names)
+    except ServiceError as error:
+        raise ServiceError(error.message, hint=f"If none is: {nevertheless}") from error
+    if runs:
         raise UsageError(
             f"A run is at work: {', '.join(runs)}. Without the services it would fail.",
             hint=f"Wait for it, or stop it with Ctrl-C (one that was killed counts for half a minute). Nevertheless: {nevertheless}",

@@ -18,7 +18,7 @@ import asyncio
 import importlib
 import shutil
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -173,15 +173,26 @@ def apart(settings: Settings) -> bool:
     return settings.is_given("database_url") and not settings.is_given("redis_url")
 
 
-async def at_work(settings: Settings) -> list[str]:
-    """The runs that hold a lock in the Redis of this home, as `project (environment)`."""
+async def at_work(settings: Settings, projects: Collection[str] = ()) -> list[str]:
+    """The runs that hold a lock in the Redis of this home, as `project (environment)`; in one that others share, those of these projects.
+
+    Raises ServiceError where it does not answer.
+    """
     home = Home(settings.home)
-    service = home.services().get("redis", Service())
-    if not alive(service) or not home.has_secret("redis"):
+    services = home.services()
+    service = services.get("redis", Service())
+    url, shared = settings.redis_url, True
+    if url is None:
+        if not alive(service) or not home.has_secret("redis"):
+            return []
+        url, shared = redis.address(home, service), False
+    elif not any(alive(one) for one in services.values()):
         return []
-    held = await redis.keys(redis.address(home, service), RUN_LOCK)
+    held = await redis.keys(url, RUN_LOCK)
     named = (key.removeprefix(RUN_LOCK).split(":", 1) for key in held if not key.endswith(":fence"))
-    return [f"{project} ({environment.strip('()')})" for project, environment in named]
+    return [
+        f"{project} ({environment.strip('()')})" for project, environment in named if not shared or project in projects
+    ]
 
 
 async def down(settings: Settings, on_progress: Progress | None = None) -> None:
@@ -217,6 +228,8 @@ async def clean(settings: Settings, on_progress: Progress | None = None) -> None
 
 
 def _remove(path: Path) -> None:
+    if path.is_symlink() and path.is_dir():  # a home on a larger disk
+        shutil.rmtree(path.resolve())
     shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 

@@ -77,15 +77,15 @@ async def probe(url: str) -> str:
 
 
 async def keys(url: str, beginning: str) -> list[str]:
-    """The keys that begin with this; none where Redis does not answer at once."""
+    """The keys that begin with this. Raises ServiceError where Redis does not answer at once."""
     from redis import asyncio as client  # 0.15 s, as in `probe`
     from redis import exceptions
 
     connection = client.Redis.from_url(url, socket_connect_timeout=1, socket_timeout=1, retry=None)
     try:
         return sorted([key.decode() async for key in connection.scan_iter(f"{beginning}*")])
-    except (exceptions.RedisError, OSError):
-        return []
+    except (exceptions.RedisError, OSError) as error:
+        raise ServiceError(f"Redis does not answer, and knows whether a run is at work: {error}.") from error
     finally:
         await connection.aclose()
 

@@ -321,10 +321,11 @@ async def test_down_leaves_nothing_running_and_clean_leaves_nothing(own: Setting
 
 
 async def test_a_run_that_is_at_work_keeps_its_services(own: Settings, variables: dict[str, str]) -> None:
-    """`down` and `clean` name it and stop nothing; with --force they do, and without a run, as ever."""
-    (own.root / "projects").mkdir()
-    given = ("DATABASE_URL", "REDIS_URL", "ASSETCORE_STORAGE_URL", "PREFECT_API_URL")
-    elsewhere = {name: value for name, value in variables.items() if name not in given}
+    """`down` and `clean` name it and stop nothing; with --force they do, and without a run, as ever. Also where Redis is another's."""
+    (own.root / "projects" / "demo").mkdir(parents=True)
+    (own.root / "projects" / "demo" / "__init__.py").touch()
+    addressed = ("DATABASE_URL", "REDIS_URL", "ASSETCORE_STORAGE_URL", "PREFECT_API_URL")
+    elsewhere = {name: value for name, value in variables.items() if name not in addressed}
     aipctl = Command(own.root, elsewhere | {"ASSETCORE_HOME": str(own.home)})
     addresses = await stack.up(own, {"redis"})
     client = get_async_client(addresses.redis_url)
@@ -334,6 +335,15 @@ async def test_a_run_that_is_at_work_keeps_its_services(own: Settings, variables
             refused = await asyncio.to_thread(aipctl, *verb)
             assert (refused.code, "A run is at work: demo (prod)." in refused.err) == (64, True), refused
         assert len(servers(own)) == 1
+    given = get_async_client(variables["REDIS_URL"])
+    shared = Command(own.root, elsewhere | {"ASSETCORE_HOME": str(own.home), "REDIS_URL": variables["REDIS_URL"]})
+    async with (
+        async_lock(given, f"{stack.RUN_LOCK}demo:prod", 30),
+        async_lock(given, f"{stack.RUN_LOCK}another:prod", 30),
+    ):
+        refused = await asyncio.to_thread(shared, "down")
+        assert (refused.code, "A run is at work: demo (prod). " in refused.err) == (64, True), refused
+    await given.aclose()
     assert (await asyncio.to_thread(aipctl, "down", "--json")).json["stopped"] == ["redis"]
     again = get_async_client((await stack.up(own, {"redis"})).redis_url)
     async with async_lock(again, f"{stack.RUN_LOCK}demo:prod", 30):
@@ -350,6 +360,15 @@ async def test_clean_keeps_the_files_of_others(own: Settings) -> None:
     await stack.up(own, {"redis"})
     await stack.clean(own)
     assert [file.name for file in own.home.iterdir()] == ["thesis.tex"]
+
+
+async def test_a_home_that_is_a_link_to_a_larger_disk_goes_with_what_it_links_to(own: Settings) -> None:
+    """`clean` stops what runs there and removes both."""
+    (own.root / "disk").mkdir(mode=0o711)
+    own.home.symlink_to(own.root / "disk")
+    await stack.up(own, {"redis"})
+    await stack.clean(own)
+    assert list(own.root.iterdir()) == []
 
 
 async def test_services_ask_for_a_password_and_listen_on_loopback_only(own: Settings) -> None:
