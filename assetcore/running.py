@@ -7,7 +7,7 @@ import gc
 import importlib
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -42,8 +42,23 @@ MANY_UNITS = 1000
 async def nothing_to_do(project: Project, plan: Plan, found: Read, started: datetime) -> RunResult:
     """The end of a run that made nothing, because all is fresh."""
     await planning.note_settled(project, plan, found)
+    await _close_left_open(project)
     results = tuple(AssetResult(a.asset, fresh=a.fresh) for a in plan.assets)
     return RunResult(None, None, "nothing to do", results, seconds=_since(started), checks=plan.checks)
+
+
+async def _close_left_open(project: Project) -> None:
+    """Say of a run that was killed after its last commit that it died, unless it, or another, is at work."""
+    if not project.writable:
+        return
+    async with project.engine.connect() as connection:
+        if not await runs.left_open(connection, project.id, project.environment_id):
+            return
+    from assetcore.cache import LockHeldError
+
+    with suppress(LockHeldError):
+        async with alone(project, lambda _: None, wait=0), project.engine.begin() as connection:
+            await runs.close_abandoned(connection, project.id, project.environment_id)
 
 
 async def run_through(project: Project, run: Run, plan: Plan, unshown: Mapping[str, str], *, local: bool) -> RunResult:
@@ -89,8 +104,10 @@ async def taken_up(project: Project, stored: runs.StoredRun) -> AsyncIterator[tu
 
 
 @asynccontextmanager
-async def alone(project: Project, say: Say, environment: str | None = None) -> AsyncIterator[None]:
-    """One run at a time in an environment: a second one waits, and then finds what the first has made."""
+async def alone(
+    project: Project, say: Say, environment: str | None = None, *, wait: float | None = None
+) -> AsyncIterator[None]:
+    """One run at a time in an environment: a second one waits, for so many seconds, and then finds what the first has made."""
     url = project.settings.redis_url
     if url is None:
         raise UsageError("No Redis is known.", hint="Start the embedded services with: aipctl up, or set REDIS_URL.")
@@ -108,6 +125,7 @@ async def alone(project: Project, say: Say, environment: str | None = None) -> A
             client,
             key,
             LOCK_SECONDS,
+            wait=wait,
             on_wait=lambda: say(Event("waiting", text="another run of this project is at work; waiting for it")),
             on_lost=lambda: say(Event("message", text=LOST)),
         ):

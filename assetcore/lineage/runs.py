@@ -19,7 +19,7 @@ from assetcore.lineage import schema
 from assetcore.lineage import tables as t
 
 __all__ = [
-    "RunInfo", "StoredRun", "actor", "begin", "beginning", "close_abandoned", "find", "finish", "latest", "look_up",
+    "RunInfo", "StoredRun", "actor", "begin", "beginning", "close_abandoned", "find", "finish", "latest", "left_open", "look_up",
     "new_run_id", "note_flow_run", "note_shown", "note_unshown", "resume", "unshown",
 ]  # fmt: skip
 
@@ -158,6 +158,13 @@ async def close_abandoned(connection: AsyncConnection, project: int, environment
     flow_runs = sa.select(died).where(died.c.flow_run.is_not(None))
     statement = insert(t.unshown).from_select(["flow_run", "project_id", "status"], flow_runs)
     await connection.execute(statement.on_conflict_do_nothing())
+
+
+async def left_open(connection: AsyncConnection, project: int, environment: int) -> bool:
+    """Whether a run is `running` there: at work, or killed."""
+    c = t.run.c
+    found = sa.select(c.id).where(c.project_id == project, c.environment_id == environment, c.status == "running")
+    return (await connection.execute(found.limit(1))).first() is not None
 
 
 async def unshown(connection: AsyncConnection, project: int) -> dict[str, str]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from assetcore import running, stack
 from assetcore.cache import get_async_client
+from assetcore.lineage import runs
 from assetcore.settings import EMBEDDED, Settings
 from assetcore.storage import Key
 from assetcore.storage.buckets import _Folder
@@ -21,6 +23,7 @@ pytestmark = pytest.mark.integration
 
 GATED = """
 import asyncio
+from datetime import UTC, datetime
 from pathlib import Path
 ROOT = Path(__file__).parent.parent.parent
 
@@ -130,3 +133,23 @@ async def test_a_run_whose_record_cannot_be_written_is_done(world: World, monkey
     assert "Not written down: its record (" in world.events[-1].text
     async with world.open() as session:
         assert [run.status for run in await session.runs()] == ["done"]
+
+
+async def test_a_run_that_was_killed_is_closed_also_where_nothing_is_to_do(world: World) -> None:
+    """Its edit was taken back, or its last commit had come about: the next command lists it as died, unless the lock is held."""
+    (world.root / "open").touch()
+    await world.materialize()
+    async with world.open() as session:
+        project = session.project
+        async with project.engine.begin() as connection:
+            now = datetime.now(UTC)
+            await runs.begin(connection, "killed", project.id, project.environment_id, "", {}, now)
+
+        async def statuses() -> dict[str, str]:
+            return {run.run: run.status for run in await session.runs()}
+
+        async with running.alone(project, lambda _: None):
+            assert (await world.materialize()).status == "nothing to do"
+            assert (await statuses())["killed"] == "running"
+        assert (await world.materialize()).status == "nothing to do"
+        assert (await statuses())["killed"] == "died"
