@@ -173,7 +173,7 @@ async def _keep_configuration(client: PrefectClient, settings: Settings, name: s
     key = object_key("platform", "config", run_timestamp(datetime.now(UTC)), name, f"{name}.json")
     bucket = Bucket.open(settings.storage_url, settings.storage_options())
     try:
-        await bucket.write(key, content)
+        await bucket.write_own(key, content)
     finally:
         await bucket.close()
     where = f"{settings.storage_url}/{key}"

@@ -31,7 +31,7 @@ from assetcore.lineage.runs import new_run_id
 from assetcore.loading import flows
 from assetcore.pipelines import DocumentList, PipelineFlow, PipelineTask, conducted
 from assetcore.session import Session, open_project
-from assetcore.storage import ObjectExistsError, flows_of, object_key, run_timestamp
+from assetcore.storage import flows_of, object_key, run_timestamp
 from assetcore.telemetry import Recorder, Sink, Span, get_pipeline_logger
 from assetcore.values import decode
 
@@ -258,15 +258,13 @@ async def _stored(
     told: list[dict[str, Any]] = []
     for one in documents:
         key = object_key(flows_of(session.name), declared.name, at, "result", one.name)
-        try:
-            await bucket.write(key, one.content)
-        except ObjectExistsError:
+        where = f"{settings.storage_url}/{key}"
+        if any(where == before["key"] for before in told):
             raise StorageError(
                 f"{declared.name} returned two documents named {one.name}.", hint="Give each a name of its own."
-            ) from None
-        told.append(
-            {"name": one.name, "id": one.id, "sha256": one.sha256.hex(), "key": f"{settings.storage_url}/{key}"}
-        )
+            )
+        await bucket.write_own(key, one.content)
+        told.append({"name": one.name, "id": one.id, "sha256": one.sha256.hex(), "key": where})
     return told
 
 

@@ -390,7 +390,7 @@ async def _batches(
             assets={},
             definition=None,
         )
-        await project.bucket.write(key, data)
+        await project.bucket.write_own(key, data)
         batches.append((batch, committed(batch, target.name, move.name, data)))
     return batches
 

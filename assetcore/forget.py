@@ -230,7 +230,7 @@ async def _retire(project: Project, found: Descent, names: Mapping[int, str]) ->
         data = encode_manifest(
             batch, project=project.name, environment=place, asset=names[asset], assets={}, definition=None
         )
-        await project.bucket.write(key, data)
+        await project.bucket.write_own(key, data)
         async with project.engine.begin() as connection:
             await lineage.commit(connection, batch)
             await journal.append(connection, project.id, journal.committed(batch, place, names[asset], data))
@@ -267,7 +267,7 @@ async def _rewrite_packs(
         if sound:
             kept = Kept(one.key, data, [row for row, _, _ in sound], [sha for *_, sha in sound])
             ((new, _),) = await asyncio.to_thread(repack, [kept])
-            await project.bucket.write(key, new)
+            await project.bucket.write_own(key, new)
         moved[one.id] = Moved(key, len(new), len(sound), None if rotten else hashlib.sha256(new).digest())
         after = [*sound, *(kept for kept, _ in rotten)]
         rows |= {document: row for row, (_, documents, _) in enumerate(after) for document in documents}
@@ -305,7 +305,7 @@ async def _rewrite_manifests(
             continue
         if changed is not None:
             new[number] = _again(project, key, stamp)
-            await project.bucket.write(new[number], changed)
+            await project.bucket.write_own(new[number], changed)
             old.append(key)
             failing.add(asset)
     return new, old, failing
@@ -356,7 +356,7 @@ async def _rewrite_records(
             continue
         if "compaction" in record:
             record["compaction"]["manifest"] = new[record["compaction"]["number"]] = again
-        await project.bucket.write(again, records.encode(record))
+        await project.bucket.write_own(again, records.encode(record))
         written.add(again)
     return new, old
 

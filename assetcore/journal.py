@@ -89,8 +89,8 @@ async def flush(project: Project) -> Key | None:
     key = lies_at(project.name, stamp, "journal", first, last)
     if opened:  # apart from the rows: these are written once, a key can be destroyed
         kept = {"project": project.name, "keys": {subject.hex(): value.hex() for subject, value in opened.items()}}
-        await project.bucket.write(lies_at(project.name, stamp, "keys", first, last), records.encode(kept))
-    await project.bucket.write(key, data)
+        await project.bucket.write_own(lies_at(project.name, stamp, "keys", first, last), records.encode(kept))
+    await project.bucket.write_own(key, data)
     async with project.engine.begin() as connection:
         await journal.note_batches(connection, project.id, [Kept(first, last, key, hashlib.sha256(data).digest())])
     return key

@@ -251,7 +251,7 @@ class Keeper:
                 key = self.key(
                     asset, _artifact_name(document, document_address(base.to_bytes(8, "big"), document.name))
                 )
-                await self.project.bucket.write(key, document.content)
+                await self.project.bucket.write_own(key, document.content)
             one = NewObject(next(counter), key, len(document.content), None, document.sha256)
             objects.append(one)
             alone.append((one.id, None, jsonable_fields(document) if document.field_names() else None))

@@ -82,7 +82,7 @@ class Answers:
             return None
 
     async def _write(self, key: Key, record: Mapping[str, Any]) -> str:
-        await self.bucket.write(key, json.dumps(record, ensure_ascii=False, indent=1).encode("utf-8", "replace"))
+        await self.bucket.write_own(key, json.dumps(record, ensure_ascii=False, indent=1).encode("utf-8", "replace"))
         async with self.engine.begin() as connection:
             await lineage.keep(connection, [key])
         return key

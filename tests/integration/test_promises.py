@@ -12,12 +12,14 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from assetcore import environments
 from assetcore.errors import NothingSelectedError, StaleInputError, StorageError
 from assetcore.explain import Lineage
 from assetcore.lineage import read
 from assetcore.running import alone
 from assetcore.session import Session
 from assetcore.settings import Settings
+from assetcore.storage import Key, buckets
 from assetcore.sweep import sweep
 from tests.integration.world import World, let_go_on
 
@@ -250,6 +252,29 @@ async def test_cancelling_keeps_what_had_ended(world: World) -> None:
         await running
     plan = await world.plan()
     assert (plan["slow"]["fresh"], plan["slow"]["stale"]) == (2, 1)
+
+
+async def test_a_store_whose_answers_are_lost(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is written is there, and whoever wrote it is told that somebody else had: no verb takes that for an error."""
+    real = buckets._Folder.write
+
+    async def write(self: Any, key: Key, data: bytes) -> None:
+        await real(self, key, data)
+        raise self._taken(key)
+
+    monkeypatch.setattr(buckets._Folder, "write", write)
+    assert (await world.materialize()).status == "done"
+    async with world.open() as session:
+        await session.create_environment("pr")
+        world.document("a.txt", "alpha changed")
+        pr = Session(await environments.within(session.project, "pr"))
+        assert (await pr.materialize(local=True)).status == "done"
+        assert (await pr.promote("pr", "prod")).run
+        assert session.project.llm.answers is not None
+        await session.project.llm.answers.keep(bytes(32), "alias", {"question": [], "answer": "so it is"})
+        assert (await session.forget("topics[b.txt]", dry_run=False)).report
+        assert not (await session.verify()).findings
+        assert (await session.check_journal()).problems == ()
 
 
 async def test_two_first_looks_at_once(world: World) -> None:
