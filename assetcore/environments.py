@@ -8,27 +8,30 @@ it has become, except for the units that this environment itself has changed. No
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 import polars as pl
 
-from assetcore.errors import PromotionError, UsageError
+from assetcore.errors import PromotionError, ServiceError, StorageError, UsageError
 from assetcore.keep import record_run
 from assetcore.lineage import checks as checked
 from assetcore.lineage import commit as lineage
-from assetcore.lineage import environments, journal, read, runs
+from assetcore.lineage import damage, environments, journal, read, runs
 from assetcore.lineage.commit import Batch, Overtaken, Reused
 from assetcore.lineage.environments import Base, Environment, Pin
 from assetcore.lineage.journal import Entry, committed
 from assetcore.lineage.manifest import NAME as MANIFEST
 from assetcore.lineage.manifest import encode_manifest
 from assetcore.project import Project
+from assetcore.refs import format_ref
 from assetcore.results import AssetResult
 from assetcore.settings import check_environment
 from assetcore.storage import object_key, run_timestamp
+from assetcore.telemetry import get_pipeline_logger
 from assetcore.units import shown_unit
 
 __all__ = [
@@ -44,6 +47,8 @@ __all__ = [
     "refuse_unknown",
     "within",
 ]
+
+logger = get_pipeline_logger(__name__)
 
 UNITS = {"unit": pl.Binary, "label": pl.String, "materialization": pl.Int64}
 KINDS = ("added", "changed", "removed")
@@ -214,32 +219,27 @@ async def promote(project: Project, name: str, to: str) -> Promoted:
         await _refuse_unchecked(connection, project, one, {known[a][0] for a in own})
         apart = await environments.apart(connection, one.id, two.id, own)
         marks = await read.watermarks(connection, one.id)
-    moves: list[_Move] = []
-    for asset in own:
-        content = asset not in base.assets or mine[asset].changed != base.assets[asset].changed
-        moves.append(_move(asset, *known[asset], apart.filter(pl.col("asset") == asset), changed=content))
-    moves = [m for m in moves if m.reused or m.removed]
-    run = runs.new_run_id()
-    batches = await _batches(project, two, run, moves)
-    async with project.engine.begin() as connection:
-        await _commit(connection, project, two, run, f"promote {name}", batches)
-        now = await environments.pins(connection, two.id)
+        moves: list[_Move] = []
         for asset in own:
-            await environments.take_standing(connection, two.id, one.id, asset, _last(now, asset))
-        for asset, mark in marks.items():
-            if asset in now and (settled := _settled(mark, marks, now)) is not None:
-                await lineage.settle(
-                    connection,
-                    two.id,
-                    asset,
-                    settled,
-                    units=mark.units,
-                    documents=mark.documents,
-                    last=_last(now, asset),
-                )
-        if batches or Base(two.id, now) != one.base:
-            what = Entry("env promote", name, run=run if batches else None, why=f"to {to}")
-            await _keep_base(connection, project, one, Base(two.id, now), what)
+            content = asset not in base.assets or mine[asset].changed != base.assets[asset].changed
+            moves.append(_move(asset, *known[asset], apart.filter(pl.col("asset") == asset), changed=content))
+        moves = [m for m in moves if m.reused or m.removed]
+        await _refuse_damaged(connection, one, moves)
+    run = runs.new_run_id()
+    async with _listed(project, two, run, f"promote {name}", moves):
+        batches = await _batches(project, two, run, moves)
+        async with project.engine.begin() as connection:
+            await _commit(connection, project, two, run, batches)
+            now = await environments.pins(connection, two.id)
+            for asset in own:
+                await environments.take_standing(connection, two.id, one.id, asset, _last(now, asset))
+            for asset, mark in marks.items():
+                if asset in now and (settled := _settled(mark, marks, now)) is not None:
+                    counts = {"units": mark.units, "documents": mark.documents}
+                    await lineage.settle(connection, two.id, asset, settled, **counts, last=_last(now, asset))
+            if batches or Base(two.id, now) != one.base:
+                what = Entry("env promote", name, run=run if batches else None, why=f"to {to}")
+                await _keep_base(connection, project, one, Base(two.id, now), what)
     if batches:
         await record_run(project, two.name, run, run_timestamp(datetime.now(UTC)))
     done = tuple((m.name, len(m.reused), len(m.removed)) for m in moves)
@@ -264,17 +264,19 @@ async def rebase(project: Project, name: str, onto: str) -> tuple[str, ...]:
         ours = await read.made_units(connection, one.id, both)
         others = await read.made_units(connection, two.id, both)
         then = {a: await environments.units_at(connection, base.assets.get(a), a) for a in both}
-    moves = [_move(a, *known[a], _apart(*_three_ways(ours[a], others[a], then[a])), changed=True) for a in both]
-    moves = [m for m in moves if m.reused or m.removed]
+        moves = [_move(a, *known[a], _apart(*_three_ways(ours[a], others[a], then[a])), changed=True) for a in both]
+        moves = [m for m in moves if m.reused or m.removed]
+        await _refuse_damaged(connection, two, moves)
     run = runs.new_run_id()
-    batches = await _batches(project, one, run, moves)
-    async with project.engine.begin() as connection:
-        await _commit(connection, project, one, run, f"rebase onto {onto}", batches)
-        borrowed = {a: pin for a, pin in theirs.items() if a not in own}
-        number = await environments.borrow(connection, one.id, two.id, borrowed)
-        facts = {"number": number, "own": sorted(own)}
-        what = Entry("env rebase", name, run=run if batches else None, why=f"onto {onto}", facts=facts)
-        await _keep_base(connection, project, one, Base(two.id, theirs), what)
+    async with _listed(project, one, run, f"rebase onto {onto}", moves):
+        batches = await _batches(project, one, run, moves)
+        async with project.engine.begin() as connection:
+            await _commit(connection, project, one, run, batches)
+            borrowed = {a: pin for a, pin in theirs.items() if a not in own}
+            number = await environments.borrow(connection, one.id, two.id, borrowed)
+            facts = {"number": number, "own": sorted(own)}
+            what = Entry("env rebase", name, run=run if batches else None, why=f"onto {onto}", facts=facts)
+            await _keep_base(connection, project, one, Base(two.id, theirs), what)
     if batches:
         await record_run(project, one.name, run, run_timestamp(datetime.now(UTC)))
     return tuple(known[a][0] for a in moved)
@@ -340,6 +342,19 @@ async def _refuse_unchecked(connection: Any, project: Project, one: Environment,
         )
 
 
+async def _refuse_damaged(connection: Any, source: Environment, moves: Sequence[_Move]) -> None:
+    """Raise PromotionError where the bytes of what is to become current elsewhere are known to be lost or damaged."""
+    taken = [one.materialization for move in moves for one in move.reused]
+    harmed = await damage.harmed(connection, [move.asset for move in moves], taken)
+    bad = [format_ref(m.name, one.label) for m in moves for one in m.reused if one.materialization in harmed]
+    if bad:
+        more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
+        raise PromotionError(
+            f"Documents of {source.name} are lost or damaged: {', '.join(bad[:5])}{more}; nothing was moved.",
+            hint=f"Make them again: aipctl materialize --env {source.name}",
+        )
+
+
 def _move(asset: int, name: str, group: str, apart: pl.DataFrame, *, changed: bool) -> _Move:
     """What turns the units of an asset as they `was` into those that are wanted, where the two differ."""
     wanted, gone = (
@@ -366,6 +381,37 @@ def _three_ways(ours: pl.DataFrame, theirs: pl.DataFrame, then: pl.DataFrame) ->
     untouched = pl.concat([same, theirs.join(ours, on="unit", how="anti").join(then, on="unit", how="anti")["unit"]])
     mine = ours.join(untouched.to_frame(), on="unit", how="anti")
     return pl.concat([mine, theirs.join(untouched.to_frame(), on="unit", how="semi")]), ours
+
+
+@asynccontextmanager
+async def _listed(
+    project: Project, target: Environment, run: str, what: str, moves: Sequence[_Move]
+) -> AsyncIterator[None]:
+    """What moves is listed as a run before anything is written: where it does not come about, everybody knows what was written for it."""
+    if not moves:
+        yield
+        return
+    started = datetime.now(UTC)
+    async with project.engine.begin() as connection:
+        await runs.close_abandoned(connection, project.id, target.id)
+        await runs.begin(connection, run, project.id, target.id, what, {}, started)
+    try:
+        yield
+    except BaseException as error:
+        status = "cancelled" if isinstance(error, asyncio.CancelledError | KeyboardInterrupt) else "failed"
+        await asyncio.shield(_give_up(project, target, run, status, started))
+        raise
+
+
+async def _give_up(project: Project, target: Environment, run: str, status: str, started: datetime) -> None:
+    """Say how it ended. Where that cannot be written either, whoever is the next at work there notes that it died."""
+    try:
+        async with project.engine.begin() as connection:
+            ended = await runs.give_up(connection, run, status)
+        if ended:
+            await record_run(project, target.name, run, run_timestamp(started))
+    except (ServiceError, StorageError) as error:
+        logger.warning("how run %s ended cannot be written down: %s", run, error)
 
 
 async def _batches(
@@ -396,13 +442,12 @@ async def _batches(
 
 
 async def _commit(
-    connection: Any, project: Project, target: Environment, run: str, what: str, batches: Sequence[tuple[Batch, Entry]]
+    connection: Any, project: Project, target: Environment, run: str, batches: Sequence[tuple[Batch, Entry]]
 ) -> None:
-    """All of it, in the caller's transaction, listed as a run."""
+    """All of it, in the caller's transaction."""
     if not batches:
         return
     await environments.hold(connection, project.id)
-    await runs.begin(connection, run, project.id, target.id, what, {}, datetime.now(UTC))
     try:
         for batch, _ in batches:
             await lineage.commit(connection, batch)

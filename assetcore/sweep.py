@@ -7,8 +7,9 @@ set (`compaction`).
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -22,7 +23,8 @@ from assetcore.lineage.commit import Batch
 from assetcore.lineage.journal import Entry
 from assetcore.lineage.manifest import NAME as MANIFEST
 from assetcore.lineage.manifest import decode_manifest, encode_manifest
-from assetcore.lineage.records import is_record, kind_of
+from assetcore.lineage.promotions import never_promoted
+from assetcore.lineage.records import decode, is_record, is_whole, journals_of, kind_of
 from assetcore.project import Project
 from assetcore.storage import Key, ObjectInfo, object_key, parse_key, run_timestamp
 
@@ -131,14 +133,37 @@ def _stands_alone(key: Key) -> bool:
 
 
 async def _refuse_foreign_lineage(project: Project, unknown: Sequence[ObjectInfo]) -> None:
-    """Manifests of runs that this database has never heard of say that it was lost or restored: then nothing here is garbage."""
+    """Manifests of runs that this database has never heard of say that it was lost or restored: then nothing here is garbage.
+
+    But for those of promotions that never came about: until they were listed as runs from their beginning, no database knew of them.
+    """
     manifests = [info.key for info in unknown if parse_key(info.key).artifact_name.startswith(MANIFEST)]
-    named = {decode_manifest(await project.bucket.read(key))[0]["run"] for key in manifests}
+    headers = [decode_manifest(await project.bucket.read(key))[0] for key in manifests]
+    named = {header["run"] for header in headers}
     async with project.engine.connect() as connection:
-        foreign = named - await runs.known(connection, named) - {GC, "forget"}
+        strangers = named - await runs.known(connection, named) - {GC, "forget"}
+    never = (
+        await _never_promoted(project, [one for one in headers if one["run"] in strangers]) if strangers else set[int]()
+    )
+    foreign = strangers & {header["run"] for header in headers if header["number"] not in never}
     if foreign:
         raise StorageError(
             f"The bucket holds lineage of {len(foreign)} runs that the database does not know, such as {min(foreign)}: "
             "it was lost, or restored from a backup, or is another one.",
             hint="Nothing was removed. Use the database that belongs to this bucket.",
         )
+
+
+async def _never_promoted(project: Project, headers: Sequence[Mapping[str, Any]]) -> set[int]:
+    """Of commits that this database does not know those of promotions that never came about, as the bucket tells it; none where what it
+    tells is not whole.
+    """
+    told: list[Mapping[str, Any]] = []
+    async for info in project.bucket.list(f"{project.name}/"):
+        if is_record(info.key) and kind_of(parse_key(info.key).artifact_name) in ("journal", "run"):
+            try:
+                told.append(await asyncio.to_thread(decode, await project.bucket.read(info.key)))
+            except (StorageError, ValueError):
+                return set()
+    journals, _ = journals_of(told)
+    return never_promoted(headers, told, journals) if journals and is_whole(journals) else set()

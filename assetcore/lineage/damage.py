@@ -19,11 +19,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from assetcore.lineage import tables as t
 from assetcore.lineage.asking import among, columns
 from assetcore.lineage.heads import heads_of
-from assetcore.lineage.read import current
+from assetcore.lineage.read import current, intact
 
 __all__ = [
     "DAMAGED", "EXPECTED", "LET_GO", "OBJECTS", "Damaged", "among_keys", "clear", "current_damage", "damaged_assets", "details", "expected",
-    "finished", "in_objects", "losses", "note", "note_repeats", "note_verified", "noted", "objects", "of_documents", "repeats", "verified",
+    "finished", "harmed", "in_objects", "losses", "note", "note_repeats", "note_verified", "noted", "objects", "of_documents", "repeats",
+    "verified",
 ]  # fmt: skip
 
 LET_GO = "let-go"
@@ -100,6 +101,15 @@ async def details(connection: AsyncConnection, materialization: int, cause: str)
         .order_by(d.id)
     )
     return [f"{name} in {key}: {detail}" for name, key, detail in rows]
+
+
+async def harmed(connection: AsyncConnection, assets: Collection[int], materializations: Collection[int]) -> set[int]:
+    """Those of these materializations, of these assets, of whose documents something is noted: no commit takes them."""
+    m = t.materialization.c
+    rows = await connection.execute(
+        sa.select(m.id).where(among(m.id, materializations, sa.BigInteger), sa.not_(intact(assets)))
+    )
+    return set(rows.scalars())
 
 
 async def losses(connection: AsyncConnection, asset: int, documents: Collection[int]) -> Losses:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -23,7 +23,7 @@ from assetcore.lineage.commit import stated
 from assetcore.staleness import Definition
 from assetcore.storage import Key
 
-__all__ = ["NAME", "decode", "encode", "is_record", "kind_of", "of_definition", "of_run"]
+__all__ = ["NAME", "decode", "encode", "is_record", "is_whole", "journals_of", "kind_of", "of_definition", "of_run"]
 
 FORMAT = 1
 NAME = "_record"
@@ -85,6 +85,25 @@ async def of_run(connection: AsyncConnection, project: str, environment: str, ru
         "run": {name: value for name, value in row.items() if name not in ("project_id", "environment_id")},
         "assets": [list(one) for one in assets],
     }  # fmt: skip
+
+
+def journals_of(
+    records: Iterable[Mapping[str, Any]],
+) -> tuple[dict[str, list[Mapping[str, Any]]], dict[tuple[str, bytes], bytes]]:
+    """The journal of each project, its rows in order, and the keys of those whom it names."""
+    rows: dict[str, dict[int, Mapping[str, Any]]] = {}
+    keys: dict[tuple[str, bytes], bytes] = {}
+    for record in records:
+        if "journal" in record:
+            rows.setdefault(record["project"], {}).update({row["number"]: row for row in record["journal"]})
+        elif "keys" in record:
+            keys |= {(record["project"], bytes.fromhex(s)): bytes.fromhex(key) for s, key in record["keys"].items()}
+    return {project: [found[n] for n in sorted(found)] for project, found in rows.items()}, keys
+
+
+def is_whole(journals: Mapping[str, Sequence[Mapping[str, Any]]]) -> bool:
+    """Whether no row is missing between the first and the last of each journal."""
+    return all(row["number"] == place for rows in journals.values() for place, row in enumerate(rows, start=1))
 
 
 def _plain(value: object) -> Any:

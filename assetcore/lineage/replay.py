@@ -2,13 +2,13 @@
 
 Manifests are taken in the order of their commits, in columns: a million units are never a million objects. What a unit is follows from
 the last manifest that names it. Each says what the unit was before, so a manifest whose commit never came about is found by what those
-after it started from; and by the journal, which has no row of it though its run is over. Nothing is taken that hangs in the air: what
-refers to a manifest that is missing or damaged is left out, and said, so that a plan finds it missing and it is made again.
+after it started from; and by the journal, which has no row of it though its run is over, or though it is of a promotion
+(`promotions`). Nothing is taken that hangs in the air: what refers to a manifest that is missing or damaged is left out, and said, so
+that a plan finds it missing and it is made again.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,6 +18,8 @@ import polars as pl
 
 from assetcore.lineage import views
 from assetcore.lineage.manifest import no_rows, objects_of
+from assetcore.lineage.promotions import RUN, never_promoted
+from assetcore.lineage.records import is_whole, journals_of
 from assetcore.lineage.views import Views
 from assetcore.staleness import Component, Definition
 from assetcore.storage import Key, parse_key
@@ -53,7 +55,6 @@ _COMMITS = {
     "number": pl.Int64, "project": pl.String, "environment": pl.String, "asset": pl.Int64, "run": pl.String, "manifest": pl.String,
     "at": pl.Datetime("us", "UTC"), "definition": pl.Binary, "changes": pl.Boolean, "tells": pl.Boolean,
 }  # fmt: skip
-_RUN = re.compile(r"[0-9a-f]{10}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +126,10 @@ def replay(
     identifiers = _identify(ordered)
     commits = _commits(ordered, identifiers)
     rows = _rows(ordered).join(commits, left_on="commit", right_on="number", how="left")
-    journals, keys = _journal(records)
-    undone = untold(commits, journals) if told_whole and _is_whole(journals) else set[int]()
+    journals, keys = journals_of(records)
+    undone = set[int]()
+    if told_whole and is_whole(journals):
+        undone = untold(commits, journals) | (never_promoted((m.header for m in ordered), records, journals) - {*known})
     undone |= _undone(rows.filter(~pl.col("commit").is_in(undone)), damaged, views.views(journals, commits).drops)
     rows, commits = rows.filter(~pl.col("commit").is_in(undone)), commits.filter(~pl.col("number").is_in(undone))
     done = [m for m in ordered if m.number not in undone]
@@ -146,7 +149,7 @@ def replay(
     named = pl.concat([lost["document"], edges["document"], hanging["materialization"], rows["was"].drop_nulls()])
     missing = {*(named // (1 << 20)).unique(), *collected["commit"].unique()} - {*commits["number"], *undone, 0}
     about = {r["compaction"]["number"]: r for r in records if "compaction" in r}
-    if told_whole and _is_whole(journals):
+    if told_whole and is_whole(journals):
         happened = {row["commit"] for journal in journals.values() for row in journal if row["what"] == "compact"}
         about = {number: about[number] for number in about.keys() & (happened | {*known})}
     compactions = [about[number]["compaction"] for number in sorted(about)]
@@ -421,7 +424,7 @@ def _small(
             definitions.setdefault((identifiers[m.number], m.definition), (m.header["definition"], at))
     for m in every:
         at, run = datetime.fromisoformat(m.header["at"]), m.header["run"]
-        if run in runs or not _RUN.fullmatch(run):
+        if run in runs or not RUN.fullmatch(run):
             continue
         started = datetime.strptime(parse_key(m.key).run_ts, "%Y%m%dT%H%M%S.%fZ").replace(tzinfo=UTC)
         facts = {"id": run, "selection": "", "plan": {}, "status": "died", "flow_run": None, "actor": "unknown"}
@@ -429,22 +432,3 @@ def _small(
         about = {"project": m.header["project"], "environment": m.header["environment"]}
         died[run] = {**about, "run": facts, "assets": [], "checked": [], "standing": []}
     return definitions, parts, runs | died
-
-
-def _is_whole(journals: Mapping[str, Sequence[Mapping[str, Any]]]) -> bool:
-    """Whether no row is missing between the first and the last of each journal."""
-    return all(row["number"] == place for rows in journals.values() for place, row in enumerate(rows, start=1))
-
-
-def _journal(
-    records: Iterable[Mapping[str, Any]],
-) -> tuple[dict[str, list[Mapping[str, Any]]], dict[tuple[str, bytes], bytes]]:
-    """The journal of each project, its rows in order, and the keys of those whom it names."""
-    rows: dict[str, dict[int, Mapping[str, Any]]] = {}
-    keys: dict[tuple[str, bytes], bytes] = {}
-    for record in records:
-        if "journal" in record:
-            rows.setdefault(record["project"], {}).update({row["number"]: row for row in record["journal"]})
-        elif "keys" in record:
-            keys |= {(record["project"], bytes.fromhex(s)): bytes.fromhex(key) for s, key in record["keys"].items()}
-    return {project: [found[n] for n in sorted(found)] for project, found in rows.items()}, keys

@@ -19,8 +19,8 @@ from assetcore.lineage import schema
 from assetcore.lineage import tables as t
 
 __all__ = [
-    "RunInfo", "StoredRun", "actor", "begin", "beginning", "close_abandoned", "find", "finish", "latest", "left_open", "look_up",
-    "new_run_id", "note_flow_run", "note_shown", "note_unshown", "resume", "unshown",
+    "RunInfo", "StoredRun", "actor", "begin", "beginning", "close_abandoned", "find", "finish", "give_up", "latest", "left_open",
+    "look_up", "new_run_id", "note_flow_run", "note_shown", "note_unshown", "resume", "unshown",
 ]  # fmt: skip
 
 _RUNS = sa.select(t.run, t.environment.c.name.label("environment")).join_from(
@@ -144,6 +144,15 @@ async def finish(
         statement = insert(t.run_asset).values(rows)
         latest = {"counts": statement.excluded.counts, "seconds": statement.excluded.seconds}
         await connection.execute(statement.on_conflict_do_update(index_elements=["run_id", "asset"], set_=latest))
+
+
+async def give_up(connection: AsyncConnection, run: str, status: str) -> bool:
+    """Write how a run ended that did not come about; False where it is known to have ended."""
+    c = t.run.c
+    ended = (
+        sa.update(t.run).where(c.id == run, c.status == "running").values(status=status, finished_at=datetime.now(UTC))
+    )
+    return (await connection.execute(ended.returning(c.id))).first() is not None
 
 
 async def close_abandoned(connection: AsyncConnection, project: int, environment: int) -> None:

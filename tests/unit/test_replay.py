@@ -7,6 +7,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from assetcore.lineage.promotions import never_promoted
 from assetcore.lineage.replay import untold
 
 
@@ -50,3 +51,23 @@ def test_each_project_has_a_journal_of_its_own() -> None:
     """Of projects that share a bucket."""
     commits = pl.DataFrame({"number": [1, 2], "run": ["a", "b"]})
     assert untold(commits, {"one": [begun("a"), ended("a")], "other": [begun("b")]}) == {1}
+
+
+PROMOTION = {"format": 2, "number": 7, "run": "0123456789", "kind": ""}
+NEVER = {
+    "nothing tells of it": (PROMOTION, [], [row("env promote", "9876543210")], {7}),
+    "the journal tells of it": (PROMOTION, [], [committed(7, "0123456789")], set[int]()),
+    "a rebuild took it from its manifest": (PROMOTION, [], [row("rebuild", untold=[7])], set[int]()),
+    "its run is done": (PROMOTION, [{"run": {"id": "0123456789", "status": "done"}}], [], set[int]()),
+    "its run has failed": (PROMOTION, [{"run": {"id": "0123456789", "status": "failed"}}], [], {7}),
+    "a run made something": (PROMOTION | {"kind": "asset"}, [], [], set[int]()),
+    "an asset was retired": (PROMOTION | {"run": "gc"}, [], [], set[int]()),
+    "the first format": (PROMOTION | {"format": 1}, [], [], set[int]()),
+}
+
+
+@pytest.mark.parametrize(("header", "records", "journal", "never"), NEVER.values(), ids=NEVER)
+def test_a_promotion_came_about_where_something_of_its_transaction_tells(
+    header: dict[str, Any], records: list[dict[str, Any]], journal: list[dict[str, Any]], never: set[int]
+) -> None:
+    assert never_promoted([header], records, {"project": journal}) == never
