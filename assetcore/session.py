@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -62,6 +62,12 @@ __all__ = ["RunResult", "Session", "resumed"]
 
 COMPACTING = "(gc)"
 """Stands in the place of an environment for the lock of what compacts, for which no run stops."""
+FORGETTING = "(forget)"
+"""As that: whoever forgets holds the environments that there are, and the first run in another one waits for this."""
+
+
+class _AtWorkError(Exception):
+    """Somebody else holds the lock."""
 
 
 @dataclass(slots=True)
@@ -187,6 +193,7 @@ class Session:
         await self._rename()
         if plan.up_to_date:
             return await nothing_to_do(project, plan, found, started)
+        await self._wait_for_forgetting(say)
         async with alone(self.project, say):
             if await planning.has_moved(self.project, found):
                 choice, plan, found = await planning.widened(self.project, choice, upstream=upstream, rehash=False)
@@ -366,6 +373,7 @@ class Session:
         """
         if not dry_run:
             self.project.check_writable()
+            await self._close_abandoned()
         kept = keep if keep is not None else self.project.settings.retention
         async with alone(self.project, lambda _: None, COMPACTING):
             swept = await sweep(self.project, alone(self.project, lambda _: None), dry_run=dry_run, keep=kept)
@@ -378,20 +386,41 @@ class Session:
         if not dry_run:
             self.project.check_writable()
         async with AsyncExitStack() as locks:
-            for one in (
-                COMPACTING,
-                *sorted(found["environment"] for found in await environments.list_all(self.project)),
-            ):
+            await locks.enter_async_context(alone(self.project, lambda _: None, FORGETTING))
+            async with self.project.engine.connect() as connection:
+                names = await registry.environment_names(connection, self.project.id)
+            for one in (COMPACTING, *sorted(names)):
                 await locks.enter_async_context(alone(self.project, lambda _: None, one))
             if not dry_run:  # what one that was killed had still to delete, and what a crash has left and nobody knows, may hold it, too
                 await journal.flush(self.project)
                 await delete_retired(self.project)
-                await sweep_unknown(self.project, dry_run=False, grace=timedelta(0))
+                await sweep_unknown(self.project, dry_run=False, grace=timedelta(0), idle=names)
             forgotten = await forget(self.project, ref, dry_run=dry_run)
             if not dry_run:
                 await journal.flush(self.project)  # the bucket, too, must know what took the place of what
                 await delete_retired(self.project)
             return forgotten
+
+    async def _wait_for_forgetting(self, say: Say) -> None:
+        """Before the first run in an environment: who was forgetting by then does not know of it, and who begins later will."""
+        async with self.project.engine.connect() as connection:
+            if await runs.has_begun(connection, self.project.environment_id):
+                return
+        async with alone(self.project, say, FORGETTING):
+            pass
+
+    async def _close_abandoned(self) -> None:
+        """Runs in other environments that have died: what they left is nobody's. Those that are at work hold the lock, and nobody waits."""
+
+        def go_on(_: Event) -> None:
+            raise _AtWorkError
+
+        async with self.project.engine.connect() as connection:
+            found = {(name, number) for name, number, _ in await runs.at_work(connection, self.project.id)}
+        for name, number in sorted(found - {(self.environment, self.project.environment_id)}):
+            with suppress(_AtWorkError):
+                async with alone(self.project, go_on, name), self.project.engine.begin() as connection:
+                    await runs.close_abandoned(connection, self.project.id, number)
 
     async def journal(
         self, ref: str | None = None, *, since: datetime | None = None, limit: int | None = None

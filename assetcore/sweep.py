@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -34,6 +34,8 @@ GC = "gc"
 """What stands for a run in the manifests that this room writes."""
 WRITING = timedelta(minutes=1)
 """No object takes longer to be written."""
+LAST = "9"
+"""Stands behind every time of a key."""
 GRACE = timedelta(hours=1)
 """Objects younger than this may belong to a commit that is under way elsewhere."""
 
@@ -82,12 +84,15 @@ async def sweep(
     )  # fmt: skip
 
 
-async def sweep_unknown(project: Project, *, dry_run: bool, grace: timedelta) -> list[ObjectInfo]:
-    """Remove the objects that lineage does not know, unless they are younger than `grace`: those of runs that are at work.
+async def sweep_unknown(
+    project: Project, *, dry_run: bool, grace: timedelta, idle: Collection[str] = ()
+) -> list[ObjectInfo]:
+    """Remove the objects that lineage does not know, unless they are younger than `grace`, or may be of a run that is at work.
 
-    What writers that died left half written may be another project's: it goes when no writer takes so long.
+    In the `idle` environments, beside the one that the project is seen from, none is: the caller holds their locks. What writers that
+    died left half written may be another project's: it goes when no writer takes so long.
     """
-    unknown = [info async for info in _unknown(project, datetime.now(UTC) - grace)]
+    unknown = await _unknown(project, datetime.now(UTC) - grace, {project.environment, *idle})
     await _refuse_foreign_lineage(project, unknown)
     if unknown and not dry_run:
         await project.bucket.delete([info.key for info in unknown])
@@ -118,18 +123,28 @@ async def _retire(project: Project, identifier: int, name: str, units: list[tupl
         await journal.append(connection, project.id, entry)
 
 
-async def _unknown(project: Project, before: datetime) -> AsyncIterator[ObjectInfo]:
-    """Objects of this project in the bucket that no lineage points to."""
+async def _unknown(project: Project, before: datetime, idle: Collection[str]) -> list[ObjectInfo]:
+    """Objects of this project in the bucket that no lineage points to, and none will: those of a run elsewhere may wait for its commit.
+
+    Lineage is asked once more after the bucket has told what it holds, which takes its time: what was committed meanwhile is known then,
+    and a run that has not begun by then has written nothing of it.
+    """
     async with project.engine.connect() as connection:
         known = await read.known_keys(connection, project.id)
-    async for info in project.bucket.list(f"{project.name}/"):
-        if info.key not in known and info.modified < before and not _stands_alone(info.key):
-            yield info
+    listed = project.bucket.list(f"{project.name}/")
+    found = [info async for info in listed if info.key not in known and info.modified < before and _may_go(info.key)]
+    if not found:
+        return []
+    async with project.engine.connect() as connection:
+        at_work = [began for place, _, began in await runs.at_work(connection, project.id) if place not in idle]
+        known = await read.known_keys(connection, project.id)
+    since = run_timestamp(min(at_work)) if at_work else LAST
+    return [info for info in found if info.key not in known and parse_key(info.key).run_ts < since]
 
 
-def _stands_alone(key: Key) -> bool:
-    """Whether it is a record that no commit has to name; that of a compaction which never came about goes with its pack."""
-    return is_record(key) and kind_of(parse_key(key).artifact_name) != GC
+def _may_go(key: Key) -> bool:
+    """Whether it is for lineage to know: records no commit has to name, but for that of a compaction, which goes with its pack."""
+    return not is_record(key) or kind_of(parse_key(key).artifact_name) == GC
 
 
 async def _refuse_foreign_lineage(project: Project, unknown: Sequence[ObjectInfo]) -> None:

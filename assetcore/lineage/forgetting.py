@@ -235,6 +235,7 @@ async def erase(
 
     What failed of the `failing` assets may tell of it.
     """
+    await _hold(connection, project, found.units)
     m, d = found.materializations, found.documents
     for table, column, values in (
         (t.head, t.head.c.materialization_id, m), (t.edge, t.edge.c.materialization_id, m), (t.edge, t.edge.c.document_id, d),
@@ -280,6 +281,14 @@ async def erase(
     k = t.subject_key.c
     subjects = found.units[source]
     await connection.execute(sa.delete(t.subject_key).where(k.project_id == project, among(k.subject, subjects, BYTEA)))
+
+
+async def _hold(connection: AsyncConnection, project: int, assets: Collection[int]) -> None:
+    """For the rest of the transaction nobody commits, or notes what was found settled: in the order in which they take these rows."""
+    w = t.watermark.c
+    await connection.execute(sa.select(t.project.c.id).where(t.project.c.id == project).with_for_update(key_share=True))
+    marks = sa.select(w.asset_id).where(w.asset_id.in_(list(assets))).order_by(w.environment_id, w.asset_id)
+    await connection.execute(marks.with_for_update())
 
 
 async def _forget_runs(connection: AsyncConnection, project: int, found: Descent, name: str) -> None:

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from assetcore.graph import Graph
 from assetcore.lineage import tables as t
 
-__all__ = ["look_up", "register", "rename"]
+__all__ = ["environment_names", "look_up", "register", "rename"]
 
 
 async def register(engine: AsyncEngine, graph: Graph, environment: str) -> tuple[int, int, dict[str, int]]:
@@ -47,6 +47,12 @@ async def register(engine: AsyncEngine, graph: Graph, environment: str) -> tuple
             )
             found |= dict(rows.all())
     return int(identifier), int(environment_id), {n: found[n] for n in graph.assets}
+
+
+async def environment_names(connection: AsyncConnection, project: int) -> list[str]:
+    """The names of all environments that a project was ever opened in, whether there is anything in them or not."""
+    e = t.environment.c
+    return list((await connection.execute(sa.select(e.name).where(e.project_id == project).order_by(e.name))).scalars())
 
 
 async def look_up(engine: AsyncEngine, graph: Graph, environment: str) -> tuple[int, int, dict[str, int]]:

@@ -19,8 +19,8 @@ from assetcore.lineage import schema
 from assetcore.lineage import tables as t
 
 __all__ = [
-    "RunInfo", "StoredRun", "actor", "begin", "beginning", "close_abandoned", "find", "finish", "give_up", "latest", "left_open",
-    "look_up", "new_run_id", "note_flow_run", "note_shown", "note_unshown", "resume", "unshown",
+    "RunInfo", "StoredRun", "actor", "at_work", "begin", "beginning", "close_abandoned", "find", "finish", "give_up", "has_begun",
+    "known", "latest", "left_open", "look_up", "new_run_id", "note_flow_run", "note_shown", "note_unshown", "resume", "unshown",
 ]  # fmt: skip
 
 _RUNS = sa.select(t.run, t.environment.c.name.label("environment")).join_from(
@@ -174,6 +174,24 @@ async def left_open(connection: AsyncConnection, project: int, environment: int)
     c = t.run.c
     found = sa.select(c.id).where(c.project_id == project, c.environment_id == environment, c.status == "running")
     return (await connection.execute(found.limit(1))).first() is not None
+
+
+async def at_work(connection: AsyncConnection, project: int) -> list[tuple[str, int, datetime]]:
+    """The runs of a project that have not ended, as far as is known: name and identifier of their environment, and when they began."""
+    r, e = t.run.c, t.environment.c
+    rows = await connection.execute(
+        sa.select(e.name, e.id, r.started_at)
+        .join_from(t.run, t.environment, e.id == r.environment_id)
+        .where(r.project_id == project, r.status == "running")
+    )
+    return [(name, identifier, started) for name, identifier, started in rows]
+
+
+async def has_begun(connection: AsyncConnection, environment: int) -> bool:
+    """Whether there ever was a run in an environment."""
+    return bool(
+        (await connection.execute(sa.select(sa.exists().where(t.run.c.environment_id == environment)))).scalar()
+    )
 
 
 async def unshown(connection: AsyncConnection, project: int) -> dict[str, str]:

@@ -1,0 +1,136 @@
+"""Verbs beside runs that are at work: what does one leave alone of what the other is about to commit?"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from assetcore.keep import Keeper
+from assetcore.lineage import runs
+from assetcore.settings import Settings
+from assetcore.storage import ObjectInfo, buckets
+from assetcore.sweep import sweep_unknown
+from tests.integration.world import World
+
+pytestmark = pytest.mark.integration
+
+CODE = """
+    @asset
+    async def upper(topic: Topic = each(topics)) -> Topic:
+        return Topic(topic.name, text=topic.text.upper())
+"""
+
+
+@pytest.fixture
+async def world(settings: Settings) -> World:
+    """Two texts, of which all was made."""
+    world = World(settings)
+    world.code(CODE)
+    for name in ("a", "b"):
+        world.document(f"{name}.txt", f"text {name}")
+    await world.materialize()
+    return world
+
+
+def at(world: World, environment: str) -> World:
+    return World(world.settings.using("test", environment=environment))
+
+
+class Gate:
+    """Commits of runs wait before it, with their bytes and manifests written."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.reached, self.open = asyncio.Event(), asyncio.Event()
+        real = Keeper._commit
+
+        async def wait(keeper: Keeper, batches: Any) -> Any:
+            self.reached.set()
+            await self.open.wait()
+            return await real(keeper, batches)
+
+        patch.setattr(Keeper, "_commit", wait)
+
+
+async def test_gc_leaves_what_a_run_elsewhere_has_not_committed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long it takes; what one that died has left is garbage, and it is listed as died."""
+    gate = Gate(monkeypatch)
+    world.document("c.txt", "new")
+    running = asyncio.create_task(at(world, "big").materialize())
+    await gate.reached.wait()
+    async with world.open() as session:
+        project = session.project
+        assert not await sweep_unknown(project, dry_run=False, grace=timedelta(0))
+        await session.gc(dry_run=False)
+        assert [run.status for run in await session.runs() if run.environment == "big"] == ["running"]
+        gate.open.set()
+        assert (await running).status == "done"
+    async with at(world, "big").open() as session:
+        project = session.project
+        assert not (await session.verify()).findings
+        async with project.engine.begin() as connection:
+            await runs.begin(connection, "0123456789", project.id, project.environment_id, "", {}, datetime.now(UTC))
+    async with world.open() as session:
+        await session.gc(dry_run=False)
+        assert (await session.runs("0123456789"))[0].status == "died"
+
+
+async def test_gc_leaves_what_was_committed_while_it_listed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look at a large bucket takes its time, in which others go on."""
+    gate, real = Gate(monkeypatch), buckets._Folder.list
+    world.document("c.txt", "new")
+    running = asyncio.create_task(world.materialize())
+    await gate.reached.wait()
+
+    async def slowly(self: Any, prefix: str = "") -> AsyncIterator[ObjectInfo]:
+        gate.open.set()
+        await running
+        async for info in real(self, prefix):
+            yield info
+
+    async with world.open() as session:
+        with monkeypatch.context() as patch:
+            patch.setattr(buckets._Folder, "list", slowly)
+            assert not await sweep_unknown(session.project, dry_run=False, grace=timedelta(0))
+        assert not (await session.verify()).findings
+
+
+async def test_the_first_run_in_an_environment_waits_for_who_forgets(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who forgets waits for the runs of the environments that there are; another one begins afterwards, and takes nothing of it."""
+    gate = Gate(monkeypatch)
+    world.document("c.txt", "new")
+    live, late = world, at(world, "late")
+    running = asyncio.create_task(live.materialize())
+    await gate.reached.wait()
+    world.remove("a.txt")
+    async with world.open() as session, world.open() as other:
+        forgetting = asyncio.create_task(other.forget("topics[a.txt]", dry_run=False))
+        async with asyncio.timeout(20):
+            while len(await _held(other.project.settings)) < 3:  # the run's own, and two of who forgets
+                await asyncio.sleep(0.01)
+            beginning = asyncio.create_task(late.materialize())
+            while all(event.kind != "waiting" for event in late.events):
+                await asyncio.sleep(0.01)
+        assert [run.environment for run in await session.runs()] == [session.environment] * 2
+        gate.open.set()
+        assert (await running).status == "done"
+        assert (await forgetting).report
+        assert (await beginning).status == "done"
+    assert {name for _, name in (await late.contents())["upper"]} == {"b.txt", "c.txt"}
+    async with late.open() as session:
+        assert not (await session.verify()).findings
+
+
+async def _held(settings: Settings) -> list[str]:
+    """The locks that are held."""
+    from redis.asyncio import Redis
+
+    client = Redis.from_url(str(settings.redis_url))
+    keys = [key.decode() async for key in client.scan_iter("assetcore:run:*") if not key.endswith(b":fence")]
+    await client.aclose()
+    return keys
