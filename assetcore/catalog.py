@@ -1,7 +1,8 @@
 """Catalog: can Postgres be made again of the bucket, and do the two say the same?
 
 All manifests and records are read, several at a time, and `lineage.replay` says what they tell; what cannot be read is named, and the
-rest goes on. A database is one with its bucket: all projects in it are rebuilt at once, with the identifiers that they had.
+rest goes on. A database is one with its bucket: all projects in it are rebuilt at once, with the identifiers that they had, while no run is
+at work in any of them.
 """
 
 from __future__ import annotations
@@ -9,12 +10,15 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import polars as pl
 
+from assetcore import stack
 from assetcore.errors import StorageError, UsageError
 from assetcore.lineage import answers, commit, rebuild, records, schema
 from assetcore.lineage.manifest import NAME as MANIFEST
@@ -27,6 +31,7 @@ from assetcore.storage import Bucket, Key
 __all__ = ["Rebuilt", "Verified", "rebuild_catalog", "verify_catalog"]
 
 AT_ONCE = 16
+LEASE = 30.0
 Say = Callable[[str], None]
 
 
@@ -102,21 +107,22 @@ async def rebuild_catalog(settings: Settings, *, replace: bool, automatic_schema
                     "The database is not empty: what it holds would be replaced by what the bucket tells.",
                     hint="Compare the two: aipctl catalog verify. To replace it: aipctl catalog rebuild --replace",
                 )
-        told = await _read(bucket, say)
-        if not told.manifests:
-            raise StorageError(
-                f"The bucket {bucket.url} holds no manifest that can be read: there is nothing to rebuild from."
-            )
-        catalog = _without_deleted(await asyncio.to_thread(told.replayed), told.keys)
-        say(f"Writing {sum(frame.height for frame in catalog.tables.values()):,} rows")
-        async with engine.begin() as connection:
-            if not replace and not await rebuild.is_empty(connection):
-                raise UsageError(
-                    "Another run has committed to the database meanwhile.",
-                    hint="Compare the two: aipctl catalog verify",
+        async with _alone(settings, engine, say):
+            told = await _read(bucket, say)
+            if not told.manifests:
+                raise StorageError(
+                    f"The bucket {bucket.url} holds no manifest that can be read: there is nothing to rebuild from."
                 )
-            rows = await rebuild.rebuild(connection, catalog, told.digests)
-            await answers.rebuild(connection, filter(answers.is_answer, told.keys))
+            catalog = _without_deleted(await asyncio.to_thread(told.replayed), told.keys)
+            say(f"Writing {sum(frame.height for frame in catalog.tables.values()):,} rows")
+            async with engine.begin() as connection:
+                if not replace and not await rebuild.is_empty(connection):
+                    raise UsageError(
+                        "Another run has committed to the database meanwhile.",
+                        hint="Compare the two: aipctl catalog verify",
+                    )
+                rows = await rebuild.rebuild(connection, catalog, told.digests)
+                await answers.rebuild(connection, filter(answers.is_answer, told.keys))
         async with engine.begin() as connection:
             await commit.analyze(connection)
     finally:
@@ -146,6 +152,26 @@ async def verify_catalog(settings: Settings, *, say: Say) -> Verified:
         await engine.dispose()
     seconds = round(time.perf_counter() - started, 3)
     return Verified(differences, catalog.missing, sorted(unfinished), told.damaged, seconds)
+
+
+@asynccontextmanager
+async def _alone(settings: Settings, engine: schema.Engine, say: Say) -> AsyncIterator[None]:
+    """No run is at work in any environment of any project that the database knows, nothing is forgotten or compacted; others wait."""
+    if settings.redis_url is None:
+        raise UsageError("No Redis is known.", hint="Start the embedded services with: aipctl up, or set REDIS_URL.")
+    async with engine.connect() as connection:
+        known = await rebuild.places(connection)
+    from assetcore.cache import async_lock, get_async_client  # 0.15 s, and only here
+
+    client = get_async_client(settings.redis_url)
+    async with AsyncExitStack() as locks:
+        locks.push_async_callback(client.aclose)
+        for project, names in known.items():
+            for one in (stack.FORGETTING, stack.COMPACTING, *sorted(names)):
+                wait = partial(say, f"Waiting for what is at work: {project} ({one.strip('()')})")
+                lock = async_lock(client, f"{stack.RUN_LOCK}{project}:{one}", LEASE, on_wait=wait)
+                await locks.enter_async_context(lock)
+        yield
 
 
 def _open(settings: Settings) -> tuple[schema.Engine, Bucket]:

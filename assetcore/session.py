@@ -52,6 +52,7 @@ from assetcore.running import alone, nothing_to_do, plan_rows, run_through, step
 from assetcore.search import Hit
 from assetcore.settings import Settings
 from assetcore.snapshot import Read, take_descent
+from assetcore.stack import COMPACTING, FORGETTING
 from assetcore.sweep import Swept, sweep, sweep_unknown
 from assetcore.telemetry import Trace
 from assetcore.trials import Accepted, Trial
@@ -59,11 +60,6 @@ from assetcore.verify import Verified, look_again, noting_damage
 from assetcore.verify import verify as verify_bytes
 
 __all__ = ["RunResult", "Session", "resumed"]
-
-COMPACTING = "(gc)"
-"""Stands in the place of an environment for the lock of what compacts, for which no run stops."""
-FORGETTING = "(forget)"
-"""As that: whoever forgets holds the environments that there are, and the first run in another one waits for this."""
 
 
 class _AtWorkError(Exception):

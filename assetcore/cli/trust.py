@@ -74,7 +74,7 @@ async def rebuild(call: Call, replace: bool) -> None:
     from assetcore.cli import show
 
     settings = call.settings()
-    addresses = await stack.up(settings, ("postgres", "store"), call.say)
+    addresses = await stack.up(settings, ("postgres", "redis", "store"), call.say)
     connected, embedded = addresses.applied_to(settings), settings.database_url is None
     result = await rebuild_catalog(connected, replace=replace, automatic_schema=embedded, say=call.say)
     call.answer(result.to_json(), show.rebuilt)

@@ -6,10 +6,11 @@ manifests name, so that what was written before the loss and what is written aft
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Set
+import itertools
+from collections.abc import Collection, Iterable, Mapping, Set
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import polars as pl
 import sqlalchemy as sa
@@ -26,18 +27,18 @@ from assetcore.lineage.journal import Entry, Row
 from assetcore.lineage.replay import SOURCE, Catalog, as_stated
 from assetcore.storage import Key
 
-__all__ = ["Difference", "commits", "compare", "is_empty", "known_runs", "rebuild"]
+__all__ = ["Difference", "commits", "compare", "is_empty", "known_runs", "places", "rebuild"]
 
 REBUILT = (
     t.journal, t.journal_batch, t.subject_key, t.borrowed, t.acceptance,
     t.damage, t.verified, t.repeat, t.unshown,
     t.check_standing, t.check_result, t.check_version, t.look,
     t.observation, t.watermark, t.failure, t.head, t.collected, t.edge, t.spent,
-    t.excerpt, t.typed, t.document, t.materialization, t.object_, t.commit, t.run_asset, t.run, t.part, t.definition, t.asset,
-    t.environment, t.project,
+    t.excerpt, t.typed, t.document, t.materialization, t.object_, t.commit, t.run_asset, t.run, t.part, t.definition,
 )  # fmt: skip
-"""What is emptied before it is written anew, each table before those that it points to."""
+"""What is emptied before it is written anew, each table before those that it points to; then what has a name."""
 BLOCK = 1 << 20
+Name = TypeVar("Name")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,17 @@ async def known_runs(connection: AsyncConnection) -> set[str]:
     return set((await connection.execute(sa.select(t.run.c.id))).scalars())
 
 
+async def places(connection: AsyncConnection) -> dict[str, list[str]]:
+    """The environments of all projects, whether there is anything in them or not."""
+    rows = await connection.execute(
+        sa.select(t.project.c.name, t.environment.c.name).join_from(t.environment, t.project).order_by(t.project.c.id)
+    )
+    found: dict[str, list[str]] = {}
+    for project, environment in rows:
+        found.setdefault(project, []).append(environment)
+    return found
+
+
 async def rebuild(connection: AsyncConnection, told: Catalog, digests: Mapping[Key, bytes]) -> dict[str, int]:
     """Write all that the bucket tells in the place of what there is; returns the rows of each large table.
 
@@ -77,7 +89,7 @@ async def rebuild(connection: AsyncConnection, told: Catalog, digests: Mapping[K
     """
     for table in REBUILT:
         await connection.execute(sa.delete(table))
-    projects, environments = await _write_names(connection, told)
+    projects, environments = await _write_names(connection, told, await _named(connection))
     definitions = {key: number for number, key in enumerate(told.definitions, 1)}
     await _insert(
         connection, t.definition,
@@ -112,22 +124,59 @@ async def rebuild(connection: AsyncConnection, told: Catalog, digests: Mapping[K
     return {name: frame.height for name, frame in told.tables.items()}
 
 
-async def _write_names(connection: AsyncConnection, told: Catalog) -> tuple[dict[str, int], dict[tuple[str, str], int]]:
-    """Projects, environments and assets; returns the identifiers of the first two."""
-    names = dict.fromkeys(project for project, _ in told.environments)
-    projects = {name: number for number, name in enumerate(names, 1)}
-    environments = {key: number for number, key in enumerate(told.environments, 1)}
-    await _insert(connection, t.project, [{"id": number, "name": name} for name, number in projects.items()])
+class _Named(NamedTuple):
+    """What had a name: who has opened a project knows these by their identifiers, and goes on with them."""
+
+    projects: Mapping[str, int]
+    environments: Mapping[tuple[str, str], int]
+    assets: Mapping[int, tuple[str, Mapping[str, Any]]]
+
+
+async def _named(connection: AsyncConnection) -> _Named:
+    """Empty the tables of what has a name; returns what there was."""
+    e, a, p = t.environment.c, t.asset.c, t.project.c
+    assets = (await connection.execute(sa.delete(t.asset).returning(*t.asset.c))).mappings().all()
+    rows = (await connection.execute(sa.delete(t.environment).returning(e.project_id, e.name, e.id))).all()
+    names: dict[int, str] = dict((await connection.execute(sa.delete(t.project).returning(p.id, p.name))).all())
+    facts = (a.name.name, a.former.name, a.kind.name, a.flow.name)
+    return _Named(
+        {name: number for number, name in names.items()},
+        {(names[project], name): number for project, name, number in rows},
+        {one["id"]: (names[one["project_id"]], {fact: one[fact] for fact in facts}) for one in assets},
+    )
+
+
+async def _write_names(
+    connection: AsyncConnection, told: Catalog, before: _Named
+) -> tuple[dict[str, int], dict[tuple[str, str], int]]:
+    """Projects, environments and assets, with the identifiers that they had; returns those of the first two, as far as they are told.
+
+    What was there and is not told had nothing: it stays, for those who are about to make something in it.
+    """
+    projects = _numbered(dict.fromkeys(project for project, _ in told.environments), before.projects)
+    environments = _numbered(told.environments, before.environments)
+    every = {**before.projects, **projects}
+    await _insert(connection, t.project, [{"id": number, "name": name} for name, number in every.items()])
     await _insert(
         connection, t.environment,
-        [{"id": number, "project_id": projects[project], "name": name, **_created(told, (project, name), environments)}
-         for (project, name), number in environments.items()],
+        [{"id": number, "project_id": every[project], "name": name, **_created(told, (project, name), environments)}
+         for (project, name), number in {**before.environments, **environments}.items()],
     )  # fmt: skip
+    taken = {(project, facts["name"]) for project, facts in told.assets.values()}
+    others = {
+        i: one for i, one in before.assets.items() if i not in told.assets and (one[0], one[1]["name"]) not in taken
+    }
     await _insert(
         connection, t.asset,
-        [{"id": i, "project_id": projects[project], "former": [], **facts} for i, (project, facts) in told.assets.items()],
+        [{"id": i, "project_id": every[project], "former": [], **facts} for i, (project, facts) in {**others, **told.assets}.items()],
     )  # fmt: skip
     return projects, environments
+
+
+def _numbered(names: Iterable[Name], before: Mapping[Name, int]) -> dict[Name, int]:
+    """An identifier for each: the one that it had, or one that nothing has."""
+    new = itertools.count(max(before.values(), default=0) + 1)
+    return {name: before[name] if name in before else next(new) for name in names}
 
 
 def _created(told: Catalog, place: tuple[str, str], environments: Mapping[tuple[str, str], int]) -> dict[str, Any]:

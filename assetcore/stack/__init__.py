@@ -55,6 +55,10 @@ Progress = Callable[[str], None]
 T = TypeVar("T")
 RUN_LOCK = "assetcore:run:"
 """What the name of a lock in Redis begins with that a run holds; project:environment follows."""
+COMPACTING = "(gc)"
+"""Stands in the place of an environment for the lock of what compacts, for which no run stops."""
+FORGETTING = "(forget)"
+"""As that: whoever forgets holds the environments that there are, and the first run in another one waits for this."""
 
 APART = "it is this machine's own: runs of other machines and clones on this database are not held up, nor do they share limits of pools"
 SHARE = "Set REDIS_URL to one that all of them use."

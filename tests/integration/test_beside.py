@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from assetcore.catalog import rebuild_catalog, verify_catalog
 from assetcore.keep import Keeper
 from assetcore.lineage import runs
 from assetcore.settings import Settings
@@ -124,6 +125,36 @@ async def test_the_first_run_in_an_environment_waits_for_who_forgets(
     assert {name for _, name in (await late.contents())["upper"]} == {"b.txt", "c.txt"}
     async with late.open() as session:
         assert not (await session.verify()).findings
+
+
+async def test_a_rebuild_waits_for_runs_and_leaves_environments_what_they_are(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A session that was open before goes on in the same one, also in one in which nothing was made yet; what runs commit is kept."""
+    async with at(world, "looked-at").open() as early, at(world, "pr").open() as pr:
+        await pr.materialize(local=True, force=True)
+        gate, said = Gate(monkeypatch), list[str]()
+        world.document("a.txt", "edited")
+        async with world.open() as live:
+            running = asyncio.create_task(live.materialize(local=True))
+            await gate.reached.wait()
+            rebuilding = asyncio.create_task(
+                rebuild_catalog(world.settings, replace=True, automatic_schema=False, say=said.append)
+            )
+            async with asyncio.timeout(20):
+                while not said:
+                    await asyncio.sleep(0.01)
+            assert said == [f"Waiting for what is at work: demo ({live.environment})"]
+            gate.open.set()
+            assert (await running).status == "done"
+            assert (await rebuilding).whole
+            world.document("b.txt", "edited later")
+            assert (await live.materialize(local=True)).status == "done"
+        assert {one.content for one in await pr.show("upper")} == {b"TEXT A", b"TEXT B"}
+        assert (await early.materialize(local=True)).status == "done"
+    for environment in ("looked-at", live.environment):
+        assert set((await at(world, environment).contents())["upper"].values()) == {b"EDITED", b"EDITED LATER"}
+    assert (await verify_catalog(world.settings, say=said.append)).same
 
 
 async def _held(settings: Settings) -> list[str]:
