@@ -27,8 +27,11 @@ from assetcore.lineage.promotions import never_promoted
 from assetcore.lineage.records import decode, is_record, is_whole, journals_of, kind_of
 from assetcore.project import Project
 from assetcore.storage import Key, ObjectInfo, object_key, parse_key, run_timestamp
+from assetcore.telemetry import get_pipeline_logger
 
 __all__ = ["Swept", "sweep", "sweep_unknown"]
+
+logger = get_pipeline_logger(__name__)
 
 GC = "gc"
 """What stands for a run in the manifests that this room writes."""
@@ -143,8 +146,16 @@ async def _unknown(project: Project, before: datetime, idle: Collection[str]) ->
 
 
 def _may_go(key: Key) -> bool:
-    """Whether it is for lineage to know: records no commit has to name, but for that of a compaction, which goes with its pack."""
-    return not is_record(key) or kind_of(parse_key(key).artifact_name) == GC
+    """Whether it is for lineage to know: records no commit has to name, but for that of a compaction, which goes with its pack.
+
+    What somebody else has put there, under a name that no key has, is not ours to remove.
+    """
+    try:
+        parts = parse_key(key)
+    except StorageError:
+        logger.warning("%s is none of assetcore's objects: it stays", key)
+        return False
+    return not is_record(key) or kind_of(parts.artifact_name) == GC
 
 
 async def _refuse_foreign_lineage(project: Project, unknown: Sequence[ObjectInfo]) -> None:
@@ -152,8 +163,8 @@ async def _refuse_foreign_lineage(project: Project, unknown: Sequence[ObjectInfo
 
     But for those of promotions that never came about: until they were listed as runs from their beginning, no database knew of them.
     """
-    manifests = [info.key for info in unknown if parse_key(info.key).artifact_name.startswith(MANIFEST)]
-    headers = [decode_manifest(await project.bucket.read(key))[0] for key in manifests]
+    manifests = [info for info in unknown if parse_key(info.key).artifact_name.startswith(MANIFEST)]
+    headers = [await _header(project, info.key) for info in manifests if info.size]  # an empty one was never written
     named = {header["run"] for header in headers}
     async with project.engine.connect() as connection:
         strangers = named - await runs.known(connection, named) - {GC, "forget"}
@@ -167,6 +178,17 @@ async def _refuse_foreign_lineage(project: Project, unknown: Sequence[ObjectInfo
             "it was lost, or restored from a backup, or is another one.",
             hint="Nothing was removed. Use the database that belongs to this bucket.",
         )
+
+
+async def _header(project: Project, key: Key) -> Mapping[str, Any]:
+    data = await project.bucket.read(key)
+    try:
+        return decode_manifest(data)[0]
+    except (ValueError, KeyError) as error:
+        raise StorageError(
+            f"The manifest {key}, which the database does not know, cannot be read: whose lineage it is cannot be told.",
+            hint="Nothing was removed. Where `aipctl catalog verify` misses no commit, it is nobody's: delete it, and try again.",
+        ) from error
 
 
 async def _never_promoted(project: Project, headers: Sequence[Mapping[str, Any]]) -> set[int]:

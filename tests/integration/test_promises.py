@@ -200,6 +200,31 @@ async def test_gc_leaves_a_bucket_alone_whose_lineage_it_does_not_know(
             await sweep(project, alone(project, lambda _: None), dry_run=False, grace=timedelta(0))
 
 
+async def test_gc_works_beside_what_is_not_its_own(world: World) -> None:
+    """A file that somebody has put there stays; a manifest of which a crash left the name goes; one that is rotten is named."""
+    await world.materialize()
+    store = Path(world.settings.storage_url.removeprefix("file://"))
+    stray, folder = store / "demo" / ".DS_Store", store / "demo/main/20200101T000000.000000Z/chunks"
+    folder.mkdir(parents=True)
+    empty, rotten = folder / "_manifest-00000099.parquet", folder / "_manifest-00000098.parquet"
+    stray.write_bytes(b"x")
+    empty.write_bytes(b"")
+    async with world.open() as session:
+        project = session.project
+
+        async def gc() -> int:
+            done = await sweep(project, alone(project, lambda _: None), dry_run=False, grace=-timedelta(minutes=1))
+            return done.objects
+
+        assert await gc() == 1
+        assert (stray.exists(), empty.exists()) == (True, False)
+        folder.mkdir(parents=True)  # the last object took it along
+        rotten.write_bytes(b"rotten")
+        with pytest.raises(StorageError, match=r"_manifest-00000098\.parquet.* cannot be read"):
+            await gc()
+    assert rotten.exists()
+
+
 async def test_a_rename_that_was_looked_at_before_it_was_declared(world: World) -> None:
     """Planning with a new name, and only then writing `renamed_from`, keeps what the asset has."""
     await world.materialize()
