@@ -106,12 +106,13 @@ async def _verify_asset(
     for start in range(0, left.height, PORTION):
         some = left.slice(start, PORTION)
         members = documents.join(some.select("object"), on="object", how="semi")
-        lost = await _examine(project, some, members, pace)
+        lost, keys = await _look_where_it_is_now(
+            project, await _examine(project, some, members, pace), members, some, pace
+        )
         details = {one.document: one for one in lost}
-        keys = dict(some.select("object", "key").iter_rows())
         for row in members.filter(pl.col("document").is_in(list(details))).iter_rows(named=True):
             one = details[row["document"]]
-            found.findings.append(Finding(name, row["label"], row["name"], one.cause, keys[row["object"]], one.detail))
+            found.findings.append(Finding(name, row["label"], row["name"], one.cause, keys[one.document], one.detail))
         async with project.engine.begin() as connection:
             await _write_down(connection, project.asset_ids[name], lost, noted.intersection(members["document"]))
             broken = set(members.filter(pl.col("document").is_in(list(details)))["object"])
@@ -152,6 +153,26 @@ async def _examine(project: Project, objects: pl.DataFrame, members: pl.DataFram
     except BaseExceptionGroup as errors:
         raise errors.exceptions[0] from None
     return [found for task in tasks for found in task.result()]
+
+
+async def _look_where_it_is_now(
+    project: Project, lost: Sequence[Damaged], members: pl.DataFrame, objects: pl.DataFrame, pace: Pace
+) -> tuple[list[Damaged], dict[int, str]]:
+    """What is lost, and under which keys: `gc` and `forget` may have moved or removed what was to be read here since that was asked."""
+    place = ["document", "object", "row", "key"]
+    before = members.join(objects.select("object", "key"), on="object").select(place)
+    keys = dict(before.select("document", "key").iter_rows())
+    if not lost:
+        return [], keys
+    async with project.engine.connect() as connection:
+        now = await damage.of_documents(connection, [one.document for one in lost])
+        there = await damage.objects(connection, now["object"].unique().to_list())
+    now = now.join(there.select("object", "key"), on="object")
+    moved = now.join(before, on=place, how="anti", nulls_equal=True)
+    stayed = set(now["document"]) - set(moved["document"])
+    again = await _examine(project, there, moved, pace) if moved.height else []
+    keys |= dict(moved.select("document", "key").iter_rows())
+    return [*(one for one in lost if one.document in stayed), *again], keys
 
 
 async def _write_down(connection: Any, asset: int, lost: Sequence[Damaged], noted: Collection[int]) -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
+from assetcore import verify
 from assetcore.catalog import rebuild_catalog, verify_catalog
 from assetcore.errors import StorageError
 from assetcore.lineage import read
 from assetcore.lineage import tables as t
+from assetcore.lineage.damage import Damaged
 from assetcore.running import alone
 from assetcore.session import Session
 from assetcore.settings import Settings
@@ -238,3 +241,31 @@ async def test_p17_an_asset_that_is_no_longer_declared_is_listed_until_gc_remove
     async with world.open() as session:
         assert (await session.plan()).orphans == {}
     assert (await gc(world)).let_go == 1
+
+
+async def test_what_moves_while_it_is_verified_is_not_lost(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A verification takes hours, in which packs are put together and the old ones go; what is lost in the new ones is found there."""
+    await world.materialize()
+    await edit(world, range(9), "gamma")
+    real = verify._examine
+
+    async def slowly(*given: Any) -> list[Damaged]:
+        with monkeypatch.context() as patch:
+            patch.setattr(verify, "_examine", real)
+            await gc(world)
+            await gc(world)
+            if rotten:
+                for name in packs(world, "chunks"):
+                    (Path(world.settings.storage_url.removeprefix("file://")) / name).write_bytes(b"rotten")
+        return await real(*given)
+
+    for rotten in (False, True):
+        if rotten:
+            await edit(world, range(9), "delta")
+        async with world.open() as session:
+            with monkeypatch.context() as patch:
+                patch.setattr(verify, "_examine", slowly)
+                findings = (await session.verify("chunks")).findings
+            there = packs(world, "chunks")
+            assert bool(findings) == rotten
+            assert {one.key for one in findings} <= there
