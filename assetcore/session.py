@@ -189,7 +189,7 @@ class Session:
         await self._rename()
         if plan.up_to_date:
             return await nothing_to_do(project, plan, found, started)
-        await self._wait_for_forgetting(say)
+        await self._begin_environment(say)
         async with alone(self.project, say):
             if await planning.has_moved(self.project, found):
                 choice, plan, found = await planning.widened(self.project, choice, upstream=upstream, rehash=False)
@@ -361,7 +361,7 @@ class Session:
         async with noting_damage(self.project):
             return await look.scan(self.project, name)
 
-    async def gc(self, *, dry_run: bool = True, keep: timedelta | None = None) -> Swept:
+    async def gc(self, *, dry_run: bool = True, keep: timedelta | None = None, on_event: Say | None = None) -> Swept:
         """Remove objects that lineage does not know, and documents of assets that are no longer declared.
 
         History older than `keep` (by default as the setting `retention` says: all is kept) is let go, and packs of which less than half is
@@ -371,22 +371,24 @@ class Session:
             self.project.check_writable()
             await self._close_abandoned()
         kept = keep if keep is not None else self.project.settings.retention
-        async with alone(self.project, lambda _: None, COMPACTING):
-            swept = await sweep(self.project, alone(self.project, lambda _: None), dry_run=dry_run, keep=kept)
+        say = on_event or (lambda _: None)
+        async with alone(self.project, say, COMPACTING):
+            swept = await sweep(self.project, alone(self.project, say), dry_run=dry_run, keep=kept)
         if not dry_run:
             await journal.flush(self.project)
         return swept
 
-    async def forget(self, ref: str, *, dry_run: bool = True) -> Forgotten:
+    async def forget(self, ref: str, *, dry_run: bool = True, on_event: Say | None = None) -> Forgotten:
         """Erase a document of a source with all that came of it, in every environment and in history; `dry_run` only says what."""
         if not dry_run:
             self.project.check_writable()
         async with AsyncExitStack() as locks:
-            await locks.enter_async_context(alone(self.project, lambda _: None, FORGETTING))
+            say = on_event or (lambda _: None)
+            await locks.enter_async_context(alone(self.project, say, FORGETTING))
             async with self.project.engine.connect() as connection:
                 names = await registry.environment_names(connection, self.project.id)
             for one in (COMPACTING, *sorted(names)):
-                await locks.enter_async_context(alone(self.project, lambda _: None, one))
+                await locks.enter_async_context(alone(self.project, say, one))
             if not dry_run:  # what one that was killed had still to delete, and what a crash has left and nobody knows, may hold it, too
                 await journal.flush(self.project)
                 await delete_retired(self.project)
@@ -397,7 +399,7 @@ class Session:
                 await delete_retired(self.project)
             return forgotten
 
-    async def _wait_for_forgetting(self, say: Say) -> None:
+    async def _begin_environment(self, say: Say) -> None:
         """Before the first run in an environment: who was forgetting by then does not know of it, and who begins later will."""
         async with self.project.engine.connect() as connection:
             if await runs.has_begun(connection, self.project.environment_id):
@@ -468,11 +470,11 @@ class Session:
             await journal.flush(self.project)
             return promoted
 
-    async def drop_environment(self, name: str) -> dict[str, Any]:
+    async def drop_environment(self, name: str, *, on_event: Say | None = None) -> dict[str, Any]:
         """Forget what is current in an environment; what was made in it stays."""
         self.project.check_writable()
         await environments.within(self.project, name)
-        async with alone(self.project, lambda _: None, name):
+        async with alone(self.project, on_event or (lambda _: None), name):
             dropped = await environments.drop(self.project, name)
             await journal.flush(self.project)
             return dropped

@@ -40,9 +40,9 @@ EMBEDDED = "embedded stack"
 
 
 def check_environment(name: str) -> None:
-    """Raise UsageError for what cannot be the name of an environment."""
-    if not re.fullmatch(NAME, name):
-        near = re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip("-._")[:63]
+    """Raise UsageError for what cannot be the name of an environment; `fence` is what the lock of each has beside it (`cache`)."""
+    if name == "fence" or not re.fullmatch(NAME, name):
+        near = "" if name == "fence" else re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip("-._")[:63]
         raise UsageError(
             f"{name!r:.80} cannot be the name of an environment.",
             hint=f"Such as: {near or 'pr-17'} (at most 63 lowercase letters, digits, '.', '_' and '-', and a letter or digit first)",

@@ -165,4 +165,7 @@ async def gc(call: Call, yes: bool, keep: str | None) -> None:
     except ValueError as error:
         raise UsageError(f"--keep {keep}: {error}.", hint="Write, for example, 36h, 30d or 8w.") from None
     async with call.opened(MAKING) as session:
-        call.answer((await session.gc(dry_run=not yes, keep=kept)).to_json(), show.garbage)
+        call.answer(
+            (await session.gc(dry_run=not yes, keep=kept, on_event=lambda event: call.say(event.text))).to_json(),
+            show.garbage,
+        )

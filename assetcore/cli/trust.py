@@ -52,7 +52,8 @@ async def forget(call: Call, ref: str, yes: bool) -> None:
     from assetcore.cli import show
 
     async with call.opened(MAKING) as session:
-        call.answer((await session.forget(ref, dry_run=not yes)).to_json(), show.forgotten)
+        forgotten = await session.forget(ref, dry_run=not yes, on_event=lambda event: call.say(event.text))
+        call.answer(forgotten.to_json(), show.forgotten)
 
 
 @click.group()

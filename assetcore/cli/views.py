@@ -96,5 +96,5 @@ async def promote(call: Call, name: str, to: str, rebase: bool) -> None:
 async def drop(call: Call, name: str) -> None:
     """Drop an environment. What was made in it stays, and is reused where it is wanted again."""
     async with call.opened(MAKING) as session:
-        answer: dict[str, Any] = await session.drop_environment(name)
+        answer: dict[str, Any] = await session.drop_environment(name, on_event=lambda event: call.say(event.text))
     call.answer(answer, lambda a: f"{a['environment']} is dropped.")

@@ -110,13 +110,14 @@ async def test_the_first_run_in_an_environment_waits_for_who_forgets(
     await gate.reached.wait()
     world.remove("a.txt")
     async with world.open() as session, world.open() as other:
-        forgetting = asyncio.create_task(other.forget("topics[a.txt]", dry_run=False))
+        forgetting = asyncio.create_task(other.forget("topics[a.txt]", dry_run=False, on_event=world.events.append))
         async with asyncio.timeout(20):
             while len(await _held(other.project.settings)) < 3:  # the run's own, and two of who forgets
                 await asyncio.sleep(0.01)
             beginning = asyncio.create_task(late.materialize())
             while all(event.kind != "waiting" for event in late.events):
                 await asyncio.sleep(0.01)
+        assert any(event.kind == "waiting" for event in world.events)
         assert [run.environment for run in await session.runs()] == [session.environment] * 2
         gate.open.set()
         assert (await running).status == "done"

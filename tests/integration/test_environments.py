@@ -241,7 +241,7 @@ async def test_a_dropped_environment_is_gone_and_what_it_made_is_not(world: Worl
         await session.create_environment("pr-of-pr", "pr")
         with pytest.raises(UsageError, match="already"):
             await session.create_environment("pr")
-        for name in ("", " ", "--json", "a\nb", "pr\n", "x" * 64, "..", "(gc)", "PR-17", "feature/new"):
+        for name in ("", " ", "--json", "a\nb", "pr\n", "x" * 64, "..", "(gc)", "fence", "PR-17", "feature/new"):
             with pytest.raises(UsageError, match="cannot be the name of an environment"):
                 await session.create_environment(name)
         await session.drop_environment("pr")
