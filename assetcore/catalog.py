@@ -12,7 +12,7 @@ import hashlib
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -32,6 +32,8 @@ __all__ = ["Rebuilt", "Verified", "rebuild_catalog", "verify_catalog"]
 
 AT_ONCE = 16
 LEASE = 30.0
+ROUNDS = 5
+"""So often is looked again for what was done meanwhile."""
 Say = Callable[[str], None]
 
 
@@ -53,6 +55,16 @@ class _Told:
         unreadable = [number_of(key) for key in self.damaged if MANIFEST in key]
         whole = not any(map(records.is_record, self.damaged))
         return replay([m for m in self.manifests if m.number not in without], self.records, unreadable, known, whole)
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What was read of the bucket so far, by key."""
+
+    manifests: dict[Key, Manifest] = field(default_factory=dict)
+    others: dict[Key, Mapping[str, Any]] = field(default_factory=dict)
+    damaged: dict[Key, str] = field(default_factory=dict)
+    digests: dict[Key, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,20 +145,28 @@ async def rebuild_catalog(settings: Settings, *, replace: bool, automatic_schema
 
 
 async def verify_catalog(settings: Settings, *, say: Say) -> Verified:
-    """Compare what Postgres holds with what the bucket tells."""
+    """Compare what Postgres holds with what the bucket tells. What is done meanwhile is read, too."""
     started = time.perf_counter()
     engine, bucket = _open(settings)
+    seen, rounds = _Seen(), ROUNDS
     try:
         await schema.ensure(engine, automatic=False)
-        async with engine.connect() as connection:
-            await connection.execution_options(isolation_level="REPEATABLE READ")
-            known, runs = await rebuild.commits(connection), await rebuild.known_runs(connection)
-            told = await _read(bucket, say)
+        while True:
+            async with engine.connect() as connection:
+                before = await rebuild.rows_told(connection)
+            told = await _read(bucket, say, seen)
+            async with engine.connect() as connection:
+                known, runs = await rebuild.commits(connection), await rebuild.known_runs(connection)
             unfinished = frozenset(
                 m.number for m in told.manifests if m.number not in known and m.header["run"] in runs
             )
             catalog = await asyncio.to_thread(told.replayed, unfinished, known)
-            differences = await rebuild.compare(connection, catalog)
+            async with engine.connect() as connection:
+                await connection.execution_options(isolation_level="REPEATABLE READ")
+                rounds -= 1
+                if not rounds or await rebuild.rows_told(connection) == before:
+                    differences = await rebuild.compare(connection, catalog)
+                    break
     finally:
         await bucket.close()
         await engine.dispose()
@@ -182,12 +202,9 @@ def _open(settings: Settings) -> tuple[schema.Engine, Bucket]:
     return schema.connect(settings.database_url), Bucket.open(settings.storage_url, settings.storage_options())
 
 
-async def _read(bucket: Bucket, say: Say) -> _Told:
-    """Every manifest and record of the bucket."""
-    manifests: dict[Key, Manifest] = {}
-    others: dict[Key, Mapping[str, Any]] = {}
-    damaged: dict[Key, str] = {}
-    digests: dict[Key, bytes] = {}
+async def _read(bucket: Bucket, say: Say, seen: _Seen | None = None) -> _Told:
+    """Every manifest and record of the bucket; those that were `seen` before are not read again."""
+    seen = seen or _Seen()
     slots = asyncio.Semaphore(AT_ONCE)
 
     async def one(key: Key) -> None:
@@ -195,17 +212,23 @@ async def _read(bucket: Bucket, say: Say) -> _Told:
             try:
                 data = await bucket.read(key)
                 if records.is_record(key):
-                    digests[key] = hashlib.sha256(data).digest()
-                    others[key] = await asyncio.to_thread(records.decode, data)
+                    seen.digests[key] = hashlib.sha256(data).digest()
+                    seen.others[key] = await asyncio.to_thread(records.decode, data)
                 else:
-                    manifests[key] = Manifest(key, *await asyncio.to_thread(read_manifest, data))
+                    seen.manifests[key] = Manifest(key, *await asyncio.to_thread(read_manifest, data))
+                seen.damaged.pop(key, None)
             except (StorageError, ValueError) as error:
-                damaged[key] = str(error).partition("\n")[0][:200]
+                seen.damaged[key] = str(error).partition("\n")[0][:200]
 
     listed = [info.key async for info in bucket.list()]
     keys = [key for key in listed if records.is_record(key) or key.rpartition("/")[2].startswith(MANIFEST)]
-    say(f"Reading {len(keys):,} manifests and records of {bucket.url}")
-    await asyncio.gather(*map(one, keys))
+    new = [key for key in keys if key not in seen.manifests and key not in seen.others]
+    say(f"Reading {len(new):,} manifests and records of {bucket.url}")
+    await asyncio.gather(*map(one, new))
+    manifests = {key: seen.manifests[key] for key in keys if key in seen.manifests}
+    others = {key: seen.others[key] for key in keys if key in seen.others}
+    digests = {key: seen.digests[key] for key in keys if key in seen.digests}
+    damaged = {key: seen.damaged[key] for key in keys if key in seen.damaged}
     passed_over = _replaced(manifests, others)
     return _Told(
         [one for key, one in manifests.items() if key not in passed_over],

@@ -27,7 +27,7 @@ from assetcore.lineage.journal import Entry, Row
 from assetcore.lineage.replay import SOURCE, Catalog, as_stated
 from assetcore.storage import Key
 
-__all__ = ["Difference", "commits", "compare", "is_empty", "known_runs", "places", "rebuild"]
+__all__ = ["Difference", "commits", "compare", "is_empty", "known_runs", "places", "rebuild", "rows_told"]
 
 REBUILT = (
     t.journal, t.journal_batch, t.subject_key, t.borrowed, t.acceptance,
@@ -69,6 +69,11 @@ async def commits(connection: AsyncConnection) -> set[int]:
 async def known_runs(connection: AsyncConnection) -> set[str]:
     """The identifiers of all runs."""
     return set((await connection.execute(sa.select(t.run.c.id))).scalars())
+
+
+async def rows_told(connection: AsyncConnection) -> int:
+    """How many things the journals tell: whatever is done adds a row."""
+    return (await connection.execute(sa.select(sa.func.count()).select_from(t.journal))).scalar_one()
 
 
 async def places(connection: AsyncConnection) -> dict[str, list[str]]:

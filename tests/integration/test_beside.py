@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from assetcore import catalog
 from assetcore.catalog import rebuild_catalog, verify_catalog
 from assetcore.keep import Keeper
 from assetcore.lineage import runs
@@ -156,6 +157,30 @@ async def test_a_rebuild_waits_for_runs_and_leaves_environments_what_they_are(
     for environment in ("looked-at", live.environment):
         assert set((await at(world, environment).contents())["upper"].values()) == {b"EDITED", b"EDITED LATER"}
     assert (await verify_catalog(world.settings, say=said.append)).same
+
+
+async def test_the_catalog_is_compared_beside_what_is_done_meanwhile(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large bucket takes minutes to read: a run that began before it ends, one comes and goes, an environment is created."""
+    gate, real = Gate(monkeypatch), catalog._read
+    world.document("c.txt", "new")
+    running = asyncio.create_task(at(world, "late").materialize())
+    await gate.reached.wait()
+
+    async def slowly(*given: Any) -> Any:
+        told = await real(*given)
+        if not gate.open.is_set():
+            gate.open.set()
+            await running
+            await world.materialize()
+            async with world.open() as session:
+                await session.create_environment("pr")
+        return told
+
+    monkeypatch.setattr(catalog, "_read", slowly)
+    found = await verify_catalog(world.settings, say=lambda _: None)
+    assert (found.same, found.unfinished) == (True, []), found.to_json()
 
 
 async def _held(settings: Settings) -> list[str]:
