@@ -66,6 +66,7 @@ return 1
 """A lease that has ended, on a machine that slept, goes on where nobody has held the lock since: the fence is still ours."""
 _WHERE = {"host", "port", "path", "db", "username", "password", "credential_provider"}
 _ANSWER_SECONDS = 5.0
+_LOOK_SECONDS = 0.2
 
 
 WINDOW = """
@@ -130,15 +131,26 @@ class Renewal:
     """A thread that renews what is leased, with a client of its own: what keeps the event loop busy costs nobody his lease.
 
     `renew` is called with that client after `pause` seconds, and again after as many as it returns, until it returns None, `end` is
-    called or the event loop is no more. It ends with the process, and holds up no exit.
+    called or the event loop is no more. It ends with the process, and holds up no exit. One that Python 3.11 ends before it begins, because
+    a debugger or coverage traces threads (gh-98257), is started again.
     """
 
     def __init__(self, client: Redis, pause: float, renew: Callable[[redis.Redis], float | None]) -> None:
         self._loop = asyncio.get_running_loop()
         self._stopped = threading.Event()
         self._ended = asyncio.Event()
-        work = (client, pause, renew)
-        threading.Thread(target=self._work, args=work, name="assetcore-lease", daemon=True).start()
+        self._begun = threading.Event()
+        self._given = (client, pause, renew)
+        self._start()
+
+    def _start(self) -> None:
+        self._thread = threading.Thread(target=self._work, args=self._given, name="assetcore-lease", daemon=True)
+        self._thread.start()
+        self._look = self._loop.call_later(_LOOK_SECONDS, self._look_after)
+
+    def _look_after(self) -> None:
+        if not self._begun.is_set() and not self._thread.is_alive():
+            self._start()
 
     def soon(self, call: Callable[[], object]) -> None:
         """Have the event loop call this, from the thread."""
@@ -148,11 +160,13 @@ class Renewal:
     async def end(self) -> None:
         """End the thread. One that waits for a Redis which does not answer ends by itself."""
         self._stopped.set()
+        self._look.cancel()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(1):
+            async with asyncio.timeout(1 if self._thread.is_alive() else 0):
                 await self._ended.wait()
 
     def _work(self, client: Redis, pause: float | None, renew: Callable[[redis.Redis], float | None]) -> None:
+        self._begun.set()
         own: redis.Redis | None = None  # most leases end before they are renewed
         try:
             while pause is not None and not self._stopped.wait(pause) and not self._loop.is_closed():

@@ -31,7 +31,6 @@ from assetcore.storage import Bucket, Key
 __all__ = ["Rebuilt", "Verified", "rebuild_catalog", "verify_catalog"]
 
 AT_ONCE = 16
-LEASE = 30.0
 ROUNDS = 5
 """So often is looked again for what was done meanwhile."""
 Say = Callable[[str], None]
@@ -189,7 +188,7 @@ async def _alone(settings: Settings, engine: schema.Engine, say: Say) -> AsyncIt
         for project, names in known.items():
             for one in (stack.FORGETTING, stack.COMPACTING, *sorted(names)):
                 wait = partial(say, f"Waiting for what is at work: {project} ({one.strip('()')})")
-                lock = async_lock(client, f"{stack.RUN_LOCK}{project}:{one}", LEASE, on_wait=wait)
+                lock = async_lock(client, f"{stack.RUN_LOCK}{project}:{one}", stack.RUN_LEASE, on_wait=wait)
                 await locks.enter_async_context(lock)
         yield
 

@@ -31,9 +31,17 @@ from assetcore.settings import Settings
 from assetcore.snapshot import Read
 from assetcore.stack.prefect import client_environment
 
-__all__ = ["alone", "nothing_to_do", "plan_rows", "prepare_prefect", "run_through", "steps_of", "taken_up"]
+__all__ = [
+    "alone",
+    "close_dead",
+    "nothing_to_do",
+    "plan_rows",
+    "prepare_prefect",
+    "run_through",
+    "steps_of",
+    "taken_up",
+]
 
-LOCK_SECONDS = 30
 LOST = "The lock of this run could not be renewed and is lost: another run may be at work here by now, and make the same units once more."
 MANY_UNITS = 1000
 """After so many units, Postgres looks at what its tables hold, if they are not few among those that are there."""
@@ -48,17 +56,22 @@ async def nothing_to_do(project: Project, plan: Plan, found: Read, started: date
 
 
 async def _close_left_open(project: Project) -> None:
-    """Say of a run that was killed after its last commit that it died, unless it, or another, is at work."""
+    """Say of a run that was killed after its last commit that it died."""
     if not project.writable:
         return
     async with project.engine.connect() as connection:
         if not await runs.left_open(connection, project.id, project.environment_id):
             return
+    await close_dead(project, project.environment, project.environment_id)
+
+
+async def close_dead(project: Project, name: str, environment: int) -> None:
+    """Say of runs in an environment that have not ended that they died, unless one is at work: it holds the lock, and is not waited for."""
     from assetcore.cache import LockHeldError
 
     with suppress(LockHeldError):
-        async with alone(project, lambda _: None, wait=0), project.engine.begin() as connection:
-            await runs.close_abandoned(connection, project.id, project.environment_id)
+        async with alone(project, lambda _: None, name, wait=0), project.engine.begin() as connection:
+            await runs.close_abandoned(connection, project.id, environment)
 
 
 async def run_through(project: Project, run: Run, plan: Plan, unshown: Mapping[str, str], *, local: bool) -> RunResult:
@@ -124,7 +137,7 @@ async def alone(
         async with async_lock(
             client,
             key,
-            LOCK_SECONDS,
+            stack.RUN_LEASE,
             wait=wait,
             on_wait=lambda: say(Event("waiting", text="another run of this project is at work; waiting for it")),
             on_lost=lambda: say(Event("message", text=LOST)),

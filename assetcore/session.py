@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -48,7 +48,7 @@ from assetcore.reasons import CauseGroup, Why
 from assetcore.rehearse import Rehearsed, rehearse, sample
 from assetcore.results import Event, RunResult, Say
 from assetcore.retrieval import search_project
-from assetcore.running import alone, nothing_to_do, plan_rows, run_through, steps_of, taken_up
+from assetcore.running import alone, close_dead, nothing_to_do, plan_rows, run_through, steps_of, taken_up
 from assetcore.search import Hit
 from assetcore.settings import Settings
 from assetcore.snapshot import Read, take_descent
@@ -60,10 +60,6 @@ from assetcore.verify import Verified, look_again, noting_damage
 from assetcore.verify import verify as verify_bytes
 
 __all__ = ["RunResult", "Session", "resumed"]
-
-
-class _AtWorkError(Exception):
-    """Somebody else holds the lock."""
 
 
 @dataclass(slots=True)
@@ -408,17 +404,11 @@ class Session:
             pass
 
     async def _close_abandoned(self) -> None:
-        """Runs in other environments that have died: what they left is nobody's. Those that are at work hold the lock, and nobody waits."""
-
-        def go_on(_: Event) -> None:
-            raise _AtWorkError
-
+        """Runs in other environments that have died: what they left is nobody's."""
         async with self.project.engine.connect() as connection:
             found = {(name, number) for name, number, _ in await runs.at_work(connection, self.project.id)}
         for name, number in sorted(found - {(self.environment, self.project.environment_id)}):
-            with suppress(_AtWorkError):
-                async with alone(self.project, go_on, name), self.project.engine.begin() as connection:
-                    await runs.close_abandoned(connection, self.project.id, number)
+            await close_dead(self.project, name, number)
 
     async def journal(
         self, ref: str | None = None, *, since: datetime | None = None, limit: int | None = None

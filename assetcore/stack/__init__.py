@@ -55,6 +55,8 @@ Progress = Callable[[str], None]
 T = TypeVar("T")
 RUN_LOCK = "assetcore:run:"
 """What the name of a lock in Redis begins with that a run holds; project:environment follows."""
+RUN_LEASE = 30.0
+"""After so many seconds the lock of a run that died is free."""
 COMPACTING = "(gc)"
 """Stands in the place of an environment for the lock of what compacts, for which no run stops."""
 FORGETTING = "(forget)"

@@ -20,7 +20,7 @@ import pwd
 import secrets
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -84,23 +84,15 @@ class Home:
     def services(self) -> dict[str, Service]:
         """What is remembered; nothing when the file is missing or was cut off by a power failure. In a copy of a home, none of them runs:
         what was remembered is the original's."""
-        known = Service.__slots__
         content = self._read("services.json")
-        found = {
-            name: Service(**{field: value for field, value in fields.items() if field in known})
-            for name, fields in content.items()
-            if isinstance(fields, dict)
-        }
-        of = content.get("of")
-        if isinstance(of, list) and not any(said == mark for said, mark in zip(of, self._marks(), strict=False)):
-            return {name: Service(port=service.port) for name, service in found.items()}
-        return found
+        marks = self._marks() if content else []
+        return {name: _service(fields, marks) for name, fields in content.items() if isinstance(fields, dict)}
 
     def remember(self, name: str, service: Service) -> Service:
         with _ONE_WRITER:
             services = self.services() | {name: service}
-            content = {key: asdict(value) for key, value in services.items()}
-            self._write("services.json", {"of": self._marks(), **content})
+            marks = {"of": self._marks()}
+            self._write("services.json", {key: asdict(value) | marks for key, value in services.items()})
         return service
 
     def secret(self, name: str) -> str:
@@ -198,6 +190,14 @@ class Home:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(new, self.path / name)
+
+
+def _service(fields: Mapping[str, Any], marks: Sequence[str]) -> Service:
+    """A service as it is remembered; of one that was said of another home, only the port that it may have here, too."""
+    of = fields.get("of")
+    if isinstance(of, list) and not any(said == mark for said, mark in zip(of, marks, strict=False)):
+        return Service(port=fields["port"])
+    return Service(**{field: value for field, value in fields.items() if field in Service.__slots__})
 
 
 def unusable(path: Path, error: OSError) -> ServiceError:

@@ -145,6 +145,31 @@ async def test_a_busy_event_loop_costs_nobody_his_lease(client: Redis, server: S
     assert "assetcore-lease" not in {thread.name for thread in threading.enumerate()}
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+async def test_a_thread_that_ends_before_it_begins_is_started_again(client: Redis, key: str) -> None:
+    """Where threads are traced, Python 3.11 can end the one that renews a lease on its way to its work."""
+    lost: list[str] = []
+
+    def lose(event: str, _: tuple[object, ...]) -> None:
+        if event == "sys.settrace" and armed and not lost and threading.current_thread().name == "assetcore-lease":
+            lost.append(threading.current_thread().name)
+            raise RuntimeError("Cannot install a trace function while another trace function is being installed")
+
+    armed, traced = True, threading.gettrace()
+    sys.addaudithook(lose)  # it stays, and does nothing once it is disarmed
+    threading.settrace(traced or (lambda *_: None))
+    try:
+        async with async_lock(client, key, 0.9) as lease:
+            await asyncio.sleep(1.5)
+            lease.check()
+            assert await client.exists(key) == 1
+    finally:
+        armed = False
+        threading.settrace(traced)  # pyright: ignore[reportArgumentType]  # None ends it
+    assert lost == ["assetcore-lease"]
+
+
 async def test_a_lease_that_ended_goes_on_where_nobody_held_the_lock_since(client: Redis, key: str) -> None:
     """A machine that slept has its lock again, unless another has had it meanwhile."""
     async with async_lock(client, key, 0.6) as lease:

@@ -339,7 +339,7 @@ async def test_a_thread_that_ends_before_it_begins_is_started_again(world: World
         armed = False
         threading.settrace(traced)  # pyright: ignore[reportArgumentType]  # None ends it
     assert result.status == "done", result.failures
-    assert sorted(lost) == ["assetcore-chunks", "assetcore-counted"]
+    assert sorted(lost) == ["assetcore-chunks", "assetcore-counted", "assetcore-lease"]
     assert {a.asset: a.made for a in result.assets} == {"chunks": 20, "counted": 1, "report": 1}
 
 

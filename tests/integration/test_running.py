@@ -53,7 +53,7 @@ def world(settings: Settings) -> World:
 
 async def test_a_run_that_has_lost_its_lock_says_so(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """It goes on, because what it commits is compared, and tells that another may be at the same work."""
-    monkeypatch.setattr(running, "LOCK_SECONDS", 0.6)
+    monkeypatch.setattr(stack, "RUN_LEASE", 0.6)
     redis = get_async_client(str(world.settings.redis_url))
     try:
         async with asyncio.TaskGroup() as group:
