@@ -196,7 +196,7 @@ def _service(fields: Mapping[str, Any], marks: Sequence[str]) -> Service:
     """A service as it is remembered; of one that was said of another home, only the port that it may have here, too."""
     of = fields.get("of")
     if isinstance(of, list) and not any(said == mark for said, mark in zip(of, marks, strict=False)):
-        return Service(port=fields["port"])
+        return Service(port=fields.get("port", 0))
     return Service(**{field: value for field, value in fields.items() if field in Service.__slots__})
 
 
