@@ -10,9 +10,11 @@ One grammar everywhere (command, Make, API, web), the one that Dagster has settl
     roots(...)   sinks(...)              those with nothing above, below them in (...)
     a[unit]   a["odd ] unit"]            one unit of an asset; a glob when it is not quoted
     a[2026-11-01..2026-11-07]            units from .. to, both included; either end may be left out
+    unit:with   unit:w*   unit:a..c      units of any asset, likewise
     not a    a and b    a or (b and c)   `not` binds closest, then `and`, then `or`
 
-`parse` reads a text as a `Selection`, and `str` writes that as a text again. What it selects is decided in `selection`.
+`parse` reads a text as a `Selection`, and `str` writes that as a text again. What it selects is decided in `selection`. `narrowed` puts a
+selection and what `--docs` says together: the same grammar, in which names and globs are those of units.
 """
 
 from __future__ import annotations
@@ -26,11 +28,12 @@ from typing import Literal, TypeAlias, assert_never, cast, get_args
 from lark import Lark, Token, Transformer, UnexpectedCharacters, UnexpectedInput, UnexpectedToken, v_args
 
 from assetcore.errors import SelectionError
-from assetcore.refs import BARE_UNIT, QUOTED, UNIT_HINT, suggestion, unquoted, written
+from assetcore.refs import BARE_UNIT, QUOTED, UNIT_HINT, quoted, suggestion, unquoted, written
 
 __all__ = [
     "FIELDS",
     "And",
+    "Anywhere",
     "Around",
     "Ends",
     "Field",
@@ -42,6 +45,7 @@ __all__ = [
     "Selection",
     "Span",
     "Units",
+    "narrowed",
     "parse",
     "parts",
 ]
@@ -90,8 +94,11 @@ class Label:
     def matches(self, label: str) -> bool:
         return self.pattern.matches(label)
 
+    def written(self, bare: re.Pattern[str]) -> str:
+        return _write(self.pattern, bare)
+
     def __str__(self) -> str:
-        return _write(self.pattern, BARE_UNIT)
+        return self.written(BARE_UNIT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +131,11 @@ class Span:
         backwards = _size(self.first) > _size(self.last) if numbers else self.first > self.last
         return Span(self.last, self.first) if backwards else None
 
+    def written(self, bare: re.Pattern[str]) -> str:
+        return "..".join("" if end is None else _write(Pattern(end), bare) for end in (self.first, self.last))
+
     def __str__(self) -> str:
-        return "..".join("" if end is None else _write(Pattern(end), BARE_UNIT) for end in (self.first, self.last))
+        return self.written(BARE_UNIT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +147,19 @@ class Units:
 
     def __str__(self) -> str:
         return f"{self.name}[{self.rule}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Anywhere:
+    """Some units of whichever asset has them."""
+
+    rule: Label | Span
+
+    def matches(self, label: str) -> bool:
+        return self.rule.matches(label)
+
+    def __str__(self) -> str:
+        return f"unit:{self.rule.written(_BARE_LABEL)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,15 +228,17 @@ class Or:
         return " or ".join(_inside(term, (*_TERMS, Around, Not, And)) for term in self.of)
 
 
-Selection: TypeAlias = Name | Units | Field | Around | Ends | Not | And | Or
+Selection: TypeAlias = Name | Units | Anywhere | Field | Around | Ends | Not | And | Or
 """What `parse` returns. `str()` of it is a text that `parse` reads back as the same selection."""
 
-_TERMS = (Name, Units, Field, Ends)
+_TERMS = (Name, Units, Anywhere, Field, Ends)
 
 
 # --- reading --------------------------------------------------------------------------------------------------------
 
 _KEYWORDS = r"(?:and|or|not)(?![\w*?:])"
+_LABELS = rf'(?:{QUOTED}|[^\s()\[\]",+])+'
+_DOCS_WORD = re.compile(rf'(?:{QUOTED}|[^\s()",])+')
 _GRAMMAR = rf"""
 ?start: either
 ?either: both (_OR both)*
@@ -226,6 +251,7 @@ _GRAMMAR = rf"""
        | UP term DOWN -> above_and_below
 ?term: _OPEN either _CLOSE -> group
      | ENDS _OPEN either _CLOSE -> ends
+     | UNIT LABELS -> anywhere
      | FIELD (VALUE | QUOTED) -> field
      | NAME -> name
      | QUOTED -> quoted
@@ -237,17 +263,20 @@ _AND.4: /and(?![\w*?:])/i
 _OR.4: /or(?![\w*?:])/i
 _NOT.4: /not(?![\w*?:])/i
 ENDS.3: /(?:roots|sinks)(?=\s*\()/
+UNIT.3: "unit:"
 FIELD.2: /[^\W\d]\w*:/
 UP.2: /[0-9]*\+/
 DOWN.1: /\+[0-9]*/
 NAME.1: /(?!(?i:{_KEYWORDS}))(?:[^\W\d]|[*?])[\w*?]*/
 QUOTED: /{QUOTED}/
 VALUE: /[^\s()\[\]",+]+/
+LABELS: /{_LABELS}/
 UNITS: /\[(?:{QUOTED}|[^\]"\n])*\]/
 %ignore /\s+/
 """
 _BARE_NAME = re.compile(rf"(?!(?i:{_KEYWORDS}))(?:[^\W\d]|[*?])[\w*?]*")
 _BARE_VALUE = re.compile(r'[^\s()\[\]",+]+')
+_BARE_LABEL = re.compile(r'(?:(?!\.\.)[^\s()\[\]",+])+(?<!\.)')
 
 
 def parse(text: str) -> Selection:
@@ -264,6 +293,26 @@ def parse(text: str) -> Selection:
     if any(depth > DEPTH_LIMIT for depth, _ in parts(selection)):
         raise SelectionError(f"The selection is nested more than {DEPTH_LIMIT} deep.", hint="Write it flatter.")
     return selection
+
+
+def narrowed(select: str | None, documents: str) -> str:
+    """What `select` selects, of it the units that go by the name of some documents: names, globs and ranges with `and`, `or`, `not`.
+
+    Raises SelectionError, as `parse`.
+    """
+    if not documents.strip():
+        raise SelectionError("--docs is empty.", hint="Name a document, or a glob: --docs 'reference/*'")
+    told = _DOCS_WORD.sub(lambda word: _docs_term(word[0]), documents)
+    some = parse(told)
+    return str(some if select is None else And((parse(select), some)))
+
+
+def _docs_term(word: str) -> str:
+    """What a word of `--docs` is in a selection: units by name, but `or`, `status:stale` and their like are themselves."""
+    if word.lower() in ("and", "or", "not") or word.startswith(tuple(f"{name}:" for name in ("unit", *FIELDS))):
+        return word
+    plain = re.fullmatch(_LABELS, word) or "*" in word or "?" in word
+    return f"unit:{word if plain else quoted(word)}"
 
 
 @lru_cache(maxsize=1)
@@ -304,8 +353,14 @@ class _Builder(Transformer[Token, Selection]):
         for known in FIELDS:
             if name == f"{known}:":
                 return Field(known, _read(value))
-        hint = f"{suggestion(name[:-1], FIELDS) or ''} Fields: {', '.join(f'{known}:' for known in FIELDS)}".strip()
+        hint = f"{suggestion(name[:-1], FIELDS) or ''} Fields: {', '.join(f'{known}:' for known in (*FIELDS, 'unit'))}".strip()
         raise _Refused(name, f"there is no field {str(name)!r}", hint)
+
+    def anywhere(self, field: Token, labels: Token) -> Selection:
+        try:
+            return Anywhere(_rule(labels))
+        except ValueError as error:
+            raise _Refused(labels, str(error), 'A unit is written unit:w*, unit:a..c, or unit:"a b".') from None
 
     def name(self, name: Token) -> Selection:
         return Name(_read(name))
@@ -405,7 +460,7 @@ def parts(selection: Selection) -> Iterator[tuple[int, Selection]]:
                 waiting.extend((depth + 1, term) for term in of)
             case Around(of) | Not(of) | Ends(_, of):
                 waiting.append((depth + 1, of))
-            case Name() | Units() | Field():
+            case Name() | Units() | Anywhere() | Field():
                 pass
             case _:
                 assert_never(part)
@@ -433,7 +488,7 @@ def _problem(text: str, place: int, error: UnexpectedInput) -> tuple[str, str]:
         expected = error.expected
     elif isinstance(error, UnexpectedCharacters):
         expected = error.allowed
-    complete = not {"NAME", "VALUE"} & set(expected)  # what stands before is a whole term
+    complete = not {"NAME", "VALUE", "LABELS"} & set(expected)  # what stands before is a whole term
     before, character, after = text[:place].rstrip(), text[place : place + 1], text[place:].lstrip(", ")
     combined = f"`{before} or {after}` selects both, `{before} and {after}` what they share."
     term = "A term is a name, a glob, field:value, or a selection in parentheses."

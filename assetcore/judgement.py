@@ -15,7 +15,7 @@ import polars as pl
 from assetcore.assets import Asset
 from assetcore.frames import among, joined, put, rows_where
 from assetcore.graph import Graph
-from assetcore.selection import UnitRule
+from assetcore.selection import UnitRule, holds
 from assetcore.slices import Slice
 from assetcore.staleness import Definition, definition_causes, judge
 from assetcore.units import There, View, Wanted, wanted_units
@@ -79,12 +79,12 @@ class Choice:
     def has(self, asset: Asset[..., Any], label: str, parent: str | None) -> bool:
         """Whether a unit was selected: by its label, with or without what it is below, or by its partition."""
         rule = self.units.get(asset.name)
-        if rule is None or rule.matches(label):
+        if rule is None:
             return True
-        if parent is None:
-            return False
-        in_partition = asset.partitions is not None and rule.matches(parent.partition("/")[0])
-        return in_partition or rule.matches(f"{parent}/{label}")
+        names = [label]
+        if parent is not None:
+            names += [f"{parent}/{label}", *([parent.partition("/")[0]] if asset.partitions is not None else [])]
+        return holds(rule, names)
 
 
 @dataclass(frozen=True, slots=True)

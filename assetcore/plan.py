@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 
@@ -27,15 +27,7 @@ from assetcore.partitions import Moment
 from assetcore.selection import Either, UnitRule
 from assetcore.slices import Slice, Slicing
 from assetcore.staleness import CAUSES, LOST, Definition
-from assetcore.units import (
-    DOCUMENTS,
-    There,
-    View,
-    open_partitions,
-    partition_key,
-    partition_pairs,
-    reached_partitions,
-)
+from assetcore.units import There, View, open_partitions, partition_key, partition_pairs, wanted_units
 
 __all__ = [
     "AssetPlan", "Plan", "Snapshot", "SourcePlan", "UnitPlan", "make_plan", "source_changes", "unsettled", "with_above", "without_lost",
@@ -43,9 +35,6 @@ __all__ = [
 
 LOST_IDENTITY = b"lost"
 """What stands for the identity of a document whose bytes are lost: no identity is so short."""
-
-
-_NOTHING = pl.DataFrame(schema=DOCUMENTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,7 +261,7 @@ def make_plan(
     open_assets: dict[str, frozenset[str]] = {}
     blocking: set[str] = set()
     partial: set[str] = set()
-    left = _Left()
+    left = _Left(graph, choice, views)
     changing: set[str] = set()
     changed: dict[str, list[int]] = {}
     judgements: dict[str, Judgement] = {}
@@ -341,6 +330,8 @@ def make_plan(
         if is_open:
             changing.add(name)
         chosen = choice.narrow(asset, judged)
+        if choice.units:
+            left.note(asset, judged, chosen["unit"], snapshot.states[name].documents, part, state.there)
         if name in choice.assets:
             found = replace(_asset_plan(name, chosen, details=details), undecided=bool(above))
             beside = part.beside(state.made) if part is not None else 0
@@ -350,13 +341,11 @@ def make_plan(
             # Units that are yet to appear are not there to be blocked; where these are all that is selected, nothing else would be made.
             if chosen["blocked"].any() or chosen.is_empty() or name not in choice.units:
                 blocking |= above - choice.assets
-            if above & partial and left.reach(asset, chosen, state.there):
+            if above & partial and left.reach(asset, chosen["unit"], state.there):
                 blocking |= above & partial
             others = judged.clear() if chosen is judged else joined(judged, chosen, "unit", "anti")
-            if (others["status"] != "fresh").any():
+            if (others["status"] != "fresh").any() or left.missed.get(name):
                 partial.add(name)  # units outside the selection stay stale
-        if choice.units:
-            left.note(asset, joined(judged, chosen, "unit", "anti"), state.there)
         if is_open or above:  # where something above is open, units may yet appear
             open_assets[name] = above | {name}
     return Plan(
@@ -396,33 +385,67 @@ def _chosen_keys(asset: Asset[..., Any], rule: UnitRule | None, moment: Moment) 
     return {one.key for one in moment.partitions(asset.partitions) if rule.matches(one.key)} or None
 
 
+class _Unmade(NamedTuple):
+    """A unit that was never made: which documents, and so which units below, come of it is not known."""
+
+    asset: str
+    unit: bytes
+    label: str
+    parent: str | None
+
+
 @dataclass(frozen=True, slots=True)
 class _Left:
-    """In which partitions a run leaves units behind that are not fresh, where only some units are selected."""
+    """What a run leaves behind that is not fresh, where only some units are selected: what would the selected ones be given of it?"""
 
-    views: dict[str, View] = field(default_factory=dict)
+    graph: Graph
+    choice: Choice
+    views: dict[str, View]
+    """Of all assets, before the run."""
+    after: dict[str, View] = field(default_factory=dict)
+    """Of assets with units that are not selected: pending is what comes of those, and all that is selected stands."""
+    unmade: dict[str, list[_Unmade]] = field(default_factory=dict)
+    """Of an asset and of those whose documents are its units."""
+    missed: dict[str, list[_Unmade]] = field(default_factory=dict)
+    """Of an asset, the unmade units above it below which it is not selected: a unit is taken to be called as the one that it comes of."""
 
-    def note(self, asset: Asset[..., Any], others: pl.DataFrame, there: There) -> None:
-        """Note an asset, given its units that are not selected."""
-        rest = others.filter(pl.col("status") != "fresh")
-        views = self._above(asset)
-        is_open = rest.height > 0 or any(view.open for view in views.values())
-        self.views[asset.name] = View(_NOTHING, is_open, open_partitions=open_partitions(asset, rest, views, there))
+    def note(
+        self, asset: Asset[..., Any], judged: pl.DataFrame, chosen: pl.Series, documents: pl.DataFrame, part: Slice | None,
+        there: There,
+    ) -> None:  # fmt: skip
+        """Note an asset, given its units, which of them are selected, and its documents as they are."""
+        name, driver = asset.name, self.graph.driver(asset.name)
+        never = rows_where(judged, judged["materialization"].is_null() & (judged["status"] != "fresh"))
+        above = self.unmade.get(driver.upstream.name, []) if driver is not None else []
+        self.unmade[name] = [*above, *(_Unmade(name, *row) for row in never[["unit", "label", "parent"]].iter_rows())]
+        passed = set(self.missed.get(driver.upstream.name, [])) if driver is not None else set()
+        self.missed[name] = [one for one in above if one in passed or not self._selects(asset, one)]
+        grouped = any(d.by is not None and self.views[d.upstream.name].open for d in asset.dependencies)
 
-    def reach(self, asset: Asset[..., Any], chosen: pl.DataFrame, there: There) -> bool:
+        is_chosen, status = among(judged["unit"], chosen), pl.col("status")
+        then = pl.when(is_chosen & (status != "removed")).then(pl.lit("fresh"))
+        then = then.when(~is_chosen & (status != "fresh")).then(pl.lit("stale")).otherwise("status")
+        after = judged.with_columns(then.alias("status"))
+        views = {**self.views, **self.after}
+        view = view_below(after, documents, part)
+        self.after[name] = replace(
+            view,
+            open=view.open or any(views[up.name].open for up in asset.upstreams if up.name in self.after)
+            or bool(self.missed[name]) or (grouped and name in self.choice.units),
+            open_partitions=open_partitions(asset, rows_where(after, after["status"] == "stale"), views, there),
+        )  # fmt: skip
+
+    def _selects(self, asset: Asset[..., Any], one: _Unmade) -> bool:
+        return asset.name in self.choice.assets and self.choice.has(asset, one.label, one.parent)
+
+    def reach(self, asset: Asset[..., Any], chosen: pl.Series, there: There) -> bool:
         """Whether some of these units of an asset would be given any of that."""
-        views = self._above(asset)
-        keys = chosen.select(partition_key(pl.coalesce("parent", "label")).alias("key"))["key"]
-        for dependency in asset.dependencies:
-            view = views[dependency.upstream.name]
-            if view.open:
-                reached = reached_partitions(asset, dependency, view, there)
-                if reached is None or keys.is_in(reached.implode()).any():
-                    return True
-        return False
-
-    def _above(self, asset: Asset[..., Any]) -> dict[str, View]:
-        return {up.name: self.views.get(up.name, View(_NOTHING)) for up in asset.upstreams}
+        views = {**self.views, **self.after}
+        for one in {one for up in asset.upstreams for one in self.missed.get(up.name, ())}:
+            units = pl.concat([views[one.asset].open_units, pl.Series("unit", [one.unit], pl.Binary)])
+            views[one.asset] = replace(views[one.asset], open_units=units)
+        units = wanted_units(asset, self.graph, views, there).units
+        return bool(among(chosen, rows_where(units, units["pending"])["unit"]).any())
 
 
 def _timed(found: AssetPlan, asset: Asset[..., Any], snapshot: Snapshot, judged: pl.DataFrame | None) -> AssetPlan:

@@ -151,13 +151,20 @@ def check(project: Project, plan: Plan, found: Read, say: Say) -> None:
 
 def check_units(project: Project, plan: Plan, found: Read) -> None:
     """Refuse a plan of units that are not there: a misspelt one selects nothing, rather than what is up to date."""
+    absent: list[selection.UnitRule] = []
     for asset in plan.assets:
-        if asset.asset in plan.choice.units:
-            _check_units(project, asset, plan.choice.units[asset.asset], found)
+        if (rule := plan.choice.units.get(asset.asset)) is None:
+            continue
+        if (problem := _no_units(project, asset, rule, found)) is not None:
+            if selection.asks_this_asset(rule):
+                raise problem
+            absent.append(rule)
+    if absent and len(absent) == len(plan.assets):
+        raise NothingSelectedError(f"No selected asset has a {absent[0]}.", hint="See: aipctl plan --force --units")
 
 
-def _check_units(project: Project, asset: AssetPlan, rule: selection.UnitRule, found: Read) -> None:
-    """Refuse a selection of units that names none, as far as it is known which there will be. Raises NothingSelectedError."""
+def _no_units(project: Project, asset: AssetPlan, rule: selection.UnitRule, found: Read) -> NothingSelectedError | None:
+    """What is wrong with a rule that names no unit of an asset, as far as it is known which there will be."""
     nothing = not asset.units and not asset.undecided
     hint = f"See: aipctl plan {asset.asset} --force --units"
     partitions, moment = project.graph.assets[asset.asset].partitions, found.snapshot.moment
@@ -172,7 +179,8 @@ def _check_units(project: Project, asset: AssetPlan, rule: selection.UnitRule, f
         says = f"{asset.asset} has no unit {rule}"
         if isinstance(rule, grammar.Span) and (turned := rule.turned) is not None:
             says, hint = f"{says}: it ends before it begins", f"The other way round: {asset.asset}[{turned}]"
-        raise NothingSelectedError(f"{says}.", hint=hint)
+        return NothingSelectedError(f"{says}.", hint=hint)
+    return None
 
 
 def check_pools(project: Project, plan: Plan) -> None:

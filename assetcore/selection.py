@@ -11,7 +11,22 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NoReturn, TypeAlias, assert_never
 
 from assetcore.errors import NothingSelectedError, SelectionError
-from assetcore.grammar import And, Around, Ends, Field, Label, Name, Not, Or, Pattern, Selection, Span, Units, parts
+from assetcore.grammar import (
+    And,
+    Anywhere,
+    Around,
+    Ends,
+    Field,
+    Label,
+    Name,
+    Not,
+    Or,
+    Pattern,
+    Selection,
+    Span,
+    Units,
+    parts,
+)
 from assetcore.refs import suggestion
 
 if TYPE_CHECKING:
@@ -26,7 +41,9 @@ __all__ = [
     "Needed",
     "Selected",
     "UnitRule",
+    "asks_this_asset",
     "catalogue",
+    "holds",
     "needs",
     "references",
     "select",
@@ -141,8 +158,34 @@ class Needed:
         return "what is below needs"
 
 
-UnitRule: TypeAlias = Label | Span | Either | Both | Except | Needed
+UnitRule: TypeAlias = Label | Span | Anywhere | Either | Both | Except | Needed
 """Which units of one asset: `rule.matches(label)`; `str(rule)` is for messages."""
+
+
+def holds(rule: UnitRule, names: Collection[str]) -> bool:
+    """Whether a rule holds of a unit that goes by several names: by its label, by its path, by its partition."""
+    match rule:
+        case Either(of):
+            return any(holds(one, names) for one in of)
+        case Both(of):
+            return all(holds(one, names) for one in of)
+        case Except(of):
+            return not holds(of, names)
+        case _:
+            return any(map(rule.matches, names))
+
+
+def asks_this_asset(rule: UnitRule) -> bool:
+    """Whether a rule names units of its asset: of one that asks any asset for units, not each has to have some."""
+    match rule:
+        case Anywhere():
+            return False
+        case Either(of) | Both(of):
+            return all(map(asks_this_asset, of))
+        case Except(of):
+            return asks_this_asset(of)
+        case _:
+            return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +240,8 @@ def _evaluate(selection: Selection, catalogue: Catalogue) -> _Found:
             return dict.fromkeys(_named(pattern, catalogue))
         case Units(name, rule):
             return dict.fromkeys(_named(name.pattern, catalogue), rule)
+        case Anywhere():
+            return dict.fromkeys(catalogue.assets, selection)
         case Field():
             return dict.fromkeys(_with_field(selection, catalogue))
         case Around(of, up, down):

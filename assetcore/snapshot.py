@@ -19,7 +19,7 @@ from assetcore import sources
 from assetcore.assets import Source
 from assetcore.errors import SourceError, StorageError
 from assetcore.frames import joined, without
-from assetcore.grammar import Label
+from assetcore.grammar import Anywhere, Label
 from assetcore.graph import AnyAsset
 from assetcore.judgement import AssetState, Choice
 from assetcore.lineage import acceptances, damage, read
@@ -213,6 +213,7 @@ async def take_descent(
 async def _selected(project: Project, connection: Connection, choice: Choice, name: str) -> int:
     """How many units of an asset that needs no look are selected: nothing but how they are called is asked."""
     asset, rule = project.graph.assets[name], choice.units[name]
+    rule = rule.rule if isinstance(rule, Anywhere) else rule
     label = rule.pattern.text if isinstance(rule, Label) and not rule.pattern.glob else None
     if label is not None and asset.partitions is None:
         return len(await by_unit(connection, project.environment_id, project.asset_ids[name], label))

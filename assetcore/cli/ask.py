@@ -74,7 +74,7 @@ def graph(call: Call, select: str | None, form: str) -> None:
 
 
 @verb()
-@selection_argument()
+@selection_argument(documents=True)
 @click.option("--units", is_flag=True, help="List the units.")
 @click.option("--why", is_flag=True, help="What is at the root of it, by cause, the largest first.")
 @click.option("--force", is_flag=True, help="As `materialize --force` would: everything that is selected.")

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from assetcore.session import Session
     from assetcore.settings import Settings
 
+DOCS = "assetcore.docs"
+"""Where `--docs` lies until SELECT is read."""
 GRACE = 3.0
 """So many seconds may code of the project hold the event loop after SIGTERM."""
 _LONE = re.compile(r"[\ud800-\udfff]")
@@ -246,8 +248,10 @@ def as_json(answer: Mapping[str, Any], encoding: str) -> str:
     return line
 
 
-def selection_argument(*, required: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """SELECT, after its grammar was checked: before anything is started for it.
+def selection_argument(
+    *, required: bool = False, documents: bool = False
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """SELECT, after its grammar was checked: before anything is started for it. With `documents`, `--docs` narrows it.
 
     Where it may be left out, it may also be several words: they are put together again, so that quotes that are missing in the
     shell are told as what they are, two terms beside each other.
@@ -255,14 +259,28 @@ def selection_argument(*, required: bool = False) -> Callable[[Callable[..., Any
 
     def read(context: click.Context, parameter: click.Parameter, words: tuple[str, ...] | str) -> str | None:
         select = words if isinstance(words, str) else " ".join(words) if words else None
-        if select is not None and not context.resilient_parsing:
-            from assetcore.grammar import parse
+        if context.resilient_parsing:
+            return select
+        from assetcore.grammar import narrowed, parse
 
+        if (docs := context.meta.get(DOCS)) is not None:
+            return narrowed(select, docs)
+        if select is not None:
             parse(select)
         return select
 
+    def note(context: click.Context, parameter: click.Parameter, docs: str | None) -> None:
+        context.meta[DOCS] = docs
+
     form: dict[str, Any] = {} if required else {"metavar": "[SELECT]", "nargs": -1}
-    return click.argument("select", callback=read, shell_complete=complete_asset, **form)
+    argument = click.argument("select", callback=read, shell_complete=complete_asset, **form)
+    if not documents:
+        return argument
+    option = click.option(
+        "--docs", metavar="EXPR", is_eager=True, expose_value=False, callback=note,
+        help="Of these documents alone: with, 'ref/*', a..c; with and, or, not.",
+    )  # fmt: skip
+    return lambda function: argument(option(function))
 
 
 def reference_argument(

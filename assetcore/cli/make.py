@@ -19,7 +19,7 @@ RUNNERS = ("threads", "processes", "dask", "ray")
 
 
 @verb()
-@selection_argument()
+@selection_argument(documents=True)
 @click.option("--force", is_flag=True, help="Make everything that is selected, stale or not.")
 @click.option("--upstream", is_flag=True, help="Also make what the selected assets are made of, where it is stale.")
 @click.option("--rehash", is_flag=True, help="Read every source file again, even if its time and size are the same.")
@@ -107,7 +107,7 @@ def _folder(context: click.Context, parameter: click.Parameter, name: str) -> Pa
 
 
 @verb()
-@selection_argument(required=True)
+@selection_argument(required=True, documents=True)
 @click.argument("directory", type=click.Path(file_okay=False), callback=_folder)
 @click.option(
     "--provenance", is_flag=True, help="Add an in-toto statement: hashes, code, sources (provenance.intoto.json)."
@@ -121,7 +121,7 @@ async def export(call: Call, select: str, directory: Path, provenance: bool) -> 
 
 
 @verb()
-@selection_argument()
+@selection_argument(documents=True)
 @click.option("--rate", type=RATE, metavar="MB", help="Read at most so many MB a second.")
 @click.option("--again", is_flag=True, help="Read all, also what an interrupted verification has read.")
 @click.option("--rerun", type=COUNT, metavar="N", help="Also make N units once more: do they come out the same?")

@@ -33,6 +33,8 @@ __all__ = [
     "materializations_of", "names_unit", "retire", "tombstone", "tombstones",
 ]  # fmt: skip
 
+NAMED_UNITS = re.compile(r'\[([^\]]*)\]|unit:("(?:\\.|[^"\\])*"|[^\s()\[\]",+]+)')
+"""Where a selection names units: `asset[unit]`, `unit:name`."""
 PLAN_TELLS = ("checks", "notes")
 """What a run's plan holds of findings and names besides counts."""
 
@@ -217,7 +219,7 @@ async def commits(connection: AsyncConnection, project: int, assets: Collection[
 
 def names_unit(selection: str, labels: Collection[str]) -> bool:
     """Whether a selection names a unit that has one of these labels."""
-    return any(named in labels for named in re.findall(r"\[([^\]]*)\]", selection))
+    return any(named.strip('"') in labels for found in NAMED_UNITS.findall(selection) for named in found if named)
 
 
 async def erase(
@@ -300,7 +302,9 @@ async def _forget_runs(connection: AsyncConnection, project: int, found: Descent
     telling = r.plan["plan"].has_any(sa.cast(list(PLAN_TELLS), ARRAY(sa.Text)))
     await connection.execute(sa.update(t.run).where(r.project_id == project, telling).values(plan=without))
     asked = await connection.execute(
-        sa.select(r.id, r.selection).where(r.project_id == project, r.selection.contains("["))
+        sa.select(r.id, r.selection).where(
+            r.project_id == project, sa.or_(r.selection.contains("["), r.selection.contains("unit:"))
+        )
     )
     runs = [run for run, selection in asked if names_unit(selection, labels)]
     named = sa.or_(

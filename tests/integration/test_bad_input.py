@@ -434,6 +434,7 @@ def test_typos_in_selections(aipctl: Command) -> None:
     told(aipctl("plan", "claen"), 4, "claen", "clean")
     told(aipctl("plan", "tag:report"), 4, "tag:report")
     told(aipctl("materialize", "clean[c.txt]", "--local"), 4, "clean has no unit")
+    told(aipctl("plan", "--docs", "a.txt, b.txt"), 64, "comma", "unit:a.txt or")
     told(aipctl("show", "reprot"), 4, "reprot", "report")
     told(aipctl("plan", "clean, report"), 64, "or")
     told(aipctl("plan", "-p", "dmeo"), 1, "'dmeo'", "demo")

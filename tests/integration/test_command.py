@@ -171,6 +171,8 @@ async def test_the_verbs_that_look_answer_in_the_promised_shape(world: World, ai
     exported = aipctl("export", "clean or report", str(tmp_path / "out"), "--json").json
     assert sorted(exported["files"]) == ["clean/a.txt", "clean/b.txt", "report/report.txt"]
     assert (tmp_path / "out" / "clean" / "a.txt").read_text() == "the with statement"
+    one = aipctl("export", "clean or report", str(tmp_path / "one"), "--docs", "b* or c*", "--json").json
+    assert one["files"] == ["clean/b.txt"]
 
     diff = aipctl("diff", "clean[a.txt]", "clean[b.txt]", "--json").json
     assert diff["same"] is False

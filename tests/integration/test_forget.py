@@ -351,6 +351,7 @@ async def test_nothing_is_left_of_what_was_said_of_it(settings: Settings) -> Non
         async with world.open() as session:
             await session.create_environment("pr-17", "prod")
         await world.materialize("groups[secretname]", force=True)
+        await world.materialize("groups and unit:secretname", force=True)
         world.document("mallory.txt", "secretname wrote another secretword")
         result = await world.materialize()
         assert result.status == "failed"

@@ -72,6 +72,28 @@ async def test_a_stale_unit_outside_the_selection_is_refused_not_skipped(world: 
     assert b"gamma changed" in (await world.contents())["report"]["report", "report.txt"]
 
 
+async def test_one_document_is_made_whatever_else_is_stale(world: World) -> None:
+    """Narrowed to a document a run makes what comes of that alone; what is made of all of them waits for the rest."""
+    await world.materialize()
+    before = await world.contents()
+    world.document("a.txt", "alpha changed")
+    world.document("b.txt", "gamma changed")
+    made = {a.asset: a.made for a in (await world.materialize("unit:a.txt")).assets if a.made}
+    assert made == dict.fromkeys(made, 1)
+    now = await world.contents()
+    assert {unit for unit, _ in now["chunks"]} == {unit for unit, _ in before["chunks"]}
+    changed = {unit for unit, name in now["chunks"] if now["chunks"][unit, name] != before["chunks"].get((unit, name))}
+    assert changed == {"a.txt"}
+    assert now["report"] == before["report"]
+    with pytest.raises(StaleInputError, match="chunks"):
+        await world.materialize("unit:a.txt or report")
+    again = {a.asset: a.made for a in (await world.materialize()).assets if a.made}
+    assert again == {**made, "report": 1, "counts": 1}
+    assert b"gamma changed" in (await world.contents())["report"]["report", "report.txt"]
+    with pytest.raises(NothingSelectedError, match="No selected asset has a unit:d"):
+        await world.materialize("unit:d.txt")
+
+
 async def test_units_that_are_not_there_are_told_by_plans_and_runs(world: World) -> None:
     """A misspelt unit is no unit that is up to date, whether anything of its asset is stale or not; of those selected the plan counts."""
     await world.materialize()

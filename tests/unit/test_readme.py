@@ -107,7 +107,7 @@ def test_the_selections_in_the_readme_can_be_read() -> None:
     shown = [text for row in readme.table("selection", "chooses") for text in readme.code(row[0])]
     for text in shown:
         parse(text)
-    assert {text.split(":")[0] for text in shown if re.match(r"\w+:", text)} == set(FIELDS)
+    assert {text.split(":")[0] for text in shown if re.match(r"\w+:", text)} == {*FIELDS, "unit"}
 
 
 def test_the_options_of_asset_in_the_readme_are_those_it_takes() -> None:

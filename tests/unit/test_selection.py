@@ -11,10 +11,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from assetcore.errors import NothingSelectedError, SelectionError
-from assetcore.grammar import And, Around, Ends, Field, Label, Name, Not, Or, Pattern, Selection, Span, Units, parse
+from assetcore.grammar import (
+    And,
+    Anywhere,
+    Around,
+    Ends,
+    Field,
+    Label,
+    Name,
+    Not,
+    Or,
+    Pattern,
+    Selection,
+    Span,
+    Units,
+    narrowed,
+    parse,
+)
 from assetcore.planning import changed_files
 from assetcore.refs import Ref, format_ref, parse_ref, suggestion
-from assetcore.selection import AssetFacts, Catalogue, needs, select
+from assetcore.selection import AssetFacts, Catalogue, holds, needs, select
 
 EDGES = [
     ("topics", "clean"),
@@ -121,13 +137,55 @@ def test_grammar(text: str, expected: str) -> None:
         ("chunks and not chunks[x*]", ['"x"', "2026-11-05", "10", "9", "*"]),
         ("chunks[x] or chunks", list(LABELS)),
         ("+vectors and chunks[x]", ["x"]),
+        ("unit:x", ["x"]),
+        ("chunks and unit:x*", ["x", "xx", "x]", "x..x"]),
+        ('unit:"x..x" or unit:"x]"', ["x..x", "x]"]),
+        ("unit:9..10 and not unit:9", ["10"]),
+        ('unit:"2026-11-06"..', ["x", "xx", "x]", "x..x", "9"]),
+        ("clean or unit:xx", ["xx"]),
+        ("not unit:x* and not unit:1..9999-12", ['"x"', "*"]),
     ],
 )
 def test_units(text: str, matching: list[str]) -> None:
     """Brackets mean these units; text in quotes is never a glob, and numbers are compared as numbers."""
     selected = select(parse(text), CATALOGUE)
     assert {label for label in LABELS if selected.includes("chunks", label)} == set(matching)
-    assert not selected.includes("coverage", "x")
+    assert "unit:" in text or not selected.includes("coverage", "x")
+
+
+def test_a_unit_goes_by_several_names() -> None:
+    """What is said of any of the names of a unit holds; what is denied must hold of none."""
+    rule = select(parse("not unit:a and unit:2026*"), CATALOGUE).units["chunks"]
+    assert not holds(rule, ["a", "2026-11-01/a", "2026-11-01"])
+    assert holds(rule, ["b", "2026-11-01/b", "2026-11-01"])
+    assert holds(select(parse("unit:b and unit:2026-11-01"), CATALOGUE).units["chunks"], ["b", "2026-11-01"])
+
+
+@pytest.mark.parametrize(
+    ("select", "docs", "expected"),
+    [
+        (None, "with", "unit:with"),
+        ("chunks", "ref/with.txt", "chunks and unit:ref/with.txt"),
+        ("chunks or clean", "a or not b*", "(chunks or clean) and (unit:a or not unit:b*)"),
+        ("chunks", '(a..c or \'d) AND "and"', "chunks and ((unit:a..c or unit:'d) and unit:and)"),
+        (None, "c++.txt or a[1] or not-yet.txt", 'unit:"c++.txt" or unit:"a[1]" or unit:not-yet.txt'),
+        ("chunks", "status:stale and unit:a", "chunks and (status:stale and unit:a)"),
+        (None, '"a b".."c d"', 'unit:"a b".."c d"'),
+    ],
+)
+def test_documents_narrow_a_selection(select: str | None, docs: str, expected: str) -> None:
+    """`--docs` is written in the same grammar: its names are those of units, of whichever asset was selected."""
+    assert narrowed(select, docs) == expected
+    assert str(parse(expected)) == expected
+
+
+@pytest.mark.parametrize(
+    ("docs", "problem"), [("", "empty"), ("a b", "two terms"), ("a, b", "comma"), ("(a", "closed")]
+)
+def test_documents_that_cannot_be_read(docs: str, problem: str) -> None:
+    """What cannot be read of `--docs` is told as of a selection."""
+    with pytest.raises(SelectionError, match=problem):
+        narrowed("chunks", docs)
 
 
 def test_whole_assets_have_no_rule() -> None:
@@ -158,6 +216,8 @@ def test_whole_assets_have_no_rule() -> None:
         ("tga:text", 0, "there is no field 'tga:'", "Did you mean tag?"),
         ("chunks[]", 6, "the brackets are empty", "double quotes"),
         ("chunks[a..b..c]", 6, "a range has two ends", "double quotes"),
+        ("chunks and unit:a..b..c", 16, "a range has two ends", 'unit:"a b"'),
+        ("unit:", 5, "it ends where a term", "A term is"),
         ('chunks["a"b]', 6, "quotes must surround", "double quotes"),
         ("chunks[x", 6, "the brackets cannot be read", "double quotes"),
         ("chunks.py", 6, "'.' cannot stand here", "A term is"),
@@ -248,6 +308,7 @@ label_rules = st.one_of(
     st.sampled_from(["x*", "*", "?"]).map(lambda label: Label(Pattern(label, glob=True))),
     st.tuples(st.sampled_from(LABELS), st.none() | st.sampled_from(LABELS)).map(lambda ends: Span(*ends)),
 )
+units = st.builds(Units, names | globs, label_rules) | st.builds(Anywhere, label_rules)
 any_rules = st.one_of(
     texts.map(lambda label: Label(Pattern(label))),
     st.tuples(texts | st.none(), texts | st.none()).map(lambda ends: Span(*ends)),
@@ -275,13 +336,14 @@ def compound(inner: st.SearchStrategy[Selection]) -> st.SearchStrategy[Selection
     )
 
 
-known = st.recursive(names | globs | fields | st.builds(Units, names | globs, label_rules), compound, max_leaves=8)
+known = st.recursive(names | globs | fields | units, compound, max_leaves=8)
 written = st.recursive(
     names
     | globs
     | texts.map(lambda text: Name(Pattern(text)))
     | any_fields
-    | st.builds(Units, names | globs, any_rules),
+    | st.builds(Units, names | globs, any_rules)
+    | st.builds(Anywhere, any_rules),
     compound,
     max_leaves=8,
 )
