@@ -38,6 +38,16 @@ TAKER = "assetcore_taker"
 _AS_TEXT = "$json"
 _LOCK = 0x617373657463
 _READ_ONLY = "25006"
+_READING = "postgresql_readonly"
+"""The option of an engine, or a connection, that writes nothing: it is not the server then that takes no writes."""
+_TRY_AGAIN = "Nothing of what was interrupted is kept; run the command again."
+_MOMENTARY = {
+    _READ_ONLY: "It takes no writes: is it a standby, or is its disk full? Look at: aipctl check",
+    "40001": _TRY_AGAIN,  # serialization failure
+    "40P01": _TRY_AGAIN,  # deadlock
+    "55P03": _TRY_AGAIN,  # lock not available, where the server has a lock_timeout
+}
+"""States of the server in which it refuses what is right, by the code of SQL, and what to do then."""
 _STAGE = "stage "
 """How the comment on Alembic's table begins that says to which stage the database belongs: it is read with the revision."""
 _version = sa.table("alembic_version", sa.column("version_num"))
@@ -70,7 +80,8 @@ def connect(database_url: str) -> AsyncEngine:
         error = context.original_exception
         if not isinstance(error, Exception):
             return  # who cancels a statement is told that it is cancelled
-        if context.is_disconnect or is_service_error(error):
+        ours = context.connection is not None and context.connection.get_execution_options().get(_READING)
+        if context.is_disconnect or (is_service_error(error) and not (ours and _state(error) == _READ_ONLY)):
             raise service_error(engine, error) from error
         refuse_size(error)
 
@@ -110,11 +121,12 @@ def from_json(text: str | bytes) -> Any:
 
 
 def is_service_error(error: BaseException) -> bool:
-    """Whether it is the server's state, and not what was asked of it: connection lost, no resources, shutting down, a full disk."""
-    state = getattr(error, "sqlstate", None) or getattr(getattr(error, "__cause__", None), "sqlstate", None) or ""
+    """Whether it is the server's state, and not what was asked of it: connection lost, no resources, a full disk, read-only."""
+    state = _state(error)
     return (
         isinstance(error, OSError)
         or state[:2] in ("08", "28", "53", "57", "58")
+        or state in _MOMENTARY
         or "connection is closed" in str(error)
     )
 
@@ -125,8 +137,13 @@ def service_error(engine: AsyncEngine, error: BaseException) -> ServiceError:
     reason = str(getattr(error, "orig", None) or error).split(">: ")[-1].splitlines()
     return ServiceError(
         f"Postgres at {address} cannot be used: {reason[0].rstrip('.') if reason else type(error).__name__}.",
-        hint="Look at: aipctl check, or start the services with: aipctl up",
+        hint=_MOMENTARY.get(_state(error), "Look at: aipctl check, or start the services with: aipctl up"),
     )
+
+
+def _state(error: BaseException) -> str:
+    """The five letters of SQL for what the server said, empty where it is not the server that said it."""
+    return getattr(error, "sqlstate", None) or getattr(error.__cause__, "sqlstate", None) or ""
 
 
 def refuse_size(error: BaseException) -> None:
@@ -235,7 +252,7 @@ def reading(engine: AsyncEngine, ours: str, theirs: str, *, embedded: bool = Fal
             refuse_stage(ours, theirs, database_url, embedded=embedded)
 
     event.listen(engine.sync_engine, "handle_error", failing)
-    return engine.execution_options(postgresql_readonly=True)
+    return engine.execution_options(**{_READING: True})
 
 
 def refuse_stage(

@@ -7,6 +7,7 @@ import gc
 import hashlib
 import json
 import random
+import re
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
@@ -23,7 +24,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from assetcore.documents import document_id, identity
-from assetcore.errors import SchemaError, StorageError
+from assetcore.errors import SchemaError, ServiceError, StorageError
 from assetcore.lineage import asking, costs, named, read, recipes, schema, tables, trace
 from assetcore.lineage import commit as lineage
 from assetcore.lineage import history as past
@@ -602,6 +603,34 @@ async def test_a_statement_that_is_cancelled_is_no_service_that_fails(history: H
         await waiting
     async with history.engine.connect() as connection:
         assert (await connection.execute(sa.select(sa.literal(1)))).scalar_one() == 1
+
+
+async def test_a_server_that_refuses_what_is_right_is_a_service_that_fails(history: History) -> None:
+    """A server that takes no writes (a standby, a full disk), and two that block each other: told with what to do, not as our mistake."""
+    writing = sa.insert(tables.project).values(name="demo")
+    async with history.engine.connect() as connection:
+        await connection.exec_driver_sql("SET TRANSACTION READ ONLY")
+        with pytest.raises(
+            ServiceError, match=r"cannot execute INSERT in a read-only transaction\.\n.*is it a standby"
+        ):
+            await connection.execute(writing)
+
+    names, held = ("one", "other"), asyncio.Barrier(2)
+    async with history.engine.begin() as connection:
+        await connection.execute(sa.insert(tables.project), [{"name": name} for name in names])
+
+    async def take(*turn: str) -> None:
+        async with history.engine.begin() as connection:
+            for name in turn:
+                await connection.execute(
+                    sa.select(tables.project).where(tables.project.c.name == name).with_for_update()
+                )
+                await held.wait() if name == turn[0] else None
+
+    ended = await asyncio.gather(take(*names), take(*reversed(names)), return_exceptions=True)
+    [told] = [error for error in ended if error is not None]
+    assert isinstance(told, ServiceError)
+    assert re.search(r"deadlock detected\.\n.*run the command again", str(told))
 
 
 async def test_a_schema_that_does_not_fit_is_told(history: History) -> None:
