@@ -102,6 +102,8 @@ async def _put_together(project: Project, packs: Sequence[Used]) -> None:
     kept: list[Kept] = []
     for one in packs:
         found = members[one.id]
+        if not found:  # another compaction was first
+            continue
         rows, hashes = [m.row for m in found], [m.sha256 for m in found]
         try:
             kept.append(Kept(one.key, await project.bucket.read(one.key), rows, hashes))

@@ -227,10 +227,9 @@ async def compact(
     left = sa.select(d.c.id).where(among(d.c.object_id, old, sa.BigInteger), ~gone).limit(1)
     if (await connection.execute(left)).first() is not None:
         return False
-    await connection.execute(
-        sa.update(o).where(among(o.c.id, old, sa.BigInteger)).values(retired_at=sa.func.clock_timestamp())
-    )
-    return True
+    retire = sa.update(o).where(among(o.c.id, old, sa.BigInteger), o.c.retired_at.is_(None))
+    done = await connection.execute(retire.values(retired_at=sa.func.clock_timestamp()))
+    return done.rowcount == len(old)
 
 
 async def let_go_of(connection: AsyncConnection, objects: Collection[int]) -> list[tuple[int, str]]:

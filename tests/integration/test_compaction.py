@@ -11,10 +11,13 @@ import sqlalchemy as sa
 
 from assetcore import verify
 from assetcore.catalog import rebuild_catalog, verify_catalog
+from assetcore.compaction import compact
 from assetcore.errors import StorageError
-from assetcore.lineage import read
+from assetcore.lineage import read, retention
 from assetcore.lineage import tables as t
 from assetcore.lineage.damage import Damaged
+from assetcore.lineage.retention import Used
+from assetcore.lineage.schema import Connection
 from assetcore.running import alone
 from assetcore.session import Session
 from assetcore.settings import Settings
@@ -86,6 +89,29 @@ async def test_packs_that_are_mostly_superseded_are_put_together(world: World) -
         told = [(line.row.what, line.row.facts) for line in await session.journal()]
         assert [facts["packs"] for what, facts in told if what == "compact"] == [1, 1, 1]
         assert [next(iter(facts)) for what, facts in told if what == "gc"] == ["let_go", "objects"]
+
+
+async def test_of_two_compactions_at_once_the_later_one_moves_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One whose lock was lost finds the packs that it was about to put together done, and says so of none of them."""
+    await world.materialize()
+    await edit(world, range(8), "gamma")
+    before, found = await world.contents(), list[list[Used]]()
+    real = retention.used
+
+    async def used_by_both(connection: Connection, project: int) -> list[Used]:
+        found.append(await real(connection, project))
+        return found[0]
+
+    monkeypatch.setattr(retention, "used", used_by_both)
+    async with world.open() as session:
+        for _ in range(2):
+            await compact(session.project, keep=NOW, dry_run=False, grace=timedelta(hours=1))
+        told = [line.row.facts["packs"] for line in await session.journal() if line.row.what == "compact"]
+    assert [len(one) for one in found] == [3, 0]
+    assert told == [1, 1, 1]
+    assert await world.contents() == before
 
 
 async def test_what_was_let_go_is_made_anew_and_says_so_when_it_is_read(world: World) -> None:
