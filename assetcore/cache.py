@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import secrets
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
-from typing import cast
+from typing import Any, Self, cast
 
 import redis
 import redis.connection
@@ -66,6 +67,9 @@ return 1
 """A lease that has ended, on a machine that slept, goes on where nobody has held the lock since: the fence is still ours."""
 _WHERE = {"host", "port", "path", "db", "username", "password", "credential_provider"}
 _ANSWER_SECONDS = 5.0
+_GIVE_UP_SECONDS = 25.0
+"""Nothing is sent again after so many seconds without an answer."""
+_TELL_SECONDS = 30.0
 _LOOK_SECONDS = 0.2
 
 
@@ -178,17 +182,49 @@ class Renewal:
             self.soon(self._ended.set)
 
 
+class _Patience(Retry):
+    """Tries again, but not for ever, and says what is waited for. All connections of a client share it."""
+
+    address = ""
+    _given_up = _told = -math.inf
+    """When it was last given up, and when it was last told."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
+
+    async def call_with_retry(
+        self, do: Callable[[], Awaitable[Any]], fail: Callable[..., Awaitable[Any]], *arguments: Any, **options: Any
+    ) -> Any:
+        begun = time.monotonic()
+        give_up = begun + (0 if begun - self._given_up < _TELL_SECONDS else _GIVE_UP_SECONDS)
+
+        async def failed(error: Exception, *counted: int) -> None:
+            await fail(error, *counted)
+            if not isinstance(error, (RedisTimeoutError, TimeoutError)):
+                return
+            now = time.monotonic()
+            if now >= give_up:
+                self._given_up = now
+                raise error
+            if now - self._told >= _TELL_SECONDS:
+                self._told = now
+                logger.warning("Redis at %s does not answer; waiting for it, for half a minute", self.address)
+
+        return await super().call_with_retry(do, failed, *arguments, **options)
+
+
 def get_async_client(url: str) -> Redis:
     """A client for the Redis at an address; whoever asks closes it with `aclose()`. Nothing is contacted before its first use.
 
-    A command whose connection breaks is sent again for about two seconds, so that a restart of Redis in between goes unnoticed.
+    A command whose connection breaks is sent again for about two seconds, so that a restart of Redis in between goes unnoticed. One that
+    is not answered at all is sent again, for half a minute; that is told, and the commands after it wait for five seconds.
     """
-    retry = Retry(ExponentialBackoff(cap=0.5, base=0.05), retries=6)
+    retry = _Patience(ExponentialBackoff(cap=0.5, base=0.05), retries=6)
     try:
-        return Redis.from_url(
+        client = Redis.from_url(
             url,
-            socket_timeout=5,
-            socket_connect_timeout=5,
+            socket_timeout=_ANSWER_SECONDS,
+            socket_connect_timeout=_ANSWER_SECONDS,
             health_check_interval=30,
             retry=retry,
             retry_on_error=[*_UNREACHABLE],
@@ -197,6 +233,8 @@ def get_async_client(url: str) -> Redis:
         raise ServiceError(
             f"The address of Redis cannot be used: {error}.", hint="Write redis://:password@host:6379/0."
         ) from None
+    retry.address = _address(client)
+    return client
 
 
 @asynccontextmanager
@@ -326,11 +364,13 @@ def _without_loop(client: Redis, patience: float) -> redis.Redis:
 async def _release(lock: Lock, renewal: Renewal) -> None:
     await renewal.end()
     try:
-        await lock.release()
+        async with asyncio.timeout(_ANSWER_SECONDS):  # nobody waits for half a minute for what ends by itself
+            await lock.release()
     except LockNotOwnedError:
         pass  # lost already; it is somebody else's to release
     except (RedisError, OSError) as error:
-        logger.warning("the lock %s could not be released, and ends with its lease: %s", lock.name, error)
+        reason = str(error) or "Redis does not answer"
+        logger.warning("the lock %s could not be released, and ends with its lease: %s", lock.name, reason)
 
 
 @contextlib.contextmanager

