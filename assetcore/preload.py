@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import socket
 
-__all__ = ["SOCKET", "digest", "is_fork", "main", "serve", "surroundings"]
+__all__ = ["SOCKET", "digest", "is_fork", "listener", "main", "serve", "surroundings"]
 
 SOCKET = "preloader"
 """The socket's name in the home."""
@@ -238,12 +238,21 @@ def _connected(path: str) -> socket.socket:
         connection.settimeout(READY_SECONDS)
         with _short(path) as name:
             connection.connect(name)
-        if _peer(connection) != os.geteuid():
+        if _peer(connection)[1] != os.geteuid():
             raise PermissionError(f"{path} is another user's")
     except OSError:
         connection.close()
         raise
     return connection
+
+
+def listener(path: str) -> int | None:
+    """The number of the process that takes commands at a socket."""
+    try:
+        with _connected(path) as connection:
+            return _peer(connection)[0]
+    except OSError:
+        return None
 
 
 def serve(path: str, wanted: str) -> None:
@@ -304,7 +313,7 @@ def _next(path: str, code: list[Any], wanted: str) -> socket.socket | None:
                 asked = json.loads(_exactly(connection, int.from_bytes(size, "big")))
                 if asked["code"] != code:
                     os.unlink(path)
-                elif _peer(connection) == os.geteuid() and digest(asked["surroundings"]) == wanted and not os.fork():
+                elif _peer(connection)[1] == os.geteuid() and digest(asked["surroundings"]) == wanted and not os.fork():
                     listener.close()
                     _become(connection, asked, files)
                     return connection
@@ -373,13 +382,13 @@ def _signals() -> list[int]:
     return [getattr(signal, name) for name in names]
 
 
-def _peer(connection: socket.socket) -> int:
-    """The user at the other end."""
+def _peer(connection: socket.socket) -> tuple[int, int, int]:
+    """The process at the other end, or that listens there, and its user and group."""
     import socket
     import struct
 
     found = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    return struct.unpack("3i", found)[1]
+    return struct.unpack("3i", found)
 
 
 def _line(connection: socket.socket) -> bytes:

@@ -77,6 +77,7 @@ class Server(Protocol):
     def START_SECONDS(self) -> float: ...
 
     def start(self, home: Home, remembered: Service) -> Service: ...
+    def found(self, home: Home) -> Service | None: ...
     def stop(self, home: Home, service: Service) -> None: ...
     def reset_password(self, home: Home, service: Service) -> Service: ...
     def address(self, home: Home, service: Service) -> str: ...
@@ -185,14 +186,14 @@ async def at_work(settings: Settings, projects: Collection[str] = ()) -> list[st
     Raises ServiceError where it does not answer.
     """
     home = Home(settings.home)
-    services = home.services()
+    services = _running(home)
     service = services.get("redis", Service())
     url, shared = settings.redis_url, True
     if url is None:
-        if not alive(service) or not home.has_secret("redis"):
+        if not service.pid or not home.has_secret("redis"):
             return []
         url, shared = redis.address(home, service), False
-    elif not any(alive(one) for one in services.values()):
+    elif not services:
         return []
     held = await redis.keys(url, RUN_LOCK)
     named = (key.removeprefix(RUN_LOCK).split(":", 1) for key in held if not key.endswith(":fence"))
@@ -202,15 +203,14 @@ async def at_work(settings: Settings, projects: Collection[str] = ()) -> list[st
 
 
 async def down(settings: Settings, on_progress: Progress | None = None) -> None:
-    """Stop every service that was started for this home; their data stays."""
+    """Stop every service that was started for this home, also one whose record was lost; their data stays."""
     home = Home(settings.home)
     say = on_progress or (lambda _: None)
-    if not home.services():
+    if not home.services() and not _running(home):
         return
     async with home.lock():
-        known = SERVERS.keys() | {preloader.NAME}
-        running = [name for name, service in home.services().items() if name in known and alive(service)]
-        await _unbroken(_each(asyncio.to_thread(_stop, home, name) for name in running))
+        running = _running(home)
+        await _unbroken(_each(asyncio.to_thread(_stop, home, *one) for one in running.items()))
     for name in running:
         say(f"{name} stopped")
 
@@ -322,8 +322,16 @@ def _start(home: Home, name: str) -> None:
     home.remember(name, server.start(home, service))
 
 
-def _stop(home: Home, name: str) -> None:
-    service = home.services()[name]
+def _running(home: Home) -> dict[str, Service]:
+    """What runs for this home; also what only its own files speak of, as the record was lost."""
+    remembered = home.services()
+    rooms = {**SERVERS, preloader.NAME: preloader}
+    known = {name: service for name in rooms if alive(service := remembered.get(name, Service()))}
+    found = {name: service for name, room in rooms.items() if name not in known and (service := room.found(home))}
+    return known | found
+
+
+def _stop(home: Home, name: str, service: Service) -> None:
     (preloader if name == preloader.NAME else SERVERS[name]).stop(home, service)
     home.remember(name, service.stopped())
 

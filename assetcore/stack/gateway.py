@@ -80,7 +80,7 @@ def start(home: Home, remembered: Service) -> Service:
     """Make the gateway's environment if it is not there, and start the gateway."""
     folder = _folder(home)
     pid_file = folder / "gateway.pid"
-    if (running := _running(pid_file, folder / "venv")) is not None:
+    if (running := found(home)) is not None:
         stop(home, running)
     venv = install(home)
     port = free_port(remembered.port)
@@ -102,6 +102,15 @@ def start(home: Home, remembered: Service) -> Service:
     with home.writing():
         pid_file.write_text(str(pid))
     return Service(port=port, pid=pid, born=birth, folder=_configuration(folder))
+
+
+def found(home: Home) -> Service | None:
+    """The gateway that runs, also where its record was lost: its pid file speaks of it."""
+    try:
+        pid = int((_folder(home) / "gateway.pid").read_text())
+    except (OSError, ValueError):
+        return None
+    return Service(pid=pid, born=born(pid)) if runs_with(pid, str(_folder(home) / "venv")) else None
 
 
 def stop(home: Home, service: Service) -> None:
@@ -154,11 +163,3 @@ def _configuration(folder: Path) -> str:
 
 def _folder(home: Home) -> Path:
     return home.path / "gateway"
-
-
-def _running(pid_file: Path, venv: Path) -> Service | None:
-    try:
-        pid = int(pid_file.read_text())
-    except (OSError, ValueError):
-        return None
-    return Service(pid=pid, born=born(pid)) if runs_with(pid, str(venv)) else None

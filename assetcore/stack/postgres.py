@@ -73,7 +73,7 @@ def start(home: Home, remembered: Service) -> Service:
     place = _place(home, remembered)
     if not place.data.exists():
         _make_data(home, place)
-    if (running := _running(place)) is not None:
+    if (running := _running(place.folder)) is not None:
         return running
     with home.holding("postgres") as held:
         (place.data / "postmaster.pid").unlink(missing_ok=True)  # its number may be that of another process by now
@@ -90,6 +90,12 @@ def start(home: Home, remembered: Service) -> Service:
             held=held,
         )
     return Service(port=port, pid=pid, born=birth, folder=str(place.folder))
+
+
+def found(home: Home) -> Service | None:
+    """The server that runs, also where its record was lost: its pid file speaks of it."""
+    folders = (home.path / "postgres", *(base / _digest(home) for base in OUTSIDE))
+    return next((running for folder in folders if (running := _running(folder)) is not None), None)
 
 
 def stop(home: Home, service: Service) -> None:
@@ -132,8 +138,10 @@ async def probe(url: str) -> str:
 
 def outside_folder(home: Home, service: Service) -> Path | None:
     """The folder that this home's Postgres has elsewhere, if any: to be removed with the home."""
-    folder = Path(service.folder) if service.folder else None
-    return folder if folder is not None and folder.parent in OUTSIDE and folder.name == _digest(home) else None
+    if not service.folder:
+        return next((base / _digest(home) for base in OUTSIDE if (base / _digest(home)).is_dir()), None)
+    folder = Path(service.folder)
+    return folder if folder.parent in OUTSIDE and folder.name == _digest(home) else None
 
 
 def _place(home: Home, remembered: Service) -> Place:
@@ -303,16 +311,16 @@ def _run(home: Home, place: Place, command: list[str | Path], what: str, text: s
         raise did_not_start("postgres", home, what)
 
 
-def _running(place: Place) -> Service | None:
+def _running(folder: Path) -> Service | None:
     """The server that the pid file speaks of, if it is ours."""
-    pid_file = place.data / "postmaster.pid"
+    data = folder / "data"
     try:
-        lines = pid_file.read_text().splitlines()
+        lines = (data / "postmaster.pid").read_text().splitlines()
         pid, port = int(lines[0]), int(lines[3])
     except (ValueError, IndexError, OSError):
         return None
-    if runs_with(pid, str(place.data)):
-        service = Service(port=port, pid=pid, born=born(pid), folder=str(place.folder))
+    if runs_with(pid, str(data)):
+        service = Service(port=port, pid=pid, born=born(pid), folder=str(folder))
         if alive(service):
             return service
     return None

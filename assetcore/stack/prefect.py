@@ -70,7 +70,7 @@ def start(home: Home, remembered: Service) -> Service:
     with home.writing():
         folder.mkdir(mode=0o700, exist_ok=True)
         (home.path / CERTIFICATE).write_text(_one_certificate())
-    if (running := _running(pid_file)) is not None:
+    if (running := found(home)) is not None:
         stop(home, running)
     port = free_port(remembered.port)
     environment = {key: value for key, value in os.environ.items() if not key.startswith(NOT_OURS)}
@@ -91,6 +91,16 @@ def _one_certificate() -> str:
 
     every = Path(certifi.where()).read_text()
     return every[every.index("-----BEGIN") :].partition("\n\n")[0] + "\n"
+
+
+def found(home: Home) -> Service | None:
+    """The server that runs, also where its record was lost: its pid file speaks of it."""
+    folder = home.path / "prefect"
+    try:
+        pid = int((folder / "server.pid").read_text())
+        return Service(pid=pid, born=born(pid)) if Path(psutil.Process(pid).cwd()) == folder else None
+    except (OSError, ValueError, psutil.Error):
+        return None
 
 
 def stop(home: Home, service: Service) -> None:
@@ -129,14 +139,3 @@ async def probe(url: str) -> str:
     except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
         raise connection_trouble(error, SETTING) from error
     return f"Prefect {version}"
-
-
-def _running(pid_file: Path) -> Service | None:
-    """The server that the pid file speaks of, when its record was lost."""
-    try:
-        pid = int(pid_file.read_text())
-        if Path(psutil.Process(pid).cwd()) == pid_file.parent:
-            return Service(pid=pid, born=born(pid))
-    except (OSError, ValueError, psutil.Error):
-        pass
-    return None

@@ -17,7 +17,7 @@ from assetcore import preload
 from assetcore.settings import Settings
 from assetcore.stack.home import Home, Service
 from assetcore.stack.prefect import client_environment
-from assetcore.stack.process import alive, launch
+from assetcore.stack.process import alive, born, launch
 
 NAME = "preloader"
 START_SECONDS = 20.0
@@ -53,6 +53,12 @@ def socket(home: Home) -> Path:
 def listens(home: Home) -> bool:
     """Whether it has imported everything, and takes commands."""
     return socket(home).is_socket()
+
+
+def found(home: Home) -> Service | None:
+    """The one that takes commands, also where its record was lost."""
+    pid = preload.listener(str(socket(home))) if listens(home) else None
+    return Service(pid=pid, born=born(pid), ready=True) if pid else None
 
 
 def settle(home: Home, service: Service) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import platform
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -28,7 +29,7 @@ def start(home: Home, remembered: Service) -> Service:
     configuration, pid_file = folder / "redis.conf", folder / "redis.pid"
     with home.writing():
         folder.mkdir(mode=0o700, exist_ok=True)
-        if (running := _running(pid_file, configuration)) is not None:
+        if (running := found(home)) is not None:
             end(
                 running, signal.SIGTERM
             )  # two servers must not append to one file; this one's port and password are unknown
@@ -39,6 +40,19 @@ def start(home: Home, remembered: Service) -> Service:
             _write_private(configuration, _configuration(port, home.secret("redis"), folder, pid_file))
         pid, birth = launch("redis", [_binary(), configuration], home, cwd=folder, env={"LC_ALL": "C"}, held=held)
     return Service(port=port, pid=pid, born=birth)
+
+
+def found(home: Home) -> Service | None:
+    """The server that runs, also where its record was lost: its own files speak of it."""
+    folder = home.path / "redis"
+    try:
+        pid = int((folder / "redis.pid").read_text())
+        port = re.search(r"^port (\d+)$", (folder / "redis.conf").read_text("utf-8"), re.MULTILINE)
+    except (OSError, ValueError):
+        return None
+    if not runs_with(pid, str(folder / "redis.conf")):
+        return None
+    return Service(port=int(port[1]) if port else 0, pid=pid, born=born(pid))
 
 
 def stop(home: Home, service: Service) -> None:
@@ -88,14 +102,6 @@ async def keys(url: str, beginning: str) -> list[str]:
         raise ServiceError(f"Redis does not answer, and knows whether a run is at work: {error}.") from error
     finally:
         await connection.aclose()
-
-
-def _running(pid_file: Path, configuration: Path) -> Service | None:
-    try:
-        pid = int(pid_file.read_text())
-    except (OSError, ValueError):
-        return None
-    return Service(pid=pid, born=born(pid)) if runs_with(pid, str(configuration)) else None
 
 
 def _binary() -> Path:

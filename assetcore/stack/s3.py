@@ -65,7 +65,7 @@ def start(home: Home, remembered: Service) -> Service:
     with home.writing():
         for needed in (folder, folder / "objects", folder / "state", folder / "temporary"):
             needed.mkdir(mode=0o700, exist_ok=True)
-        if (running := _running(pid_file, folder)) is not None:
+        if (running := found(home)) is not None:
             stop(home, running)  # two servers must not work on the same files; this one's port and key are unknown
     otherwise = "Without it the store is a folder: leave out --s3 and the setting s3."
     what = "store: the environment of the S3 server"
@@ -92,6 +92,15 @@ def start(home: Home, remembered: Service) -> Service:
     with home.writing():
         pid_file.write_text(str(pid))
     return Service(port=port, pid=pid, born=birth)
+
+
+def found(home: Home) -> Service | None:
+    """The server that runs, also where its record was lost: its pid file speaks of it."""
+    try:
+        pid = int((_folder(home) / "server.pid").read_text())
+    except (OSError, ValueError):
+        return None
+    return Service(pid=pid, born=born(pid)) if runs_with(pid, str(_folder(home) / "venv")) else None
 
 
 def stop(home: Home, service: Service) -> None:
@@ -128,11 +137,3 @@ async def probe(url: str) -> str:
 
 def _folder(home: Home) -> Path:
     return home.path / "s3"
-
-
-def _running(pid_file: Path, folder: Path) -> Service | None:
-    try:
-        pid = int(pid_file.read_text())
-    except (OSError, ValueError):
-        return None
-    return Service(pid=pid, born=born(pid)) if runs_with(pid, str(folder / "venv")) else None

@@ -159,6 +159,26 @@ async def test_a_lost_record_does_not_lead_to_a_second_set(own: Settings, conten
     assert sorted(process.name() for process in servers(own)) == ["postgres", "valkey-server"]
 
 
+async def test_what_runs_is_stopped_also_where_its_record_was_lost(own: Settings) -> None:
+    """`down` and `clean` find it as `up` does, and whether a run is at work with it; no server goes on without its data."""
+    names = {*DATA, "prefect", "preloader"} if sys.platform == "linux" else {*DATA, "prefect"}
+    addresses = await stack.up(own, names - {"preloader"})
+    await stack.preload(own, wait=True)
+    (own.home / "services.json").write_text("")
+    client = get_async_client(addresses.redis_url)
+    async with async_lock(client, f"{stack.RUN_LOCK}demo:prod", 30):
+        assert await stack.at_work(own) == ["demo (prod)"]
+    await client.aclose()
+    said: list[str] = []
+    await stack.down(own, said.append)
+    assert (sorted(said), servers(own)) == (sorted(f"{name} stopped" for name in names), [])
+    assert (await stack.up(own, DATA)).database_url == addresses.database_url
+    outside = folder_of(own, "postgres")
+    (own.home / "services.json").unlink()
+    await stack.clean(own)
+    assert (servers(own), own.home.exists(), Path(outside).exists()) == ([], False, False)
+
+
 async def test_a_copied_folder_has_services_of_its_own(own: Settings) -> None:
     """A copy neither uses nor stops the original's, whose records came along; a folder that is moved keeps what runs for it."""
     addresses = await stack.up(own, {"redis"})
