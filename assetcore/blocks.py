@@ -29,7 +29,7 @@ from pydantic import BaseModel, SecretStr
 from assetcore.errors import DeclarationError, ServiceError, UsageError
 from assetcore.notation import parse_yaml
 from assetcore.settings import EMBEDDED, Settings
-from assetcore.storage import Bucket, object_key, run_timestamp
+from assetcore.storage import Bucket, configuration_key
 
 __all__ = ["LONGEST_VARIABLE", "Kept", "configurations", "keep", "profile"]
 
@@ -170,7 +170,7 @@ async def _keep_configuration(client: PrefectClient, settings: Settings, name: s
     pointer = known.value if known is not None and isinstance(known.value, Mapping) else {}
     if pointer.get("sha256") == sha256:
         return Kept("variable", name, "unchanged", str(pointer.get("document")))
-    key = object_key("platform", "config", run_timestamp(datetime.now(UTC)), name, f"{name}.json")
+    key = configuration_key(datetime.now(UTC), name)
     bucket = Bucket.open(settings.storage_url, settings.storage_options())
     try:
         await bucket.write_own(key, content)

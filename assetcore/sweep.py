@@ -26,7 +26,7 @@ from assetcore.lineage.manifest import decode_manifest, encode_manifest
 from assetcore.lineage.promotions import never_promoted
 from assetcore.lineage.records import decode, is_record, is_whole, journals_of, kind_of
 from assetcore.project import Project
-from assetcore.storage import Key, ObjectInfo, object_key, parse_key, run_timestamp
+from assetcore.storage import Key, ObjectInfo, is_configuration, object_key, parse_key, run_timestamp
 from assetcore.telemetry import get_pipeline_logger
 
 __all__ = ["Swept", "sweep", "sweep_unknown"]
@@ -146,7 +146,8 @@ async def _unknown(project: Project, before: datetime, idle: Collection[str]) ->
 
 
 def _may_go(key: Key) -> bool:
-    """Whether it is for lineage to know: records no commit has to name, but for that of a compaction, which goes with its pack.
+    """Whether it is for lineage to know: records no commit has to name, but for that of a compaction, which goes with its pack, nor does
+    any name configurations of projects.
 
     What somebody else has put there, under a name that no key has, is not ours to remove.
     """
@@ -154,6 +155,8 @@ def _may_go(key: Key) -> bool:
         parts = parse_key(key)
     except StorageError:
         logger.warning("%s is none of assetcore's objects: it stays", key)
+        return False
+    if is_configuration(key):
         return False
     return not is_record(key) or kind_of(parts.artifact_name) == GC
 

@@ -2,7 +2,16 @@
 
 from assetcore.storage.buckets import Bucket, DamagedObjectError, MissingObjectError, ObjectExistsError, ObjectInfo
 from assetcore.storage.formats import arrow_array, check_fields, columns_of, frame_column, jsonable_fields, sorted_json
-from assetcore.storage.keys import Key, KeyParts, flows_of, object_key, parse_key, run_timestamp
+from assetcore.storage.keys import (
+    Key,
+    KeyParts,
+    configuration_key,
+    flows_of,
+    is_configuration,
+    object_key,
+    parse_key,
+    run_timestamp,
+)
 from assetcore.storage.packs import CorruptObjectError, Location, Reader, Stored, encode_pack, one_table
 
 __all__ = [
@@ -20,9 +29,11 @@ __all__ = [
     "arrow_array",
     "check_fields",
     "columns_of",
+    "configuration_key",
     "encode_pack",
     "flows_of",
     "frame_column",
+    "is_configuration",
     "jsonable_fields",
     "object_key",
     "one_table",

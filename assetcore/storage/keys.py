@@ -18,7 +18,16 @@ from typing import NewType
 from assetcore.digest import short_digest
 from assetcore.errors import StorageError
 
-__all__ = ["Key", "KeyParts", "flows_of", "object_key", "parse_key", "run_timestamp"]
+__all__ = [
+    "Key",
+    "KeyParts",
+    "configuration_key",
+    "flows_of",
+    "is_configuration",
+    "object_key",
+    "parse_key",
+    "run_timestamp",
+]
 
 Key = NewType("Key", str)
 """The address of one object inside a bucket."""
@@ -31,6 +40,9 @@ _DIGESTED = re.compile(r"(?:^|-)[a-z2-7]{26}(?:\.[a-z0-9]{1,12})?$")
 _SUFFIX = re.compile(r"\.[a-z0-9]{1,12}$")
 _TIMESTAMP = re.compile(r"\d{8}T\d{6}\.\d{6}Z")
 _STEM_LIMIT = 80
+_CONFIGURATIONS = "platform.config", "config"
+"""Where configurations lie that Prefect's variables point to: in the place of a project, of a name that none can have."""
+_CONFIGURATIONS_BEFORE = "platform", "config"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +79,18 @@ def object_key(project: str, flow: str, run_ts: str, step: str, artifact_name: s
 def flows_of(project: str) -> str:
     """What stands for the project in the keys of what its plain flows gave: lineage knows nothing of it."""
     return f"{project}.flows"
+
+
+def configuration_key(at: datetime, name: str) -> Key:
+    """The key of a configuration that is too long for its variable: lineage knows nothing of it."""
+    return object_key(*_CONFIGURATIONS, run_timestamp(at), name, f"{name}.json")
+
+
+def is_configuration(key: str) -> bool:
+    """Whether one lies there, or where they lay before: below what is a project's, where that is called `platform`."""
+    parts = parse_key(key)
+    places = (_CONFIGURATIONS, _CONFIGURATIONS_BEFORE)
+    return (parts.project, parts.flow) in places and parts.artifact_name == artifact_name(f"{parts.step}.json")
 
 
 def artifact_name(name: str) -> str:

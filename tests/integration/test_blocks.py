@@ -63,6 +63,7 @@ async def test_what_is_published_is_found_elsewhere(
     assert "prefect_api_url" not in str(shown)
     assert shown["notes_limits"] == {"longest": 800, "since": "2026-01-01"}
     pointer: Any = shown["notes_words"]
+    assert "/platform.config/config/" in pointer["document"], "below no project"
     assert json.loads(Path(pointer["document"].removeprefix("file://")).read_bytes()) == ["word"] * 1000
 
     again = aipctl("blocks", "init", "--json")

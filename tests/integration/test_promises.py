@@ -223,7 +223,9 @@ async def test_gc_leaves_a_bucket_alone_whose_lineage_it_does_not_know(
 
 
 async def test_gc_works_beside_what_is_not_its_own(world: World) -> None:
-    """A file that somebody has put there stays; a manifest of which a crash left the name goes; one that is rotten is named."""
+    """A file that somebody has put there stays; a manifest of which a crash left the name goes; one that is rotten is named. So do
+    configurations stay that were kept for all projects where those of one lie that is called `platform`.
+    """
     await world.materialize()
     store = Path(world.settings.storage_url.removeprefix("file://"))
     stray, folder = store / "demo" / ".DS_Store", store / "demo/main/20200101T000000.000000Z/chunks"
@@ -245,6 +247,15 @@ async def test_gc_works_beside_what_is_not_its_own(world: World) -> None:
         with pytest.raises(StorageError, match=r"_manifest-00000098\.parquet.* cannot be read"):
             await gc()
     assert rotten.exists()
+    package = world.root / "projects" / "platform"
+    package.mkdir()
+    (package / "__init__.py").write_text((world.root / "projects/demo/assets.py").read_text())
+    kept = store / "platform/config/20200101T000000.000000Z/notes_words/notes_words.json"
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(b"[]")
+    async with Session.open(world.settings, "platform") as session:
+        swept = await sweep(session.project, alone(session.project, print), dry_run=False, grace=-timedelta(minutes=1))
+    assert (swept.objects, kept.exists()) == (0, True)
 
 
 async def test_a_rename_that_was_looked_at_before_it_was_declared(world: World) -> None:
