@@ -186,7 +186,7 @@ async def _alone(settings: Settings, engine: schema.Engine, say: Say) -> AsyncIt
     async with AsyncExitStack() as locks:
         locks.push_async_callback(client.aclose)
         for project, names in known.items():
-            for one in (stack.FORGETTING, stack.COMPACTING, *sorted(names)):
+            for one in (stack.FORGETTING, stack.COMPACTING, *stack.where_runs_may_be(names)):
                 wait = partial(say, f"Waiting for what is at work: {project} ({one.strip('()')})")
                 lock = async_lock(client, f"{stack.RUN_LOCK}{project}:{one}", stack.RUN_LEASE, on_wait=wait)
                 await locks.enter_async_context(lock)

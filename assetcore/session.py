@@ -383,7 +383,7 @@ class Session:
             await locks.enter_async_context(alone(self.project, say, FORGETTING))
             async with self.project.engine.connect() as connection:
                 names = await registry.environment_names(connection, self.project.id)
-            for one in (COMPACTING, *sorted(names)):
+            for one in (COMPACTING, *stack.where_runs_may_be(names)):
                 await locks.enter_async_context(alone(self.project, say, one))
             if not dry_run:  # what one that was killed had still to delete, and what a crash has left and nobody knows, may hold it, too
                 await journal.flush(self.project)
@@ -464,7 +464,9 @@ class Session:
         """Forget what is current in an environment; what was made in it stays."""
         self.project.check_writable()
         await environments.within(self.project, name)
-        async with alone(self.project, on_event or (lambda _: None), name):
+        async with AsyncExitStack() as locks:
+            for one in stack.where_runs_may_be([name]):
+                await locks.enter_async_context(alone(self.project, on_event or (lambda _: None), one))
             dropped = await environments.drop(self.project, name)
             await journal.flush(self.project)
             return dropped

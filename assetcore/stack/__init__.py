@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import re
 import shutil
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable
@@ -26,7 +27,7 @@ from typing import Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from assetcore.errors import ServiceError
-from assetcore.settings import EMBEDDED, Settings, masked
+from assetcore.settings import EMBEDDED, NAME, Settings, masked
 from assetcore.stack import gateway, postgres, prefect, preloader, redis, s3, store
 from assetcore.stack.home import Home, Service, unusable
 from assetcore.stack.process import alive, did_not_start, listens, lost_its_port, wait_for_end
@@ -196,10 +197,16 @@ async def at_work(settings: Settings, projects: Collection[str] = ()) -> list[st
     elif not services:
         return []
     held = await redis.keys(url, RUN_LOCK)
-    named = (key.removeprefix(RUN_LOCK).split(":", 1) for key in held if not key.endswith(":fence"))
+    named = (key.removeprefix(RUN_LOCK).split(":", 1) for key in held)
     return [
-        f"{project} ({environment.strip('()')})" for project, environment in named if not shared or project in projects
-    ]
+        f"{project} ({environment.strip('()')})" for project, environment in named
+        if not environment.endswith(":fence") and (not shared or project in projects)
+    ]  # fmt: skip
+
+
+def where_runs_may_be(environments: Iterable[str]) -> list[str]:
+    """Those in which runs are at work or not, as their locks say, in order: in one of a name that none can have, as other locks have, none is."""
+    return sorted(name for name in environments if re.fullmatch(NAME, name))
 
 
 async def down(settings: Settings, on_progress: Progress | None = None) -> None:

@@ -8,11 +8,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from assetcore import catalog
 from assetcore.catalog import rebuild_catalog, verify_catalog
 from assetcore.keep import Keeper
 from assetcore.lineage import runs
+from assetcore.lineage import tables as t
 from assetcore.settings import Settings
 from assetcore.storage import ObjectInfo, buckets
 from assetcore.sweep import sweep_unknown
@@ -127,6 +129,16 @@ async def test_the_first_run_in_an_environment_waits_for_who_forgets(
     assert {name for _, name in (await late.contents())["upper"]} == {"b.txt", "c.txt"}
     async with late.open() as session:
         assert not (await session.verify()).findings
+
+
+async def test_environments_of_names_that_none_can_have_hold_nobody_up(world: World) -> None:
+    """Once one could be called like a lock that is no run's: who waits for all of them does not wait for itself."""
+    async with world.open() as session, asyncio.timeout(60):
+        async with session.project.engine.begin() as connection:
+            rows = [{"project_id": session.project.id, "name": name} for name in ("(gc)", "(forget)", "prod:fence")]
+            await connection.execute(sa.insert(t.environment), rows)
+        assert (await session.forget("topics[a.txt]")).documents
+        await rebuild_catalog(world.settings, replace=True, automatic_schema=False, say=print)
 
 
 async def test_a_rebuild_waits_for_runs_and_leaves_environments_what_they_are(

@@ -349,6 +349,8 @@ async def test_a_run_that_is_at_work_keeps_its_services(own: Settings, variables
     aipctl = Command(own.root, elsewhere | {"ASSETCORE_HOME": str(own.home)})
     addresses = await stack.up(own, {"redis"})
     client = get_async_client(addresses.redis_url)
+    async with async_lock(client, f"{stack.RUN_LOCK}demo:fence", 30):  # as an environment could once be called
+        assert await stack.at_work(own) == ["demo (fence)"]
     async with async_lock(client, f"{stack.RUN_LOCK}demo:prod", 30):
         assert await stack.at_work(own) == ["demo (prod)"]
         for verb in (["down"], ["clean", "--yes"]):
