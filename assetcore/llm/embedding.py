@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import math
-import time
+import secrets
 from array import array
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -41,8 +42,10 @@ PAUSE = 0.005
 """Seconds in which others may join a question."""
 KEPT = 7 * 24 * 3600
 """Seconds that a vector stays in Redis after it was asked for."""
-CLAIM = 60
-"""Seconds for which a text is left to whoever claimed it."""
+CLAIM = 60.0
+"""Seconds for which a text is left to whoever claimed it and died; who is at work says so in time."""
+OURS = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call({0}) end return 0"
+"""What begins a script that touches no claim of another's."""
 POLL = 0.1
 MANY = (400, 413, 422)
 """Refusals that may be about one text of many."""
@@ -75,6 +78,7 @@ class Cache(Protocol):
 
     async def found(self, keys: Sequence[bytes]) -> list[list[float] | None]: ...
     async def claimed(self, keys: Sequence[bytes]) -> list[bool]: ...
+    async def renew(self, keys: Sequence[bytes]) -> None: ...
     async def keep(self, vectors: Mapping[bytes, Sequence[float]]) -> None: ...
     async def release(self, keys: Sequence[bytes]) -> None: ...
 
@@ -157,24 +161,19 @@ class Embedder:
             return await self._asked(part, seconds)
         found: dict[bytes, Embedded | Exception] = {}
         missing = dict(part)
-        give_up = time.monotonic() + CLAIM
         while missing:
             known = await self.cache.found(list(missing))
             for key, vector in zip(list(missing), known, strict=True):
                 if vector is not None:
                     found[key] = Embedded(vector)
                     del missing[key]
-            mine = list(missing)
-            if missing and time.monotonic() < give_up:
-                claims = await self.cache.claimed(mine)
-                mine = [key for key, claimed in zip(mine, claims, strict=True) if claimed]
+            claims = await self.cache.claimed(list(missing)) if missing else []
+            mine = [key for key, claimed in zip(list(missing), claims, strict=True) if claimed]
             if mine:
-                try:
+                async with _held(self.cache, mine):
                     asked = await self._asked([(key, missing.pop(key)) for key in mine], seconds)
                     found |= asked
                     await self.cache.keep({k: one.vector for k, one in asked.items() if isinstance(one, Embedded)})
-                finally:
-                    await self.cache.release(mine)
             elif missing:
                 await asyncio.sleep(POLL)
         return found
@@ -225,12 +224,31 @@ class Embedder:
         )
 
 
+@asynccontextmanager
+async def _held(cache: Cache, keys: Sequence[bytes]) -> AsyncIterator[None]:
+    """While these texts are asked for, however long that takes, they stay claimed."""
+
+    async def renew() -> None:
+        while True:
+            await asyncio.sleep(CLAIM / 3)
+            await cache.renew(keys)
+
+    renewing = asyncio.create_task(renew())
+    try:
+        yield
+    finally:
+        renewing.cancel()
+        await cache.release(keys)
+
+
 @dataclass(slots=True)
 class VectorCache:
     """Vectors in Redis, for some days. Where Redis cannot be used there are none, and everybody asks for himself."""
 
     client: Redis
     _told: bool = False
+    _ours: str = field(default_factory=lambda: secrets.token_hex(8))
+    """What our claims say."""
 
     async def found(self, keys: Sequence[bytes]) -> list[list[float] | None]:
         stored = await self._try(self.client.mget([_vector(key) for key in keys]))
@@ -239,7 +257,7 @@ class VectorCache:
     async def claimed(self, keys: Sequence[bytes]) -> list[bool]:
         pipe = self.client.pipeline(transaction=False)
         for key in keys:
-            pipe.set(_claim(key), b"1", nx=True, ex=CLAIM)
+            pipe.set(_claim(key), self._ours, nx=True, px=round(1000 * CLAIM))
         answers = await self._try(pipe.execute())
         return [bool(one) for one in answers] if answers else [True] * len(keys)
 
@@ -250,8 +268,17 @@ class VectorCache:
         if vectors:
             await self._try(pipe.execute())
 
+    async def renew(self, keys: Sequence[bytes]) -> None:
+        await self._to_ours(keys, "'PEXPIRE', KEYS[1], ARGV[2]", round(1000 * CLAIM))
+
     async def release(self, keys: Sequence[bytes]) -> None:
-        await self._try(self.client.delete(*(_claim(key) for key in keys)))
+        await self._to_ours(keys, "'DEL', KEYS[1]")
+
+    async def _to_ours(self, keys: Sequence[bytes], command: str, *arguments: int) -> None:
+        pipe = self.client.pipeline(transaction=False)
+        for key in keys:
+            pipe.eval(OURS.format(command), 1, _claim(key), self._ours, *arguments)
+        await self._try(pipe.execute())
 
     async def _try(self, work: Awaitable[Any]) -> Any:
         from assetcore.cache import as_service_error  # imported already, by whoever made the client

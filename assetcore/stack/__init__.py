@@ -205,7 +205,7 @@ async def at_work(settings: Settings, projects: Collection[str] = ()) -> list[st
 
 
 def where_runs_may_be(environments: Iterable[str]) -> list[str]:
-    """Those in which runs are at work or not, as their locks say, in order: in one of a name that none can have, as other locks have, none is."""
+    """Those whose locks say whether a run is at work, in order: in one of a name that none can have, as other locks have, none is."""
     return sorted(name for name in environments if re.fullmatch(NAME, name))
 
 

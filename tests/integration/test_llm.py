@@ -17,7 +17,8 @@ from assetcore.catalog import rebuild_catalog
 from assetcore.errors import AnswerError, GatewayError, ServiceError, SettingsError, UsageError
 from assetcore.lineage import runs, schema
 from assetcore.lineage import tables as t
-from assetcore.llm import Client
+from assetcore.llm import Client, embedding
+from assetcore.llm.embedding import VectorCache
 from assetcore.running import taken_up
 from assetcore.settings import Settings
 from tests.integration.gateway import KEY, FakeGateway, Reply, fake_gateway
@@ -226,17 +227,26 @@ async def test_vectors_that_are_none(client: Client, gateway: FakeGateway, body:
     assert await llm.embed(["second"]) == [pytest.approx(gateway.vector("second"), abs=1e-6)]
 
 
-async def test_two_processes_ask_for_a_text_once(connected: Settings, gateway: FakeGateway) -> None:
-    """Whoever comes second waits for the first one's vector."""
-    gateway.pause = 0.3
+async def test_two_processes_ask_for_a_text_once(
+    connected: Settings, gateway: FakeGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever comes second waits for the first one's vector, however long a question takes."""
+    monkeypatch.setattr(embedding, "CLAIM", 0.3)
+    gateway.pause = 1.0
     clients = [Client(connected), Client(connected)]
     for one in clients:
         await one.learn()
     found = await asyncio.gather(*(one.embed(["text"], "embedder", None, 5) for one in clients))
     assert [one[0].tokens for one in found].count(0) == 1
     assert len(gateway.asked) == 1
-    for one in clients:
-        await one.close()
+    claims = get_async_client(str(connected.redis_url))
+    caches = [VectorCache(claims), VectorCache(claims)]
+    for keys in ([b"one"], [b"one", b"two"]):
+        await caches[0].claimed(keys)
+        await caches[1].release(keys)
+    assert await caches[1].claimed([b"one", b"two"]) == [False, False], "a claim is released by its owner"
+    for one in (*clients, claims):
+        await (one.close() if isinstance(one, Client) else one.aclose())
 
 
 async def test_without_redis_every_text_is_asked_for(connected: Settings, gateway: FakeGateway) -> None:
