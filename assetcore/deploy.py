@@ -20,7 +20,7 @@ from uuid import UUID
 from httpx import HTTPError
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import DeploymentScheduleCreate, DeploymentUpdate, WorkPoolCreate
-from prefect.client.schemas.objects import State
+from prefect.client.schemas.objects import DeploymentSchedule, State
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.events import EventTrigger, ResourceSpecification, RunDeployment
 from prefect.events.schemas.automations import AutomationCore, Posture
@@ -168,21 +168,29 @@ async def register(
 async def _schedule(
     client: PrefectClient, deployment: UUID, triggers: Sequence[Trigger], parameters: dict[str, Any]
 ) -> None:
-    """The schedules that are declared, and no others of ours; those that were set in Prefect have another slug, and stay."""
+    """The schedules that are declared, and no others of ours; one that was paused in Prefect stays so. Those that were set there stay."""
+    known = [one for one in await client.read_deployment_schedules(deployment) if _is_declared(one)]
+    paused = {one.parameters["select"] for one in known if not one.active}
     new = [
         DeploymentScheduleCreate(
             schedule=CronSchedule(cron=one.what, timezone="UTC"),
             slug=f"{SLUG}{one.asset}",
+            active=one.asset not in paused,
             parameters={**parameters, **one.parameters},
         )
         for one in triggers
         if one.kind == "schedule"
     ]
-    for known in await client.read_deployment_schedules(deployment):
-        if (known.slug or "").startswith(SLUG):
-            await client.delete_deployment_schedule(deployment, known.id)
+    for one in known:
+        await client.delete_deployment_schedule(deployment, one.id)
     if new:
         await client.create_deployment_schedules(deployment, new)
+
+
+def _is_declared(schedule: DeploymentSchedule) -> bool:
+    """Whether it came of a declaration: then it is called after the asset that it makes."""
+    slug = (schedule.slug or "").lower()
+    return slug == f"{SLUG}{schedule.parameters.get('select')}".lower()
 
 
 async def _automate(

@@ -30,10 +30,15 @@ FIELDS = st.lists(TERMS, min_size=1, max_size=2).map(",".join)
 
 
 class Schedules:
-    """The schedules of one deployment."""
+    """The schedules of one deployment, by slug and asset; those of no asset were set in Prefect."""
 
-    def __init__(self, *slugs: str) -> None:
-        self.known = [SimpleNamespace(id=uuid4(), slug=slug, schedule=None) for slug in slugs]
+    def __init__(self, **slugs: str | None) -> None:
+        self.known = [
+            SimpleNamespace(
+                id=uuid4(), slug=slug, schedule=None, active=True, parameters={"select": asset} if asset else {}
+            )
+            for slug, asset in slugs.items()
+        ]
 
     async def read_deployment_schedules(self, deployment: UUID) -> list[Any]:
         return list(self.known)
@@ -42,7 +47,7 @@ class Schedules:
         self.known = [one for one in self.known if one.id != schedule]
 
     async def create_deployment_schedules(self, deployment: UUID, new: Sequence[Any]) -> None:
-        self.known += [SimpleNamespace(id=uuid4(), slug=one.slug, schedule=one.schedule) for one in new]
+        self.known += [SimpleNamespace(id=uuid4(), **one.model_dump()) for one in new]
 
 
 @given(st.lists(st.one_of(st.just("*"), FIELDS), min_size=4, max_size=6).map(" ".join))
@@ -63,16 +68,28 @@ def test_what_is_a_schedule(text: str) -> None:
 
 async def test_assets_whose_names_differ_by_case_have_schedules_of_their_own() -> None:
     """Each is run; those of assets that are not declared any more go, and those that were set in Prefect stay."""
-    client: Any = Schedules("asset-gone", "by-hand")
+    client: Any = Schedules(**{"asset-gone": "gone", "by-hand": None, "asset-of-mine": None})
     triggers = [Trigger("Prices", "schedule", "0 6 * * *"), Trigger("prices", "schedule", "0 18 * * *")]
     for _ in range(2):
         await _schedule(client, uuid4(), triggers, {})
-        assert [one.slug for one in client.known] == ["by-hand", "asset-Prices", "asset-prices"]
+        assert [one.slug for one in client.known] == ["by-hand", "asset-of-mine", "asset-Prices", "asset-prices"]
+
+
+async def test_a_schedule_that_was_paused_stays_so() -> None:
+    """Deploying brings it up to date; whoever has paused it in Prefect starts it again there."""
+    client: Any = Schedules(**{"asset-prices": "prices", "asset-stock": "stock"})
+    client.known[0].active = False
+    for hour in (6, 7):
+        triggers = [Trigger(asset, "schedule", f"0 {hour} * * *") for asset in ("prices", "stock", "new")]
+        await _schedule(client, uuid4(), triggers, {})
+        assert [(one.slug, one.active) for one in client.known] == [
+            ("asset-prices", False), ("asset-stock", True), ("asset-new", True),
+        ]  # fmt: skip
 
 
 async def test_a_schedule_that_prefect_refuses_takes_no_other_away() -> None:
     """What is there is removed when what comes in its place is known to be good."""
-    client: Any = Schedules("asset-prices")
+    client: Any = Schedules(**{"asset-prices": "prices"})
     with pytest.raises(ValidationError):
         await _schedule(client, uuid4(), [Trigger("prices", "schedule", "0 25 * * *")], {})
     assert [one.slug for one in client.known] == ["asset-prices"]
