@@ -410,14 +410,25 @@ def _state(result: AssetResult) -> State[Any]:
 
 
 def _emit(run: Run, result: AssetResult) -> None:
+    event = _event(result)
+    if event is None:
+        return
     emit_event(
-        "assetcore.asset.materialized" if not result.failed else "assetcore.asset.failed",
+        event,
         resource={
             "prefect.resource.id": f"assetcore.{run.project.name}.{run.project.environment}.{result.asset}",
             "prefect.resource.name": result.asset,
         },
         payload={"run": run.id, **result.to_json()},
     )
+
+
+def _event(result: AssetResult) -> str | None:
+    """What Prefect's automations hear of a step; nothing of one after which the asset is what it was."""
+    if result.failed or result.refused:
+        return "assetcore.asset.failed"
+    became = result.made or result.reused or result.removed or result.taken_in
+    return "assetcore.asset.materialized" if became else None
 
 
 def _row(result: AssetResult, run: Run) -> dict[str, Any]:

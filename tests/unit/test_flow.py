@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from assetcore import flow
-from assetcore.flow import LOST, _Display, _said
-from assetcore.results import Event
+from assetcore.flow import LOST, _Display, _event, _said
+from assetcore.results import AssetResult, Event
 
 
 async def answers() -> str:
@@ -36,6 +36,18 @@ def test_an_answer_that_does_not_come_does_not_end_the_display(monkeypatch: pyte
 
     assert asyncio.run(tell()) == [None, "shown", None, "shown", None, None, None, None]
     assert [event.text for event in said] == [LOST]
+
+
+@pytest.mark.parametrize(("counts", "event"), [
+    ({"made": 1, "unchanged": 2}, "materialized"), ({"reused": 1}, "materialized"), ({"removed": 1}, "materialized"),
+    ({"taken_in": 1}, "materialized"), ({"made": 1, "failed": 1}, "failed"),
+    ({"unchanged": 3}, None), ({"skipped": 1}, None), ({"left": 4}, None), ({"fresh": 9}, None),
+])  # fmt: skip
+def test_what_runs_after_an_asset_is_started_where_it_is_another_than_it_was(
+    counts: dict[str, int], event: str | None
+) -> None:
+    """Of a step that left everything as it was no automation hears."""
+    assert _event(AssetResult("a", **counts)) == (f"assetcore.asset.{event}" if event else None)
 
 
 def test_a_table_has_only_the_columns_that_say_something() -> None:
