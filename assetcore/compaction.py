@@ -65,7 +65,7 @@ async def compact(project: Project, *, keep: timedelta | None, dry_run: bool, gr
     packs = [one for one in used if one.needed and one.rows is not None]
     freed = sum(one.size * (one.content - one.needed) // one.content for one in [*gone, *packs])
     async with project.engine.connect() as connection:
-        retired = await retention.retired(connection, project.id, now - grace)
+        retired = await retention.retired(connection, project.id, grace)
     if not dry_run:
         for asset, some in groupby(gone, lambda one: one.asset):
             await _commit(project, asset, None, [], list(some))

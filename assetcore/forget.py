@@ -172,7 +172,7 @@ async def forget(project: Project, text: str, *, dry_run: bool) -> Forgotten:
 async def delete_retired(project: Project) -> None:
     """Delete what was replaced, here and by compactions, which may still hold it."""
     async with project.engine.connect() as connection:
-        retired = await retention.retired(connection, project.id, datetime.now(UTC) + timedelta(hours=2))
+        retired = await retention.retired(connection, project.id, timedelta(0))
     await project.bucket.delete([key for key, _ in retired.values()])
     async with project.engine.begin() as connection:
         await retention.forget_objects(connection, retired)

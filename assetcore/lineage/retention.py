@@ -8,7 +8,7 @@ pointers: readers that looked before find the old object, which stays for a whil
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 import polars as pl
@@ -260,13 +260,13 @@ async def note_compaction(
     )
 
 
-async def retired(connection: AsyncConnection, project: int, before: datetime) -> Mapping[int, tuple[Key, int]]:
-    """The objects that nothing has pointed to since then: key and size."""
+async def retired(connection: AsyncConnection, project: int, grace: timedelta) -> Mapping[int, tuple[Key, int]]:
+    """The objects that nothing has pointed to for so long, by the clock of Postgres, which said when that began: key and size."""
     o, a = t.object_.c, t.asset.c
     rows = await connection.execute(
         sa.select(o.id, o.key, o.size)
         .join_from(t.object_, t.asset, a.id == o.asset_id)
-        .where(a.project_id == project, o.retired_at < before)
+        .where(a.project_id == project, o.retired_at <= sa.func.clock_timestamp() - grace)
     )
     return {number: (Key(key), size) for number, key, size in rows}
 

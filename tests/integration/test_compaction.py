@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 import sqlalchemy as sa
 
-from assetcore import verify
+from assetcore import compaction, verify
 from assetcore.catalog import rebuild_catalog, verify_catalog
 from assetcore.compaction import compact
 from assetcore.errors import StorageError
@@ -65,7 +65,15 @@ async def edit(world: World, numbers: range, text: str) -> None:
     await world.materialize()
 
 
-async def test_packs_that_are_mostly_superseded_are_put_together(world: World) -> None:
+class Ahead(datetime):
+    """The clock of a machine that is two hours ahead."""
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> Self:
+        return super().now(tz) + timedelta(hours=2)
+
+
+async def test_packs_that_are_mostly_superseded_are_put_together(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is current reads as before, out of new packs; the old ones stay for who reads them, and go with a later gc."""
     await world.materialize()
     first = packs(world, "chunks")
@@ -78,6 +86,9 @@ async def test_packs_that_are_mostly_superseded_are_put_together(world: World) -
     assert (done.compacted, done.replaced) == (2, 0)
     assert first < packs(world, "chunks")
     assert await world.contents() == before
+    with monkeypatch.context() as patch:
+        patch.setattr(compaction, "datetime", Ahead)
+        assert (await gc(world, keep=None, grace=timedelta(hours=1))).replaced == 0, "an hour is one of the database's"
     done = await gc(world)
     assert (done.let_go, done.compacted, done.replaced) == (0, 0, 3)
     assert not first & packs(world, "chunks")
