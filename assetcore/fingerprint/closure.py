@@ -40,6 +40,7 @@ from assetcore.fingerprint.objects import (
     held,
     home,
     is_made_anonymously,
+    is_parametrized,
     is_special,
     is_within,
     literal_of,
@@ -77,6 +78,7 @@ class Closure:
         self._parts: dict[Hashable, str] = {}
         self._pending: deque[Callable[[], Any]] = deque()
         self._stated: set[str] = set()
+        self._bases: set[Itself] = set()  # of classes that statements make: those name what they are made of
         self._used: set[tuple[str, Binding]] = set()
         self._packages: dict[str, types.ModuleType] = {}
         self._root_ids: set[int] = set()
@@ -500,7 +502,9 @@ class Closure:
             self._read_in(draft, cls, site, place)
         if site.nested and site.outermost.node is not self._root_outermost:
             self._made_inside(draft, cls, site, place, methods, stated)
-        draft.add("bases", b"", *(self._class(b) for b in cls.__mro__[1:] if self._origins.of(b.__module__) == "user"))
+        bases = [b for b in cls.__mro__[1:] if self._origins.of(b.__module__) == "user"]
+        self._bases |= set(map(Itself, bases))
+        draft.add("bases", b"", *map(self._class, bases))
         self._set_from_outside(draft, cls, site, place.within(draft.name), stated)
 
     def _read_in(self, draft: Draft, cls: type, site: Site, place: Place) -> None:
@@ -530,7 +534,8 @@ class Closure:
             self._definition(draft, statements, place)
         else:
             draft.note = "opaque"
-            self.findings.note("AC110", draft.name, 0, f"the class {cls.__qualname__}")
+            if not (is_parametrized(cls) and Itself(cls) in self._bases):
+                self.findings.note("AC110", draft.name, 0, f"the class {cls.__qualname__}")
         draft.add("bases", text(cls.__qualname__), *(self._class(base) for base in cls.__mro__[1:]))
 
     def _set_from_outside(self, draft: Draft, cls: type, site: Site, place: Place, stated: Stated) -> None:

@@ -179,6 +179,12 @@ def is_made_anonymously(cls: type) -> bool:
     return cls.__module__ == "types" and not hasattr(types, cls.__qualname__)
 
 
+def is_parametrized(cls: type) -> bool:
+    """Whether pydantic made a class of a generic one and what stands in its brackets: `RootModel[Part]`."""
+    made = vars(cls).get("__pydantic_generic_metadata__")
+    return isinstance(made, dict) and made.get("origin") is not None
+
+
 def is_special(name: str) -> bool:
     return name.startswith("__") and name.endswith("__")
 

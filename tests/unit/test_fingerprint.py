@@ -1387,6 +1387,26 @@ def test_honest_code_has_no_notes(shop: Shop) -> None:
     assert shop.fingerprint(BASE).notes == ()
 
 
+@pytest.mark.parametrize("base", ["pydantic.RootModel[Part]", "pydantic.RootModel[list[Part]]", "Box[Part]"])
+def test_a_generic_model_as_a_base_is_no_hole(shop: Shop, base: str) -> None:
+    """The statement of the class names what stands in the brackets, which counts."""
+    source = f"""
+        import pydantic, typing
+        T = typing.TypeVar("T")
+        class Box(pydantic.BaseModel, typing.Generic[T]):
+            one: T | None = None
+        class Part(pydantic.BaseModel):
+            a: int = 1
+        class X({base}): ...
+        Y = {{'one': {base}}}
+        def made(): return X
+    """
+    found, other = shop.of(source), shop.of(source.replace("a: int = 1", "a: int = 2"))
+    assert (found.notes, other.notes) == ((), ())
+    assert found.digest != other.digest
+    assert [hole.code for hole in shop.of(source.replace("return X", "return Y['one']")).notes] == ["AC110"]
+
+
 def test_what_a_cached_property_keeps_does_not_count(shop: Shop) -> None:
     """Whether somebody has asked already is no difference."""
     source = """
