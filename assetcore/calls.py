@@ -218,10 +218,11 @@ async def _heed_own_cancellation() -> None:
 
 
 def _is_ctrl_c(error: KeyboardInterrupt) -> bool:
-    """Whether a signal raised it: asyncio cancels at the first Ctrl-C and raises at the second, where Ctrl-C is not left to Python."""
+    """Whether a signal raised it: asyncio, or the command, cancels at the first Ctrl-C and raises at another, or Python does."""
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-    left_to_python = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    return left_to_python or frame.f_globals.get("__name__") == asyncio.runners.__name__
+    handler = signal.getsignal(signal.SIGINT)
+    raises = {asyncio.runners.__name__, getattr(handler, "__module__", None)}
+    return handler is signal.default_int_handler or frame.f_globals.get("__name__") in raises
 
 
 def _said(verdict: Verdict, started: float, spent: Spent | None) -> Outcome:

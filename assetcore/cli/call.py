@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 DOCS = "assetcore.docs"
 """Where `--docs` lies until SELECT is read."""
 GRACE = 3.0
-"""So many seconds may code of the project hold the event loop after SIGTERM."""
+"""So many seconds may code of the project hold the event loop after Ctrl-C or SIGTERM."""
 _LONE = re.compile(r"[\ud800-\udfff]")
 """What Python makes of bytes that are not UTF-8."""
 READING = frozenset({"postgres", "store"})
@@ -312,9 +312,11 @@ class _Threads(ThreadPoolExecutor):
 def _run(work: Coroutine[Any, Any, None]) -> None:
     """Run a coroutine to its end. Ctrl-C and SIGTERM cancel it, so that it can leave things in order.
 
-    Where code of the project does not let go of the loop, SIGTERM ends what it does, at the second time or after `GRACE`.
+    Where code of the project does not let go of the loop, they end what it does, at the second time or after `GRACE`. A second Ctrl-C waits
+    for nothing, as ever.
     """
-    terminated, heard = False, threading.Event()
+    terminated, heard, asked = False, threading.Event(), set[int]()
+    left_to_us = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # and not ignored, or somebody else's
     threads = _Threads(thread_name_prefix="asyncio")
 
     async def guarded() -> None:
@@ -325,21 +327,26 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
             heard.set()
             task.cancel()
 
-        def insist() -> None:
+        def insist(number: int) -> None:
             if not heard.wait(GRACE):
-                signal.pthread_kill(caller, signal.SIGTERM)
+                signal.pthread_kill(caller, number)
 
-        def terminate(*_: object) -> None:
+        def stop(number: int, _: object) -> None:
             nonlocal terminated
-            if terminated and not heard.is_set():
+            if number == signal.SIGINT and (number in asked or task.done()):
+                raise KeyboardInterrupt
+            terminated = terminated or number == signal.SIGTERM
+            if number in asked and not heard.is_set():
                 raise Terminated("Terminated.")
             loop.call_soon_threadsafe(hear)
-            if not terminated:
-                terminated = True
-                threading.Thread(target=insist, daemon=True).start()
+            if number not in asked:
+                asked.add(number)
+                threading.Thread(target=insist, args=(number,), daemon=True).start()
 
         with suppress(ValueError):  # not the main thread: it simply ends
-            signal.signal(signal.SIGTERM, terminate)
+            signal.signal(signal.SIGTERM, stop)
+            if left_to_us:
+                signal.signal(signal.SIGINT, stop)
         loop.set_default_executor(threads)
         try:
             await work
@@ -362,6 +369,8 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
         heard.set()
         with suppress(ValueError):
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            if left_to_us:
+                signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @contextmanager

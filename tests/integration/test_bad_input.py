@@ -969,6 +969,8 @@ async def slow(topics: list[Topic] = collect(clean)) -> Report:
 SYNC_GATE = GATE.replace("async def slow", "def slow").replace("await asyncio.sleep", "__import__('time').sleep")
 THREAD_GATE = GATE.replace("await asyncio.sleep(0.02)", "await asyncio.to_thread(__import__('time').sleep, 60)")
 """What no one can end: a thread of the unit's own goes on."""
+HELD_GATE = GATE.replace("await asyncio.sleep", "__import__('time').sleep")
+"""What lets nobody else have a turn: a unit that holds the event loop."""
 
 
 @pytest.mark.parametrize("code", [GATE, SYNC_GATE], ids=["async", "sync"])
@@ -1035,7 +1037,7 @@ async def test_what_was_committed_is_not_executed_again(world: World, aipctl: Co
     assert sorted(again) == sorted({f"{n}.txt" for n in [*range(200), "a", "b"]} - kept)
 
 
-@pytest.mark.parametrize("code", [GATE, SYNC_GATE, THREAD_GATE], ids=["async", "sync", "thread"])
+@pytest.mark.parametrize("code", [GATE, SYNC_GATE, THREAD_GATE, HELD_GATE], ids=["async", "sync", "thread", "held"])
 @pytest.mark.parametrize(
     ("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["SIGINT", "SIGTERM"]
 )

@@ -410,25 +410,30 @@ except Terminated as ended:
     assert (done.returncode, done.stdout) == (code, "in order\n")
 
 
+@pytest.mark.parametrize(("number", "code"), [("SIGTERM", 143), ("SIGINT", 130)])
 @pytest.mark.parametrize("holds", ["time.sleep(600)", "exec('while True: pass')"])
-def test_sigterm_ends_what_holds_the_loop(root: Path, holds: str) -> None:
+def test_one_signal_ends_what_holds_the_loop(root: Path, holds: str, number: str, code: int) -> None:
     """Code of a project that never returns, such as an import that waits for a server, does not keep a command from ending."""
     program = f"""
 import os, signal, sys, threading, time
 from assetcore.cli import call
 call.GRACE = 0.2
 def work():
-    threading.Timer(0.2, os.kill, [os.getpid(), signal.SIGTERM]).start()
+    threading.Timer(0.2, os.kill, [os.getpid(), signal.{number}]).start()
     {holds}
 async def at_work():
     work()
+signal.signal(signal.SIGINT, signal.default_int_handler)
 try:
     call._run(at_work())
 except call.Terminated as ended:
     sys.exit(ended.exit_code)
+except KeyboardInterrupt:
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    sys.exit(130)
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
-    assert (done.returncode, done.stderr) == (143, "")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=20, check=False)
+    assert (done.returncode, done.stderr) == (code, "")
 
 
 # --- a new project ----------------------------------------------------------------------------------------------------
