@@ -9,6 +9,7 @@ from typing import Any
 from assetcore.documents import Document
 from assetcore.embeddings import Embedding
 from assetcore.errors import NothingSelectedError, ServiceError, UsageError
+from assetcore.filters import asked
 from assetcore.lineage import named, read
 from assetcore.project import Project
 from assetcore.search import Hit, SearchIndex, fused, search, shown
@@ -37,19 +38,28 @@ async def search_project(
         raise NothingSelectedError(
             f"{project.name} has nothing to search.", hint="Declare an asset that returns a SearchIndex or Embeddings."
         )
-    known_fields = {f for n in meanings for f in project.graph.assets[n].output.document_type.field_names()} - {"model"}
+    kinds = {n: project.graph.assets[n].output.document_type for n in meanings}
+    known_fields = {f for kind in kinds.values() for f in kind.field_names()} - {"model"}
     if unknown := sorted(filters.keys() - known_fields):
         raise UsageError(
             f"Nothing that {project.name} searches by meaning has a field {unknown[0]!r} to filter by.",
             hint=f"It has: {', '.join(sorted(known_fields)) or 'none, because no asset returns Embeddings'}.",
         )
+    filtered = [n for n in meanings if filters.keys() <= set(kinds[n].field_names())]
+    if meanings and not filtered:
+        raise UsageError(
+            f"Nothing that {project.name} searches by meaning has all of these fields: {', '.join(filters)}.",
+            hint="Filter by fields of one class of Embedding.",
+        )
+    for name in filtered:
+        asked(kinds[name], filters)  # before anything is asked: a value that a field cannot have is told
     indexes: list[SearchIndex] = []
     async with project.engine.connect() as connection:
         for name in words:
             found = await named.of_asset(connection, project.environment_id, project.asset_ids[name])
             stored = await read.stored(connection, [f.id for f in found])
             indexes += await project.reader.documents([stored[f.id] for f in found], SearchIndex)
-    near = [hits for name in meanings if (hits := await _near(project, name, text, limit, filters)) is not None]
+    near = [hits for name in filtered if (hits := await _near(project, name, text, limit, filters)) is not None]
     if not indexes and not near:
         raise NothingSelectedError(
             f"{', '.join([*words, *meanings])} is not made yet.",
@@ -59,7 +69,7 @@ async def search_project(
     if filters:
         from assetcore import vectors  # numpy behind it takes 0.1 s: only for projects with vectors
 
-        allowed = await vectors.matching(project, meanings, filters)
+        allowed = await vectors.matching(project, filtered, filters)
         by_words = [hit for hit in by_words if (hit.asset, hit.name) in allowed]
     if not near:
         return by_words[:limit]

@@ -24,6 +24,7 @@ from typing import Any
 from assetcore.documents import Document
 from assetcore.embeddings import Embedding
 from assetcore.errors import NothingSelectedError, UsageError
+from assetcore.filters import asked, indexed
 from assetcore.lineage import journal, read
 from assetcore.lineage import vectors as index
 from assetcore.lineage.journal import Entry
@@ -93,9 +94,9 @@ async def similarity_search(
 ) -> list[Found]:  # fmt: skip
     """The `k` rows of an asset's index that are nearest to a vector, the nearest first; fewer only where fewer match.
 
-    `filter_fields` gives for each field the value, or a list of values, that a row must have. With `generation`, that one is asked,
-    whichever answers: two models are so compared. Raises UsageError for a field that the asset's documents do not have, a vector of
-    another length than theirs, or a generation that there is not.
+    `filter_fields` gives for each field the value, or a list of values of which one, that a row must have; of a list, what must be in it.
+    With `generation`, that one is asked, whichever answers: two models are so compared. Raises UsageError for a field that the asset's
+    documents do not have, or a value that it cannot have, a vector of another length than theirs, or a generation that there is not.
     """
     filters = dict(filter_fields or {})
     for _ in range(CHANGES):
@@ -117,18 +118,18 @@ async def _nearest(
     async with engine.connect() as connection:
         one = await _answering(project, connection, asset) if generation is None else None
         if one is not None:
-            _check_question(project, asset, one, query_vector, filters)
-            return await index.nearest(connection, one, query_vector, k, filters, exact=exact)
+            wanted = _question(project, asset, one, query_vector, filters)
+            return await index.nearest(connection, one, query_vector, k, wanted, exact=exact)
     one = await _asked(project, asset, generation)
-    _check_question(project, asset, one, query_vector, filters)
+    wanted = _question(project, asset, one, query_vector, filters)
     async with engine.connect() as connection:
-        return await index.nearest(connection, one, query_vector, k, filters, exact=exact)
+        return await index.nearest(connection, one, query_vector, k, wanted, exact=exact)
 
 
-def _check_question(
+def _question(
     project: Project, asset: str, one: Generation, query_vector: Sequence[float], filters: Mapping[str, Any]
-) -> None:
-    """Raise UsageError for a question that the generation cannot be asked."""
+) -> dict[str, list[Any]]:
+    """What the rows must have, as the index has it. Raises UsageError for a question that the generation cannot be asked."""
     fields = _fields(project, asset)
     if unknown := sorted(filters.keys() - set(fields)):
         raise UsageError(
@@ -139,6 +140,7 @@ def _check_question(
             f"{asset} holds vectors of {one.dimensions} numbers ({one.model}), and was asked for one of {len(query_vector)}.",
             hint="Ask with a vector of the same model.",
         )
+    return asked(_kind(project, asset), filters)
 
 
 async def ask(
@@ -272,9 +274,9 @@ async def trial(
         rows = await index.count(connection, one)
         if rows < K:
             raise UsageError(f"{asset} has {rows} vectors, which are too few to try anything.", hint=f"It takes {K}.")
-        asked = _between(await index.sample(connection, one, 2 * min(questions, rows)))
+        between = _between(await index.sample(connection, one, 2 * min(questions, rows)))
         # The score of the tenth: of documents that are equally near, either is right.
-        tenth = [(await index.nearest(connection, one, v, K, {}, exact=True))[-1].score for v in asked]
+        tenth = [(await index.nearest(connection, one, v, K, {}, exact=True))[-1].score for v in between]
         if one.indexed:
             await index.forget_index(connection, one)
         for this_m, construction in product(m, ef_construction):
@@ -283,7 +285,7 @@ async def trial(
             built, size = time.perf_counter() - started, await index.size(connection, one)
             for search in ef_search:
                 recall, times = 0.0, []
-                for vector, least in zip(asked, tenth, strict=True):
+                for vector, least in zip(between, tenth, strict=True):
                     begun = time.perf_counter()
                     hits = await index.nearest(connection, one, vector, K, {}, exact=False, ef_search=search)
                     times.append(1000 * (time.perf_counter() - begun))
@@ -291,7 +293,7 @@ async def trial(
                 times.sort()
                 found.append(
                     Trial(
-                        asset, one.model, rows, len(asked), this_m, construction, search, round(recall / len(asked), 4),
+                        asset, one.model, rows, len(between), this_m, construction, search, round(recall / len(between), 4),
                         round(times[len(times) // 2], 3), round(times[int(len(times) * 0.95)], 3), round(built, 3), size,
                     )
                 )  # fmt: skip
@@ -321,8 +323,7 @@ async def _take_in(
 ) -> list[Generation]:  # fmt: skip
     """Read documents that no generation has, and write each to that of its model, which is made where there is none."""
     names = (project.name, project.environment, asset)
-    kind = project.graph.assets[asset].output.document_type
-    shown = _fields(project, asset)
+    kind, shown = _kind(project, asset), _fields(project, asset)
     addresses = list(missing)
     for begin in range(0, len(addresses), PART):
         part = addresses[begin : begin + PART]
@@ -331,8 +332,7 @@ async def _take_in(
         by_model: dict[tuple[str, int], list[Row]] = {}
         for address, one in zip(part, documents, strict=True):
             assert isinstance(one, Embedding)
-            vector, values = one.vector, one.field_values()
-            fields = {name: values[name] for name in shown}
+            vector, fields = one.vector, indexed(one, shown)
             by_model.setdefault((one.model, len(vector)), []).append(
                 Row(address, missing[address], one.name, fields, vector)
             )
@@ -394,6 +394,10 @@ def _is_of_vectors(project: Project, name: str) -> bool:
     return asset is not None and asset.output.form == "document" and issubclass(asset.output.document_type, Embedding)
 
 
+def _kind(project: Project, asset: str) -> type[Document]:
+    return project.graph.assets[asset].output.document_type
+
+
 def _check_is_of_vectors(project: Project, name: str) -> None:
     """Raise UsageError for what has no vectors."""
     if not _is_of_vectors(project, name):
@@ -409,7 +413,7 @@ def _active(found: Sequence[Generation]) -> Generation | None:
 
 def _fields(project: Project, asset: str) -> list[str]:
     """What the rows of an asset's index can be filtered by."""
-    return [name for name in project.graph.assets[asset].output.document_type.field_names() if name != "model"]
+    return [name for name in _kind(project, asset).field_names() if name != "model"]
 
 
 def _between(vectors: Sequence[Sequence[float]]) -> list[list[float]]:
@@ -422,13 +426,14 @@ def _between(vectors: Sequence[Sequence[float]]) -> list[list[float]]:
 
 
 async def matching(project: Project, names: Sequence[str], filters: Mapping[str, Any]) -> set[tuple[str, str]]:
-    """What stands behind the rows that match, in all these indexes: asset and document."""
+    """What stands behind the rows that match, in all these indexes: asset and document. Their documents have these fields."""
     found: set[tuple[str, str]] = set()
     for name in names:
+        wanted = asked(_kind(project, name), filters)
         one = await sync(project, name)
         if one is not None:
             async with project.engine.connect() as connection:
-                found |= await index.documents(connection, one, filters)
+                found |= await index.documents(connection, one, wanted)
     return found
 
 

@@ -260,7 +260,7 @@ async def diff(call: Call, one: str, other: str | None) -> None:
     "filters",
     multiple=True,
     metavar="FIELD=VALUE",
-    help="Only what has this value; of one field several: any.",
+    help="Only what has this value, which is read as the field is annotated; of one field several: any.",
 )
 async def search(call: Call, words: tuple[str, ...], limit: int, filters: tuple[str, ...]) -> None:
     """Find documents by words and by meaning, the best first. The project declares what is searched: SearchIndex, Embedding.

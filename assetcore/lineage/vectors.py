@@ -10,6 +10,7 @@ depends on the numbers of other tables.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -61,7 +62,7 @@ class Generation:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One vector, at its document's address; `document` is the version."""
+    """One vector, at its document's address; `document` is the version, `fields` as `filters.indexed` writes them."""
 
     address: bytes
     document: int
@@ -72,7 +73,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A row that is near: the nearer, the higher the score (cosine, at most 1)."""
+    """A row that is near: the nearer, the higher the score (cosine, at most 1; 0 of a vector of zeros). `fields` are as JSON has them."""
 
     name: str
     fields: Mapping[str, Any]
@@ -278,7 +279,8 @@ async def nearest(
 
 
 def _found(name: str, fields: Mapping[str, Any], distance: float | None) -> Found:
-    return Found(name, fields, round(1 - (distance or 0.0), 6))
+    near = 1 - (distance or 0.0)
+    return Found(name, fields, round(near, 6) if math.isfinite(near) else 0.0)
 
 
 def is_gone(error: Exception) -> bool:
@@ -322,12 +324,12 @@ async def trials(connection: Connection, project: str, environment: str, asset: 
 
 
 def _where(one: Generation, filters: Mapping[str, Any]) -> list[sa.ColumnElement[bool]]:
-    """Each field is one of the values that are given for it."""
+    """Each field has one of the values that are given for it, as `filters.asked` writes them."""
     fields = _table(one).c.fields
     found = []
     for name, value in filters.items():
         values = value if isinstance(value, list | tuple | set | frozenset) else [value]
-        found.append(sa.or_(*(fields.contains({name: v}) for v in values)))
+        found.append(sa.or_(sa.false(), *(fields.contains({name: v}) for v in values)))
     return found
 
 

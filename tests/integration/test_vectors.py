@@ -7,6 +7,10 @@ import math
 import random
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
@@ -82,6 +86,83 @@ async def test_the_nearest_documents_are_found_under_filters(opened: Session, ga
         opened.project, "vectors", asked, {"letter": ["a", "c"], "asset": "topics"}, k=10
     )
     assert {one.name for one in several} == {"ant", "ape", "cow"}
+
+
+FIELDS = """
+import datetime as dt
+import decimal, enum, uuid
+from assetcore import llm
+from assetcore.embeddings import Embedding
+
+class Colour(enum.Enum):
+    RED, BLUE = "red", "blue"
+
+class TopicVector(Embedding):
+    day: dt.date
+    at: dt.datetime
+    lasts: dt.timedelta
+    price: decimal.Decimal
+    key: uuid.UUID
+    digest: bytes
+    colour: Colour
+    tags: set[str]
+    pair: tuple[int, int]
+    ordinal: int
+    public: bool
+    share: float
+    letter: str
+
+@asset(models=["embedder"])
+async def vectors(topic: Topic = each(topics)) -> TopicVector:
+    [vector] = await llm.embed([topic.text])
+    first = topic.name.startswith("a")
+    return TopicVector.of(
+        topic.stem, vector, asset="topics", document=topic.name, day=dt.date(2026, 1, len(topic.text)),
+        at=dt.datetime(2026, 1, 1, 2, tzinfo=dt.timezone(dt.timedelta(hours=2 * first))), lasts=dt.timedelta(hours=1 + first),
+        price=decimal.Decimal("1.10" if first else "2"), key=uuid.UUID(int=first), digest=b"\\xff" if first else b"a",
+        colour=Colour.RED if first else Colour.BLUE, tags={"all", "first" if first else "other"}, pair=(1, 2 + first),
+        ordinal=int(first), public=first, share=float("nan") if first else 0.5, letter=topic.name[0],
+    )
+"""
+
+
+async def test_fields_of_every_kind_filter_in_python_and_as_texts(world: World, gateway: FakeGateway) -> None:
+    """Whatever a document can hold: days, moments, decimals, enums, flags; a text is read as the field's annotation says."""
+    world.code(HEAD + FIELDS, head="")
+    result = await world.materialize()
+    assert result.status == "done"
+    async with world.open() as session:
+        asked, first, others = gateway.vector("all about the ant"), {"ant", "ape"}, {"bee", "cow"}
+
+        async def named(**filters: Any) -> set[str]:
+            found = await vectors.similarity_search(session.project, "vectors", asked, filters, k=10)
+            return {one.name for one in found}
+
+        assert await named(day=date(2026, 1, 17)) == first | others
+        assert await named(at=datetime(2026, 1, 1, tzinfo=UTC)) == await named(at="2026-01-01T01:00:00+01:00") == first
+        assert (
+            await named(lasts=timedelta(hours=2))
+            == await named(price=Decimal("1.1"))
+            == await named(price="1.10")
+            == first
+        )
+        assert await named(key=UUID(int=0)) == await named(digest=b"a") == await named(colour="blue") == others
+        assert (
+            await named(tags="first")
+            == await named(tags=["first", "none"])
+            == await named(tags=[["all", "first"]])
+            == first
+        )
+        assert await named(pair=[(1, 3)]) == await named(pair=3, ordinal="1") == first
+        assert await named(letter=[]) == set()
+        assert await named(share=0.5, letter="b") == {"bee"}
+        assert await named(share="nan", letter="a") == first, "what JSON has no word for hides no other field"
+        for texts, names in (
+            ({"day": ["2026-01-17"], "public": ["false"]}, others), ({"ordinal": ["1"]}, first), ({"colour": ["red"]}, first),
+        ):  # fmt: skip
+            assert {hit.name for hit in await session.search("all about", filters=texts)} == {f"{n}.txt" for n in names}
+        with pytest.raises(UsageError, match=r"'ordinal' of TopicVector cannot be 'three': it is int"):
+            await session.search("all about", filters={"ordinal": ["three"]})
 
 
 async def test_what_cannot_be_asked_is_told(opened: Session) -> None:
