@@ -8,6 +8,7 @@
     ├── StorageError               1    an object is missing, damaged, or cannot be written
     ├── SourceError                1    a source cannot be observed
     ├── AnswerError                1    a model answered, but not what it was asked for
+    ├── UnindexedError             1    vectors were made, and there is no index of them that answers
     ├── SelectionError             64   a selection or REF cannot be read
     │   └── NothingSelectedError   4    it can be read, but selects nothing
     ├── UsageError                 64   a command is used wrongly
@@ -67,6 +68,10 @@ class AnswerError(AssetcoreError):
     def __init__(self, message: str, *, answer: str, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.answer = answer
+
+
+class UnindexedError(AssetcoreError):
+    """Vectors were made, and there is no index of them that answers."""
 
 
 class SelectionError(AssetcoreError):

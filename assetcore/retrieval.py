@@ -8,7 +8,7 @@ from typing import Any
 
 from assetcore.documents import Document
 from assetcore.embeddings import Embedding
-from assetcore.errors import NothingSelectedError, ServiceError, UsageError
+from assetcore.errors import AssetcoreError, NothingSelectedError, ServiceError, UnindexedError, UsageError
 from assetcore.filters import asked
 from assetcore.lineage import named, read
 from assetcore.project import Project
@@ -59,12 +59,24 @@ async def search_project(
             found = await named.of_asset(connection, project.environment_id, project.asset_ids[name])
             stored = await read.stored(connection, [f.id for f in found])
             indexes += await project.reader.documents([stored[f.id] for f in found], SearchIndex)
-    near = [hits for name in filtered if (hits := await _near(project, name, text, limit, filters)) is not None]
+    near: list[list[tuple[str, str]]] = []
+    silent: dict[str, AssetcoreError] = {}
+    for name in filtered:
+        try:
+            near.append(await _near(project, name, text, limit, filters))
+        except NothingSelectedError:
+            continue
+        except (ServiceError, UnindexedError) as error:
+            silent[name] = error
     if not indexes and not near:
+        for error in silent.values():
+            raise error
         raise NothingSelectedError(
             f"{', '.join([*words, *meanings])} is not made yet.",
             hint=f"Make it: aipctl materialize '{' or '.join(f'+{n}' for n in [*words, *meanings])}'",
         )
+    for name, error in silent.items():
+        logger.warning("%s is not asked: %s", name, error.message)
     by_words = search(indexes, text, DEPTH if near or filters else limit) if indexes else []
     if filters:
         from assetcore import vectors  # numpy behind it takes 0.1 s: only for projects with vectors
@@ -81,13 +93,14 @@ async def search_project(
     ]
 
 
-async def index_vectors(project: Project, names: Iterable[str]) -> None:
-    """Bring the indexes of these assets up to date, as far as they are of vectors."""
+async def index_vectors(project: Project, names: Iterable[str]) -> list[str]:
+    """Bring the indexes of these assets up to date, as far as they are of vectors. Returns what is to be known of that."""
     mine = [name for name in names if _is_of(project, name, Embedding)]
-    if mine:
-        from assetcore import vectors  # numpy behind it takes 0.1 s: only for projects with vectors
+    if not mine:
+        return []
+    from assetcore import vectors  # numpy behind it takes 0.1 s: only for projects with vectors
 
-        await vectors.sync_all(project, mine)
+    return await vectors.sync_all(project, mine)
 
 
 def _is_of(project: Project, name: str, kind: type[Document]) -> bool:
@@ -97,15 +110,9 @@ def _is_of(project: Project, name: str, kind: type[Document]) -> bool:
 
 async def _near(
     project: Project, name: str, text: str, limit: int, filters: Mapping[str, Any]
-) -> list[tuple[str, str]] | None:
-    """What an index of vectors finds, by asset and document; None where it is not made, or the gateway cannot be asked."""
+) -> list[tuple[str, str]]:
+    """What an index of vectors finds, by asset and document."""
     from assetcore import vectors  # numpy behind it takes 0.1 s: only for projects with vectors
 
-    try:
-        found = await vectors.ask(project, name, text, filters, max(DEPTH, limit))
-    except NothingSelectedError:
-        return None
-    except ServiceError as error:
-        logger.warning("%s is not asked: %s", name, error.message)
-        return None
+    found = await vectors.ask(project, name, text, filters, max(DEPTH, limit))
     return [(one.fields.get("asset") or name, one.fields.get("document") or one.name) for one in found]

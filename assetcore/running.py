@@ -79,7 +79,8 @@ async def run_through(project: Project, run: Run, plan: Plan, unshown: Mapping[s
     steps = steps_of(plan, project.graph)
     async with telling(run), _at_work(project, run, steps), _gateway_soon(project, plan):
         flow_run = await (_without_prefect(run, steps) if local else _as_flow(project, run, steps, plan, unshown))
-        await index_vectors(project, run.results)
+        for note in await index_vectors(project, run.results):
+            run.tell(Event("message", text=note))
     status = run.status
     planned = {a.asset: AssetResult(a.asset, fresh=a.fresh) for a in plan.assets}
     made = {n: r for n, r in run.results.items() if n in planned}

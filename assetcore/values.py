@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 
 from assetcore.assets import Dependency, Model, Output, Table
 from assetcore.documents import JSON, PARQUET, Document, UnreadableError, restrict
+from assetcore.embeddings import FIT, Embedding, unfit
 from assetcore.errors import AssetcoreError, StorageError
 from assetcore.storage import (
     Reader,
@@ -140,6 +141,8 @@ def _documents(output: Output, returned: Any, who: str) -> list[Document]:
                 f"{who} {_verb(output)} two documents named {document.name!r}.",
                 hint="Within one unit every document needs a name of its own.",
             )
+        if isinstance(document, Embedding) and (problem := unfit(document.content)) is not None:
+            raise AssetcoreError(f"{who} {_verb(output)} {document!r}, whose vector {problem}.", hint=FIT)
         names.add(document.name)
     try:
         check_fields(documents)

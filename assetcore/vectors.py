@@ -21,21 +21,25 @@ from datetime import UTC, datetime
 from itertools import product
 from typing import Any
 
-from assetcore.documents import Document
-from assetcore.embeddings import Embedding
-from assetcore.errors import NothingSelectedError, UsageError
+from assetcore.documents import Document, UnreadableError
+from assetcore.embeddings import FIT, Embedding, packed, unfit
+from assetcore.errors import NothingSelectedError, UnindexedError, UsageError
 from assetcore.filters import asked, indexed
 from assetcore.lineage import journal, read
 from assetcore.lineage import vectors as index
 from assetcore.lineage.journal import Entry
 from assetcore.lineage.schema import Connection
-from assetcore.lineage.vectors import EXACT, Found, Generation, Row
+from assetcore.lineage.vectors import EXACT, WIDEST, Found, Generation, Row
 from assetcore.project import Project
+from assetcore.storage import Stored
+from assetcore.telemetry import get_pipeline_logger
 
 __all__ = [
     "Trial", "activate", "active", "alias_of", "ask", "best", "embeddings", "generations", "matching", "rebuild", "rollback",
     "similarity_search", "sync", "sync_all", "trial",
 ]  # fmt: skip
+
+logger = get_pipeline_logger(__name__)
 
 DEFAULTS = {"m": 16, "ef_construction": 80, "ef_search": 100}
 CHANGES = 5
@@ -44,10 +48,21 @@ KEPT = 2
 """Generations of an asset that stay: the one that answers, and the one before, to go back to."""
 PART = 2000
 """Documents that are read at once."""
+NAMED = 3
+"""So many documents are named where it is told what an index does not have."""
 K = 10
 QUESTION_SECONDS = 60
 ENOUGH = 0.99
 """A recall@10 that is good enough: of the parameters that reach it the fastest are the best."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unfit:
+    """A current document that no index can hold, and why."""
+
+    address: bytes
+    name: str
+    problem: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +96,17 @@ def embeddings(project: Project) -> list[str]:
 
 
 async def active(project: Project, asset: str) -> Generation:
-    """The generation that answers, brought up to what the asset is. Raises NothingSelectedError where there is none yet."""
-    found = await sync(project, asset)
-    if found is None:
-        raise NothingSelectedError(f"{asset} is not made yet.", hint=f"Make it: aipctl materialize '+{asset}'")
-    return found
+    """The generation that answers, brought up to what the asset is.
+
+    Raises NothingSelectedError where the asset is not made yet, UnindexedError where there is no index of what was made.
+    """
+    found, left = await _brought_up(project, asset)
+    _warn(asset, left)
+    if found is not None:
+        return found
+    if left:
+        raise UnindexedError(f"{asset} has no document that an index can hold: {_named(left)}.", hint=_mend(asset))
+    raise NothingSelectedError(f"{asset} is not made yet.", hint=f"Make it: aipctl materialize '+{asset}'")
 
 
 async def similarity_search(
@@ -140,6 +161,8 @@ def _question(
             f"{asset} holds vectors of {one.dimensions} numbers ({one.model}), and was asked for one of {len(query_vector)}.",
             hint="Ask with a vector of the same model.",
         )
+    if problem := unfit(packed(query_vector)):
+        raise UsageError(f"{asset} was asked for a vector that {problem}.", hint=FIT)
     return asked(_kind(project, asset), filters)
 
 
@@ -179,13 +202,23 @@ async def _asked(project: Project, asset: str, number: int | None) -> Generation
 
 
 async def sync(project: Project, asset: str) -> Generation | None:
-    """Bring the index up to what the asset currently is; returns the generation that answers, if there is one."""
+    """Bring the index up to what the asset currently is; returns the generation that answers, if there is one.
+
+    Documents that no index can hold are left out, and named in a warning.
+    """
+    found, left = await _brought_up(project, asset)
+    _warn(asset, left)
+    return found
+
+
+async def _brought_up(project: Project, asset: str) -> tuple[Generation | None, list[Unfit]]:
+    """The generation that answers when the index is what the asset currently is; and what was found now that none can hold."""
     _check_is_of_vectors(project, asset)
     names, identifier = (project.name, project.environment, asset), project.asset_ids[asset]
     async with project.engine.connect() as connection:
         current = await _answering(project, connection, asset)
     if current is not None or not project.writable:
-        return current
+        return current, []
     async with project.engine.begin() as connection:
         await index.alone(connection, *names)
         last = (await read.watermark(connection, project.environment_id, identifier)).changed
@@ -201,8 +234,10 @@ async def sync(project: Project, asset: str) -> Generation | None:
             else:
                 held[one.id] = rows
         missing = {a: d for a, d in wanted.items() if not any(rows.get(a) == d for rows in held.values())}
-        found = await _take_in(project, connection, asset, found, held, missing)
-        return await _settle(project, connection, asset, found, held, wanted, last)
+        left = await _take_in(project, connection, asset, found, held, missing)
+        for one in left:
+            del wanted[one.address]
+        return await _settle(project, connection, asset, found, held, wanted, last), left
 
 
 async def _answering(project: Project, connection: Connection, asset: str) -> Generation | None:
@@ -267,6 +302,11 @@ async def trial(
         )
     project.check_writable()
     one = await active(project, asset)
+    if one.dimensions > WIDEST:
+        raise UsageError(
+            f"The vectors of {asset} have {one.dimensions:,} numbers; HNSW is built over {WIDEST:,} at most.",
+            hint="Each row is looked at, which misses none: there are no parameters to try.",
+        )
     names = (project.name, project.environment, asset)
     found: list[Trial] = []
     async with project.engine.connect() as connection:
@@ -320,18 +360,26 @@ async def best(project: Project, asset: str) -> Trial | None:
 async def _take_in(
     project: Project, connection: Connection, asset: str, found: list[Generation], held: dict[int, dict[bytes, int]],
     missing: Mapping[bytes, int],
-) -> list[Generation]:  # fmt: skip
-    """Read documents that no generation has, and write each to that of its model, which is made where there is none."""
+) -> list[Unfit]:  # fmt: skip
+    """Read documents that no generation has, and write each to that of its model, which is made where there is none. Returns those that
+    none can hold."""
     names = (project.name, project.environment, asset)
     kind, shown = _kind(project, asset), _fields(project, asset)
+    left: list[Unfit] = []
     addresses = list(missing)
     for begin in range(0, len(addresses), PART):
         part = addresses[begin : begin + PART]
         stored = await read.stored(connection, [missing[a] for a in part])
-        documents: list[Document] = await project.reader.documents([stored[missing[a]] for a in part], kind)
+        documents = await _read(project, [stored[missing[a]] for a in part], kind)
         by_model: dict[tuple[str, int], list[Row]] = {}
         for address, one in zip(part, documents, strict=True):
+            if isinstance(one, str):
+                left.append(Unfit(address, stored[missing[address]].name, one))
+                continue
             assert isinstance(one, Embedding)
+            if (problem := unfit(one.content)) is not None:
+                left.append(Unfit(address, one.name, problem))
+                continue
             vector, fields = one.vector, indexed(one, shown)
             by_model.setdefault((one.model, len(vector)), []).append(
                 Row(address, missing[address], one.name, fields, vector)
@@ -346,7 +394,18 @@ async def _take_in(
                 held[target.id] = {}
             await index.upsert(connection, target, rows)
             held[target.id] |= {row.address: row.document for row in rows}
-    return found
+    return left
+
+
+async def _read(project: Project, stored: Sequence[Stored], kind: type[Document]) -> list[Document | str]:
+    """These documents; of one that does not fit its class, which is another by now, why."""
+    try:
+        return list(await project.reader.documents(stored, kind))
+    except UnreadableError as error:
+        if len(stored) == 1:
+            return [error.message.rstrip(".")]
+        half = len(stored) // 2
+        return [*await _read(project, stored[:half], kind), *await _read(project, stored[half:], kind)]
 
 
 async def _settle(
@@ -359,7 +418,7 @@ async def _settle(
         rows = held[one.id]
         gone = [address for address in rows if address not in wanted]
         await index.remove(connection, one, gone)
-        large = len(rows) - len(gone) > EXACT
+        large = len(rows) - len(gone) > EXACT and one.dimensions <= WIDEST
         if large and not one.indexed:
             await index.build_index(connection, one, one.parameters["m"], one.parameters["ef_construction"])
         elif one.indexed and not large:
@@ -437,7 +496,41 @@ async def matching(project: Project, names: Sequence[str], filters: Mapping[str,
     return found
 
 
-async def sync_all(project: Project, names: Sequence[str]) -> None:
-    """Bring the indexes of these assets up to date."""
+async def sync_all(project: Project, names: Sequence[str]) -> list[str]:
+    """Bring the indexes of these assets up to date, as far as that can be: what was made is kept anyhow. Returns what is to be known."""
+    notes: list[str] = []
     for name in sorted(names):
-        await sync(project, name)
+        try:
+            _, left = await _brought_up(project, name)
+        except Exception as error:
+            reason = getattr(error, "message", None) or str(error).partition("\n")[0] or type(error).__name__
+            notes.append(
+                f"The index of {name} could not be brought up to date: {reason.rstrip('.')}. Its documents are made and kept;"
+                f" the next search tries again, or: aipctl vectors rebuild {name}"
+            )
+        else:
+            notes += _left_out(name, left)
+    return notes
+
+
+def _warn(asset: str, left: Sequence[Unfit]) -> None:
+    for note in _left_out(asset, left):
+        logger.warning(note)
+
+
+def _left_out(asset: str, left: Sequence[Unfit]) -> list[str]:
+    """What is to be known of documents that no index can hold."""
+    if not left:
+        return []
+    return [
+        f"{len(left)} of the documents of {asset} cannot be in its index, and are not found by meaning: {_named(left)}. {_mend(asset)}"
+    ]
+
+
+def _named(left: Sequence[Unfit]) -> str:
+    more = f", and {len(left) - NAMED:,} more" if len(left) > NAMED else ""
+    return ", ".join(f"{one.name} ({one.problem})" for one in left[:NAMED]) + more
+
+
+def _mend(asset: str) -> str:
+    return f"Mend what makes them, and make them again: aipctl materialize {asset} --force"

@@ -32,13 +32,15 @@ from assetcore.lineage.tables import vector_trial as x
 w = watermark.c
 
 __all__ = [
-    "EXACT", "Found", "Generation", "Row", "activate", "alone", "answering", "build_index", "count", "create", "documents", "drop",
-    "forget", "forget_index", "generations", "is_gone", "journal", "known", "nearest", "note", "remove", "sample", "size", "trials",
-    "upsert",
+    "EXACT", "WIDEST", "Found", "Generation", "Row", "activate", "alone", "answering", "build_index", "count", "create", "documents",
+    "drop", "forget", "forget_index", "generations", "is_gone", "journal", "known", "nearest", "note", "remove", "sample", "size",
+    "trials", "upsert",
 ]  # fmt: skip
 
 EXACT = 5_000
 """So many rows are looked at one by one: that takes milliseconds, and misses none."""
+WIDEST = 4_000
+"""So many numbers a vector may have for pgvector to build HNSW over them; of wider ones each row is looked at, however many there are."""
 DISTANCE = "halfvec_cosine_ops"
 NAMED = "vector_"
 """How the table of a generation is called, before its number."""

@@ -16,8 +16,8 @@ import pytest
 import sqlalchemy as sa
 
 from assetcore import measures, vectors
-from assetcore.embeddings import Embedding, Vector
-from assetcore.errors import NothingSelectedError, UsageError
+from assetcore.embeddings import LARGEST, LONGEST, Embedding, Vector, unfit
+from assetcore.errors import AssetcoreError, NothingSelectedError, UsageError
 from assetcore.lineage import schema
 from assetcore.lineage import vectors as index
 from assetcore.lineage.tables import answer as answers
@@ -454,6 +454,122 @@ def test_an_embedding_holds_its_vector_and_its_model() -> None:
     """32-bit floats and back; what is no vector is told."""
     one = Embedding.of("a", Vector([0.5, -2.0], "test/letters"), asset="topics", document="a.txt")
     assert (one.vector, one.model, len(one.content)) == ([0.5, -2.0], "test/letters", 8)
+
+
+RAW = """
+from assetcore.embeddings import Embedding
+
+class TopicVector(Embedding):
+    letter: str
+
+@asset
+async def vectors(topic: Topic = each(topics)) -> TopicVector:
+    numbers = {"ant": NUMBERS, "ape": [0.0, 0.0]}.get(topic.stem, [1.0, 0.5])
+    return TopicVector.of(topic.stem, numbers, model="m", asset="topics", document=topic.name, letter=topic.name[0])
+"""
+
+
+async def test_a_vector_that_no_index_can_hold_fails_its_unit_alone(world: World) -> None:
+    """A norm of zero makes NaN of a vector: its unit is named, the others are found; one of zeros is as far from all as can be told."""
+    world.code(HEAD + RAW.replace("NUMBERS", "[float('nan'), 1.0]"), head="")
+    result = await world.materialize()
+    [failure] = result.failures
+    assert failure.unit == "ant.txt"
+    assert "a vector that has nan in it" in failure.error
+    async with world.open() as session:
+        found = await vectors.similarity_search(session.project, "vectors", [1.0, 0.5], k=10)
+        assert [(one.name, one.score) for one in found] == [("bee", 1.0), ("cow", 1.0), ("ape", 0.0)]
+        for bad in ([math.nan, 1.0], [1e6, 1.0]):
+            with pytest.raises(UsageError, match=r"vectors was asked for a vector that has (nan|1e.06) in it"):
+                await vectors.similarity_search(session.project, "vectors", bad)
+
+
+async def test_stored_vectors_that_no_index_can_hold_are_left_out_and_named(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Those of an earlier version, or of a source: the run says so once it has made all, and what else there is is found."""
+    with monkeypatch.context() as patch:
+        patch.setattr("assetcore.values.unfit", lambda _: None)
+        patch.setattr("assetcore.embeddings.unfit", lambda _: None)
+        world.code(HEAD + RAW.replace("NUMBERS", "[float('inf'), 1.0]"), head="")
+        result = await world.materialize()
+    assert result.status == "done"
+    told = [event.text for event in world.events if "cannot be in its index" in event.text]
+    assert [text.split(". ")[0] for text in told] == [
+        "1 of the documents of vectors cannot be in its index, and are not found by meaning: ant (has inf in it)"
+    ]
+    async with world.open() as session:
+        found = await vectors.similarity_search(session.project, "vectors", [1.0, 0.5], k=10)
+        assert {one.name for one in found} == {"ape", "bee", "cow"}
+        assert await vectors.rebuild(session.project, "vectors") is not None
+    assert "ant (has inf in it)" in caplog.text
+    world.code(HEAD + RAW.replace("NUMBERS", "[0.5, 1.0]"), head="")
+    await world.materialize("vectors[ant.txt]")
+    async with world.open() as session:
+        assert len(await vectors.similarity_search(session.project, "vectors", [1.0, 0.5], k=10)) == 4
+
+
+async def test_an_index_that_cannot_be_brought_up_to_date_ends_no_run(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was made is kept and told as made, with what to do about the index; the next search does it."""
+
+    async def full(*_: Any) -> None:
+        raise OSError("no space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(index, "upsert", full)
+        result = await world.materialize()
+    assert result.status == "done"
+    [told] = [event.text for event in world.events if "could not be brought up to date" in event.text]
+    assert "no space left on device" in told
+    assert "aipctl vectors rebuild vectors" in told
+    async with world.open() as session:
+        assert [hit.name for hit in await session.search("all about the cow", limit=1)] == ["cow.txt"]
+
+
+async def test_vectors_that_are_too_wide_for_hnsw_are_looked_at_one_by_one(
+    world: World, gateway: FakeGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """pgvector holds 16,000 numbers, and builds an index over 4,000: beyond, many rows are no reason to end in an error."""
+    engine = schema.connect(str(world.settings.database_url))
+    async with engine.begin() as connection:
+        for wide in (index.WIDEST, LONGEST):
+            one = await index.create(connection, "p", "prod", f"a{wide}", "m", wide, vectors.DEFAULTS)
+            await index.upsert(connection, one, [Row(b"a" * 16, 1, "a", {}, [LARGEST] * wide)])
+            [found] = await index.nearest(connection, one, [1.0] * wide, 10, {})
+            assert found.score == pytest.approx(1, abs=1e-3)
+            if wide == index.WIDEST:
+                await index.build_index(connection, one, 8, 32)
+    await engine.dispose()
+    monkeypatch.setattr(vectors, "EXACT", 3)
+    monkeypatch.setattr(vectors, "WIDEST", 7)
+    await world.materialize()
+    async with world.open() as session:
+        assert [one.indexed for one in await vectors.generations(session.project)] == [False]
+        with pytest.raises(UsageError, match="have 8 numbers; HNSW is built over 7 at most"):
+            await vectors.trial(session.project, "vectors")
+        monkeypatch.setattr(vectors, "WIDEST", 8)
+        again = await vectors.rebuild(session.project, "vectors")
+        assert again is not None
+        assert again.indexed
+
+
+@pytest.mark.parametrize("number", [0.0, -1e-45, 32_767.9, 32_768, -65_504])
+def test_an_index_can_hold_what_halfvec_can(number: float) -> None:
+    """Up to 65,504, which is the largest of 16 bits."""
+    assert unfit(Embedding.of("a", [number, 1.0]).content) is None
+
+
+@pytest.mark.parametrize(
+    "vector", [[], [math.nan], [1.0, math.inf], [-math.inf], [65_505, 1.0], [-1e6], [1e300], [0.1] * (LONGEST + 1)]
+)
+def test_what_no_index_can_hold_is_no_embedding(vector: list[float]) -> None:
+    """It is refused where it is made, with what is wrong with it."""
+    with pytest.raises(
+        AssetcoreError, match=r"Embedding\('a'\) was given a vector that has (no numbers|16,001 numbers|\S+ in it)"
+    ):
+        Embedding.of("a", vector)
 
 
 def _cosine(one: Sequence[float], other: Sequence[float]) -> float:

@@ -21,6 +21,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from assetcore.assets import Asset, Dependency, Model, Output, Table
 from assetcore.declarations import asset, collect, each, source
 from assetcore.documents import Document
+from assetcore.embeddings import Embedding
 from assetcore.errors import AssetcoreError
 from assetcore.sources import folder
 from assetcore.storage import Bucket, Key, Location, Reader, Stored, encode_pack
@@ -178,6 +179,19 @@ def test_a_field_that_cannot_be_stored_is_named_before_anything_is() -> None:
     """The error names the asset, the document and the field."""
     with pytest.raises(AssetcoreError, match=r"who: Chunk\('b'.*\) has a value in 'extra' that cannot be stored"):
         encode(many.output, [Chunk(name="a", text=""), Chunk(name="b", text="", extra={"f": object()})], "unit", "who")
+
+
+def test_content_that_is_no_vector_is_no_embedding() -> None:
+    """Also where it was not made by `Embedding.of`: the unit is told which document, and what an index holds."""
+    many = Output("document", Embedding, many=True)
+    whole = Embedding.of("a", [1.0])
+    for content, problem in (
+        (b"abc", "3 bytes, which are no 32-bit floats"),
+        (b"", "no numbers"),
+        (b"\0\0\xc0\x7f", "nan in it"),
+    ):
+        with pytest.raises(AssetcoreError, match=rf"who returned Embedding\('b', .*, whose vector has {problem}"):
+            encode(many, [whole, Embedding("b", content=content)], "unit", "who")
 
 
 class Shape(BaseModel):
