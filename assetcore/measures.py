@@ -1,7 +1,7 @@
-"""Measures: which of two models finds more in this corpus, and in questions of which size are vectors had soonest?
+"""Measures: which of two models finds more in this corpus, with which parameters is an index quick, and with which questions a gateway?
 
-Both are asked of the documents themselves: what an index's vectors stand for is looked up, and a sentence out of each document is a
-question whose answer is known.
+All is asked of the documents themselves: what an index's vectors stand for is looked up, and a sentence out of each document is a
+question whose answer is known; parameters are tried beside an exact search.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import re
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 from typing import Any
 
 from assetcore import vectors
@@ -20,11 +21,12 @@ from assetcore.lineage import journal, named, read
 from assetcore.lineage import vectors as index
 from assetcore.lineage.journal import Entry
 from assetcore.lineage.schema import Connection
-from assetcore.lineage.vectors import Generation
+from assetcore.lineage.vectors import WIDEST, Generation
 from assetcore.llm.embedding import TOKENS, Swept
 from assetcore.project import Project
+from assetcore.vectors import Trial
 
-__all__ = ["Comparison", "Side", "Sweep", "compare", "sweep"]
+__all__ = ["Comparison", "Side", "Sweep", "compare", "sweep", "trial"]
 
 SECONDS = 600
 """A slow model is measured, too."""
@@ -156,6 +158,62 @@ async def sweep(project: Project, asset: str, tokens: Sequence[int], texts: int 
     return found
 
 
+async def trial(
+    project: Project, asset: str, m: Sequence[int] = (8, 16, 32), ef_construction: Sequence[int] = (80, 200),
+    ef_search: Sequence[int] = (20, 40, 100, 200), questions: int = 100,
+) -> list[Trial]:  # fmt: skip
+    """Try each combination on a copy of the index, with questions that lie between two documents of the corpus; all is journaled."""
+    if bad := [(one, ef) for one, ef in product(m, ef_construction) if not (2 <= one <= 100 and 2 * one <= ef <= 1000)]:
+        raise UsageError(
+            f"m={bad[0][0]} and ef_construction={bad[0][1]} do not go together.",
+            hint="m is 2 to 100, and ef_construction 2m to 1000.",
+        )
+    project.check_writable()
+    one = await vectors.active(project, asset)
+    if one.dimensions > WIDEST:
+        raise UsageError(
+            f"The vectors of {asset} have {one.dimensions:,} numbers; HNSW is built over {WIDEST:,} at most.",
+            hint="Each row is looked at, which misses none: there are no parameters to try.",
+        )
+    names = (project.name, project.environment, asset)
+    found: list[Trial] = []
+    async with project.engine.connect() as connection:
+        transaction = await connection.begin()  # never committed: nobody sees the indexes that are tried
+        rows = await index.count(connection, one)
+        if rows < vectors.K:
+            raise UsageError(
+                f"{asset} has {rows} vectors, which are too few to try anything.", hint=f"It takes {vectors.K}."
+            )
+        between = _between(await index.sample(connection, one, 2 * min(questions, rows)))
+        # The score of the tenth: of documents that are equally near, either is right.
+        tenth = [(await index.nearest(connection, one, v, vectors.K, {}, exact=True))[-1].score for v in between]
+        if one.indexed:
+            await index.forget_index(connection, one)
+        for this_m, construction in product(m, ef_construction):
+            started = time.perf_counter()
+            await index.build_index(connection, one, this_m, construction)
+            built, size = time.perf_counter() - started, await index.size(connection, one)
+            for search in ef_search:
+                recall, times = 0.0, []
+                for vector, least in zip(between, tenth, strict=True):
+                    begun = time.perf_counter()
+                    hits = await index.nearest(connection, one, vector, vectors.K, {}, exact=False, ef_search=search)
+                    times.append(1000 * (time.perf_counter() - begun))
+                    recall += sum(hit.score >= least for hit in hits) / vectors.K
+                times.sort()
+                found.append(
+                    Trial(
+                        asset, one.model, rows, len(between), this_m, construction, search, round(recall / len(between), 4),
+                        round(times[len(times) // 2], 3), round(times[int(len(times) * 0.95)], 3), round(built, 3), size,
+                    )
+                )  # fmt: skip
+            await index.forget_index(connection, one)
+        await transaction.rollback()
+    async with project.engine.begin() as connection:
+        await index.journal(connection, [{"project": names[0], "environment": names[1], **t.to_json()} for t in found])
+    return found
+
+
 def _nothing_to_ask(one: Generation) -> UsageError:
     return UsageError(
         f"There is no text to ask generation {one.id} of {one.asset} for.",
@@ -223,3 +281,12 @@ def _sentence(document: Document) -> str | None:
     sentences = [" ".join(part.split()) for part in re.split(r"(?<=[.!?])\s+|\n\s*\n", document.text)]
     long = [one for one in sentences if 5 <= len(one.split()) <= 40] or [one for one in sentences if one]
     return long[int.from_bytes(digest("sentence", document.name)[:4]) % len(long)] if long else None
+
+
+def _between(vectors: Sequence[Sequence[float]]) -> list[list[float]]:
+    """The middle of each two."""
+    half = len(vectors) // 2
+    return [
+        [(a + b) / 2 for a, b in zip(one, other, strict=True)]
+        for one, other in zip(vectors[:half], vectors[half:], strict=False)
+    ]

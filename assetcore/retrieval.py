@@ -29,7 +29,7 @@ async def search_project(
     """Ask every search index that the project has made, by words, and every index of vectors, by meaning; fused by rank.
 
     `filters` are fields of the embedding documents, of which `asset` and `document` say what a hit is. Where the gateway cannot be asked,
-    the words alone decide.
+    or does not have the model of an index any more, the words alone decide.
     """
     filters = dict(filters or {})
     words = [n for n in project.graph.assets if _is_of(project, n, SearchIndex)]
@@ -60,14 +60,20 @@ async def search_project(
             stored = await read.stored(connection, [f.id for f in found])
             indexes += await project.reader.documents([stored[f.id] for f in found], SearchIndex)
     near: list[list[tuple[str, str]]] = []
+    notes: list[str] = []
     silent: dict[str, AssetcoreError] = {}
     for name in filtered:
         try:
             near.append(await _near(project, name, text, limit, filters))
         except NothingSelectedError:
             continue
-        except (ServiceError, UnindexedError) as error:
+        except (
+            ServiceError,
+            UnindexedError,
+            UsageError,
+        ) as error:  # the question's own were told by now: the model is gone
             silent[name] = error
+        notes += await _behind(project, name)
     if not indexes and not near:
         for error in silent.values():
             raise error
@@ -75,8 +81,8 @@ async def search_project(
             f"{', '.join([*words, *meanings])} is not made yet.",
             hint=f"Make it: aipctl materialize '{' or '.join(f'+{n}' for n in [*words, *meanings])}'",
         )
-    for name, error in silent.items():
-        logger.warning("%s is not asked: %s", name, error.message)
+    for note in (*notes, *(f"{name} is not asked: {error.message}" for name, error in silent.items())):
+        logger.warning(note)
     by_words = search(indexes, text, DEPTH if near or filters else limit) if indexes else []
     if filters:
         from assetcore import vectors  # numpy behind it takes 0.1 s: only for projects with vectors
@@ -101,6 +107,12 @@ async def index_vectors(project: Project, names: Iterable[str]) -> list[str]:
     from assetcore import vectors  # numpy behind it takes 0.1 s: only for projects with vectors
 
     return await vectors.sync_all(project, mine)
+
+
+async def _behind(project: Project, name: str) -> list[str]:
+    from assetcore import vectors  # numpy behind it takes 0.1 s: only for projects with vectors
+
+    return await vectors.behind(project, name, soon=True)
 
 
 def _is_of(project: Project, name: str, kind: type[Document]) -> bool:

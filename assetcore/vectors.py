@@ -6,7 +6,7 @@ The embedding documents of an asset, in the store, are the truth; an index in Po
     search    the nearest `k` rows, under any filter
     rebuild   the index is made again, from nothing
     rollback  the generation before answers again
-    trial     parameters are tried beside an exact search, and journaled; `best` says which did best
+    best      the parameters that did best where they were tried (measures), with which the next index is built
 
 An index has a **generation** for each model that its documents are of. While documents of another model come in, the generation
 before goes on answering; when the new one holds them all, it takes its place in one transaction.
@@ -14,11 +14,9 @@ before goes on answering; when the new one holds them all, it takes its place in
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import product
 from typing import Any
 
 from assetcore.documents import Document, UnreadableError
@@ -35,8 +33,8 @@ from assetcore.storage import Stored
 from assetcore.telemetry import get_pipeline_logger
 
 __all__ = [
-    "Trial", "activate", "active", "alias_of", "ask", "best", "embeddings", "generations", "matching", "rebuild", "rollback",
-    "similarity_search", "sync", "sync_all", "trial",
+    "Trial", "activate", "active", "alias_of", "ask", "behind", "best", "embeddings", "generations", "matching", "rebuild", "rollback",
+    "similarity_search", "sync", "sync_all",
 ]  # fmt: skip
 
 logger = get_pipeline_logger(__name__)
@@ -106,6 +104,8 @@ async def active(project: Project, asset: str) -> Generation:
         return found
     if left:
         raise UnindexedError(f"{asset} has no document that an index can hold: {_named(left)}.", hint=_mend(asset))
+    if several := await _several(project, asset):
+        raise several
     raise NothingSelectedError(f"{asset} is not made yet.", hint=f"Make it: aipctl materialize '+{asset}'")
 
 
@@ -277,9 +277,7 @@ async def activate(project: Project, asset: str, number: int) -> Generation:
     async with project.engine.begin() as connection:
         await index.alone(connection, *names)
         found = _complete(await index.generations(connection, *names), asset, number)
-        await index.activate(connection, project.name, project.environment, found)
-        facts = {"generation": number, "model": found.model}
-        await journal.append(connection, project.id, Entry("vectors activate", project.environment, asset, facts=facts))
+        await _answer(project, connection, found)
         after = await index.generations(connection, *names)
     return next(one for one in after if one.id == number)
 
@@ -288,60 +286,6 @@ async def generations(project: Project) -> list[Generation]:
     """All generations of the project's indexes, the newest first."""
     async with project.engine.connect() as connection:
         return await index.generations(connection, project.name, project.environment)
-
-
-async def trial(
-    project: Project, asset: str, m: Sequence[int] = (8, 16, 32), ef_construction: Sequence[int] = (80, 200),
-    ef_search: Sequence[int] = (20, 40, 100, 200), questions: int = 100,
-) -> list[Trial]:  # fmt: skip
-    """Try each combination on a copy of the index, with questions that lie between two documents of the corpus; all is journaled."""
-    if bad := [(one, ef) for one, ef in product(m, ef_construction) if not (2 <= one <= 100 and 2 * one <= ef <= 1000)]:
-        raise UsageError(
-            f"m={bad[0][0]} and ef_construction={bad[0][1]} do not go together.",
-            hint="m is 2 to 100, and ef_construction 2m to 1000.",
-        )
-    project.check_writable()
-    one = await active(project, asset)
-    if one.dimensions > WIDEST:
-        raise UsageError(
-            f"The vectors of {asset} have {one.dimensions:,} numbers; HNSW is built over {WIDEST:,} at most.",
-            hint="Each row is looked at, which misses none: there are no parameters to try.",
-        )
-    names = (project.name, project.environment, asset)
-    found: list[Trial] = []
-    async with project.engine.connect() as connection:
-        transaction = await connection.begin()  # never committed: nobody sees the indexes that are tried
-        rows = await index.count(connection, one)
-        if rows < K:
-            raise UsageError(f"{asset} has {rows} vectors, which are too few to try anything.", hint=f"It takes {K}.")
-        between = _between(await index.sample(connection, one, 2 * min(questions, rows)))
-        # The score of the tenth: of documents that are equally near, either is right.
-        tenth = [(await index.nearest(connection, one, v, K, {}, exact=True))[-1].score for v in between]
-        if one.indexed:
-            await index.forget_index(connection, one)
-        for this_m, construction in product(m, ef_construction):
-            started = time.perf_counter()
-            await index.build_index(connection, one, this_m, construction)
-            built, size = time.perf_counter() - started, await index.size(connection, one)
-            for search in ef_search:
-                recall, times = 0.0, []
-                for vector, least in zip(between, tenth, strict=True):
-                    begun = time.perf_counter()
-                    hits = await index.nearest(connection, one, vector, K, {}, exact=False, ef_search=search)
-                    times.append(1000 * (time.perf_counter() - begun))
-                    recall += sum(hit.score >= least for hit in hits) / K
-                times.sort()
-                found.append(
-                    Trial(
-                        asset, one.model, rows, len(between), this_m, construction, search, round(recall / len(between), 4),
-                        round(times[len(times) // 2], 3), round(times[int(len(times) * 0.95)], 3), round(built, 3), size,
-                    )
-                )  # fmt: skip
-            await index.forget_index(connection, one)
-        await transaction.rollback()
-    async with project.engine.begin() as connection:
-        await index.journal(connection, [{"project": names[0], "environment": names[1], **t.to_json()} for t in found])
-    return found
 
 
 async def best(project: Project, asset: str) -> Trial | None:
@@ -412,7 +356,11 @@ async def _settle(
     project: Project, connection: Connection, asset: str, found: list[Generation], held: Mapping[int, Mapping[bytes, int]],
     wanted: Mapping[bytes, int], last: int,
 ) -> Generation | None:  # fmt: skip
-    """Take out what is gone, index what is large and no other, and let a generation answer when it has come to hold all documents."""
+    """Take out what is gone, index what is large and no other, and let a generation answer when it has come to hold all documents.
+
+    One that held all of them the last time, too, and does not answer, is one that somebody went back from.
+    """
+    before = _active(found)
     complete: Generation | None = None
     for one in found:
         rows = held[one.id]
@@ -423,18 +371,34 @@ async def _settle(
             await index.build_index(connection, one, one.parameters["m"], one.parameters["ef_construction"])
         elif one.indexed and not large:
             await index.forget_index(connection, one)
-        await index.note(connection, one, synced=last)
-        if one.completed is None and wanted and all(rows.get(a) == d for a, d in wanted.items()):
+        whole = all(rows.get(a) == d for a, d in wanted.items())
+        if whole:
+            await index.note(connection, one, synced=last)
+        if (
+            whole
+            and wanted
+            and not one.active
+            and (one.completed is None or before is None or one.synced < before.synced)
+        ):
             complete = one
     if complete is not None:
         await index.note(connection, complete, completed=datetime.now(UTC))
-        await index.activate(connection, project.name, project.environment, complete)
+        await _answer(project, connection, complete)
+    elif before is not None:
+        await index.note(connection, before, synced=last)
     after = await index.generations(connection, project.name, project.environment, asset)
     current = _active(after)
     finished = [one for one in after if one.completed is not None and one != current]
     for one in finished[KEPT - 1 :]:
         await index.drop(connection, one)
     return current
+
+
+async def _answer(project: Project, connection: Connection, one: Generation) -> None:
+    """Have a generation answer from the end of the transaction on, and write down that it does."""
+    await index.activate(connection, project.name, project.environment, one)
+    facts = {"generation": one.id, "model": one.model}
+    await journal.append(connection, project.id, Entry("vectors activate", project.environment, one.asset, facts=facts))
 
 
 def _complete(found: Sequence[Generation], asset: str, number: int) -> Generation:
@@ -475,15 +439,6 @@ def _fields(project: Project, asset: str) -> list[str]:
     return [name for name in _kind(project, asset).field_names() if name != "model"]
 
 
-def _between(vectors: Sequence[Sequence[float]]) -> list[list[float]]:
-    """The middle of each two."""
-    half = len(vectors) // 2
-    return [
-        [(a + b) / 2 for a, b in zip(one, other, strict=True)]
-        for one, other in zip(vectors[:half], vectors[half:], strict=False)
-    ]
-
-
 async def matching(project: Project, names: Sequence[str], filters: Mapping[str, Any]) -> set[tuple[str, str]]:
     """What stands behind the rows that match, in all these indexes: asset and document. Their documents have these fields."""
     found: set[tuple[str, str]] = set()
@@ -509,8 +464,57 @@ async def sync_all(project: Project, names: Sequence[str]) -> list[str]:
                 f" the next search tries again, or: aipctl vectors rebuild {name}"
             )
         else:
-            notes += _left_out(name, left)
+            notes += [*_left_out(name, left), *await behind(project, name)]
     return notes
+
+
+async def behind(project: Project, asset: str, *, soon: bool = False) -> list[str]:
+    """What is to be known of an index that answers while another generation has documents that it does not have: a sentence, or none.
+
+    `soon` looks at those alone that are coming in, or were gone back from, which is nearly always none: a search waits for it.
+    """
+    async with project.engine.connect() as connection:
+        found = await index.generations(connection, project.name, project.environment, asset)
+        current = _active(found)
+        if current is None:
+            several = await _several(project, asset)
+            return [] if several is None else [f"{several.message} {several.hint}"]
+        for one in found:
+            if one == current or (soon and one.completed is not None and one.synced != current.synced):
+                continue
+            new, _ = await index.apart(connection, one, current)
+            lacking, names = await index.apart(connection, current, one, NAMED)
+            said = f"{asset} is answered by its index of {current.model}"
+            missed = f"{new:,} of its documents are in that of {one.model} alone, and are not found by meaning."
+            if lacking and (new or one.completed is None):
+                said = f"{said}, which is behind: {missed}" if new else f"{said}."
+                more = f" and {lacking - len(names):,} more" if lacking > len(names) else ""
+                return [
+                    f"{said} That of {one.model} answers when it has all; it lacks {', '.join(names)}{more}."
+                    f" Look at: aipctl plan {asset} --units"
+                ]
+            if new:
+                return [
+                    f"{said}, which somebody went back to, and which is behind: {missed}"
+                    f" To have that answer: aipctl vectors rollback {asset} --to {one.id}"
+                ]
+    return []
+
+
+async def _several(project: Project, asset: str) -> UnindexedError | None:
+    """Why no generation answers: the asset's documents are of several models; None where they are not."""
+    async with project.engine.connect() as connection:
+        found = await index.generations(connection, project.name, project.environment, asset)
+        if _active(found) is not None:
+            return None
+        counts = [(one, count) for one in found if (count := await index.count(connection, one))]
+    if len(counts) < 2:
+        return None
+    shown = ", ".join(f"{n:,} of {one.model or 'no model'} with {one.dimensions:,} numbers" for one, n in counts)
+    return UnindexedError(
+        f"{asset} has no index that answers, because its documents are of several models: {shown}.",
+        hint=f"Give each model an asset of its own, or make all with one: aipctl materialize {asset} --force",
+    )
 
 
 def _warn(asset: str, left: Sequence[Unfit]) -> None:

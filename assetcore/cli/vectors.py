@@ -34,6 +34,9 @@ async def ls(call: Call) -> None:
 
     async with call.opened() as session:
         found = await room.generations(session.project)
+        for name in room.embeddings(session.project):
+            for note in await room.behind(session.project, name):
+                call.say(note)
     rows = [
         {"asset": g.asset, "generation": g.id, "model": g.model, "active": g.active, "complete": g.completed is not None,
          "created": g.created.isoformat(), "dimensions": g.dimensions, "indexed": g.indexed, **g.parameters}
@@ -65,11 +68,12 @@ async def trial(
     \b
     aipctl vectors trial --m 16,32 --ef-construction 80,200 --ef-search 40,100
     """
+    from assetcore import measures
     from assetcore import vectors as room
 
     async with call.opened() as session:
         name = _asset(session.project, asset)
-        found = await room.trial(session.project, name, m, ef_construction, ef_search, questions)
+        found = await measures.trial(session.project, name, m, ef_construction, ef_search, questions)
         chosen = await room.best(session.project, name)
     answer = {"asset": name, "trials": [one.to_json() for one in found], "best": chosen and chosen.to_json()}
     call.answer(answer, lambda given: _table([_short(one) for one in given["trials"]], "Nothing was tried."))

@@ -32,9 +32,9 @@ from assetcore.lineage.tables import vector_trial as x
 w = watermark.c
 
 __all__ = [
-    "EXACT", "WIDEST", "Found", "Generation", "Row", "activate", "alone", "answering", "build_index", "count", "create", "documents",
-    "drop", "forget", "forget_index", "generations", "is_gone", "journal", "known", "nearest", "note", "remove", "sample", "size",
-    "trials", "upsert",
+    "EXACT", "WIDEST", "Found", "Generation", "Row", "activate", "alone", "answering", "apart", "build_index", "count", "create",
+    "documents", "drop", "forget", "forget_index", "generations", "is_gone", "journal", "known", "nearest", "note", "remove",
+    "sample", "size", "trials", "upsert",
 ]  # fmt: skip
 
 EXACT = 5_000
@@ -295,6 +295,15 @@ async def documents(connection: Connection, one: Generation, filters: Mapping[st
     fields = _table(one).c.fields
     query = sa.select(fields["asset"].astext, fields["document"].astext).where(*_where(one, filters)).distinct()
     return {(asset, document) for asset, document in await connection.execute(query)}
+
+
+async def apart(connection: Connection, one: Generation, other: Generation, limit: int = 0) -> tuple[int, list[str]]:
+    """Of how many documents one generation has a version and another has none; and the names of some."""
+    mine, theirs = _table(one), _table(other)
+    alone = sa.select(mine.c.name).where(~sa.exists().where(theirs.c.address == mine.c.address))
+    count = (await connection.execute(sa.select(sa.func.count()).select_from(alone.subquery()))).scalar_one()
+    names = (await connection.execute(alone.order_by(mine.c.name).limit(limit))).scalars().all() if limit else []
+    return int(count), list(names)
 
 
 async def sample(connection: Connection, one: Generation, rows: int) -> list[list[float]]:

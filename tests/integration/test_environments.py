@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy as sa
 from alembic import command
 
-from assetcore import vectors
+from assetcore import measures
 from assetcore.catalog import rebuild_catalog, verify_catalog
 from assetcore.errors import NothingSelectedError, PromotionError, UsageError
 from assetcore.lineage import environments, schema
@@ -561,7 +561,7 @@ async def test_a_laptop_that_points_at_production_writes_nothing_there(world: Wo
         for writes in (
             session.materialize(local=True), session.gc(dry_run=False), session.forget("topics[a.txt]", dry_run=False), session.verify(),
             session.create_environment("pr"), session.drop_environment("pr"), session.promote("pr", "prod"),
-            session.accept("report", unverified=True, why="none"), vectors.trial(session.project, "report"),
+            session.accept("report", unverified=True, why="none"), measures.trial(session.project, "report"),
             rebuild_catalog(world.settings, replace=True, automatic_schema=False, say=print),
         ):  # fmt: skip
             with pytest.raises(UsageError, match="belongs to prod"):

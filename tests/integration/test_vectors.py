@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from assetcore import measures, vectors
 from assetcore.embeddings import LARGEST, LONGEST, Embedding, Vector, unfit
-from assetcore.errors import AssetcoreError, NothingSelectedError, UsageError
+from assetcore.errors import AssetcoreError, NothingSelectedError, UnindexedError, UsageError
 from assetcore.lineage import schema
 from assetcore.lineage import vectors as index
 from assetcore.lineage.tables import answer as answers
@@ -87,6 +87,18 @@ async def test_the_nearest_documents_are_found_under_filters(opened: Session, ga
     )
     assert {one.name for one in several} == {"ant", "ape", "cow"}
 
+
+RAW = """
+from assetcore.embeddings import Embedding
+
+class TopicVector(Embedding):
+    letter: str
+
+@asset
+async def vectors(topic: Topic = each(topics)) -> TopicVector:
+    numbers = {"ant": NUMBERS, "ape": [0.0, 0.0]}.get(topic.stem, [1.0, 0.5])
+    return TopicVector.of(topic.stem, numbers, model="m", asset="topics", document=topic.name, letter=topic.name[0])
+"""
 
 FIELDS = """
 import datetime as dt
@@ -251,6 +263,61 @@ async def test_another_model_is_another_generation(world: World, gateway: FakeGa
         assert (await vectors.activate(session.project, "vectors", newer.id)).active
 
 
+async def test_an_index_that_is_behind_says_so(
+    world: World, gateway: FakeGateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A text that the new model refuses keeps the old one answering: run, search and list name it, and how much is not found meanwhile.
+
+    When the alias points to the first model again, the first index answers again.
+    """
+    reply = gateway.reply
+
+    async def refuse(method: str, path: str, headers: Any, body: Any) -> Reply:
+        refused = any("honey" in text for text in body.get("input", []))
+        return Reply(400, "{}") if refused else await reply(method, path, headers, body)
+
+    await world.materialize()
+    gateway.models["embedder"] = "test/other"
+    gateway.reply = refuse  # type: ignore[method-assign]
+    world.document("bee.txt", "all about honey")
+    world.document("dog.txt", "all about the dog")
+    assert [failure.unit for failure in (await world.materialize()).failures] == ["bee.txt"]
+    missed = "is behind: 1 of its documents are in that of {} alone, and are not found by meaning."
+    said = f"{missed.format('test/other')} That of test/other answers when it has all; it lacks bee."
+    assert [event.text for event in world.events if said in event.text]
+    async with world.open() as session:
+        await session.search("all about the dog")
+        assert said in caplog.text
+        assert said in (await vectors.behind(session.project, "vectors"))[0]
+        gateway.reply = reply  # type: ignore[method-assign]
+        await world.materialize()
+        assert await vectors.behind(session.project, "vectors") == []
+        newer, older = await vectors.generations(session.project)
+        assert (newer.model, newer.active) == ("test/other", True)
+        gateway.models["embedder"] = "test/letters"
+        await world.materialize()
+        assert (await vectors.active(session.project, "vectors")).id == older.id
+        await vectors.activate(session.project, "vectors", newer.id)
+        world.document("eel.txt", "all about the eel")
+        await world.materialize()
+        assert (await vectors.active(session.project, "vectors")).id == newer.id, "somebody chose it"
+        [told] = await vectors.behind(session.project, "vectors", soon=True)
+        assert missed.format("test/letters") in told
+        assert f"To have that answer: aipctl vectors rollback vectors --to {older.id}" in told
+
+
+async def test_documents_of_several_models_have_no_index_that_answers(world: World) -> None:
+    """A model for each language, say: what is told is not that nothing was made, but why none answers, and what to do."""
+    world.code(HEAD + RAW.replace("NUMBERS", "[1.0, 0.5, 2.0]"), head="")
+    await world.materialize()
+    said = "vectors has no index that answers, because its documents are of several models: "
+    assert [event.text for event in world.events if said in event.text]
+    async with world.open() as session:
+        for search in (session.search("ants"), vectors.similarity_search(session.project, "vectors", [1.0, 0.5])):
+            with pytest.raises(UnindexedError, match=f"{said}3 of m with 2 numbers, 1 of m with 3 numbers"):
+                await search
+
+
 async def test_a_filter_by_a_field_that_nothing_has_is_refused_by_the_words_alone(world: World) -> None:
     """Before there are vectors, and where there are to be none: it is no reason to find nothing."""
     await world.materialize("words")
@@ -365,7 +432,7 @@ async def test_parameters_are_tried_beside_an_exact_search(world: World) -> None
         world.document(f"{i}.txt", f"number {i}")
     await world.materialize()
     async with world.open() as session:
-        tried = await vectors.trial(
+        tried = await measures.trial(
             session.project, "vectors", m=[4, 8], ef_construction=[16], ef_search=[10, 100], questions=10
         )
         assert [(one.m, one.ef_search) for one in tried] == [(4, 10), (4, 100), (8, 10), (8, 100)]
@@ -378,7 +445,7 @@ async def test_parameters_are_tried_beside_an_exact_search(world: World) -> None
         assert again.parameters == chosen.parameters
         assert not again.indexed
         with pytest.raises(UsageError, match="do not go together"):
-            await vectors.trial(session.project, "vectors", m=[16], ef_construction=[16])
+            await measures.trial(session.project, "vectors", m=[16], ef_construction=[16])
 
 
 async def test_two_models_are_compared_by_what_their_generations_find(
@@ -456,19 +523,6 @@ def test_an_embedding_holds_its_vector_and_its_model() -> None:
     assert (one.vector, one.model, len(one.content)) == ([0.5, -2.0], "test/letters", 8)
 
 
-RAW = """
-from assetcore.embeddings import Embedding
-
-class TopicVector(Embedding):
-    letter: str
-
-@asset
-async def vectors(topic: Topic = each(topics)) -> TopicVector:
-    numbers = {"ant": NUMBERS, "ape": [0.0, 0.0]}.get(topic.stem, [1.0, 0.5])
-    return TopicVector.of(topic.stem, numbers, model="m", asset="topics", document=topic.name, letter=topic.name[0])
-"""
-
-
 async def test_a_vector_that_no_index_can_hold_fails_its_unit_alone(world: World) -> None:
     """A norm of zero makes NaN of a vector: its unit is named, the others are found; one of zeros is as far from all as can be told."""
     world.code(HEAD + RAW.replace("NUMBERS", "[float('nan'), 1.0]"), head="")
@@ -544,11 +598,12 @@ async def test_vectors_that_are_too_wide_for_hnsw_are_looked_at_one_by_one(
     await engine.dispose()
     monkeypatch.setattr(vectors, "EXACT", 3)
     monkeypatch.setattr(vectors, "WIDEST", 7)
+    monkeypatch.setattr(measures, "WIDEST", 7)
     await world.materialize()
     async with world.open() as session:
         assert [one.indexed for one in await vectors.generations(session.project)] == [False]
         with pytest.raises(UsageError, match="have 8 numbers; HNSW is built over 7 at most"):
-            await vectors.trial(session.project, "vectors")
+            await measures.trial(session.project, "vectors")
         monkeypatch.setattr(vectors, "WIDEST", 8)
         again = await vectors.rebuild(session.project, "vectors")
         assert again is not None
