@@ -21,7 +21,7 @@ from assetcore.lineage import journal, named, read
 from assetcore.lineage import vectors as index
 from assetcore.lineage.journal import Entry
 from assetcore.lineage.schema import Connection
-from assetcore.lineage.vectors import WIDEST, Generation
+from assetcore.lineage.vectors import CANDIDATES, WIDEST, Generation
 from assetcore.llm.embedding import TOKENS, Swept
 from assetcore.project import Project
 from assetcore.vectors import Trial
@@ -168,6 +168,11 @@ async def trial(
             f"m={bad[0][0]} and ef_construction={bad[0][1]} do not go together.",
             hint="m is 2 to 100, and ef_construction 2m to 1000.",
         )
+    if unasked := [ef for ef in ef_search if not vectors.K <= ef <= CANDIDATES]:
+        raise UsageError(
+            f"ef_search={unasked[0]} is no number of candidates to ask an index with.",
+            hint=f"It is {vectors.K} to {CANDIDATES}: {vectors.K} rows are asked for, and pgvector looks at no more.",
+        )
     project.check_writable()
     one = await vectors.active(project, asset)
     if one.dimensions > WIDEST:
@@ -209,8 +214,10 @@ async def trial(
                 )  # fmt: skip
             await index.forget_index(connection, one)
         await transaction.rollback()
+    facts = {"model": one.model, "rows": rows, "questions": len(between), "trials": [t.measured() for t in found]}
     async with project.engine.begin() as connection:
         await index.journal(connection, [{"project": names[0], "environment": names[1], **t.to_json()} for t in found])
+        await journal.append(connection, project.id, Entry("vectors trial", project.environment, asset, facts=facts))
     return found
 
 

@@ -27,14 +27,14 @@ from assetcore.lineage import journal, read
 from assetcore.lineage import vectors as index
 from assetcore.lineage.journal import Entry
 from assetcore.lineage.schema import Connection
-from assetcore.lineage.vectors import EXACT, WIDEST, Found, Generation, Row
+from assetcore.lineage.vectors import CANDIDATES, EXACT, WIDEST, Found, Generation, Row
 from assetcore.project import Project
 from assetcore.storage import Stored
 from assetcore.telemetry import get_pipeline_logger
 
 __all__ = [
     "Trial", "activate", "active", "alias_of", "ask", "behind", "best", "embeddings", "generations", "matching", "rebuild", "rollback",
-    "similarity_search", "sync", "sync_all",
+    "similarity_search", "sync", "sync_all", "trials",
 ]  # fmt: skip
 
 logger = get_pipeline_logger(__name__)
@@ -83,6 +83,12 @@ class Trial:
     @property
     def parameters(self) -> dict[str, int]:
         return {"m": self.m, "ef_construction": self.ef_construction, "ef_search": self.ef_search}
+
+    def measured(self) -> dict[str, Any]:
+        """The parameters, and what was measured of them."""
+        return {
+            name: value for name, value in self.to_json().items() if name not in ("asset", "model", "rows", "questions")
+        }
 
     def to_json(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.__slots__}
@@ -253,8 +259,11 @@ async def rebuild(project: Project, asset: str) -> Generation | None:
     names = (project.name, project.environment, asset)
     async with project.engine.begin() as connection:
         await index.alone(connection, *names)
-        for one in await index.generations(connection, *names):
+        dropped = await index.generations(connection, *names)
+        for one in dropped:
             await index.drop(connection, one)
+        facts = {"dropped": [one.id for one in dropped]}
+        await journal.append(connection, project.id, Entry("vectors rebuild", project.environment, asset, facts=facts))
     return await sync(project, asset)
 
 
@@ -288,12 +297,19 @@ async def generations(project: Project) -> list[Generation]:
         return await index.generations(connection, project.name, project.environment)
 
 
+async def trials(project: Project, asset: str, limit: int | None = None) -> list[tuple[datetime, Trial]]:
+    """What was tried for an asset's index, and when; the latest first."""
+    async with project.engine.connect() as connection:
+        rows = await index.trials(connection, project.name, project.environment, asset, limit)
+    return [(row["at"], Trial(**{name: row[name] for name in Trial.__slots__})) for row in rows]
+
+
 async def best(project: Project, asset: str) -> Trial | None:
     """The fastest of those parameters that find enough, or those that find the most; of the model that answers."""
     async with project.engine.connect() as connection:
-        rows = await index.trials(connection, project.name, project.environment, asset)
         current = _active(await index.generations(connection, project.name, project.environment, asset))
-    tried = [Trial(**{name: row[name] for name in Trial.__slots__}) for row in rows]
+    # An earlier version took numbers of candidates that none can be asked with, and measured another one.
+    tried = [one for _, one in await trials(project, asset) if K <= one.ef_search <= CANDIDATES]
     mine = [one for one in tried if current is None or one.model == current.model] or tried
     if not mine:
         return None

@@ -52,7 +52,11 @@ async def ls(call: Call) -> None:
     "--ef-construction", default="80,200", show_default=True, callback=_numbers, help="Candidates when it is built."
 )
 @click.option(
-    "--ef-search", default="20,40,100,200", show_default=True, callback=_numbers, help="Candidates when it is asked."
+    "--ef-search",
+    default="20,40,100,200",
+    show_default=True,
+    callback=_numbers,
+    help="Candidates when it is asked: 10 to 1000.",
 )
 @click.option("--questions", type=COUNT, default=100, show_default=True, help="How many are asked.")
 async def trial(
@@ -140,6 +144,24 @@ async def best(call: Call, asset: str | None) -> None:
 
 @verb(group=vectors)
 @click.argument("asset", required=False)
+@click.option("--limit", type=COUNT, default=20, show_default=True, help="At most so many.")
+async def trials(call: Call, asset: str | None, limit: int) -> None:
+    """List the parameters that were tried, and how they did, the latest first."""
+    from assetcore import vectors as room
+
+    async with call.opened() as session:
+        name = _asset(session.project, asset)
+        found = await room.trials(session.project, name, limit)
+    rows = [{"at": at.isoformat(), **one.to_json()} for at, one in found]
+    empty = "Nothing was tried yet. Try: aipctl vectors trial"
+    call.answer(
+        {"asset": name, "trials": rows},
+        lambda answer: _table([{"at": row["at"], **_short(row)} for row in answer["trials"]], empty, kept=6),
+    )
+
+
+@verb(group=vectors)
+@click.argument("asset", required=False)
 async def rebuild(call: Call, asset: str | None) -> None:
     """Make an index again of the documents in the store. No model is asked."""
     from assetcore import vectors as room
@@ -216,7 +238,13 @@ def _table(rows: list[dict[str, Any]], empty: str, kept: int | None = None) -> A
 
     def said(row: Mapping[str, Any], key: str) -> str:
         value = row[key]
-        return show.moment(value) if key == "created" else ("", "yes")[value] if isinstance(value, bool) else str(value)
+        return (
+            show.moment(value)
+            if key in ("at", "created")
+            else ("", "yes")[value]
+            if isinstance(value, bool)
+            else str(value)
+        )
 
     columns = [show.Column(key.replace("_", " "), partial(said, key=key)) for key in rows[0]]
     spare = [column._replace(spare=True) for column in columns[kept:]] if kept else []

@@ -32,15 +32,17 @@ from assetcore.lineage.tables import vector_trial as x
 w = watermark.c
 
 __all__ = [
-    "EXACT", "WIDEST", "Found", "Generation", "Row", "activate", "alone", "answering", "apart", "build_index", "count", "create",
-    "documents", "drop", "forget", "forget_index", "generations", "is_gone", "journal", "known", "nearest", "note", "remove",
-    "sample", "size", "trials", "upsert",
+    "CANDIDATES", "EXACT", "WIDEST", "Found", "Generation", "Row", "activate", "alone", "answering", "apart", "build_index", "count",
+    "create", "documents", "drop", "forget", "forget_index", "generations", "is_gone", "journal", "known", "nearest", "note",
+    "remove", "sample", "size", "trials", "upsert",
 ]  # fmt: skip
 
 EXACT = 5_000
 """So many rows are looked at one by one: that takes milliseconds, and misses none."""
 WIDEST = 4_000
 """So many numbers a vector may have for pgvector to build HNSW over them; of wider ones each row is looked at, however many there are."""
+CANDIDATES = 1_000
+"""So many candidates pgvector looks at, at most (`hnsw.ef_search`)."""
 DISTANCE = "halfvec_cosine_ops"
 NAMED = "vector_"
 """How the table of a generation is called, before its number."""
@@ -266,9 +268,9 @@ async def nearest(
     else:
         if exact is False:  # whatever the planner thinks: until the end of the transaction
             await connection.execute(sa.select(sa.func.set_config("enable_seqscan", "off", True)))
-        wanted = max(ef_search or one.parameters.get("ef_search", 100), k)
+        wanted = max(one.parameters.get("ef_search", 100) if ef_search is None else ef_search, k)
         settings = {
-            "hnsw.ef_search": min(wanted, 1000),
+            "hnsw.ef_search": min(wanted, CANDIDATES),
             "hnsw.iterative_scan": "strict_order",
             "hnsw.max_scan_tuples": 2**31 - 1,
         }
@@ -327,10 +329,12 @@ async def journal(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> 
     await connection.execute(sa.insert(x), [dict(row) for row in rows])
 
 
-async def trials(connection: Connection, project: str, environment: str, asset: str) -> list[dict[str, Any]]:
+async def trials(
+    connection: Connection, project: str, environment: str, asset: str, limit: int | None = None
+) -> list[dict[str, Any]]:
     """What was tried, the latest first."""
     mine = (x.c.project == project, x.c.environment == environment, x.c.asset == asset)
-    rows = await connection.execute(sa.select(x).where(*mine).order_by(x.c.id.desc()))
+    rows = await connection.execute(sa.select(x).where(*mine).order_by(x.c.id.desc()).limit(limit))
     return [dict(row._mapping) for row in rows]
 
 

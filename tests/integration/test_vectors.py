@@ -446,6 +446,37 @@ async def test_parameters_are_tried_beside_an_exact_search(world: World) -> None
         assert not again.indexed
         with pytest.raises(UsageError, match="do not go together"):
             await measures.trial(session.project, "vectors", m=[16], ef_construction=[16])
+        for candidates in (0, 9, 1001, 5000):
+            with pytest.raises(UsageError, match=f"ef_search={candidates} is no number of candidates"):
+                await measures.trial(
+                    session.project, "vectors", m=[16], ef_construction=[32], ef_search=[100, candidates]
+                )
+        listed = await vectors.trials(session.project, "vectors")
+        assert [one for _, one in listed] == tried[::-1]
+        assert len({at for at, _ in listed}) == 1
+        assert [one for _, one in await vectors.trials(session.project, "vectors", 1)] == tried[-1:]
+        rows = [entry.row for entry in await session.journal()]
+        [row] = [row for row in rows if row.what == "vectors trial"]
+        assert (row.asset, row.facts["rows"], len(row.facts["trials"])) == ("vectors", 44, 4)
+        assert row.facts["trials"][0] == tried[0].measured()
+        changed = [
+            (row.what, row.facts.get("generation"), row.facts.get("dropped"))
+            for row in rows
+            if row.what in ("vectors activate", "vectors rebuild")
+        ]
+        first = changed[0][1]
+        assert changed == [
+            ("vectors activate", first, None),
+            ("vectors rebuild", None, [first]),
+            ("vectors activate", again.id, None),
+        ]
+
+        async with session.project.engine.begin() as connection:  # of an earlier version: measured with another number
+            untrue = replace(tried[0], ef_search=0, recall=1.0, p50_ms=0.0)
+            await index.journal(
+                connection, [{"project": "demo", "environment": session.environment, **untrue.to_json()}]
+            )
+        assert await vectors.best(session.project, "vectors") == chosen
 
 
 async def test_two_models_are_compared_by_what_their_generations_find(
