@@ -499,10 +499,12 @@ async def behind(project: Project, asset: str, *, soon: bool = False) -> list[st
             if one == current or (soon and one.completed is not None and one.synced != current.synced):
                 continue
             new, _ = await index.apart(connection, one, current)
+            if not new and one.completed is not None:
+                continue
             lacking, names = await index.apart(connection, current, one, NAMED)
             said = f"{asset} is answered by its index of {current.model}"
             missed = f"{new:,} of its documents are in that of {one.model} alone, and are not found by meaning."
-            if lacking and (new or one.completed is None):
+            if lacking:
                 said = f"{said}, which is behind: {missed}" if new else f"{said}."
                 more = f" and {lacking - len(names):,} more" if lacking > len(names) else ""
                 return [

@@ -592,6 +592,20 @@ async def test_stored_vectors_that_no_index_can_hold_are_left_out_and_named(
     await world.materialize("vectors[ant.txt]")
     async with world.open() as session:
         assert len(await vectors.similarity_search(session.project, "vectors", [1.0, 0.5], k=10)) == 4
+    world.code(
+        HEAD
+        + RAW.replace("NUMBERS", "[0.5, 1.0]")
+        .replace("letter: str", "letter: str\n    size: int")
+        .replace("letter=", "size=1, letter="),
+        head="",
+    )
+    await world.materialize("vectors[ant.txt]")
+    caplog.clear()
+    async with world.open() as session:
+        assert await vectors.rebuild(session.project, "vectors") is not None
+        assert "ape (TopicVector('ape') does not fit its declaration: size: Field required" in caplog.text
+        [found] = await vectors.similarity_search(session.project, "vectors", [1.0, 0.5], {"size": 1}, k=10)
+        assert found.name == "ant"
 
 
 async def test_an_index_that_cannot_be_brought_up_to_date_ends_no_run(
