@@ -38,7 +38,7 @@ from assetcore.pools import Pool
 from assetcore.project import Project
 from assetcore.recall import Recall
 from assetcore.refs import format_ref
-from assetcore.results import AssetResult, Event, Failure, Say
+from assetcore.results import AssetResult, Event, Say
 from assetcore.runners import Runner
 from assetcore.spending import together
 from assetcore.staleness import Definition
@@ -65,10 +65,11 @@ class Ready(NamedTuple):
     """A unit that can be called, with what it will be committed with; a tuple, as what becomes of it.
 
     `edges` are the documents that it is given, in all of so many bytes (`size`), `before` those that it now has (identifier, identity);
-    `again` says that these were made with the same recipe, `unread` why it cannot be called: what it is given cannot be read.
+    `called` is how it is told; `again` says that these were made with the same recipe, `unread` why what it is given cannot be read.
     """
 
     unit: bytes
+    called: str
     label: str
     parent: str | None
     inputs: bytes
@@ -99,7 +100,6 @@ class Work:
     definition_id: int
     marks: Mapping[int, read.Watermark]
     result: AssetResult
-    failures: list[Failure]
     last: int
     forced: bool
     pool: Pool | None
@@ -160,8 +160,7 @@ class Work:
             if not made:
                 return
             with telemetry.span(f"{len(made)} kept", "batch", units=len(made)):
-                answers = {one.unit: outcome.answers for one, outcome in made if outcome.answers}
-                await self._keep(*await self._drafts(made), answers)
+                await self._keep(made, *await self._drafts(made))
             kept += len(made)
             self.say(Event("progress", self.asset.name, kept, max(kept, round(begun / self.part.share))))
 
@@ -222,13 +221,13 @@ class Work:
             by_unit[unit].setdefault(parameter, []).append(document)
         stored = await self.keeper.stored(list(dict.fromkeys(given["document"])))
         calls = await self._calls(units, by_unit, stored)
-        rows = units["unit", "label", "parent", "inputs", "materialization"].iter_rows()
+        rows = units["unit", "called", "label", "parent", "inputs", "materialization"].iter_rows()
         ready: list[Ready] = []
-        for (unit, label, parent, inputs, was), call in zip(rows, calls, strict=True):
+        for (unit, called, label, parent, inputs, was), call in zip(rows, calls, strict=True):
             edges = tuple((p, d) for p, documents in sorted(by_unit[unit].items()) for d in documents)
             again, size = recipes.get(unit) == inputs, sum(stored[d].size for _, d in edges)
             kept, unread = before.get(unit, ()), _unread(call)
-            ready.append(Ready(unit, label, parent, inputs, was, edges, call, kept, again, size, unread))
+            ready.append(Ready(unit, called, label, parent, inputs, was, edges, call, kept, again, size, unread))
         return ready
 
     def _recipes(self, state: AssetState, units: pl.DataFrame) -> Mapping[bytes, bytes]:
@@ -277,7 +276,7 @@ class Work:
                 )
             for unit, outcome in zip(units, outcomes, strict=True):
                 heard = {"values": unit.call.values, "heard": outcome.heard}
-                telemetry.ended(unit.label, outcome.seconds, outcome.error, **heard, **_costs(outcome))
+                telemetry.ended(unit.called, outcome.seconds, outcome.error, **heard, **_costs(outcome))
         outcomes = [self._storable(self._declared(outcome)) for outcome in outcomes]
         for call in calls:
             call.ended()
@@ -311,7 +310,7 @@ class Work:
         return outcome
 
     async def _call_here(self, unit: Ready, slot: Slot) -> Outcome:
-        with telemetry.unit(unit.label, unit.call.values) as traced:
+        with telemetry.unit(unit.called, unit.call.values) as traced:
             outcome = await call_async(self.asset, unit.call, self.project.root, slot)
             traced.seconds, traced.error = outcome.seconds, outcome.error
             if outcome.spent is not None:
@@ -400,7 +399,7 @@ class Work:
                 )
 
     async def _keep(
-        self, drafts: Sequence[Draft], failed: Sequence[Failed], answers: Mapping[bytes, tuple[str, ...]]
+        self, tried: Sequence[tuple[Ready, Outcome]], drafts: Sequence[Draft], failed: Sequence[Failed]
     ) -> None:
         base = await self.keeper.allocate()
         made, objects = await self.keeper.store(self.asset, base, drafts)
@@ -408,7 +407,8 @@ class Work:
         committing = time.perf_counter()
         made, aside, refused, checked = self.guard.part(made)
         failed = [*failed, *refused]
-        doubted = [key for one in failed for key in answers.get(one.unit, ())]
+        lost = {one.unit: one for one in failed}
+        doubted = [key for one, outcome in tried if one.unit in lost for key in outcome.answers]
         await self.project.llm.refuse(doubted, self.definition.digest.hex())
         await self._commit(
             base=base, made=[*made, *aside], objects=objects, failed=failed, checked=checked, spent=spent
@@ -425,12 +425,11 @@ class Work:
         self.result.unchanged += changed[False]
         self.result.failed += len(failed)
         self.unfinished.difference_update(m.unit for m in made)
-        for one in failed:
-            failure = Failure(self.asset.name, one.label, one.error, one.traceback)
-            self.failures.append(failure)
-            self.say(
-                Event("unit-failed", self.asset.name, text=f"{format_ref(self.asset.name, one.label)}: {one.error}")
-            )
+        await self.guard.fail([
+            (one.called, one.parent if one.called == one.label else None, one.was is not None, lost[one.unit].error,
+             lost[one.unit].traceback)
+            for one, _ in tried if one.unit in lost
+        ])  # fmt: skip
 
     async def publish(self) -> None:
         """Make current what was held until the whole asset is looked at, unless that is refused."""
@@ -466,12 +465,13 @@ class Work:
         named = bool(labelling) and all(d.fields is None or "name" in d.fields for d in labelling)
         if not labelling:  # a unit of a partition alone goes by it
             named = project.graph.is_by_partition(asset.name)
+        partitions = self._partitions(units)
         return [
             Call(
                 {**{parameter: values[i] for parameter, values in columns}, **config, **partition},
-                label if named else asset.name, format_ref(asset.name, label), restricted,
+                label if named else asset.name, format_ref(asset.name, called), restricted,
             )
-            for i, (label, partition) in enumerate(zip(units["label"], self._partitions(units), strict=True))
+            for i, (called, label, partition) in enumerate(zip(units["called"], units["label"], partitions, strict=True))
         ]  # fmt: skip
 
     def _partitions(self, units: pl.DataFrame) -> list[dict[str, Any]]:

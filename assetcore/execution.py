@@ -243,7 +243,7 @@ class Run:
         last = marks[project.asset_ids[name]].last if project.asset_ids[name] in marks else 0
         await guard.prepare(definition_id)
         work = Work(
-            project, self.keeper, guard, self.runner, self.tell, asset, definition, definition_id, marks, result, self.failures, last,
+            project, self.keeper, guard, self.runner, self.tell, asset, definition, definition_id, marks, result, last,
             force, None if asset.options.pool is None else self.pools[asset.options.pool], self.budget, new, since,
         )  # fmt: skip
         result.fresh = result.skipped = result.removed = 0
@@ -276,13 +276,13 @@ class Run:
         result.skipped += int((blocked & (status != "removed")).sum())
         result.removed += removed.height
         gone = [(unit, was) for unit, was in removed[["unit", "materialization"]].iter_rows() if was is not None]
+        to_make = judgement.called(to_make)[["unit", "label", "parent", "inputs", "materialization", "called"]]
         # From here on only keys are held of what there is in all; documents come and go by the batch.
         judgement = judgement.lean(to_make)
         work.judged += judgement.judged.height
         work.unfinished.update(judgement.judged["unit"])
         wholes = {d.upstream.name for d in asset.dependencies if d.is_whole}
         lean = {n: view.lean(whole=n in wholes) for n, view in views.items()}
-        to_make = to_make[["unit", "label", "parent", "inputs", "materialization"]]
         return Part(to_make, judgement, state.lean(), lean, gone, share)
 
     async def _untouched(self, asset: Asset[..., Any], definition: Definition) -> int | None:

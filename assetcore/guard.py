@@ -25,7 +25,7 @@ from assetcore.checks import together as as_one
 from assetcore.documents import Document
 from assetcore.errors import AssetcoreError
 from assetcore.keep import Keeper
-from assetcore.lineage import checks, read
+from assetcore.lineage import checks, named, read
 from assetcore.lineage import commit as lineage
 from assetcore.lineage.checks import Materialized
 from assetcore.lineage.commit import Checked, Committed, Failed, Made, NewObject, Overtaken, Reused
@@ -40,6 +40,8 @@ from assetcore.values import as_made, decode
 
 __all__ = ["Guard"]
 
+STANDS = "what is current is refused"
+"""That a blocking check says this is a failure of the run."""
 READ_AT_ONCE = 256
 """Units whose documents are held while a check is asked of what is current."""
 
@@ -265,8 +267,11 @@ class Guard:
                 unasked = await checks.unasked(
                     connection, project.environment_id, identifier, rule.id, self.keeper.run, blocking=rule.check.blocking
                 )  # fmt: skip
-            for one, verdict in await self._ask_stored(rule, unasked):
-                self._tell(rule, one.label, verdict)
+            said = await self._ask_stored(rule, unasked)
+            await self.fail([
+                (one.label, one.parent, True, _told(STANDS, rule, verdict), verdict.traceback)
+                for one, verdict in said if rule.check.blocking and verdict.status != "passed"
+            ])  # fmt: skip
             async with project.engine.connect() as connection:
                 counts, findings = await checks.tally(connection, project.environment_id, identifier, rule.id)
             reports.append((rule.id, _report(rule, counts, findings)))
@@ -291,13 +296,20 @@ class Guard:
         verdict = await self._ask_whole(rule, documents)
         async with project.engine.begin() as connection:
             await lineage.keep_checked(connection, self.keeper.run, [_checked(rule, subject, verdict)])
-        self._tell(rule, self.asset.name, verdict)
+        if rule.check.blocking and verdict.status != "passed":
+            self._fail(self.asset.name, _told(STANDS, rule, verdict), verdict.traceback)
         return verdict
 
-    def _tell(self, rule: _Rule, label: str, verdict: Verdict) -> None:
-        """That a blocking check refuses what is current is a failure of the run."""
-        if rule.check.blocking and verdict.status != "passed":
-            self._fail(label, _told("what is current is refused", rule, verdict), verdict.traceback)
+    async def fail(self, units: Sequence[tuple[str, str | None, bool, str, str]]) -> None:
+        """Tell of units that failed: label, parent and whether the unit is one of those that there are; the error, and its traceback."""
+        if not units:
+            return
+        async with self.project.engine.connect() as connection:
+            names = await named.called(
+                connection, self.project.environment_id, self.project.asset_ids[self.asset.name], [u[:3] for u in units]
+            )
+        for name, (*_, error, traceback) in zip(names, units, strict=True):
+            self._fail(name, error, traceback)
 
     def _fail(self, label: str, error: str, traceback: str) -> None:
         self.failures.append(Failure(self.asset.name, label, error, traceback))

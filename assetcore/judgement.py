@@ -18,7 +18,7 @@ from assetcore.graph import Graph
 from assetcore.selection import UnitRule, holds
 from assetcore.slices import Slice
 from assetcore.staleness import Definition, definition_causes, judge
-from assetcore.units import There, View, Wanted, wanted_units
+from assetcore.units import There, View, Wanted, shown_unit, wanted_units
 
 __all__ = [
     "AssetState",
@@ -101,6 +101,14 @@ class Judgement:
             given = joined(given, units, "unit", "semi")
         judged = rows_where(self.judged, self.judged["status"] != "fresh")[["unit", "label", "parent", "status"]]
         return Judgement(judged, Wanted(self.wanted.units.clear(), given))
+
+    def called(self, units: pl.DataFrame) -> pl.DataFrame:
+        """These of the units, with how each is `called` where it is told: with its parent where another one has its label."""
+        if units["parent"].null_count() == units.height:
+            return put(units, units["label"].alias("called"))
+        alike = rows_where(self.judged, among(self.judged["label"], units["label"]))
+        path = pl.concat_str("parent", "label", separator="/", ignore_nulls=True).alias("path")
+        return units.with_columns(path).with_columns(shown_unit(alike).alias("called")).drop("path")
 
 
 @dataclass(frozen=True, slots=True)

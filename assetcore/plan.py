@@ -333,7 +333,7 @@ def make_plan(
         if choice.units:
             left.note(asset, judged, chosen["unit"], snapshot.states[name].documents, part, state.there)
         if name in choice.assets:
-            found = replace(_asset_plan(name, chosen, details=details), undecided=bool(above))
+            found = replace(_asset_plan(name, chosen, judgement, details=details), undecided=bool(above))
             beside = part.beside(state.made) if part is not None else 0
             found = replace(found, units=found.units + beside, fresh=found.fresh + beside)
             plans.append(_timed(found, asset, snapshot, judged))
@@ -482,7 +482,8 @@ def _with_going(asset: Asset[..., Any], snapshot: Snapshot, views: Mapping[str, 
     return replace(state, former=pl.concat(former))
 
 
-def _asset_plan(name: str, judged: pl.DataFrame, *, details: bool) -> AssetPlan:
+def _asset_plan(name: str, judged: pl.DataFrame, judgement: Judgement, *, details: bool) -> AssetPlan:
+    """What is to be told of an asset, where these of its units are looked at."""
     statuses = Counter(judged["status"].to_list())
     first: Counter[str] = Counter()
     if statuses["stale"]:
@@ -490,14 +491,10 @@ def _asset_plan(name: str, judged: pl.DataFrame, *, details: bool) -> AssetPlan:
     causes: dict[str, int] = {cause: first[cause] for cause in CAUSES if first[cause]}
     units: tuple[UnitPlan, ...] = ()
     if details and statuses["fresh"] < judged.height:
-        repeated = judged["label"].is_duplicated().alias("repeated")
-        rows = rows_where(judged.hstack([repeated]), judged["status"] != "fresh")
-        units = tuple(
-            UnitPlan(f"{parent}/{label}" if twice and parent else label, status, tuple(found))
-            for label, parent, status, found, twice in rows[
-                ["label", "parent", "status", "causes", "repeated"]
-            ].iter_rows()
-        )
+        rows = judgement.called(rows_where(judged, judged["status"] != "fresh"))[
+            "called", "status", "causes"
+        ].iter_rows()
+        units = tuple(UnitPlan(called, status, tuple(found)) for called, status, found in rows)
     return AssetPlan(
         name, judged.height - statuses["removed"], statuses["fresh"], statuses["stale"], statuses["pending"], statuses["removed"],
         causes, units,

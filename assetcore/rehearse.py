@@ -93,18 +93,18 @@ async def rehearse(
                 continue
             say(Event("asset-started", name))
             state, definition = found.snapshot.states[name], found.snapshot.definitions[name]
-            keeper, result = Keeper(project, NOBODY, ""), AssetResult(name)
+            keeper, result, judgement = Keeper(project, NOBODY, ""), AssetResult(name), plan.judgements[name]
             guard = Guard(project, keeper, runner, say, asset, definition, result, [])
             work = Work(
-                project, keeper, guard, runner, say, asset, definition, state.definition or 0, found.marks, result, [], 0,
+                project, keeper, guard, runner, say, asset, definition, state.definition or 0, found.marks, result, 0,
                 True, None if asset.options.pool is None else pools[asset.options.pool],
             )  # fmt: skip
-            outcomes = await work.rehearse(Part(some, plan.judgements[name], state, plan.views))
+            outcomes = await work.rehearse(Part(judgement.called(some), judgement, state, plan.views))
             before = await _current(project, asset, state.documents.join(some.select("unit"), on="unit", how="semi"))
             compared = []
             for ready, outcome in outcomes:
                 spent = {"tokens": outcome.spent.tokens, "usd": outcome.spent.usd} if outcome.spent else {}
-                told = Rehearsed(name, ready.label, same=False, error=outcome.error, **spent)
+                told = Rehearsed(name, ready.called, same=False, error=outcome.error, **spent)
                 if outcome.error is None:
                     difference = _difference(asset, before.get(ready.unit, []), outcome.documents)
                     told = replace(told, same=difference is None, diff=difference or "")

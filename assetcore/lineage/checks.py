@@ -56,6 +56,7 @@ class Materialized:
     id: int
     unit: bytes
     label: str
+    parent: str | None
     documents: tuple[int, ...]
 
 
@@ -130,11 +131,11 @@ async def materialized(connection: AsyncConnection, materializations: Collection
     """These materializations, each with its documents in order."""
     m = t.materialization.c
     rows = await connection.execute(
-        sa.select(m.id, m.unit, m.label, t.documents_of(m))
+        sa.select(m.id, m.unit, m.label, m.parent, t.documents_of(m))
         .where(among(m.id, materializations, sa.BigInteger))
         .order_by(m.id)
     )
-    return [Materialized(i, unit, label, tuple(documents)) for i, unit, label, documents in rows]
+    return [Materialized(i, unit, label, parent, tuple(documents)) for i, unit, label, parent, documents in rows]
 
 
 async def documents(connection: AsyncConnection, materializations: Collection[int]) -> list[int]:
@@ -181,13 +182,26 @@ async def tally(
         sa.select(r.status, sa.func.count()).select_from(found).where(r.check_id == check).group_by(r.status)
     )
     firsts = await connection.execute(
-        sa.select(m.label, r.status, r.message)
+        sa.select(m.label, m.parent, r.status, r.message)
         .select_from(found.join(t.materialization, m.id == r.subject))
         .where(r.check_id == check, r.status != "passed")
         .order_by(m.label, m.id)
         .limit(FINDINGS)
     )
-    return dict(counts.all()), [Finding(label, status, message or "") for label, status, message in firsts]
+    told = firsts.all()
+    labels = {label for label, parent, *_ in told if parent is not None}
+    alike = await connection.execute(
+        sa.select(m.label)
+        .join_from(looked_at, t.materialization, m.id == looked_at.c.id)
+        .where(among(m.label, labels, sa.Text))
+        .group_by(m.label)
+        .having(sa.func.count(m.unit.distinct()) > 1)
+    ) if labels else ()  # fmt: skip
+    twice = {label for (label,) in alike}
+    return dict(counts.all()), [
+        Finding(f"{parent}/{label}" if parent and label in twice else label, status, message or "")
+        for label, parent, status, message in told
+    ]
 
 
 async def keep_standing(

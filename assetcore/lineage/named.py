@@ -22,8 +22,8 @@ from assetcore.lineage.heads import as_of, heads_of
 from assetcore.lineage.read import current, dated, position, with_documents, with_types
 
 __all__ = [
-    "Found", "by_unit", "documents", "ends_of", "in_partition", "labelled", "look_up", "of_asset", "of_run", "of_same_unit", "qualified",
-    "repeated", "rooted", "spellings", "with_prefix",
+    "Found", "by_unit", "called", "documents", "ends_of", "in_partition", "labelled", "look_up", "of_asset", "of_run", "of_same_unit",
+    "qualified", "repeated", "rooted", "spellings", "with_prefix",
 ]  # fmt: skip
 
 
@@ -228,25 +228,46 @@ async def repeated(
     connection: AsyncConnection, environment: int, units: Collection[tuple[int, str]], commit: int | None = None
 ) -> set[tuple[int, str]]:
     """Of these assets and labels, those by which an asset has several units."""
+    return {unit for unit, count in (await _counted(connection, environment, units, commit)).items() if count > 1}
+
+
+async def called(
+    connection: AsyncConnection, environment: int, asset: int, units: Iterable[tuple[str, str | None, bool]]
+) -> list[str]:
+    """How units (label, parent, whether it is one of those that there are) are called where they are told: with their parent where
+    another unit of the asset has the label.
+    """
+    units = list(units)
+    labels = {(asset, label) for label, parent, _ in units if parent is not None}
+    there = await _counted(connection, environment, labels)
+    return [
+        f"{parent}/{label}" if parent is not None and there.get((asset, label), 0) > is_there else label
+        for label, parent, is_there in units
+    ]
+
+
+async def _counted(
+    connection: AsyncConnection, environment: int, units: Collection[tuple[int, str]], commit: int | None = None
+) -> dict[tuple[int, str], int]:
+    """Of these assets and labels, how many units of the asset have the label."""
     if not units:
-        return set()
+        return {}
     assets, labels = ({*some} for some in zip(*units, strict=True))
     values = {"environment": environment, "assets": [*assets], "labels": [*labels]}
-    statement = _repeated(await heads_of(connection, environment, commit), commit)
-    return {(asset, label) for asset, label in await connection.execute(statement, values)}
+    statement = _counts(await heads_of(connection, environment, commit), commit)
+    return {(asset, label): count for asset, label, count in await connection.execute(statement, values)}
 
 
 @lru_cache
-def _repeated(head: sa.FromClause, commit: int | None) -> sa.Select[Any, Any]:
+def _counts(head: sa.FromClause, commit: int | None) -> sa.Select[Any, Any, int]:
     h = head.c
     return (
-        sa.select(h.asset_id, _m.label)
+        sa.select(h.asset_id, _m.label, sa.func.count())
         .select_from(labelled(head, "labels"))
         .where(
             h.environment_id == sa.bindparam("environment"), as_of(h, commit), among(h.asset_id, "assets", sa.Integer)
         )
         .group_by(h.asset_id, _m.label)
-        .having(sa.func.count() > 1)
     )
 
 

@@ -221,6 +221,62 @@ async def test_documents_in_each_partition(world: World) -> None:
         await world.plan()
 
 
+async def test_a_unit_that_fails_is_called_as_it_is_asked_about(world: World) -> None:
+    """With its partition, or what it is below, where another unit has its label: by the run, its trace, its checks, and why."""
+    world.code(
+        """
+        from assetcore import check
+
+        class Piece(Document):
+            "A piece of a text."
+
+        @asset(partitions=Static(["de", "en"]))
+        async def letters(language: str, topic: Topic = each(topics)) -> Topic:
+            if topic.text == "no" and language == "en":
+                raise ValueError("no letter")
+            return Topic(name=topic.name, text=f"{topic.text} in {language}")
+
+        @check(letters, blocking=True)
+        async def is_polite(letter: Topic) -> bool:
+            return letter.text != "rude in de"
+
+        @asset
+        async def pieces(topic: Topic = each(topics)) -> list[Piece]:
+            return [Piece("head", text=topic.text), Piece(f"body of {topic.name}", text="body")]
+
+        @asset
+        async def marks(piece: Piece = each(pieces)) -> Piece:
+            if piece.text == "no":
+                raise ValueError("no mark")
+            return piece
+        """,
+        head=TOPICS,
+    )
+    for name in ("a.txt", "b.txt", "c.txt"):
+        world.document(name, "no" if name == "a.txt" else "rude" if name == "b.txt" else "yes")
+    first = await world.materialize()
+    units = {(failure.asset, failure.unit) for failure in first.failures}
+    assert units == {("letters", "en/a.txt"), ("letters", "de/b.txt"), ("marks", "a.txt/head")}
+    assert [finding.unit for report in first.checks for finding in report.findings] == ["de/b.txt"]
+    told = {event.text.partition(":")[0] for event in world.events if event.kind == "unit-failed"}
+    assert told == {"letters[en/a.txt]", "letters[de/b.txt]", "marks[a.txt/head]"}
+    async with world.open() as session:
+        spans = (await session.trace(str(first.run))).spans
+        assert {one.name for one in spans if one.kind == "unit" and one.error} == {"en/a.txt", "a.txt/head"}
+        for asset, unit in units:
+            assert not (await session.why(f"{asset}[{unit}]")).fresh
+        plan = await session.plan("letters[en]")
+        assert [[unit.label for unit in one.details] for one in plan.assets] == [["en/a.txt"]]
+    world.document("c.txt", "no")  # alone: only what descends from it is looked at
+    again = await world.materialize("pieces+")
+    assert {failure.unit for failure in again.failures} == {"a.txt/head", "c.txt/head"}
+    code = (world.root / "projects/demo/assets.py").read_text()
+    is_new = "\n@check(letters, blocking=True)\nasync def is_new(letter: Topic) -> bool:\n    return 'yes' not in letter.text\n"
+    world.code(is_new, head=code)
+    stands = [f.unit for f in (await world.materialize("letters")).failures if "what is current is refused" in f.error]
+    assert stands == ["en/c.txt"]
+
+
 async def test_a_partition_is_asked_about_by_its_units(world: World) -> None:
     """Every verb takes a partition of several units where it has one of them, and otherwise says which there are."""
     world.code(
