@@ -116,7 +116,12 @@ class _Cluster(ABC):
                 self._changed.notify_all()
 
     async def _answer(self, name: str, calls: Sequence[Call], code: bytes) -> list[Outcome]:
-        asked = await asyncio.to_thread(pickle.dumps, list(calls))
+        try:
+            asked = await asyncio.to_thread(pickle.dumps, list(calls))
+        except worker.UNPICKLED as error:
+            if len(calls) == 1:
+                return [worker.unhanded(error)]
+            return [(await self._answer(name, [call], code))[0] for call in calls]
         try:
             answered = await self._submit(*self._project, name, asked, code)
         except (AssetcoreError, _WorkerEnded):
