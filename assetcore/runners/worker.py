@@ -18,10 +18,9 @@ from assetcore.calls import Call, Outcome, call_sync
 from assetcore.errors import AssetcoreError, ServiceError
 from assetcore.graph import Graph
 
-__all__ = ["EDITED", "UNPICKLED", "answer", "call_all", "load_ahead", "unhanded"]
+__all__ = ["UNPICKLED", "answer", "call_all", "load_ahead", "other_code", "unhanded"]
 
 T = TypeVar("T")
-EDITED = "The code was edited while the run was under way: run again."
 
 
 @dataclass(slots=True)
@@ -108,6 +107,16 @@ def answer(root: str, project: str, name: str, calls: bytes, code: bytes) -> byt
         ) from None
 
 
+def other_code(name: str) -> Outcome:
+    """Of a call that was not made, as the code of that name is another one where the worker is."""
+    return Outcome(
+        [], 0.0,
+        f"A worker found other code for {name} than the run has, and did not call it. It was edited meanwhile (then run again), the"
+        " worker has another copy of it, or it depends on what is different there: a file that a constant reads, the environment.",
+        again=None,
+    )  # fmt: skip
+
+
 def unhanded(error: Exception) -> Outcome:
     """Of a call that cannot be handed to another process, or whose documents cannot be handed back."""
     return Outcome(
@@ -135,6 +144,6 @@ def _handed(outcome: Outcome) -> Outcome:
 
 def _outcomes(graph: Graph | None, name: str, calls: Sequence[Call], root: Path) -> list[Outcome]:
     if graph is None:
-        return [Outcome([], 0.0, EDITED) for _ in calls]
+        return [other_code(name) for _ in calls]
     asset = graph.functions[name]
     return [call_sync(asset, call, root) for call in calls]
