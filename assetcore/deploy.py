@@ -20,10 +20,12 @@ from uuid import UUID
 from httpx import HTTPError
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import DeploymentScheduleCreate, DeploymentUpdate, WorkPoolCreate
+from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
 from prefect.client.schemas.objects import DeploymentSchedule, State
 from prefect.client.schemas.schedules import CronSchedule
+from prefect.client.schemas.sorting import AutomationSort
 from prefect.events import EventTrigger, ResourceSpecification, RunDeployment
-from prefect.events.schemas.automations import AutomationCore, Posture
+from prefect.events.schemas.automations import Automation, AutomationCore, Posture
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound, PrefectHTTPStatusError
 from prefect.types.names import BANNED_CHARACTERS
 from prefect.utilities.callables import parameter_schema
@@ -41,6 +43,8 @@ IMAGE_FOLDER = Path("/srv")
 """Where the images of stack/Dockerfile have projects/."""
 
 
+AT_ONCE = 100
+"""Deployments that Prefect is asked for at a time; it gives 200 at most."""
 SLUG = "asset-"
 MATERIALIZED = "assetcore.asset.materialized"
 
@@ -196,11 +200,12 @@ def _is_declared(schedule: DeploymentSchedule) -> bool:
 async def _automate(
     client: PrefectClient, name: str, deployment: UUID, triggers: Sequence[Trigger], parameters: dict[str, Any]
 ) -> None:
-    """An automation for each event that is declared, and no others of ours."""
+    """An automation for each event that is declared, and no others of ours; one that was paused in Prefect stays so."""
     wanted = {f"{name}: {one}": one for one in triggers if one.kind != "schedule"}
-    known = {a.name: a for a in await client.read_automations() if a.name.startswith(f"{name}: ")}
-    for gone in known.keys() - wanted.keys():
-        await client.delete_automation(known[gone].id)
+    known: dict[str, Automation] = {}
+    for one in await _automations(client, name, deployment):
+        if known.setdefault(one.name, one) is not one or one.name not in wanted:
+            await client.delete_automation(one.id)
     if not wanted:
         return
     where = f"assetcore.{parameters['project'].rpartition('.')[2]}.{parameters['environment']}"
@@ -224,6 +229,29 @@ async def _automate(
             await client.update_automation(known[called].id, automation)
         else:
             await client.create_automation(automation)
+
+
+async def _automations(client: PrefectClient, name: str, deployment: UUID) -> list[Automation]:
+    """The automations that were declared for the deployment of this name, or for one of this name that is gone.
+
+    Another's name can begin with this one; what it starts tells whose an automation is. Prefect gives so many at a time.
+    """
+    every: dict[UUID, Automation] = {}
+    offset = 0
+    while page := await client.read_automations(sort=AutomationSort.CREATED_DESC, offset=offset):
+        offset += len(page)
+        every.update((one.id, one) for one in page)
+    called = [one for one in every.values() if one.name.startswith(f"{name}: ")]
+    starts = {
+        one.id: {a.deployment_id for a in one.actions if isinstance(a, RunDeployment) and a.deployment_id}
+        for one in called
+    }
+    others = list({started for found in starts.values() for started in found} - {deployment})
+    there: set[UUID] = set()
+    for start in range(0, len(others), AT_ONCE):
+        wanted = DeploymentFilter(id=DeploymentFilterId(any_=others[start : start + AT_ONCE]))
+        there |= {one.id for one in await client.read_deployments(deployment_filter=wanted)}
+    return [one for one in called if starts[one.id] and not starts[one.id] & there]
 
 
 async def _see_to_pool(client: PrefectClient, name: str, container: Container | None) -> None:

@@ -184,8 +184,15 @@ async def test_schedules_and_events_are_declared_beside_assets(
         assert after.trigger.match.root == {"prefect.resource.id": "assetcore.demo.prod.clean"}
         action: Any = after.actions[0]
         assert action.parameters["select"] == "report"
+        await client.pause_automation(after.id)
         aipctl("deploy", "--pool", pool, "--name", pool)
         assert len((await client.read_deployment_by_name(f"materialize/{pool}")).schedules) == 1
+        again = [a for a in await client.read_automations() if a.name.startswith(f"materialize/{pool}: ")]
+        assert sorted((a.name, a.enabled) for a in again) == sorted((a.name, a.id != after.id) for a in mine)
+        await client.delete_deployment(one.id)
+        aipctl("deploy", "--pool", pool, "--name", pool)
+        again = [a for a in await client.read_automations() if a.name.startswith(f"materialize/{pool}: ")]
+        assert sorted(a.name for a in again) == sorted(a.name for a in mine)
         world.code(BODY)
         aipctl("deploy", "--pool", pool, "--name", pool)
         assert (await client.read_deployment_by_name(f"materialize/{pool}")).schedules == []

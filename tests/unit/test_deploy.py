@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prefect.client.schemas.schedules import CronSchedule
+from prefect.events.schemas.automations import AutomationCore
 from pydantic import ValidationError
 
 from assetcore.declarations import is_cron
-from assetcore.deploy import Trigger, _schedule
+from assetcore.deploy import Trigger, _automate, _schedule
 
 VALUES = [
     "0", "00", "1", "5", "07", "7", "8", "12", "13", "23", "24", "31", "32", "59", "60", "100", "jan", "DEC", "Mon",
@@ -48,6 +49,33 @@ class Schedules:
 
     async def create_deployment_schedules(self, deployment: UUID, new: Sequence[Any]) -> None:
         self.known += [SimpleNamespace(id=uuid4(), **one.model_dump()) for one in new]
+
+
+class Automations:
+    """The automations of a server, of which it tells so many at a time, and the deployments that there are."""
+
+    def __init__(self, *deployments: UUID) -> None:
+        self.known: dict[UUID, Any] = {}
+        self.deployments = deployments
+
+    async def read_automations(self, *, sort: Any = None, offset: int = 0) -> list[Any]:
+        return list(self.known.values())[::-1][offset : offset + 3]
+
+    async def create_automation(self, automation: AutomationCore) -> None:
+        identifier = uuid4()
+        self.known[identifier] = SimpleNamespace(id=identifier, **dict(automation))
+
+    async def update_automation(self, identifier: UUID, automation: AutomationCore) -> None:
+        vars(self.known[identifier]).update({name: getattr(automation, name) for name in automation.model_fields_set})
+
+    async def delete_automation(self, identifier: UUID) -> None:
+        del self.known[identifier]
+
+    async def read_deployments(self, *, deployment_filter: Any) -> list[Any]:
+        return [SimpleNamespace(id=one) for one in self.deployments if one in deployment_filter.id.any_]
+
+    def names(self) -> list[str]:
+        return sorted(one.name for one in self.known.values())
 
 
 @given(st.lists(st.one_of(st.just("*"), FIELDS), min_size=4, max_size=6).map(" ".join))
@@ -93,3 +121,35 @@ async def test_a_schedule_that_prefect_refuses_takes_no_other_away() -> None:
     with pytest.raises(ValidationError):
         await _schedule(client, uuid4(), [Trigger("prices", "schedule", "0 25 * * *")], {})
     assert [one.slug for one in client.known] == ["asset-prices"]
+
+
+async def test_automations_are_a_deployments_own_however_many_there_are() -> None:
+    """Each is known again by what it starts and not made twice; what is not declared any more goes, and what is another's stays."""
+    mine, european, gone = uuid4(), uuid4(), uuid4()
+    client: Any = Automations(mine, european)
+    parameters = {"project": "shop", "environment": "prod"}
+    events = [Trigger(f"asset_{number}", "on", "orders.arrived") for number in range(5)]
+    await _automate(client, "materialize/shop", gone, [*events, Trigger("last", "on", "orders.arrived")], parameters)
+    await _automate(client, "materialize/shop: eu", european, events, parameters)
+    others = [f"materialize/shop: eu: {one}" for one in events]
+    for declared in (events, events, events[:2], []):
+        await _automate(client, "materialize/shop", mine, declared, parameters)
+        assert client.names() == sorted([*others, *(f"materialize/shop: {one}" for one in declared)])
+        started = {one.actions[0].deployment_id for one in client.known.values()}
+        assert started == ({mine, european} if declared else {european})
+
+
+async def test_an_automation_that_was_paused_stays_so_and_one_that_is_there_twice_goes() -> None:
+    """Deploying brings it up to date; whoever has paused it in Prefect starts it again there."""
+    mine = uuid4()
+    client: Any = Automations(mine)
+    parameters = {"project": "shop", "environment": "prod"}
+    await _automate(client, "materialize/shop", mine, [Trigger("prices", "after", "stock")], parameters)
+    (one,) = client.known.values()
+    one.enabled = False
+    await client.create_automation(AutomationCore.model_validate({k: v for k, v in vars(one).items() if k != "id"}))
+    for declared in ([Trigger("prices", "after", "stock")], [Trigger("prices", "after", "stock")]):
+        await _automate(client, "materialize/shop", mine, declared, parameters)
+        assert [(found.name, found.enabled) for found in client.known.values()] == [
+            ("materialize/shop: prices after stock", False)
+        ]
