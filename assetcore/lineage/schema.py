@@ -216,11 +216,14 @@ async def ensure(engine: AsyncEngine, *, automatic: bool) -> str | None:
     return stage
 
 
-async def current(database_url: str) -> None:
-    """Raise SchemaError unless the database has the schema of this version, ServiceError where it cannot be asked."""
+async def current(database_url: str, stage: str) -> None:
+    """Raise SchemaError unless the database has the schema of this version, UsageError where it is not one of this stage.
+
+    Raises ServiceError where it cannot be asked.
+    """
     engine = connect(database_url)
     try:
-        await ensure(engine, automatic=False)
+        refuse_stage(stage, await ensure(engine, automatic=False), database_url)
     finally:
         await engine.dispose()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,11 @@ from typing import Any
 
 import pytest
 import yaml
+from click import Context
+from prefect.utilities.templating import apply_values
+
+from assetcore.cli import main
+from assetcore.deploy import IMAGE_FOLDER
 
 REPOSITORY = Path(__file__).parents[2]
 STACK = REPOSITORY / "stack"
@@ -144,8 +150,10 @@ def test_compose_needs_only_the_env_that_is_written() -> None:
     assert not re.search(r"(PASSWORD|SECRET|KEY): *[A-Za-z0-9]", text)
 
 
-def test_prefect_yaml_deploys_a_flow_that_is_there() -> None:
-    """The entrypoint is a flow of the package and takes these parameters; the image is the one that is built, secrets are blocks."""
+def test_prefect_yaml_deploys_a_flow_that_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The entrypoint is a flow of the package and takes these parameters; the image is the one that is built, secrets are blocks, and
+    runs are of the stage that deploys.
+    """
     file = yaml.safe_load((STACK / "prefect.yaml").read_text())
     (built,) = [step for one in file["build"] for step in one.values()]
     assert (built["dockerfile"], built["target"]) == ("stack/Dockerfile", "worker")
@@ -156,7 +164,10 @@ def test_prefect_yaml_deploys_a_flow_that_is_there() -> None:
         assert set(deployment["parameters"]) <= {argument.arg for argument in flow.args.args}
         variables = deployment["work_pool"]["job_variables"]
         assert variables["image"] == "{{ image.image }}"
-        assert all("prefect.blocks.secret" in value for value in variables["env"].values())
+        monkeypatch.setenv("ENV", "staging")
+        given = apply_values(variables, {"image": {"image": "assetcore:v1"}})
+        assert (given["image"], given["env"].pop("ENV")) == ("assetcore:v1", "staging")
+        assert all("prefect.blocks.secret" in value for value in given["env"].values())
 
 
 @pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file.name)
@@ -180,6 +191,31 @@ def test_a_tag_releases_images_and_packages() -> None:
     told = str(release["jobs"]["image"])
     assert "ghcr.io" in told
     assert "secrets.GITHUB_TOKEN" in told
-    assert release["jobs"]["deploy"]["if"] == "vars.PREFECT_API_URL != ''"
     targets = {one["target"] for one in release["jobs"]["image"]["strategy"]["matrix"]["include"]}
     assert targets <= set(re.findall(r" AS ([\w-]+)", DOCKERFILE))
+
+
+def test_a_tag_deploys_its_image_to_the_stage_of_the_database() -> None:
+    """Where there is a Prefect: the same image is asked to deploy and is what runs are containers of, in the network of the services, and
+    each verb says the stage, without which a database of prod refuses.
+    """
+    jobs = yaml.safe_load((REPOSITORY / ".github" / "workflows" / "release.yml").read_text())["jobs"]
+    deploy = jobs["deploy"]
+    assert (deploy["if"], deploy["needs"]) == ("vars.PREFECT_API_URL != ''", "image")
+    assert "type=ref,event=tag" in str(jobs["image"])
+    image = "ghcr.io/${{ github.repository }}:${{ github.ref_name }}"
+    assert (deploy["container"]["image"], deploy["env"]["IMAGE"]) == (image, image)
+    assert deploy["env"]["ENV"] == "${{ vars.ENV || 'prod' }}"
+    assert (
+        "--user root" in deploy["container"]["options"]
+    )  # GitHub writes beside the steps as root, and the image is nobody's
+    assert deploy["defaults"]["run"]["working-directory"] == str(IMAGE_FOLDER)
+    (step,) = deploy["steps"]
+    upgrade, _, words = step["run"].partition(" && ")
+    assert upgrade == "aipctl db upgrade"
+    command = main.get_command(Context(main), "deploy")
+    assert command is not None
+    assert shlex.split(words)[:2] == ["aipctl", "deploy"]
+    given = command.make_context("deploy", shlex.split(words)[2:]).params
+    assert (given["image"], given["networks"]) == ("$IMAGE", (COMPOSE["networks"]["default"]["name"],))
+    assert f"--pool {given['pool']} --type docker" in " ".join(COMPOSE["services"]["worker"]["command"])
