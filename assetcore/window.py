@@ -92,7 +92,9 @@ class Window(Generic[T, R]):
                 task.cancel()
             await asyncio.wait(tasks)
             raise
-        for task in tasks:
+        # All are looked at: of an error that nobody has looked at, asyncio tells on the terminal.
+        failed = [task for task in tasks if task.cancelled() or task.exception() is not None]
+        for task in failed:
             task.result()
 
     async def _read_on(self) -> None:

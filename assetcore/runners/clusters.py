@@ -12,6 +12,7 @@ import importlib
 import logging
 import os
 import pickle
+import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
@@ -22,14 +23,21 @@ from assetcore.calls import Call, Outcome
 from assetcore.errors import AssetcoreError, ServiceError, UsageError
 from assetcore.runners import worker
 from assetcore.runners.processes import ENDED, without_main
+from assetcore.telemetry import get_pipeline_logger
 
 __all__ = ["Dask", "Ray"]
 
+logger = get_pipeline_logger(__name__)
 START_SECONDS = 30.0
+LOOK_SECONDS = 5.0
+"""So often is looked whether a Dask scheduler has workers."""
+QUIET_SECONDS, LOST_SECONDS = 30.0, 300.0
+"""It may have none for so long before that is said, and before it is given up: a cluster that grows as it is needed takes minutes."""
 OWN_DASK = {
     "distributed.scheduler.allowed-failures": 1,
     "distributed.scheduler.http.routes": [],  # no dashboard: that there is a server for one, on a port of its own, cannot be helped
     "distributed.worker.http.routes": [],
+    "distributed.worker.daemon": False,  # a function may have processes of its own; workers end with the run's process by themselves
     # A worker that has ended comes back. Where it ended twice within this time, it was given up while it was on its way; with the last
     # of them, what was left to do waited for ever.
     "distributed.deploy.lost-worker-timeout": "1 day",
@@ -152,6 +160,8 @@ class Dask(_Cluster):
     _cluster: Any = None
     _client: Any = None
     _settings: AbstractContextManager[Any] = nullcontext()
+    _watching: asyncio.Task[None] | None = None
+    _at = ""
 
     async def _start(self) -> None:
         dask: Any = importlib.import_module("dask")
@@ -163,7 +173,7 @@ class Dask(_Cluster):
                     n_workers=self.places, threads_per_worker=1, host="127.0.0.1", asynchronous=True, silence_logs=logging.ERROR,
                     memory_limit=0, scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},  # None is 8787
                 )  # fmt: skip
-        address = self._address or self._cluster.scheduler_address
+        address = self._at = self._address or self._cluster.scheduler_address
         try:
             self._client = await self._library.Client(
                 address, asynchronous=True, set_as_default=False, timeout=START_SECONDS
@@ -175,22 +185,51 @@ class Dask(_Cluster):
                 hint=f"Correct the setting dask_address, or start workers beside projects/: dask worker {address}",
             ) from error
         self.places = sum((await self._client.nthreads()).values()) or 1
+        self._watching = asyncio.create_task(self._watch())
+
+    async def _watch(self) -> None:
+        """Until there were no workers for so long that none will come: Dask itself waits for ever."""
+        since, told = time.monotonic(), False
+        while time.monotonic() - since < LOST_SECONDS:
+            await asyncio.sleep(LOOK_SECONDS)
+            try:
+                there = bool(await self._client.nthreads())
+            except Exception:  # who waits for an answer is told by its end that the scheduler was lost
+                there = True
+            if there:
+                since, told = time.monotonic(), False
+            elif not told and time.monotonic() - since >= QUIET_SECONDS:
+                logger.warning("The Dask scheduler at %s has no workers: waiting for some.", self._at)
+                told = True
 
     async def _submit(self, *arguments: Any) -> bytes:
+        assert self._watching is not None
         future = self._client.submit(worker.answer, *arguments, pure=False)
+        answer = asyncio.ensure_future(future)
         try:
-            return await future
+            await asyncio.wait({answer, self._watching}, return_when=asyncio.FIRST_COMPLETED)
+            if not answer.done():
+                raise ServiceError(
+                    f"The Dask scheduler at {self._at} has lost its workers during the run, and no others have come.",
+                    hint=f"Start some beside projects/, and run again: dask worker {self._at}",
+                )
+            return answer.result()
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                with suppress(Exception):
-                    await future.cancel()
-                raise
-            raise ServiceError(f"The Dask scheduler at {self._address} was lost during the run.") from error
+            if answer.cancelled() and not (task is not None and task.cancelling()):
+                raise ServiceError(f"The Dask scheduler at {self._at} was lost during the run.") from error
+            raise
         except self._library.KilledWorker as error:
             raise _WorkerEnded from error
+        finally:
+            if not answer.done():
+                answer.cancel()
+                with suppress(Exception):
+                    await future.cancel()
 
     async def _stop(self) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
         with self._settings:
             for one in filter(None, (self._client, self._cluster)):
                 with suppress(Exception):  # what ends anyway need not end well

@@ -72,6 +72,15 @@ def deadly(topic: Topic = each(topics)) -> Topic:
     return Topic(topic.name, text=topic.text.upper())
 """
 
+POOLED = """
+import multiprocessing
+
+@asset
+def pooled(topics: list[Topic] = collect(topics)) -> Report:
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        return Report("report.txt", text=str(pool.map(len, [topic.text for topic in topics])))
+"""
+
 PANICKING = """
 @asset
 def plain(topic: Topic = each(topics)) -> Topic:
@@ -266,6 +275,39 @@ async def test_a_dask_cluster_that_is_there_is_used(world: World) -> None:
         assert (await there.made())["chunks"] == {"made": 20}
         assert (await world.contents())["chunks"]["3.txt", "3-1"] == b"BETA3"
         assert len(cluster.workers) == 1
+
+
+async def test_a_dask_cluster_that_has_lost_its_workers_is_told(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Dask waits for ever for workers that went away in the middle; the run says so, and ends after a while. What was made is kept."""
+    from distributed import LocalCluster
+
+    folder = tmp_path / "begun"
+    folder.mkdir()
+    (folder / "gate").touch()
+    world.code(SLOW.replace("FOLDER", repr(str(folder))))
+    for name, seconds in {"LOOK": 0.1, "QUIET": 0.5, "LOST": 2.0}.items():
+        monkeypatch.setattr(f"assetcore.runners.clusters.{name}_SECONDS", seconds)
+    async with LocalCluster(n_workers=1, host="127.0.0.1", dashboard_address=None, asynchronous=True) as cluster:
+        running = asyncio.create_task(on(world, "dask", dask_address=cluster.scheduler_address).materialize())
+        await asyncio.to_thread(until, lambda: _processes(folder))
+        cluster.scale(0)
+        with pytest.raises(ServiceError, match="has lost its workers during the run"):
+            await asyncio.wait_for(running, 60)
+    assert "has no workers: waiting for some" in caplog.text
+
+
+@pytest.mark.parametrize("runner", ["processes", "dask"])
+async def test_a_function_may_have_processes_of_its_own(world: World, runner: str) -> None:
+    """As with libraries that work in parallel. No worker is left when the run has ended."""
+    world.code(POOLED)
+    before = {child.pid for child in psutil.Process().children(recursive=True)}
+    result = await on(world, runner).materialize()
+    assert (result.status, result.failures) == ("done", ())
+    left = [child for child in psutil.Process().children(recursive=True) if child.pid not in before]
+    _, alive = psutil.wait_procs(left, timeout=10)
+    assert not [one for one in alive if not any("forkserver" in w or "resource_tracker" in w for w in one.cmdline())]
 
 
 async def test_a_dask_cluster_of_the_run_listens_on_loopback_and_has_no_dashboard(world: World) -> None:

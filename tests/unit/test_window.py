@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections.abc import Sequence
 from contextvars import ContextVar
@@ -217,6 +218,22 @@ async def test_an_error_of_calling_lets_what_is_in_flight_land() -> None:
     with pytest.raises(RuntimeError, match="no worker"):
         await work.window(4).run()
     assert sorted(work.all_kept) == [0, 1, 3]
+
+
+async def test_of_errors_that_several_calls_meet_one_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    """As where a cluster is lost: asyncio has nothing to tell of the others when they are forgotten."""
+    work = Work([0.0] * 8)
+
+    async def lost(items: Sequence[int]) -> Sequence[float]:
+        await asyncio.sleep(0.01)
+        raise RuntimeError("no worker")
+
+    one = work.window()
+    one.call = lost
+    with pytest.raises(RuntimeError, match="no worker"):
+        await one.run()
+    gc.collect()
+    assert "never retrieved" not in caplog.text
 
 
 async def test_an_error_of_reading_comes_after_what_was_read() -> None:
