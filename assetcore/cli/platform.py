@@ -30,19 +30,23 @@ async def init(call: Call, compose: bool) -> None:
 
     \b
     What is there already stays as it is: a second time changes nothing.
+    A folder without projects gets an empty one for them, projects/.
     Example: aipctl init && aipctl new project notes && aipctl materialize
     """
     from assetcore import loading, stack
     from assetcore.cli import show
     from assetcore.settings import Settings
 
-    root = call.root_given or Path.cwd()
+    root, empty = call.root_given or Path.cwd(), True
     with suppress(ProjectError):  # the folder may be empty yet
-        root = call.root()
+        root, empty = call.root(), False
     file = root / ".env"
     if written := not file.exists():
         write_env(file, compose=compose)
     settings = Settings.load(root)
+    if empty:  # every other verb finds the root by it, also the one that stops the services
+        (root / "projects").mkdir()
+        written = True
     if compose:
         statuses, profile = [], None
     else:

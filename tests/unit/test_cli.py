@@ -245,6 +245,17 @@ def test_no_project(tmp_path: Path, root: Path) -> None:
     assert "notes" in result.stderr
 
 
+def test_an_empty_folder_is_a_root_once_it_was_made_ready(tmp_path: Path) -> None:
+    """What `init` has made ready, every other verb takes for its root, also the one that stops the services."""
+    folder = str(tmp_path)
+    assert aipctl("down", "--root", folder).exit_code == 1
+    first, second = (json.loads(aipctl("init", "--compose", "--root", folder, "--json").stdout) for _ in range(2))
+    assert (first["changed"], second["changed"], first["projects"]) == (True, False, [])
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".env", "projects"]
+    assert json.loads(aipctl("down", "--root", folder, "--json").stdout) == {"stopped": []}
+    assert aipctl("graph", "--root", folder).exit_code == 64
+
+
 def test_sentences() -> None:
     """Every way to fail has its exit code; what nobody foresaw is called a bug, in one sentence."""
     assert _sentence(NothingSelectedError("Nothing.", hint="Look.")) == ("NothingSelectedError", "Nothing.", "Look.", 4)
