@@ -96,8 +96,13 @@ async def flush(project: Project) -> Key | None:
     return key
 
 
-async def read(project: Project, ref: str | None, *, since: datetime | None, limit: int | None) -> list[Line]:
-    """Rows of the journal, oldest first: the newest `limit` of them, about an asset or one of its units if a REF says so."""
+async def read(
+    project: Project, ref: str | None, *, since: datetime | None, limit: int | None, here: bool = False
+) -> list[Line]:
+    """Rows of the journal, oldest first: the newest `limit` of them, about an asset or one of its units if a REF says so.
+
+    With `here`, only of this environment.
+    """
     asset, commits = None, None
     async with project.engine.connect() as connection:
         if ref is not None:
@@ -112,8 +117,9 @@ async def read(project: Project, ref: str | None, *, since: datetime | None, lim
             else:
                 commits = await journal.commits_of(connection, project.id, project.asset_ids[parsed.asset], parsed.unit)
         found = await journal.rows(
-            connection, project.id, since=since, asset=asset, commits=commits, limit=limit, newest=True
-        )
+            connection, project.id, since=since, asset=asset, environment=project.environment if here else None,
+            commits=commits, limit=limit, newest=True,
+        )  # fmt: skip
         subjects = {bytes.fromhex(subject) for row in found for subject, _ in row.boxes}
         opened = await journal.keys(connection, project.id, subjects)
     return [_line(row, opened) for row in found]

@@ -411,10 +411,13 @@ class Session:
             await close_dead(self.project, name, number)
 
     async def journal(
-        self, ref: str | None = None, *, since: datetime | None = None, limit: int | None = None
+        self, ref: str | None = None, *, since: datetime | None = None, limit: int | None = None, here: bool = False
     ) -> list[Line]:
-        """What was done, oldest first: of the whole project, or of an asset or unit; since a moment, the newest `limit` of it."""
-        return await journal.read(self.project, ref, since=since, limit=limit)
+        """What was done, oldest first: of the whole project, or of an asset or unit; since a moment, the newest `limit` of it.
+
+        With `here` only in this environment.
+        """
+        return await journal.read(self.project, ref, since=since, limit=limit, here=here)
 
     async def check_journal(self) -> JournalCheck:
         """Whether the journal is whole: its chain, its batches in the bucket, the manifests it points to."""
@@ -498,12 +501,12 @@ class Session:
         if renamed:
             await journal.flush(self.project)
 
-    async def runs(self, run: str | None = None, *, limit: int = 20) -> list[RunInfo]:
-        """The latest runs, or one of them by the beginning of its identifier."""
+    async def runs(self, run: str | None = None, *, limit: int = 20, here: bool = False) -> list[RunInfo]:
+        """The latest runs, in all environments or only `here`, or one of them by the beginning of its identifier."""
         async with self.project.engine.connect() as connection:
             if run is not None:
                 return [await runs.find(connection, self.project.id, run)]
-            return await runs.latest(connection, self.project.id, limit)
+            return await runs.latest(connection, self.project.id, limit, self.project.environment_id if here else None)
 
     async def trace(self, run: str) -> Trace:
         """Where the time of a run went, and its cost, by the beginning of the run's identifier."""

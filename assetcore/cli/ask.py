@@ -13,7 +13,7 @@ import click
 from assetcore.cli.call import COUNT, MAKING, READING, Call, reference_argument, selection_argument, verb
 from assetcore.cli.names import remember
 from assetcore.cli.plain import plain
-from assetcore.errors import UsageError
+from assetcore.errors import NothingSelectedError, UsageError
 
 if TYPE_CHECKING:
     from assetcore.graph import Graph
@@ -60,7 +60,7 @@ async def ls(call: Call, select: str | None, declared: bool, cost: bool, at: str
         call.answer({"project": session.name, "environment": session.environment, "assets": rows}, show.assets)
 
 
-@verb()
+@verb(environment=False, config=False)
 @selection_argument()
 @click.option("--format", "form", type=FORMATS, default="tree", show_default=True, help="How to draw it.")
 def graph(call: Call, select: str | None, form: str) -> None:
@@ -278,22 +278,28 @@ async def search(call: Call, words: tuple[str, ...], limit: int, filters: tuple[
     call.answer({"text": text, "hits": hits}, show.found)
 
 
-@verb()
+@verb(config=False)
 @click.argument("run", required=False)
 @click.option("--limit", type=COUNT, default=20, show_default=True, help="At most so many.")
 async def runs(call: Call, run: str | None, limit: int) -> None:
-    """List what ran, in all environments, the latest first, or show one RUN."""
+    """List what ran, in all environments or with --env in one, the latest first; or show one RUN."""
     from assetcore.cli import show
 
     async with call.opened() as session:
-        found = [info.to_json() for info in await session.runs(run, limit=limit)]
+        here = call.environment is not None
+        found = [info.to_json() for info in await session.runs(run, limit=limit, here=here)]
     if run is None:
         call.answer({"runs": found}, show.runs)
-    else:
-        call.answer(found[0], show.run)
+        return
+    if here and found[0]["environment"] != call.environment:
+        raise NothingSelectedError(
+            f"The run {found[0]['run']} was in {found[0]['environment']}, not in {call.environment}.",
+            hint=f"Look at it: aipctl runs {found[0]['run']}",
+        )
+    call.answer(found[0], show.run)
 
 
-@verb()
+@verb(environment=False, config=False)
 @click.argument("run")
 async def trace(call: Call, run: str) -> None:
     """Show where the time of a RUN went, and its cost: assets, batches, units above a second, calls of models.

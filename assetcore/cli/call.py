@@ -195,13 +195,11 @@ def _environment(context: click.Context, parameter: click.Parameter, name: str |
     return name
 
 
-_PROJECT_OPTIONS = (
-    click.option("-p", "--project", "project_given", envvar="PROJECT", metavar="NAME", shell_complete=complete_project,
-                 help="The project; by default the only one there is."),
-    click.option("--env", "environment", metavar="NAME", callback=_environment,
-                 help="The environment; by default the one in the settings."),
-    click.option("--set", "config", multiple=True, metavar="ASSET.FIELD=VALUE", help="A config value for this call."),
-)  # fmt: skip
+_PROJECT = click.option("-p", "--project", "project_given", envvar="PROJECT", metavar="NAME", shell_complete=complete_project,
+                        help="The project; by default the only one there is.")  # fmt: skip
+_ENVIRONMENT = click.option("--env", "environment", metavar="NAME", callback=_environment,
+                            help="The environment; by default the one in the settings.")  # fmt: skip
+_CONFIG = {"multiple": True, "metavar": "ASSET.FIELD=VALUE", "help": "A config value for this call."}
 _OPTIONS = (
     click.option("--root", "root_given", type=click.Path(path_type=Path), metavar="DIR", help="The folder that holds projects/."),
     click.option("--json", "as_json", is_flag=True, help="Print one JSON object."),
@@ -210,9 +208,18 @@ _OPTIONS = (
 
 
 def verb(
-    *, project: bool = True, group: click.Group | None = None, name: str | None = None
+    *,
+    project: bool = True,
+    environment: bool = True,
+    config: bool = True,
+    group: click.Group | None = None,
+    name: str | None = None,
 ) -> Callable[[Callable[..., Any]], click.Command]:
-    """Make a function (or coroutine function) that takes a Call first a command, with the options that verbs share."""
+    """Make a function (or coroutine function) that takes a Call first a command, with the options that verbs share.
+
+    Where an environment or config changes nothing of a verb's answer, it offers no option for it. `--set` is taken all the same: it may
+    be what a project cannot be opened without.
+    """
 
     def decorate(function: Callable[..., Any]) -> click.Command:
         @functools.wraps(function)
@@ -230,7 +237,12 @@ def verb(
                     _run(result)
 
         command: Callable[..., Any] = run
-        for option in reversed((*(_PROJECT_OPTIONS if project else ()), *_OPTIONS)):
+        about = [
+            _PROJECT,
+            *([_ENVIRONMENT] if environment else []),
+            click.option("--set", "config", hidden=not config, **_CONFIG),
+        ]
+        for option in reversed((*(about if project else ()), *_OPTIONS)):
             command = option(command)
         make = group.command if group else click.command
         return make(name or function.__name__.rstrip("_").replace("_", "-"))(command)

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import click
+from click.core import ParameterSource
 
 from assetcore.cli.call import COUNT, MAKING, Call, reference_argument, verb
 from assetcore.cli.names import complete_asset
+from assetcore.errors import UsageError
 
 
-@verb()
+@verb(config=False)
 @click.argument("ref", required=False, shell_complete=complete_asset)
 @click.option(
     "--since", metavar="TIME", help="From then on: 2026-11-21T08:00, yesterday, '2 hours ago', or 3d, 12h, 30m (ago)."
 )
 @click.option("--limit", type=COUNT, default=50, show_default=True, help="At most so many, the newest.")
 async def journal(call: Call, ref: str | None, since: str | None, limit: int) -> None:
-    """Tell what was done, oldest first: with the whole project, or with the asset or unit that REF names.
+    """Tell what was done, oldest first: with the whole project, or with the asset or unit that REF names; with --env in one environment.
 
     \b
     `aipctl journal verify` checks instead that every row follows from the one
@@ -28,15 +30,32 @@ async def journal(call: Call, ref: str | None, since: str | None, limit: int) ->
     from assetcore.journal import since_when
 
     moment = since_when(since, datetime.now(UTC)) if since is not None else None
+    if ref == "verify":
+        _refuse_part(call)
     async with call.opened() as session:
         if ref != "verify":
-            lines = await session.journal(ref, since=moment, limit=limit)
+            lines = await session.journal(ref, since=moment, limit=limit, here=call.environment is not None)
             call.answer({"project": session.name, "journal": [line.to_json() for line in lines]}, show.journal)
             return
         checked = await session.check_journal()
         call.answer(checked.to_json(), show.journal_checked)
     if checked.problems:
         raise click.exceptions.Exit(1)
+
+
+def _refuse_part(call: Call) -> None:
+    """Raise UsageError where only a part of the journal is to be checked: of a chain, that says nothing."""
+    context = click.get_current_context()
+    given = [
+        f"--{name}" for name in ("since", "limit") if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    ]
+    if call.environment is not None:
+        given.append("--env")
+    if given:
+        raise UsageError(
+            f"journal verify checks the whole journal, and {' and '.join(given)} would choose of it.",
+            hint="aipctl journal verify",
+        )
 
 
 @verb()

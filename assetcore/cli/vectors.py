@@ -27,7 +27,7 @@ def _numbers(context: click.Context, parameter: click.Parameter, text: str) -> l
         raise UsageError(f"{parameter.opts[0]} {text} is not a list of numbers.", hint="Write: --m 16,32") from None
 
 
-@verb(group=vectors, name="ls")
+@verb(group=vectors, name="ls", config=False)
 async def ls(call: Call) -> None:
     """List the generations of each index: model, dimensions, which one answers."""
     from assetcore import vectors as room
@@ -45,7 +45,7 @@ async def ls(call: Call) -> None:
     call.answer({"generations": rows}, lambda answer: _table(answer["generations"], "There is no index yet.", kept=6))
 
 
-@verb(group=vectors)
+@verb(group=vectors, config=False)
 @click.argument("asset", required=False)
 @click.option("--m", default="8,16,32", show_default=True, callback=_numbers, help="Neighbours of each vector.")
 @click.option(
@@ -83,7 +83,7 @@ async def trial(
     call.answer(answer, lambda given: _table([_short(one) for one in given["trials"]], "Nothing was tried."))
 
 
-@verb(group=vectors)
+@verb(group=vectors, config=False)
 @click.argument("generations", metavar="[GENERATION GENERATION]", type=COUNT, nargs=-1)
 @click.option("--k", type=COUNT, default=10, show_default=True, help="Among so many rows the right one counts.")
 @click.option("--questions", type=COUNT, default=100, show_default=True, help="How many are asked.")
@@ -105,7 +105,7 @@ async def compare(call: Call, generations: tuple[int, ...], k: int, questions: i
     call.answer(answer, _compared)
 
 
-@verb(group=vectors)
+@verb(group=vectors, config=False)
 @click.argument("asset", required=False)
 @click.option(
     "--tokens", default="1000,2000,4000,8000,16000,32000", show_default=True, callback=_numbers, help="In one question."
@@ -128,7 +128,7 @@ async def sweep(call: Call, asset: str | None, tokens: Sequence[int], texts: int
     call.answer(found, _swept)
 
 
-@verb(group=vectors)
+@verb(group=vectors, config=False)
 @click.argument("asset", required=False)
 async def best(call: Call, asset: str | None) -> None:
     """Say which parameters did best: the fastest with a recall@10 of at least 0.99. A new index is built with them."""
@@ -142,7 +142,7 @@ async def best(call: Call, asset: str | None) -> None:
     call.answer({"asset": name, "best": chosen.to_json()}, lambda answer: _table([_short(answer["best"])], ""))
 
 
-@verb(group=vectors)
+@verb(group=vectors, config=False)
 @click.argument("asset", required=False)
 @click.option("--limit", type=COUNT, default=20, show_default=True, help="At most so many.")
 async def trials(call: Call, asset: str | None, limit: int) -> None:
@@ -175,7 +175,7 @@ async def rebuild(call: Call, asset: str | None) -> None:
     call.answer(answer, lambda _: f"Generation {one.id} of {name} answers: {one.dimensions} numbers of {one.model}.")
 
 
-@verb(group=vectors)
+@verb(group=vectors, config=False)
 @click.argument("asset", required=False)
 @click.option("--to", "number", type=COUNT, metavar="GENERATION", help="This generation; by default the one before.")
 async def rollback(call: Call, asset: str | None, number: int | None) -> None:

@@ -25,7 +25,7 @@ def env() -> None:
     """
 
 
-@verb(group=env)
+@verb(group=env, config=False)
 async def ls(call: Call) -> None:
     """List the environments: what each was created from, and of how many assets it has its own version."""
     from assetcore.cli import show
@@ -34,7 +34,7 @@ async def ls(call: Call) -> None:
         call.answer({"project": session.name, "environments": await session.environments()}, show.environments)
 
 
-@verb(group=env)
+@verb(group=env, config=False)
 @click.argument("name")
 @click.option("--from", "source", metavar="NAME", help="Which one; by default that of the settings.")
 async def create(call: Call, name: str, source: str | None) -> None:
@@ -53,7 +53,7 @@ async def create(call: Call, name: str, source: str | None) -> None:
     )
 
 
-@verb(group=env)
+@verb(group=env, config=False)
 @click.argument("name")
 @click.argument("other")
 @click.option("--exit-code", is_flag=True, help="End with 2 when they differ, with 0 when they do not.")
@@ -91,7 +91,7 @@ async def promote(call: Call, name: str, to: str, rebase: bool) -> None:
     call.answer(promoted.to_json(), show.promoted)
 
 
-@verb(group=env)
+@verb(group=env, config=False)
 @click.argument("name")
 async def drop(call: Call, name: str) -> None:
     """Drop an environment. What was made in it stays, and is reused where it is wanted again."""

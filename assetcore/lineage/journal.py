@@ -209,15 +209,17 @@ async def keys(
 
 async def rows(
     connection: AsyncConnection, project: int, *, since: datetime | None = None, commits: Collection[int] | None = None,
-    asset: str | None = None, after: int = 0, limit: int | None = None, newest: bool = False,
+    asset: str | None = None, environment: str | None = None, after: int = 0, limit: int | None = None, newest: bool = False,
 ) -> list[Row]:  # fmt: skip
-    """Rows of the journal, oldest first: since a moment, of an asset, of some commits, after a number; the `newest` of them if limited."""
+    """Rows of the journal, oldest first: since a moment, of an asset, an environment, some commits; the `newest` of them if limited."""
     j = t.journal.c
     wanted = [j.project_id == project, j.number > after]
     if since is not None:
         wanted.append(j.at >= since)
     if asset is not None:
         wanted.append(j.asset == asset)
+    if environment is not None:
+        wanted.append(sa.or_(j.environment == environment, j.environment.is_(None)))  # none: it concerned all of them
     if commits is not None:
         wanted.append(among(j.commit_id, commits, sa.BigInteger))
     shown = (

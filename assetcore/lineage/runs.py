@@ -212,11 +212,13 @@ async def note_shown(connection: AsyncConnection, flow_runs: Collection[str]) ->
     await connection.execute(sa.delete(t.unshown).where(t.unshown.c.flow_run.in_(list(flow_runs))))
 
 
-async def latest(connection: AsyncConnection, project: int, limit: int) -> list[RunInfo]:
-    """The latest runs of a project, newest first."""
-    rows = await connection.execute(
-        _RUNS.where(t.run.c.project_id == project).order_by(t.run.c.started_at.desc()).limit(limit)
-    )
+async def latest(
+    connection: AsyncConnection, project: int, limit: int, environment: int | None = None
+) -> list[RunInfo]:
+    """The latest runs of a project, or of one environment of it, newest first."""
+    r = t.run.c
+    wanted = r.project_id == project if environment is None else r.environment_id == environment
+    rows = await connection.execute(_RUNS.where(wanted).order_by(r.started_at.desc()).limit(limit))
     return await _with_assets(connection, rows.all())
 
 

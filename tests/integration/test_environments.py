@@ -511,6 +511,12 @@ async def test_runs_say_in_which_environment_they_were(world: World, variables: 
     assert heading.split()[:3] == ["run", "environment", "started"]
     assert [line.split()[1] for line in lines] == ["pr", "prod"]
     assert "Environment: pr\n" in aipctl("runs", listed[0]["run"]).out
+    for name, run in zip(("pr", "prod"), listed, strict=True):  # with --env, those of one
+        assert aipctl("runs", "--env", name, "--json").json["runs"] == [run]
+        rows = aipctl("journal", "--env", name, "--json").json["journal"]
+        assert {row["environment"] for row in rows} == {name}
+    assert aipctl("runs", listed[0]["run"], "--env", "prod").code == 4
+    assert aipctl("runs", listed[0]["run"], "--env", "pr").code == 0
 
 
 async def test_a_question_about_an_environment_that_is_not_there_names_the_near_ones(

@@ -113,6 +113,15 @@ def test_every_verb_has_help(verb: str) -> None:
     assert max(map(len, result.stdout.splitlines())) <= 80
 
 
+def test_config_is_offered_where_something_could_be_made_of_it() -> None:
+    """`--set` differs what a plan finds; elsewhere it only lets a project be opened that has no config without it, and is not offered."""
+    assert all(
+        "--set" in aipctl(*verb.split(), "--help").stdout for verb in ("plan", "why", "ls", "env promote", "deploy")
+    )
+    others = ("env ls", "env drop", "journal", "runs", "trace", "graph", "vectors ls")
+    assert not any("--set" in aipctl(*verb.split(), "--help").stdout for verb in others)
+
+
 def test_help_and_completion_import_nothing_heavy() -> None:
     """Help of every verb, and completion in a shell, import click and the standard library only."""
     program = f"""
@@ -217,6 +226,10 @@ def test_version() -> None:
         (["runs", "\udc80"], 64, "'\\udc80' is no text: it is not UTF-8."),
         (["trace", "\udc80"], 64, "'\\udc80' is no text"),
         (["plan", "--set", "a.b=\udc80"], 64, "is no text"),
+        (["journal", "verify", "--since", "3d", "--limit", "1"], 64, "whole journal, and --since and --limit"),
+        (["journal", "verify", "--env", "pr-9"], 64, "whole journal, and --env"),
+        (["graph", "--env", "pr-9"], 64, "No such option '--env'"),
+        (["trace", "21c8", "--env", "pr-9"], 64, "No such option '--env'"),
         (["new", "project", "no-package"], 64, "cannot be the name of a project"),
     ],
 )
