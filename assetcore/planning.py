@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from assetcore.lineage import read
 from assetcore.notes import EXPIRED, VARIES, overdue, unnoticed, unread, varying
 from assetcore.plan import AssetPlan, Plan, Snapshot, make_plan, with_above
 from assetcore.project import Project
+from assetcore.refs import suggestion
 from assetcore.results import Event, Say
 from assetcore.snapshot import Read, now, settled_with, take
 from assetcore.suppose import parse_suppositions
@@ -39,8 +40,13 @@ __all__ = [
     "judged",
     "note_settled",
     "plan_for",
+    "refuse_absent",
     "widened",
 ]
+
+
+NEAR = 5000
+"""Among so many units of an asset the one is looked for that was meant."""
 
 
 async def choose(project: Project, select: str | None, *, force: bool = False) -> Choice:
@@ -135,9 +141,9 @@ async def has_moved(project: Project, found: Read) -> bool:
         return await read.watermarks(connection, project.environment_id) != found.marks
 
 
-def check(project: Project, plan: Plan, found: Read, say: Say) -> None:
+async def check(project: Project, plan: Plan, found: Read, say: Say) -> None:
     """Refuse a plan that cannot be run, and say what was observed."""
-    check_units(project, plan, found)
+    await check_units(project, plan, found)
     plan.check()
     check_pools(project, plan)
     check_models(project, plan)
@@ -149,21 +155,48 @@ def check(project: Project, plan: Plan, found: Read, say: Say) -> None:
         say(Event("observed", source.source, source.documents, text=seen))
 
 
-def check_units(project: Project, plan: Plan, found: Read) -> None:
+async def check_units(project: Project, plan: Plan, found: Read) -> None:
     """Refuse a plan of units that are not there: a misspelt one selects nothing, rather than what is up to date."""
     absent: list[selection.UnitRule] = []
     for asset in plan.assets:
         if (rule := plan.choice.units.get(asset.asset)) is None:
             continue
-        if (problem := _no_units(project, asset, rule, found)) is not None:
+        if (problem := await _no_units(project, asset, rule, found)) is not None:
             if selection.asks_this_asset(rule):
                 raise problem
             absent.append(rule)
     if absent and len(absent) == len(plan.assets):
         raise NothingSelectedError(f"No selected asset has a {absent[0]}.", hint="See: aipctl plan --force --units")
+    new = {source.source for source in plan.sources if source.new}  # the one that is meant may be among them
+    rules = {n: r for n, r in plan.choice.units.items() if n in project.graph.sources and n not in new}
+    for name in sorted(
+        await _absent(project, plan.choice, filter(lambda n: selection.asks_this_asset(rules[n]), rules))
+    ):
+        raise await _no_unit(project, name, rules[name], f"See: aipctl show {name}")
 
 
-def _no_units(project: Project, asset: AssetPlan, rule: selection.UnitRule, found: Read) -> NothingSelectedError | None:
+async def refuse_absent(project: Project, choice: Choice) -> None:
+    """Refuse a choice of units that are not there, where no plan is made of it: they are neither current, nor would they be made."""
+    absent = await _absent(project, choice, choice.units)
+    if absent == choice.assets or any(selection.asks_this_asset(choice.units[name]) for name in absent):
+        plan, found = await plan_for(project, choice, rehash=False, details=False)
+        await check_units(project, plan, found)
+
+
+async def _absent(project: Project, choice: Choice, names: Iterable[str]) -> set[str]:
+    """Those of these assets of which no unit that is current was chosen."""
+    absent: set[str] = set()
+    async with project.engine.connect() as connection:
+        for name in names:
+            units = await read.labels(connection, project.environment_id, project.asset_ids[name])
+            if not any(choice.has(project.graph.assets[name], *unit) for unit in units.iter_rows()):
+                absent.add(name)
+    return absent
+
+
+async def _no_units(
+    project: Project, asset: AssetPlan, rule: selection.UnitRule, found: Read
+) -> NothingSelectedError | None:
     """What is wrong with a rule that names no unit of an asset, as far as it is known which there will be."""
     nothing = not asset.units and not asset.undecided
     hint = f"See: aipctl plan {asset.asset} --force --units"
@@ -176,11 +209,20 @@ def _no_units(project: Project, asset: AssetPlan, rule: selection.UnitRule, foun
         nothing = not known and (nothing or alone)
         hint = f"{partitions!r} has {' .. '.join(dict.fromkeys((keys[0], keys[-1]))) if keys else 'none yet'}."
     if nothing and not asset.removed:
-        says = f"{asset.asset} has no unit {rule}"
-        if isinstance(rule, grammar.Span) and (turned := rule.turned) is not None:
-            says, hint = f"{says}: it ends before it begins", f"The other way round: {asset.asset}[{turned}]"
-        return NothingSelectedError(f"{says}.", hint=hint)
+        return await _no_unit(project, asset.asset, rule, hint)
     return None
+
+
+async def _no_unit(project: Project, name: str, rule: selection.UnitRule, hint: str) -> NothingSelectedError:
+    """That an asset has no such unit; with those of its units that go by a name near it, if there are."""
+    says = f"{name} has no unit {rule}"
+    if isinstance(rule, grammar.Span) and (turned := rule.turned) is not None:
+        says, hint = f"{says}: it ends before it begins", f"The other way round: {name}[{turned}]"
+    elif isinstance(rule, grammar.Label) and project.graph.assets[name].partitions is None:
+        async with project.engine.connect() as connection:
+            units = await read.labels(connection, project.environment_id, project.asset_ids[name])
+        hint = suggestion(rule.pattern.text, units["label"].head(NEAR)) or hint
+    return NothingSelectedError(f"{says}.", hint=hint)
 
 
 def check_pools(project: Project, plan: Plan) -> None:

@@ -117,7 +117,7 @@ class Session:
         plan, found = await planning.plan_for(
             self.project, await self.choose(select, force=force), rehash=rehash, supposing=supposing
         )
-        planning.check_units(self.project, plan, found)
+        await planning.check_units(self.project, plan, found)
         return plan
 
     async def verify(
@@ -130,6 +130,7 @@ class Session:
         """
         self.project.check_writable()
         choice = await self.choose(select)
+        await planning.refuse_absent(self.project, choice)
         return await verify_bytes(self.project, choice, on_event or (lambda _: None), rate=rate, again=again)
 
     async def rerun(
@@ -181,7 +182,7 @@ class Session:
         choice, plan, found = await planning.widened(self.project, chosen, upstream=upstream, rehash=rehash)
         if plan.lost and not verify and await look_again(project):
             choice, plan, found = await planning.widened(self.project, chosen, upstream=upstream, rehash=False)
-        planning.check(self.project, plan, found, say)
+        await planning.check(self.project, plan, found, say)
         await self._rename()
         if plan.up_to_date:
             return await nothing_to_do(project, plan, found, started)
@@ -189,7 +190,7 @@ class Session:
         async with alone(self.project, say):
             if await planning.has_moved(self.project, found):
                 choice, plan, found = await planning.widened(self.project, choice, upstream=upstream, rehash=False)
-                planning.check(self.project, plan, found, say)
+                await planning.check(self.project, plan, found, say)
                 if plan.up_to_date:
                     return await nothing_to_do(project, plan, found, started)
             plan, found = plan.lean(), found.lean()  # a run may last for hours
@@ -222,6 +223,7 @@ class Session:
         choice = await self.choose(select)
         if at is not None:
             return await look.list_assets_at(self.project, choice, at)
+        await planning.refuse_absent(self.project, choice)
         return await look.list_assets(self.project, choice, await self.plan(None))
 
     async def costs(self) -> dict[str, dict[str, Any]]:
@@ -337,7 +339,9 @@ class Session:
     async def export(self, select: str | None, directory: Path, *, provenance: bool = False) -> Exported:
         """Write the current documents of the selected assets below a folder; with `provenance` also an in-toto statement of them."""
         async with noting_damage(self.project):
-            exported = await look.export(self.project, await self.choose(select), directory)
+            choice = await self.choose(select)
+            await planning.refuse_absent(self.project, choice)
+            exported = await look.export(self.project, choice, directory)
         if provenance:
             exported = replace(exported, provenance=await write_statement(self.project, exported))
         return exported

@@ -36,6 +36,8 @@ at_option = click.option("--at", metavar="TIME", help="As of: 2026-11-20T14:30, 
 async def ls(call: Call, select: str | None, declared: bool, cost: bool, at: str | None) -> None:
     """List assets: counts, when they were made, what is stale; with --at as they were.
 
+    Where SELECT names units, the assets are listed that have them, each as a whole.
+
     \b
     aipctl ls 'tag:report'
     aipctl ls --at '2 hours ago'

@@ -105,10 +105,25 @@ async def test_units_that_are_not_there_are_told_by_plans_and_runs(world: World)
                 await world.plan(f"chunks[{unit}]")
             with pytest.raises(NothingSelectedError, match="chunks has no unit"):
                 await world.materialize(f"chunks[{unit}]")
+            async with world.open() as session:
+                for ask in (session.ls, session.verify, lambda select: session.export(select, world.root / "out")):
+                    with pytest.raises(NothingSelectedError, match="chunks has no unit"):
+                        await ask(f"chunks[{unit}]")
         async with world.open() as session:
             for part, units in {"b.txt..c.txt": 2, "b*": 1, "c.txt": 1}.items():
                 (told,) = (await session.plan(f"chunks[{part}]")).assets
                 assert (told.units, told.fresh, told.stale) == (units, units, 0)
+    async with world.open() as session:
+        for ask in (session.plan, session.ls, session.verify, lambda select: session.materialize(select, local=True)):
+            for asset in ("topics", "chunks"):
+                with pytest.raises(NothingSelectedError, match=f"{asset} has no unit aa.txt") as refused:
+                    await ask(f"{asset}[aa.txt]")
+                assert "a.txt" in str(refused.value.hint)
+        world.document(
+            "d.txt", "delta"
+        )  # where it is not made yet, there is nothing of it to read, and it is in its asset
+        assert [info.asset for info in await session.ls("topics[d.txt] or chunks[d.txt]")] == ["topics", "chunks"]
+        assert (await session.verify("chunks[d.txt]")).to_json()["documents"] == 0
 
 
 async def test_a_unit_can_be_selected_before_what_is_above_it_is_made(world: World) -> None:
