@@ -6,7 +6,7 @@ import os
 import re
 import sys
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from assetcore.errors import ProjectError, ServiceError, UsageError
 
 if TYPE_CHECKING:
     from assetcore.settings import Settings
+    from assetcore.stack import ServiceStatus
 
 UNREACHABLE = 69
 
@@ -86,12 +87,12 @@ async def up(call: Call, s3: bool) -> None:
 
 @verb(project=False)
 async def check(call: Call) -> None:
-    """Ask every service how it is: address, version and latency, or what is wrong and how to mend it.
+    """Ask every service how it is: address, version and latency, or what is wrong and how to mend it; the database also for its schema.
 
     Below it stand the settings that somebody gave, with who that was; aipctl config show has the defaults, too.
     """
     settings = call.settings()
-    await _tell_how_they_are(call, settings, settings=_origins(settings))
+    await _tell_how_they_are(call, settings, schema=True, settings=_origins(settings))
 
 
 FORCE = click.option("--force", is_flag=True, help="Also while a run is at work, which fails then.")
@@ -142,7 +143,8 @@ async def deploy(
     project = call.project(settings.root)
     graph = loading.load(settings.root, project, settings.require)  # what cannot be loaded is not deployed
     if settings.database_url is not None:  # nor is what would find another schema, or would be refused for its stage
-        await schema.current(settings.database_url, settings.stage)
+        stage = await schema.current(settings.database_url)
+        schema.refuse_stage(settings.stage, stage, settings.database_url)
     addresses = await stack.up(settings, ("prefect",), call.say)
     from assetcore.cli import show
     from assetcore.deploy import IMAGE_FOLDER, Container, register, triggers_of  # Prefect takes a second to import
@@ -324,11 +326,28 @@ def _origins(settings: Settings) -> list[dict[str, str]]:
     return [{"name": name, "value": value, "origin": origin} for name, value, origin in rows]
 
 
-async def _tell_how_they_are(call: Call, asked: Settings, **more: Any) -> None:
+async def _with_schema(settings: Settings, status: ServiceStatus) -> ServiceStatus:
+    """A database that answers is not well where every verb is refused for its schema."""
+    from assetcore import stack
+    from assetcore.lineage import schema
+
+    if status.name != "postgres" or not status.ok:
+        return status
+    try:
+        addresses = await stack.up(settings, ("postgres",))  # it runs: this asks where
+        await schema.current(addresses.database_url, automatic=settings.database_url is None)
+    except ServiceError as error:
+        return replace(status, ok=False, problem=error.message.rstrip("."), remedy=error.hint or "")
+    return status
+
+
+async def _tell_how_they_are(call: Call, asked: Settings, *, schema: bool = False, **more: Any) -> None:
     from assetcore import stack
     from assetcore.cli import show
 
     statuses = await stack.check(asked)
+    if schema:
+        statuses = [await _with_schema(asked, status) for status in statuses]
     call.answer({"services": [asdict(status) for status in statuses], **more}, show.checked if more else show.services)
     if not all(status.ok for status in statuses):
         raise click.exceptions.Exit(UNREACHABLE)

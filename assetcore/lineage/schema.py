@@ -202,28 +202,37 @@ async def ensure(engine: AsyncEngine, *, automatic: bool) -> str | None:
         found, stage = await standing(connection)
     if found == HEAD:
         return stage
+    _refuse(found, automatic=automatic)
+    await _migrate(engine)
+    return stage
+
+
+def _refuse(found: str | None, *, automatic: bool) -> None:
+    """Raise SchemaError for another schema than `HEAD`, unless it can be brought there and is `automatic`."""
     if found is not None and found > HEAD and found not in _shipped():
         raise SchemaError(
             f"The database has schema {found}, which is newer than the {HEAD} of this assetcore.",
             hint="Upgrade assetcore, or use another database.",
         )
-    if not automatic:
+    if found != HEAD and not automatic:
         raise SchemaError(
             f"The database has {'no schema' if found is None else f'schema {found}'}, this assetcore works with {HEAD}.",
             hint="Run: aipctl db upgrade",
         )
-    await _migrate(engine)
-    return stage
 
 
-async def current(database_url: str, stage: str) -> None:
-    """Raise SchemaError unless the database has the schema of this version, UsageError where it is not one of this stage.
+async def current(database_url: str, *, automatic: bool = False) -> str | None:
+    """The stage that a database says it belongs to, of one that can be worked with. Changes nothing.
 
-    Raises ServiceError where it cannot be asked.
+    Raises SchemaError where what works with it would be refused: it has not the schema of this version or, with `automatic` (the
+    embedded database), cannot be brought there; ServiceError where it cannot be asked.
     """
     engine = connect(database_url)
     try:
-        refuse_stage(stage, await ensure(engine, automatic=False), database_url)
+        async with engine.connect() as connection:
+            found, stage = await standing(connection)
+        _refuse(found, automatic=automatic)
+        return stage
     finally:
         await engine.dispose()
 

@@ -828,10 +828,18 @@ async def test_a_database_that_goes_away_in_the_middle(
     assert {a["asset"]: (a["made"], a["fresh"]) for a in done["assets"]} == {"clean": (0, 2), "slow": (1, 0)}
 
 
+def postgres_in(checked: Ended) -> tuple[str, str]:
+    """What `check` says of Postgres: what is wrong, and what mends it."""
+    [status] = [status for status in checked.json["services"] if status["name"] == "postgres"]
+    assert status.keys() == {"name", "ok", "address", "version", "latency_ms", "problem", "remedy"}
+    assert status["ok"] is not bool(status["problem"])
+    return status["problem"], status["remedy"]
+
+
 async def test_a_database_of_another_version(
     world: World, aipctl: Command, stack: Settings, settings: Settings
 ) -> None:
-    """A newer schema ends with 69; an empty database that was named says `aipctl db upgrade`, which makes it work."""
+    """A newer schema ends with 69, and `check` says so; an empty database that was named says `aipctl db upgrade`, which makes it work."""
     await world.materialize()
     connection = await asyncpg.connect(str(settings.database_url).replace("+asyncpg", "", 1))
     head = await connection.fetchval(
@@ -839,15 +847,21 @@ async def test_a_database_of_another_version(
     )
     told(aipctl("plan"), 69, "The database has schema 9999, which is newer than", "Upgrade assetcore")
     told(aipctl("db", "upgrade"), 69, "newer")
+    assert postgres_in(aipctl("check", "--json"))[1] == "Upgrade assetcore, or use another database."
     await connection.execute("UPDATE alembic_version SET version_num = $1", head)
     await connection.execute("CREATE SCHEMA empty")
     await connection.execute(f"CREATE DATABASE {(empty := f'empty_{secrets.token_hex(4)}')}")
     try:
         variables = {"DATABASE_URL": f"{str(settings.database_url).rpartition('/')[0]}/{empty}"}
         told(aipctl("plan", variables=variables), 69, "no schema", "aipctl db upgrade")
+        assert postgres_in(aipctl("check", "--json", variables=variables)) == (
+            f"The database has no schema, this assetcore works with {head}",
+            "Run: aipctl db upgrade",
+        )
         assert aipctl("db", "upgrade", variables=variables).code == 0
         assert "already" in aipctl("db", "upgrade", variables=variables).out
         assert aipctl("materialize", "--local", variables=variables).code == 0
+        assert postgres_in(aipctl("check", "--json", variables=variables))[0] == ""
     finally:
         await drop(settings, empty)
         await connection.close()
