@@ -153,18 +153,23 @@ def configuration(
     for text in overrides:
         _override(values, text, graph)
     return {
-        name: _configured(asset, values.get(name) or {}, path) for name, asset in graph.assets.items() if asset.configs
+        name: _configured(asset, values.get(name) or {}, path, overrides)
+        for name, asset in graph.assets.items()
+        if asset.configs
     }
 
 
-def _configured(asset: Asset[..., Any], given: Mapping[str, Any], path: Path) -> dict[str, BaseModel]:
-    """The config of one asset, by parameter."""
+def _configured(
+    asset: Asset[..., Any], given: Mapping[str, Any], path: Path, overrides: Sequence[str]
+) -> dict[str, BaseModel]:
+    """The config of one asset, by parameter. What does not fit is a UsageError where `overrides` gave it, a DeclarationError otherwise."""
     by_parameter = {asset.configs[0].parameter: given} if len(asset.configs) == 1 else given
     parameters = [config.parameter for config in asset.configs]
     for parameter, values in by_parameter.items():
         if parameter not in parameters or not isinstance(values, dict | None):
-            raise DeclarationError(
-                f"The config of {asset.name} has {parameter}: {values!r:.80}, but {asset.name} takes {', '.join(parameters)}.",
+            raise _misfit(
+                f"the config of {asset.name} has {parameter}: {values!r:.80}, but {asset.name} takes {', '.join(parameters)}.",
+                _set_by(overrides, asset.name, parameter),
                 hint=f"Write the fields below the parameter, in {path} or with --set {asset.name}.PARAMETER.FIELD=VALUE.",
             )
     found: dict[str, BaseModel] = {}
@@ -180,12 +185,27 @@ def _configured(asset: Asset[..., Any], given: Mapping[str, Any], path: Path) ->
             problem = error.errors()[0]
             where = ".".join([asset.name, *map(str, problem["loc"])])
             known = ", ".join(config.model.model_fields)
-            raise DeclarationError(
-                f"The config of {asset.name} does not fit {config.model.__name__}: {where}: {problem['msg']}, "
+            among = [config.parameter] if len(asset.configs) > 1 else []
+            raise _misfit(
+                f"the config of {asset.name} does not fit {config.model.__name__}: {where}: {problem['msg']}, "
                 f"got {problem.get('input')!r:.80}.",
+                _set_by(overrides, asset.name, *among, *map(str, problem["loc"])) if problem["loc"] else None,
                 hint=f"Its fields are {known}; set them in {path} or with --set {asset.name}.FIELD=VALUE.",
             ) from None
     return found
+
+
+def _set_by(overrides: Sequence[str], *where: str) -> str | None:
+    """Which `asset.field=value` gave the value here, or something of it, or what it is part of."""
+    paths = {text: text.partition("=")[0].strip().split(".") for text in overrides}
+    return next((text for text, path in paths.items() if all(a == b for a, b in zip(path, where, strict=False))), None)
+
+
+def _misfit(sentence: str, said: str | None, hint: str) -> AssetcoreError:
+    """The error for config that does not fit: of the call that said it, or of the project."""
+    if said is not None:
+        return UsageError(f"--set {said}: {sentence}", hint=hint)
+    return DeclarationError(sentence[0].upper() + sentence[1:], hint=hint)
 
 
 def _merged(default: BaseModel | None, given: Mapping[str, Any]) -> dict[str, Any]:

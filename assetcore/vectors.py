@@ -268,19 +268,19 @@ async def rebuild(project: Project, asset: str) -> Generation | None:
 
 
 async def rollback(project: Project, asset: str) -> Generation:
-    """Have the generation before the present one answer. Raises UsageError where there is none."""
+    """Have the generation before the present one answer. Raises NothingSelectedError where there is none."""
     names = (project.name, project.environment, asset)
     async with project.engine.connect() as connection:
         found = await index.generations(connection, *names)
     current = _active(found)
     earlier = [one for one in found if current is not None and one.id < current.id and one.completed is not None]
     if not earlier:
-        raise UsageError(f"{asset} has no earlier generation to go back to.", hint="See: aipctl vectors ls")
+        raise NothingSelectedError(f"{asset} has no earlier generation to go back to.", hint="See: aipctl vectors ls")
     return await activate(project, asset, earlier[0].id)
 
 
 async def activate(project: Project, asset: str, number: int) -> Generation:
-    """Have one of the generations answer, by its number. Raises UsageError for one that there is not, or that is not complete."""
+    """Have one of the generations answer, by its number. Raises NothingSelectedError for one that there is not, or that is not complete."""
     project.check_writable()
     names = (project.name, project.environment, asset)
     async with project.engine.begin() as connection:
@@ -418,11 +418,11 @@ async def _answer(project: Project, connection: Connection, one: Generation) -> 
 
 
 def _complete(found: Sequence[Generation], asset: str, number: int) -> Generation:
-    """The generation of this number. Raises UsageError for one that there is not, or that is not complete."""
+    """The generation of this number. Raises NothingSelectedError for one that there is not, or that is not complete."""
     known = {one.id: one for one in found if one.completed is not None}
     if number not in known:
         there = ", ".join(map(str, known)) or "none"
-        raise UsageError(
+        raise NothingSelectedError(
             f"{asset} has no complete generation {number}; there are: {there}.", hint="See: aipctl vectors ls"
         )
     return known[number]

@@ -28,7 +28,7 @@ import click
 
 from assetcore.cli import TERMINATED, is_own_process
 from assetcore.cli.names import complete_asset, complete_project, remember
-from assetcore.errors import AssetcoreError, UsageError
+from assetcore.errors import AssetcoreError, NothingSelectedError, UsageError
 from assetcore.telemetry import configure_logging
 
 if TYPE_CHECKING:
@@ -98,12 +98,17 @@ class Call:
         return Settings.load(self.root(), environment=self.environment, **given)
 
     def project(self, root: Path) -> str:
-        """The name of the project: --project, PROJECT, or the only one there is. Raises UsageError."""
-        if self.project_given:
-            return self.project_given
+        """The name of the project: --project, PROJECT, or the only one there is. Raises UsageError, NothingSelectedError."""
         from assetcore.loading import project_names
 
         names = project_names(root)
+        if given := self.project_given:
+            if given not in names and not (root / "projects" / given).is_dir():  # loading says what such a folder lacks
+                raise NothingSelectedError(
+                    f"There is no project {given!r} in {root}.",
+                    hint=f"There is: {', '.join(names) or 'none; start one with: aipctl new project NAME'}.",
+                )
+            return given
         if len(names) == 1:
             return names[0]
         if not names:

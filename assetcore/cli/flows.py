@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from assetcore.cli.call import MAKING, Call, verb
-from assetcore.errors import MakeError, UsageError
+from assetcore.errors import MakeError, NothingSelectedError, UsageError
 
 WAIT_SECONDS = 24 * 3600
 
@@ -42,7 +42,7 @@ async def run(
     async with call.opened(MAKING, ahead={"prefect"}) as session:
         declared = flows(session.project.root, call.project(session.project.root))
         if flow not in declared:
-            raise UsageError(
+            raise NothingSelectedError(
                 f"{session.name} has no flow {flow!r}.",
                 hint=f"It has: {', '.join(declared) or 'none; declare one with @pipeline_flow'}.",
             )

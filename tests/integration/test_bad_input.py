@@ -414,8 +414,8 @@ async def cut(limits: Limits, topic: Topic = each(clean)) -> Topic:
 def test_config_that_does_not_fit(world: World, aipctl: Command) -> None:
     """Config for what is not there, of a wrong type, or that cannot be read is told with its place; --set likewise."""
     world.code(BODY + LIMITED)
-    told(aipctl("plan", "--set", "cut.sizes=3"), 1, "cut.sizes", "Its fields are size")
-    told(aipctl("plan", "--set", "cut.size=many"), 1, "cut.size", "'many'")
+    told(aipctl("plan", "--set", "cut.sizes=3"), 64, "cut.sizes", "Its fields are size")
+    told(aipctl("plan", "--set", "cut.size=many"), 64, "cut.size", "'many'")
     told(aipctl("plan", "--set", "cutt.size=3"), 64, "no asset 'cutt'", "cut")
     told(aipctl("plan", "--set", "size=3"), 64, "asset.field=value")
     for text, words in {
@@ -437,7 +437,7 @@ def test_typos_in_selections(aipctl: Command) -> None:
     told(aipctl("plan", "--docs", "a.txt, b.txt"), 64, "comma", "unit:a.txt or")
     told(aipctl("show", "reprot"), 4, "reprot", "report")
     told(aipctl("plan", "clean, report"), 64, "or")
-    told(aipctl("plan", "-p", "dmeo"), 1, "'dmeo'", "demo")
+    told(aipctl("plan", "-p", "dmeo"), 4, "'dmeo'", "demo")
     told(aipctl("plan", variables={"ASSETCORE_CONCURENCY": "3"}), 64, "concurency", "concurrency")
 
 

@@ -114,7 +114,7 @@ def test_what_is_asked_wrongly_is_told(aipctl: Command) -> None:
         module.write("\n@asset\nasync def later(topic: Topic = each(topics)) -> Topic:\n    return topic\n")
     for words, code, sentence in [
         (("run", "publish", "--input", "documents=later"), 4, "later is not made yet"),
-        (("run", "publsh"), 64, "demo has no flow 'publsh'"),
+        (("run", "publsh"), 4, "demo has no flow 'publsh'"),
         (("run", "publish"), 64, "publish takes documents, and was given nothing for it"),
         (
             ("run", "publish", "--input", "documents=clean", "--param", "limits={longest: many}"),

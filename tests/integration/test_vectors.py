@@ -186,7 +186,7 @@ async def test_what_cannot_be_asked_is_told(opened: Session) -> None:
     for name in ("vektors", "words", "topics"):
         with pytest.raises(UsageError, match=f"{name} is no asset of vectors; demo has: vectors"):
             await vectors.similarity_search(opened.project, name, [0.0] * 8)
-    with pytest.raises(UsageError, match=r"no complete generation 999; there are: \d+\."):
+    with pytest.raises(NothingSelectedError, match=r"no complete generation 999; there are: \d+\."):
         await vectors.ask(opened.project, "vectors", "ants", generation=999)
 
 
@@ -258,7 +258,7 @@ async def test_another_model_is_another_generation(world: World, gateway: FakeGa
         assert (back.id, back.model) == (older.id, "test/letters")
         with pytest.raises(UsageError, match=r"vectors is of test/letters, which the gateway .* does not have"):
             await vectors.ask(session.project, "vectors", "ants")
-        with pytest.raises(UsageError, match="no earlier generation"):
+        with pytest.raises(NothingSelectedError, match="no earlier generation"):
             await vectors.rollback(session.project, "vectors")
         assert (await vectors.activate(session.project, "vectors", newer.id)).active
 

@@ -254,8 +254,9 @@ def test_no_project(tmp_path: Path, root: Path) -> None:
     assert result.exit_code == 64
     assert "There are 2 projects: more, notes." in result.stderr
     result = aipctl("graph", "--root", str(root), "-p", "nites")
-    assert result.exit_code == 1
-    assert "notes" in result.stderr
+    assert result.exit_code == 4
+    assert "There is no project 'nites'" in result.stderr
+    assert "There is: more, notes." in result.stderr
 
 
 def test_an_empty_folder_is_a_root_once_it_was_made_ready(tmp_path: Path) -> None:
