@@ -28,6 +28,7 @@ from assetcore.project import Project
 from assetcore.refs import suggestion
 from assetcore.results import Event, Say
 from assetcore.snapshot import Read, now, settled_with, take
+from assetcore.staleness import CAUSES
 from assetcore.suppose import parse_suppositions
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "check",
     "check_models",
     "check_pools",
+    "check_words",
     "choose",
     "has_moved",
     "judged",
@@ -45,6 +47,8 @@ __all__ = [
 ]
 
 
+STATUSES = ("fresh", "stale", "pending", "removed")
+"""What a selection can ask for as the status of an asset's units."""
 NEAR = 5000
 """Among so many units of an asset the one is looked for that was meant."""
 
@@ -54,12 +58,11 @@ async def choose(project: Project, select: str | None, *, force: bool = False) -
     if select is None:
         return Choice(frozenset(project.graph.assets), force=force)
     parsed = grammar.parse(select)
+    check_words(parsed)
     facts: dict[str, Any] = {}
     if selection.needs(parsed) & {"status", "cause"}:
         plan, _ = await plan_for(project, await choose(project, None), rehash=False)
-        facts["statuses"] = {
-            a.asset: {s for s in ("fresh", "stale", "pending", "removed") if getattr(a, s)} for a in plan.assets
-        }
+        facts["statuses"] = {a.asset: {s for s in STATUSES if getattr(a, s)} for a in plan.assets}
         facts["causes"] = {a.asset: {c for d in a.details for c in d.causes} for a in plan.assets}
     if "changed" in selection.needs(parsed):
         known = {r: await environments.changed_since(project, r) for r in selection.references(parsed)}
@@ -69,6 +72,19 @@ async def choose(project: Project, select: str | None, *, force: bool = False) -
     units = {name: rule for name, rule in selected.units.items() if name not in needed}
     choice = Choice(frozenset(selected.assets) - needed, units, force)
     return with_above(choice, needed, project.graph, await now(project, selected.assets)) if needed else choice
+
+
+def check_words(parsed: grammar.Selection) -> None:
+    """Refuse a status or a cause that there is none of: nothing could ever be it. Raises SelectionError."""
+    words = {"status": STATUSES, "cause": CAUSES}
+    for _, part in grammar.parts(parsed):
+        if not isinstance(part, grammar.Field):
+            continue
+        known = words.get(part.field)
+        if known is not None and not any(map(part.pattern.matches, known)):
+            near = suggestion(part.pattern.text, known)
+            there = f"There are: {', '.join(known)}."
+            raise SelectionError(f"{part}: there is no such {part.field}.", hint=f"{near} {there}" if near else there)
 
 
 async def plan_for(
@@ -319,8 +335,12 @@ def _git(root: Path, reference: str, *arguments: str) -> bytes:
     try:
         return subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, check=True).stdout
     except (OSError, ValueError, subprocess.CalledProcessError) as error:
-        said: bytes = getattr(error, "stderr", b"")
-        reason = (os.fsdecode(said) or str(error)).strip().splitlines()
+        if not any((folder / ".git").exists() for folder in (root, *root.parents)):
+            reason = [f"{root} is in no git repository"]
+        else:
+            said: bytes = getattr(error, "stderr", b"")
+            reason = (os.fsdecode(said) or str(error)).strip().splitlines()
         raise SelectionError(
-            f"changed:{reference}: git cannot compare with it: {reason[0] if reason else 'no answer'}."
+            f"changed:{reference}: git cannot compare with it: {reason[0] if reason else 'no answer'}.",
+            hint="Name a git ref, as in changed:main, or an environment: aipctl env ls",
         ) from None

@@ -140,7 +140,7 @@ async def plan(
         answer["why"] = [group.to_json() for group in roots]
     if sample:
         answer["sample"] = tried
-    call.answer(answer, markdown.plan if form == "markdown" else lambda answer: show.plan(answer, units=units))
+    call.answer(answer, markdown.plan if form == "markdown" else lambda answer: show.plan(answer, select, units=units))
     if exit_code and not answer["up_to_date"]:
         raise click.exceptions.Exit(STALE)
 
@@ -150,7 +150,7 @@ async def plan(
 async def why(call: Call, ref: str) -> None:
     """Explain why a unit is stale, down to the document, config value or line of code that changed.
 
-    REF is asset[unit], or an asset that has one unit.
+    REF is asset[unit]. An asset will do where it has one unit, or all of it is fresh.
     """
     from assetcore.cli import show
 
@@ -273,7 +273,8 @@ async def search(call: Call, words: tuple[str, ...], limit: int, filters: tuple[
     """
     from assetcore.cli import show
 
-    text = " ".join(words)
+    if not (text := " ".join(words)).strip():
+        raise UsageError("The text to search for is empty.", hint='aipctl search "context manager"')
     wanted = _filters(filters)
     async with call.opened() as session:
         hits = [asdict(hit) for hit in await session.search(text, limit=limit, filters=wanted)]

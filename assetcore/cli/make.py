@@ -52,7 +52,10 @@ async def materialize(
     if replay and not force:
         raise UsageError("--replay says how --force is to ask, and there is none.", hint="Give both, or none.")
     if max_cost is not None:
-        parse_limit(max_cost)
+        try:
+            parse_limit(max_cost)
+        except UsageError as error:
+            raise UsageError(f"--max-cost: {error.message}", hint=error.hint) from None
     return_memory()
     try:
         async with call.opened(MAKING, ahead=() if local else {"prefect"}, anew=True, runner=runner) as session:

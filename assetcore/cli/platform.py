@@ -216,10 +216,8 @@ def blocks() -> None:
 async def blocks_init(call: Call) -> None:
     """Write the store's block, a Secret block for each secret, and the settings and projects/*/config/*.yaml as variables.
 
-    \b
-    Settings that are given here become variables assetcore_NAME, which win over .env
-    wherever PREFECT_API_URL is set. A file above 5,000 characters becomes a document in
-    the store, and its variable points there. A second time changes nothing.
+    Settings that are given here become variables assetcore_NAME, which win over .env wherever PREFECT_API_URL is set. A file above
+    5,000 characters becomes a document in the store, and its variable points there. A second time changes nothing.
     """
     from assetcore import stack
     from assetcore.blocks import keep  # Prefect takes a second to import

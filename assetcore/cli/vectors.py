@@ -199,7 +199,11 @@ def _asset(project: Project, given: str | None) -> str:
         return names[0]
     if given in names:
         return given
-    known = ", ".join(names) or "none"
+    if not names:
+        raise NothingSelectedError(
+            f"{project.name} has no asset of vectors.", hint="Declare one: an asset that returns Embedding documents."
+        )
+    known = ", ".join(names)
     if given is None:
         raise UsageError(f"{project.name} has {len(names)} assets of vectors: {known}.", hint="Name one of them.")
     raise UsageError(f"{given} is no asset of vectors; {project.name} has: {known}.")

@@ -223,6 +223,9 @@ async def test_every_way_to_end_has_its_exit_code(world: World, aipctl: Command)
     nothing = aipctl("journal", "chunk", "--json")
     assert (nothing.code, nothing.json["error"]["hint"]) == (4, "Did you mean chunks?")
     assert aipctl("runs", "zzz").code == 4
+    none = aipctl("vectors", "rebuild", "--json")
+    assert (none.code, none.json["error"]["message"]) == (4, "demo has no asset of vectors.")
+    assert aipctl("ls", "status:stal").code == 64
     assert aipctl("plan", "chunks clean").code == 64
     assert aipctl("materialise").code == 64
     unreachable = aipctl("plan", "--json", variables={"DATABASE_URL": "postgresql://nobody@127.0.0.1:9/none"})

@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
@@ -104,10 +105,19 @@ def test_help_lists_every_verb() -> None:
             assert f"  {verb} " in result.stdout
 
 
-@pytest.mark.parametrize("verb", EVERY_VERB)
-def test_every_verb_has_help(verb: str) -> None:
+def commands(group: click.Group = main, *above: str) -> Iterator[list[str]]:
+    """The words of every verb, also of those in groups."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        yield [*above, name]
+        if isinstance(command := group.get_command(context, name), click.Group):
+            yield from commands(command, *above, name)
+
+
+@pytest.mark.parametrize("words", list(commands()), ids=" ".join)
+def test_every_verb_has_help(words: list[str]) -> None:
     """Every verb explains itself, in at most 80 columns."""
-    result = aipctl(verb, "--help")
+    result = aipctl(*words, "--help")
     assert result.exit_code == 0
     assert result.stdout.startswith("Usage:")
     assert max(map(len, result.stdout.splitlines())) <= 80
@@ -226,6 +236,8 @@ def test_version() -> None:
         (["runs", "\udc80"], 64, "'\\udc80' is no text: it is not UTF-8."),
         (["trace", "\udc80"], 64, "'\\udc80' is no text"),
         (["plan", "--set", "a.b=\udc80"], 64, "is no text"),
+        (["materialize", "--max-cost", "5eur"], 64, "--max-cost: '5eur' is no limit."),
+        (["search", " "], 64, "The text to search for is empty."),
         (["journal", "verify", "--since", "3d", "--limit", "1"], 64, "whole journal, and --since and --limit"),
         (["journal", "verify", "--env", "pr-9"], 64, "whole journal, and --env"),
         (["graph", "--env", "pr-9"], 64, "No such option '--env'"),
@@ -536,6 +548,15 @@ def test_plan_for_people() -> None:
     assert "Fresh: index" in text
     assert "pending" not in text
     assert "Everything is up to date." in drawn(show.plan(planned(asset_plan("index", 1), sources=[])))
+
+
+def test_hints_are_commands_that_can_be_copied() -> None:
+    """What a hint tells to call has the selection or the REF in it, quoted as a shell needs it."""
+    answer = planned(asset_plan("frequencies", 1), stale_inputs=["words"])
+    assert "aipctl materialize 'tag:a or b' --upstream" in drawn(show.plan(answer, "tag:a or b"), 200)
+    erased = {"ref": "pages[a b.txt]", "dry_run": True, "assets": [], "documents": 1, "objects": 1, "bytes": 1}
+    told = drawn(show.forgotten({**erased, "lost": {}, "file": None, "tombstone": None}), 200)
+    assert "aipctl forget 'pages[a b.txt]' --yes" in told
 
 
 def test_plan_with_units() -> None:

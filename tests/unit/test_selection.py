@@ -28,7 +28,7 @@ from assetcore.grammar import (
     narrowed,
     parse,
 )
-from assetcore.planning import changed_files
+from assetcore.planning import changed_files, check_words
 from assetcore.refs import Ref, format_ref, parse_ref, suggestion
 from assetcore.selection import AssetFacts, Catalogue, holds, needs, select
 
@@ -456,6 +456,23 @@ def test_a_range_that_ends_before_it_begins_is_told_apart() -> None:
         assert Span(first, last).turned is None
 
 
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("chunks or status:stal", "Did you mean stale? There are: fresh, stale, pending, removed."),
+        ("not status:x*", "There are: fresh"),
+        ("+(cause:code)", "Did you mean code-changed? There are: forced, missing,"),
+    ],
+)
+def test_what_is_no_status_and_no_cause_is_wrong_usage(text: str, hint: str) -> None:
+    """A word that nothing can ever be is no empty answer (4), and refused before anything is planned (64)."""
+    with pytest.raises(SelectionError, match=r"there is no such (status|cause)") as caught:
+        check_words(parse(text))
+    assert caught.value.exit_code == 64
+    assert hint in (caught.value.hint or "")
+    check_words(parse("status:* and cause:code* or not cause:corrupt and changed:stal and tag:stal"))
+
+
 # -- git -------------------------------------------------------------------------------------------------------------------
 
 
@@ -494,6 +511,8 @@ def test_what_is_no_git_ref_is_no_option_of_git(checkout: Path) -> None:
         SelectionError, match="changed:nowhere: git cannot compare with it: fatal: bad revision 'nowhere'"
     ):
         changed_files(checkout, "nowhere")
-    with pytest.raises(SelectionError, match="git cannot compare with it"):
+    with pytest.raises(
+        SelectionError, match=r"git cannot compare with it: /.* is in no git repository\.\n.*aipctl env ls"
+    ):
         changed_files(checkout.parent, "main")
     assert (checkout / "kept.txt").read_text() == "important"

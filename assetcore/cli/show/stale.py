@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from shlex import quote
 
 from rich.console import Group, RenderableType
 
@@ -31,8 +32,8 @@ from assetcore.cli.show.parts import (
 from assetcore.refs import format_ref
 
 
-def plan(answer: Answer, *, units: bool = False) -> RenderableType:
-    """`plan`: what is stale for each asset and why, what the sources brought, what it will take."""
+def plan(answer: Answer, select: str | None = None, *, units: bool = False) -> RenderableType:
+    """`plan SELECT`: what is stale for each asset and why, what the sources brought, what it will take."""
     parts: list[RenderableType] = [Text(f"If: {'; '.join(answer['if'])}", style="bold")] if answer.get("if") else []
     parts += [
         Text(f"{source['source']}: {plural(source['documents'], 'document')}, {changes}")
@@ -65,7 +66,8 @@ def plan(answer: Answer, *, units: bool = False) -> RenderableType:
     if stale_inputs := answer.get("stale_inputs"):
         parts.append(
             Text(
-                f"Not selected, but stale above: {', '.join(stale_inputs)}. To make them, too: aipctl materialize --upstream"
+                f"Not selected, but stale above: {', '.join(stale_inputs)}. To make them, too:"
+                f" aipctl materialize {quote(select or '')} --upstream"
             )
         )
     if orphans := answer.get("orphans"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from shlex import quote
 
 from rich.console import Group, RenderableType
 
@@ -203,7 +204,11 @@ def forgotten(answer: Answer) -> RenderableType:
     what = (
         f"{plural(answer['documents'], 'document')} in {plural(answer['objects'], 'object')} ({size(answer['bytes'])})"
     )
-    end = f"Would erase {what}. To do it: aipctl forget REF --yes" if answer["dry_run"] else f"Erased {what}."
+    end = (
+        f"Would erase {what}. To do it: aipctl forget {quote(answer['ref'])} --yes"
+        if answer["dry_run"]
+        else f"Erased {what}."
+    )
     lines: list[RenderableType] = [table(columns, answer["assets"]), Text(end)]
     if lost := answer["lost"]:
         those = ", ".join(f"{name} {number:,}" for name, number in lost.items())
