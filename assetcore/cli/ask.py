@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from assetcore.cli.call import COUNT, MAKING, READING, Call, reference_argument, selection_argument, verb
-from assetcore.cli.names import remember
+from assetcore.cli.names import complete_supposition, names_in, remember
 from assetcore.cli.plain import plain
 from assetcore.errors import NothingSelectedError, UsageError
 
@@ -82,7 +82,8 @@ def graph(call: Call, select: str | None, form: str) -> None:
 @click.option("--force", is_flag=True, help="As `materialize --force` would: everything that is selected.")
 @click.option("--rehash", is_flag=True, help="Read every source file again, even if its time and size are the same.")
 @click.option("--verify", is_flag=True, help="Read what is stored first: what is lost or damaged is stale.")
-@click.option("--if", "supposing", multiple=True, metavar="WHAT", help="As if: 'remove topics[with]', 'change chunks'.")
+@click.option("--if", "supposing", multiple=True, metavar="WHAT", shell_complete=complete_supposition,
+              help="As if: 'remove topics[with]', 'change chunks'.")  # fmt: skip
 @click.option("--exit-code", is_flag=True, help="End with 2 when something is stale, with 0 when nothing is.")
 @click.option(
     "--sample",
@@ -323,8 +324,9 @@ def _declared(call: Call, select: str | None) -> tuple[Graph, tuple[str, ...]]:
     from assetcore.selection import select as selected
 
     settings = call.settings()
-    graph = load(settings.root, call.project(settings.root), settings.require)
-    remember(settings.home, graph.project, graph.assets)
+    name = call.project(settings.root)
+    graph = load(settings.root, name, settings.require)
+    remember(settings.home, name, names_in(graph))
     chosen = tuple(graph.assets) if select is None else selected(parse(select), catalogue(graph)).assets
     return graph, chosen
 

@@ -27,8 +27,16 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 import click
 
 from assetcore.cli import TERMINATED, is_own_process
-from assetcore.cli.names import complete_asset, complete_project, remember
-from assetcore.errors import AssetcoreError, NothingSelectedError, UsageError
+from assetcore.cli.names import (
+    complete_asset,
+    complete_environment,
+    complete_project,
+    complete_selection,
+    complete_setting,
+    names_in,
+    remember,
+)
+from assetcore.errors import AssetcoreError, NothingSelectedError, ServiceError, UsageError
 from assetcore.telemetry import configure_logging
 
 if TYPE_CHECKING:
@@ -125,12 +133,14 @@ class Call:
         ahead: Collection[str] = (),
         *,
         anew: bool = False,
+        naming: bool = False,
         **given: Any,
     ) -> AsyncIterator[Session]:
         """The project, connected to these services; those without an address in the settings are started.
 
         `ahead` names services that may be needed later: they are started without waiting for them. `given` are settings that
-        options of the verb give. An environment that --env names must be there, unless the call may begin it (`anew`).
+        options of the verb give. An environment that --env names must be there, unless the call may begin it (`anew`). Where environments
+        are named, by it or by the verb (`naming`), those that there are then are remembered for completion.
         """
         from assetcore import stack
         from assetcore.session import Session
@@ -142,10 +152,14 @@ class Call:
         async with Session.open(
             connected, name, environment=self.environment, config=self.config, automatic_schema=embedded
         ) as session:
-            remember(settings.home, name, session.graph.assets)
+            remember(settings.home, name, names_in(session.graph))
             if self.environment and not anew:
                 await session.refuse_unknown_environment()
             yield session
+            if self.environment or naming:
+                with suppress(ServiceError):  # what was asked for is done
+                    there = [one["environment"] for one in await session.environments()]
+                    remember(settings.home, name, {"environments": there})
         await stack.preload(settings)
 
     def say(self, line: str) -> None:
@@ -202,9 +216,14 @@ def _environment(context: click.Context, parameter: click.Parameter, name: str |
 
 _PROJECT = click.option("-p", "--project", "project_given", envvar="PROJECT", metavar="NAME", shell_complete=complete_project,
                         help="The project; by default the only one there is.")  # fmt: skip
-_ENVIRONMENT = click.option("--env", "environment", metavar="NAME", callback=_environment,
+_ENVIRONMENT = click.option("--env", "environment", metavar="NAME", callback=_environment, shell_complete=complete_environment,
                             help="The environment; by default the one in the settings.")  # fmt: skip
-_CONFIG = {"multiple": True, "metavar": "ASSET.FIELD=VALUE", "help": "A config value for this call."}
+_CONFIG = {
+    "multiple": True,
+    "shell_complete": complete_setting,
+    "metavar": "ASSET.FIELD=VALUE",
+    "help": "A config value for this call.",
+}
 _OPTIONS = (
     click.option("--root", "root_given", type=click.Path(path_type=Path), metavar="DIR", help="The folder that holds projects/."),
     click.option("--json", "as_json", is_flag=True, help="Print one JSON object."),
@@ -290,7 +309,7 @@ def selection_argument(
         context.meta[DOCS] = docs
 
     form: dict[str, Any] = {} if required else {"metavar": "[SELECT]", "nargs": -1}
-    argument = click.argument("select", callback=read, shell_complete=complete_asset, **form)
+    argument = click.argument("select", callback=read, shell_complete=complete_selection, **form)
     if not documents:
         return argument
     option = click.option(

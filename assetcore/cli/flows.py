@@ -8,16 +8,16 @@ from typing import Any
 import click
 
 from assetcore.cli.call import MAKING, Call, verb
+from assetcore.cli.names import complete_flow, complete_input, remember
 from assetcore.errors import MakeError, NothingSelectedError, UsageError
 
 WAIT_SECONDS = 24 * 3600
 
 
 @verb()
-@click.argument("flow")
-@click.option(
-    "--input", "inputs", multiple=True, metavar="PARAM=ASSET", help="Documents: the current ones of an asset."
-)
+@click.argument("flow", shell_complete=complete_flow)
+@click.option("--input", "inputs", multiple=True, metavar="PARAM=ASSET", shell_complete=complete_input,
+              help="Documents: the current ones of an asset.")  # fmt: skip
 @click.option("--param", "parameters", multiple=True, metavar="PARAM=VALUE", help="A value, written as in YAML.")
 @click.option("--deployment", is_flag=True, help="By a worker of the work pool, and wait for it.")
 @click.option("--pool", default="assetcore", show_default=True, help="The work pool of --deployment.")
@@ -40,7 +40,9 @@ async def run(
     except ValueError as error:
         raise UsageError(f"--param cannot be read: {error}.", hint="Quote it as in YAML.") from None
     async with call.opened(MAKING, ahead={"prefect"}) as session:
-        declared = flows(session.project.root, call.project(session.project.root))
+        name = call.project(session.project.root)
+        declared = flows(session.project.root, name)
+        remember(session.project.settings.home, name, {"flows": declared})
         if flow not in declared:
             raise NothingSelectedError(
                 f"{session.name} has no flow {flow!r}.",

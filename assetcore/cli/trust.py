@@ -6,12 +6,12 @@ import click
 from click.core import ParameterSource
 
 from assetcore.cli.call import COUNT, MAKING, Call, reference_argument, verb
-from assetcore.cli.names import complete_asset
+from assetcore.cli.names import complete_journal
 from assetcore.errors import UsageError
 
 
 @verb(config=False)
-@click.argument("ref", required=False, shell_complete=complete_asset)
+@click.argument("ref", required=False, shell_complete=complete_journal)
 @click.option(
     "--since", metavar="TIME", help="From then on: 2026-11-21T08:00, yesterday, '2 hours ago', or 3d, 12h, 30m (ago)."
 )

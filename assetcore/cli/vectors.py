@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from assetcore.cli.call import COUNT, Call, verb
+from assetcore.cli.names import complete_index
 from assetcore.errors import NothingSelectedError, UsageError
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ async def ls(call: Call) -> None:
 
 
 @verb(group=vectors, config=False)
-@click.argument("asset", required=False)
+@click.argument("asset", required=False, shell_complete=complete_index)
 @click.option("--m", default="8,16,32", show_default=True, callback=_numbers, help="Neighbours of each vector.")
 @click.option(
     "--ef-construction", default="80,200", show_default=True, callback=_numbers, help="Candidates when it is built."
@@ -106,7 +107,7 @@ async def compare(call: Call, generations: tuple[int, ...], k: int, questions: i
 
 
 @verb(group=vectors, config=False)
-@click.argument("asset", required=False)
+@click.argument("asset", required=False, shell_complete=complete_index)
 @click.option(
     "--tokens", default="1000,2000,4000,8000,16000,32000", show_default=True, callback=_numbers, help="In one question."
 )
@@ -129,7 +130,7 @@ async def sweep(call: Call, asset: str | None, tokens: Sequence[int], texts: int
 
 
 @verb(group=vectors, config=False)
-@click.argument("asset", required=False)
+@click.argument("asset", required=False, shell_complete=complete_index)
 async def best(call: Call, asset: str | None) -> None:
     """Say which parameters did best: the fastest with a recall@10 of at least 0.99. A new index is built with them."""
     from assetcore import vectors as room
@@ -143,7 +144,7 @@ async def best(call: Call, asset: str | None) -> None:
 
 
 @verb(group=vectors, config=False)
-@click.argument("asset", required=False)
+@click.argument("asset", required=False, shell_complete=complete_index)
 @click.option("--limit", type=COUNT, default=20, show_default=True, help="At most so many.")
 async def trials(call: Call, asset: str | None, limit: int) -> None:
     """List the parameters that were tried, and how they did, the latest first."""
@@ -160,8 +161,8 @@ async def trials(call: Call, asset: str | None, limit: int) -> None:
     )
 
 
-@verb(group=vectors)
-@click.argument("asset", required=False)
+@verb(group=vectors, config=False)
+@click.argument("asset", required=False, shell_complete=complete_index)
 async def rebuild(call: Call, asset: str | None) -> None:
     """Make an index again of the documents in the store. No model is asked."""
     from assetcore import vectors as room
@@ -176,7 +177,7 @@ async def rebuild(call: Call, asset: str | None) -> None:
 
 
 @verb(group=vectors, config=False)
-@click.argument("asset", required=False)
+@click.argument("asset", required=False, shell_complete=complete_index)
 @click.option("--to", "number", type=COUNT, metavar="GENERATION", help="This generation; by default the one before.")
 async def rollback(call: Call, asset: str | None, number: int | None) -> None:
     """Have an earlier generation of an index answer."""

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from assetcore.cli.call import MAKING, Call, verb
+from assetcore.cli.names import complete_environment
 
 DIFFERENT = 2
 
@@ -30,20 +31,26 @@ async def ls(call: Call) -> None:
     """List the environments: what each was created from, and of how many assets it has its own version."""
     from assetcore.cli import show
 
-    async with call.opened() as session:
+    async with call.opened(naming=True) as session:
         call.answer({"project": session.name, "environments": await session.environments()}, show.environments)
 
 
 @verb(group=env, config=False)
 @click.argument("name")
-@click.option("--from", "source", metavar="NAME", help="Which one; by default that of the settings.")
+@click.option(
+    "--from",
+    "source",
+    metavar="NAME",
+    shell_complete=complete_environment,
+    help="Which one; by default that of the settings.",
+)
 async def create(call: Call, name: str, source: str | None) -> None:
     """Create an environment NAME in which everything is as in another. Nothing is copied.
 
     \b
     aipctl env create pr-17 --from prod
     """
-    async with call.opened() as session:
+    async with call.opened(naming=True) as session:
         answer = await session.create_environment(name, source)
     call.answer(
         answer,
@@ -54,8 +61,8 @@ async def create(call: Call, name: str, source: str | None) -> None:
 
 
 @verb(group=env, config=False)
-@click.argument("name")
-@click.argument("other")
+@click.argument("name", shell_complete=complete_environment)
+@click.argument("other", shell_complete=complete_environment)
 @click.option("--exit-code", is_flag=True, help="End with 2 when they differ, with 0 when they do not.")
 async def diff(call: Call, name: str, other: str, exit_code: bool) -> None:
     """Show what environment NAME has that OTHER has not, by asset and document.
@@ -65,7 +72,7 @@ async def diff(call: Call, name: str, other: str, exit_code: bool) -> None:
     """
     from assetcore.cli import show
 
-    async with call.opened() as session:
+    async with call.opened(naming=True) as session:
         answer = (await session.compare_environments(name, other)).to_json()
     call.answer(answer, show.environment_diff)
     if exit_code and not answer["same"]:
@@ -73,8 +80,15 @@ async def diff(call: Call, name: str, other: str, exit_code: bool) -> None:
 
 
 @verb(group=env)
-@click.argument("name")
-@click.option("--to", "to", required=True, metavar="NAME", help="The environment that becomes what this one is.")
+@click.argument("name", shell_complete=complete_environment)
+@click.option(
+    "--to",
+    "to",
+    required=True,
+    metavar="NAME",
+    shell_complete=complete_environment,
+    help="The environment that becomes what this one is.",
+)
 @click.option("--rebase", is_flag=True, help="First take over what the other has become since this one was created.")
 async def promote(call: Call, name: str, to: str, rebase: bool) -> None:
     """Make another environment what NAME is, in one transaction; no unit is made and nothing is copied.
@@ -86,15 +100,15 @@ async def promote(call: Call, name: str, to: str, rebase: bool) -> None:
     """
     from assetcore.cli import show
 
-    async with call.opened(MAKING) as session:
+    async with call.opened(MAKING, naming=True) as session:
         promoted = await session.promote(name, to, rebase=rebase, on_event=lambda event: call.say(event.text))
     call.answer(promoted.to_json(), show.promoted)
 
 
 @verb(group=env, config=False)
-@click.argument("name")
+@click.argument("name", shell_complete=complete_environment)
 async def drop(call: Call, name: str) -> None:
     """Drop an environment. What was made in it stays, and is reused where it is wanted again."""
-    async with call.opened(MAKING) as session:
+    async with call.opened(MAKING, naming=True) as session:
         answer: dict[str, Any] = await session.drop_environment(name, on_event=lambda event: call.say(event.text))
     call.answer(answer, lambda a: f"{a['environment']} is dropped.")

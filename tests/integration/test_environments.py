@@ -475,6 +475,11 @@ async def test_a_selection_compares_with_an_environment(world: World) -> None:
     assert list(await world.plan("changed:prod")) == ["chunks", "report"]
 
 
+def completable(world: World) -> list[str]:
+    """The environments that a shell completes."""
+    return json.loads((world.settings.home / "names.json").read_text())["demo"]["environments"]
+
+
 async def test_the_verbs_tell_it(world: World, variables: dict[str, str]) -> None:
     """`aipctl env` in a shell: create, ls, diff, promote, drop, each also as one JSON object."""
     aipctl = Command(world.root, variables)
@@ -486,6 +491,7 @@ async def test_the_verbs_tell_it(world: World, variables: dict[str, str]) -> Non
     assert "| `chunks` | 3 | 3 | 0 | code-changed 3 |" in comment
     assert "+    return [Chunk(" in comment
     assert [e["environment"] for e in aipctl("env", "ls", "--json").json["environments"]] == ["pr", "prod"]
+    assert completable(world) == ["pr", "prod"]
     told = aipctl("env", "diff", "pr", "prod", "--exit-code")
     assert told.code == 2
     assert "~ chunks[a.txt]/a-0" in told.out
@@ -494,6 +500,7 @@ async def test_the_verbs_tell_it(world: World, variables: dict[str, str]) -> Non
     assert "promote pr" in aipctl("runs", "--json").out
     assert aipctl("runs").code == 0
     assert json.loads(aipctl("env", "drop", "pr", "--json").out) == {"environment": "pr"}
+    assert completable(world) == ["prod"]
     assert aipctl("env", "diff", "pr", "prod").code == 4
 
 

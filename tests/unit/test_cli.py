@@ -23,6 +23,7 @@ from rich.console import Console, RenderableType
 from assetcore import grammar
 from assetcore.cli import VERBS, _sentence, main, show
 from assetcore.cli.call import COUNT
+from assetcore.cli.names import VALUES
 from assetcore.cli.progress import Lines, reporting
 from assetcore.costs import Estimate, Spread, UnitCosts
 from assetcore.errors import NothingSelectedError, ServiceError
@@ -188,6 +189,10 @@ def test_names_are_completed(root: Path) -> None:
     assert completed("aipctl", "plan", "(+p") == ["(+pages"]
     assert completed("aipctl", "why", "") == ["index", "pages", "words"]
     assert completed("aipctl", "ls", "-p", "n") == ["notes"]
+    assert completed("aipctl", "ls", "status", ":", "f") == ["fresh"]  # as bash breaks it
+    assert completed("aipctl", "ls", "status", ":") == sorted(VALUES["status"])
+    (root / ".assetcore" / "names.json").write_text('{"notes": ["as", "they", "once", "were"]}')
+    assert completed("aipctl", "ls", "-p", "n") == []
     (root / ".assetcore" / "names.json").write_text("{")
     assert completed("aipctl", "plan", "w") == []
 
