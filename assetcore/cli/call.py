@@ -36,7 +36,14 @@ from assetcore.cli.names import (
     names_in,
     remember,
 )
-from assetcore.errors import AssetcoreError, NothingSelectedError, ServiceError, UsageError
+from assetcore.errors import (
+    AssetcoreError,
+    NothingSelectedError,
+    SelectionError,
+    ServiceError,
+    StorageError,
+    UsageError,
+)
 from assetcore.telemetry import configure_logging
 
 if TYPE_CHECKING:
@@ -328,12 +335,27 @@ def reference_argument(
         if text is not None and not context.resilient_parsing:
             from assetcore.refs import parse_ref
 
-            parse_ref(text)
+            try:
+                parse_ref(text)
+            except SelectionError as error:
+                raise _if_key(text) or error from None
         return text
 
     return click.argument(
         name, metavar="REF" if required else "[REF]", required=required, callback=read, shell_complete=complete_asset
     )
+
+
+def _if_key(text: str) -> SelectionError | None:
+    """What to say where somebody asks about the key of an object, as Prefect's tables, traces and messages have it."""
+    from assetcore.storage.keys import Key, parse_key
+
+    try:
+        asset = parse_key(Key("/".join(text.split("/")[-5:]))).step
+    except StorageError:
+        return None
+    hint = f"Its documents are among these: aipctl show {asset}, which with --json has the key of each."
+    return SelectionError(f"{text!r} is not a REF: it is the key of an object of {asset}.", hint=hint)
 
 
 class _Threads(ThreadPoolExecutor):

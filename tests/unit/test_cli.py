@@ -232,6 +232,11 @@ def test_version() -> None:
         (["plan", "a,b"], 64, "a comma does not combine terms"),
         (["ls", "tga:x"], 64, "Did you mean tag?"),
         (["why", "a/b"], 64, "is not a REF"),
+        (
+            ["show", "s3://b/x/notes/main/20261120T112600.123456Z/words/pack-00000020.parquet"],
+            64,
+            "among these: aipctl show words,",
+        ),
         (["completion", "csh"], 64, "csh"),
         (["ls", "--declared", "--at", "nonsense"], 64, "--at is of what was made"),
         (["ls", "--declared", "--cost"], 64, "--cost is of what was made"),
