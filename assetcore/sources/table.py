@@ -120,10 +120,12 @@ class DatabaseTable:
         """Read these rows, all as of one moment; see `sources.documents`."""
         wanted = sorted(set(names))
         unread = set(wanted)
+        if not wanted:
+            return
         async with self._opened(source, root) as snapshot:
-            read = self._read_frame(source, snapshot) if self.as_frame else self._read_rows(source, snapshot, wanted)
-            async with aclosing(read):
-                async for document in read:
+            read = self._read_frame if self.as_frame else self._read_rows
+            async with aclosing(read(source, snapshot, wanted)) as documents:
+                async for document in documents:
                     unread.discard(document.name)
                     yield document
         if unread:
@@ -194,7 +196,11 @@ class DatabaseTable:
         fields = field_digests(source.type(name="defaults", content=b"").field_values())
         rows.add(source.name, size, self._parquet(source), sha256, fields, validator)
 
-    async def _read_frame(self, source: Source, snapshot: Snapshot) -> AsyncGenerator[Document, None]:
+    async def _read_frame(
+        self, source: Source, snapshot: Snapshot, names: Sequence[str]
+    ) -> AsyncGenerator[Document, None]:
+        if source.name not in names:
+            return
         with tempfile.TemporaryFile(prefix="assetcore-") as file:
             await self._write(source, snapshot, file)
             file.seek(0)

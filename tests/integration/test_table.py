@@ -457,6 +457,7 @@ async def test_a_whole_table_is_one_parquet_document(shop: str) -> None:
         sales = of(shop, "sales", Note, as_frame=True, version=version)
         known = await observe(sales, ROOT, None)
         assert known.select("name", "media_type").rows() == [("articles", "application/vnd.apache.parquet")]
+        assert await read(sales, []) == []
         (document,) = await read(sales, ["articles"])
         assert document.sha256 == known["sha256"][0]
         frame = pl.read_parquet(io.BytesIO(document.content))
@@ -642,7 +643,9 @@ PROJECT = """
 
 
 async def test_a_table_in_a_project(shop: str, settings: Settings, database: str) -> None:
-    """Made once; then only what changed; and the password is in no table of lineage, in no plan and in no error."""
+    """Made once; then only what changed; what is as it was before is not stored again, as rows or as a frame; and the password is in no
+    table of lineage, in no plan and in no error.
+    """
     await run(shop, *ARTICLES)
     world = World(settings)
     (settings.root / "data").mkdir()
@@ -666,6 +669,17 @@ async def test_a_table_in_a_project(shop: str, settings: Settings, database: str
     contents = await world.contents()
     assert list(contents["report"].values()) == [b"BODY 3 BODY 4 BODY 5 EDITED NEW"]
     password = password_of(shop)
+    objects = Path(settings.storage_url.removeprefix("file://"))
+    await run(shop, "UPDATE articles SET author = 'somebody' WHERE id = 6")
+    assert await world.made("+counts") == {"counts": {"made": 1}}
+    kept = len(list(objects.rglob("sales/pack-*.parquet")))
+    await run(shop, "UPDATE articles SET author = 'author 6' WHERE id = 6")
+    assert await world.made("+counts") == {"counts": {"reused": 1}}
+    await world.made("sales", force=True)
+    assert [e.text for e in world.events if e.kind == "asset-finished" and e.asset == "sales"] == [
+        "1 taken in", "1 taken in", "1 taken in", "1 reused", "nothing to do",
+    ]  # fmt: skip
+    assert len(list(objects.rglob("sales/pack-*.parquet"))) == kept
     await run(shop, "DROP TABLE articles")
     with pytest.raises(SourceError) as caught:
         await world.plan()
