@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -219,3 +220,21 @@ def test_a_tag_deploys_its_image_to_the_stage_of_the_database() -> None:
     given = command.make_context("deploy", shlex.split(words)[2:]).params
     assert (given["image"], given["networks"]) == ("$IMAGE", (COMPOSE["networks"]["default"]["name"],))
     assert f"--pool {given['pool']} --type docker" in " ".join(COMPOSE["services"]["worker"]["command"])
+
+
+def test_the_wheel_has_all_that_an_installation_reads(tmp_path: Path) -> None:
+    """Every file of the package, the marker by which type checkers read its annotations, the migrations, and what starts the services."""
+    assert tool("python", "-m", "hatchling", "build", "--target", "wheel", "--directory", str(tmp_path)) == ""
+    (wheel,) = tmp_path.glob("*.whl")
+    packed = set(zipfile.ZipFile(wheel).namelist())
+    expected = {
+        f"{inside}/{file.relative_to(folder).as_posix()}"
+        for folder, inside in [
+            (REPOSITORY / "assetcore", "assetcore"),
+            (REPOSITORY / "migrations", "assetcore/migrations"),
+            (STACK, "assetcore/bootstrap/stack"),
+        ]
+        for file in folder.rglob("*")
+        if file.is_file() and "__pycache__" not in file.parts
+    }
+    assert expected | {"assetcore/py.typed", "assetcore/bootstrap/requirements.lock"} <= packed
