@@ -41,12 +41,13 @@ if TYPE_CHECKING:
     )  # fmt: skip
     from assetcore.graph import Graph
     from assetcore.loading import find_root, load
+    from assetcore.opening import open_project, scan
     from assetcore.partitions import Daily, Dynamic, Hourly, Partition, Static
     from assetcore.pipelines import DocumentList, RetryPolicy, pipeline_flow, pipeline_task
     from assetcore.plan import Plan
     from assetcore.results import RunResult
     from assetcore.search import Hit, SearchIndex
-    from assetcore.session import Session, open_project, scan
+    from assetcore.session import Session
     from assetcore.settings import Settings
     from assetcore.sources import Folder, bucket, folder, table, urls
     from assetcore.spending import spend
@@ -62,13 +63,14 @@ _HOMES = {
         "ServiceError", "SettingsError", "SourceError", "StaleInputError", "StorageError", "UsageError",
     ),
     "assetcore.graph": ("Graph",),
+    "assetcore.opening": ("open_project", "scan"),
     "assetcore.partitions": ("Daily", "Dynamic", "Hourly", "Partition", "Static"),
     "assetcore.pipelines": ("DocumentList", "RetryPolicy", "pipeline_flow", "pipeline_task"),
     "assetcore.plan": ("Plan",),
     "assetcore.loading": ("find_root", "load"),
     "assetcore.search": ("Hit", "SearchIndex"),
     "assetcore.results": ("RunResult",),
-    "assetcore.session": ("Session", "open_project", "scan"),
+    "assetcore.session": ("Session",),
     "assetcore.settings": ("Settings",),
     "assetcore.sources": ("Folder", "bucket", "folder", "table", "urls"),
     "assetcore.spending": ("spend",),

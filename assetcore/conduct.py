@@ -29,8 +29,9 @@ from assetcore.flow import prefect_settings_for, settle
 from assetcore.lineage import read, runs, spans
 from assetcore.lineage.runs import new_run_id
 from assetcore.loading import flows
+from assetcore.opening import open_project
 from assetcore.pipelines import DocumentList, PipelineFlow, PipelineTask, conducted
-from assetcore.session import Session, open_project
+from assetcore.session import Session
 from assetcore.storage import flows_of, object_key, run_timestamp
 from assetcore.telemetry import Recorder, Sink, Span, get_pipeline_logger
 from assetcore.values import decode

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from assetcore.documents import document_id
-from assetcore.errors import NothingSelectedError, SelectionError
+from assetcore.errors import NothingSelectedError, SelectionError, UsageError
 from assetcore.lineage import environments, forgetting, history, named, runs, trace
 from assetcore.lineage.asking import by_index
 from assetcore.lineage.failures import failures_labelled
@@ -232,8 +232,10 @@ async def lineage(
 ) -> Lineage:
     """Follow documents up (what they were made of) or down (what was made of them), `depth` steps or to the end, now or at a time.
 
-    They are those that a REF names, or that a run made, by the beginning of its identifier.
+    They are those that a REF names, or that a run made, by the beginning of its identifier. Raises UsageError where it is no direction.
     """
+    if direction not in ("up", "down"):
+        raise UsageError(f"Lineage goes 'up' or 'down', not {direction!r}.")
     async with project.engine.connect() as connection:
         await at_one_moment(connection)
         await by_index(connection)

@@ -164,7 +164,7 @@ async def run_project(
         config: config values for this run, each ASSET.FIELD=VALUE
         runner: where sync functions are called; by default as in the settings
     """
-    from assetcore.session import open_project  # a worker: it opens the project itself (a cycle otherwise)
+    from assetcore.opening import open_project  # a worker: it opens the project itself (a cycle otherwise)
 
     logger = get_run_logger()
 

@@ -14,7 +14,7 @@ from typing import Any, get_args
 
 from assetcore.assets import Asset, Dependency, Sensitivity, Source
 from assetcore.checks import Check
-from assetcore.errors import DeclarationError, SelectionError
+from assetcore.errors import DeclarationError, NothingSelectedError
 
 __all__ = ["Graph"]
 
@@ -62,7 +62,7 @@ class Graph:
         try:
             return self.assets[name]
         except KeyError:
-            raise SelectionError(
+            raise NothingSelectedError(
                 f"{self.project} has no asset or source {name!r}.", hint=f"It has: {', '.join(self.assets)}."
             ) from None
 

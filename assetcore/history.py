@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from assetcore.documents import document_id
-from assetcore.errors import NothingSelectedError
+from assetcore.errors import NothingSelectedError, UsageError
 from assetcore.explain import check_forgotten, check_one, find, in_partition
 from assetcore.lineage import damage, named, read
 from assetcore.lineage import history as lineage
@@ -74,7 +74,9 @@ class History:
 
 
 async def history(project: Project, text: str, limit: int) -> History:
-    """What was done to what a REF names. Raises NothingSelectedError, SelectionError."""
+    """What was done to what a REF names. Raises NothingSelectedError, SelectionError, UsageError where the limit leaves nothing."""
+    if limit < 1:
+        raise UsageError(f"At least one change is to be told; found limit={limit}.")
     ref = parse_ref(text)
     async with project.engine.connect() as connection:
         name, label, document = ref.asset, ref.unit, ref.document

@@ -88,7 +88,7 @@ class AssetPlan:
     pending: int = 0
     removed: int = 0
     causes: Mapping[str, int] = field(default_factory=dict)
-    details: tuple[UnitPlan, ...] = ()
+    details: tuple[UnitPlan, ...] = field(default=(), repr=False)
     undecided: bool = False
     partitions: Mapping[str, int] | None = None
     fresh_until: datetime | None = None
@@ -150,9 +150,9 @@ class Plan:
     choice: Choice
     stale_inputs: tuple[str, ...] = ()
     seconds: float = 0.0
-    changed_aggregates: Mapping[str, Sequence[int]] = field(default_factory=dict)
-    judgements: Mapping[str, Judgement] = field(default_factory=dict)
-    views: Mapping[str, View] = field(default_factory=dict)
+    changed_aggregates: Mapping[str, Sequence[int]] = field(default_factory=dict, repr=False)
+    judgements: Mapping[str, Judgement] = field(default_factory=dict, repr=False)
+    views: Mapping[str, View] = field(default_factory=dict, repr=False)
     notes: tuple[Mapping[str, str], ...] = ()
     checks: tuple[CheckReport, ...] = ()
     estimates: tuple[Estimate, ...] = ()

@@ -6,7 +6,6 @@ lineage; materializing plans under the environment's lock, runs what is stale as
 
 from __future__ import annotations
 
-import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -23,7 +22,7 @@ from assetcore.causes import Descendant, Subject
 from assetcore.costs import parse_limit
 from assetcore.differences import Diff, compare
 from assetcore.environments import EnvironmentDiff, Promoted
-from assetcore.errors import PromotionError, UsageError
+from assetcore.errors import PromotionError
 from assetcore.execution import Run
 from assetcore.explain import Lineage
 from assetcore.forget import Forgotten, delete_retired, forget
@@ -37,8 +36,7 @@ from assetcore.lineage.heads import at_one_moment
 from assetcore.lineage.journal import Entry, append
 from assetcore.lineage.runs import RunInfo
 from assetcore.lineage.schema import Connection
-from assetcore.llm import calling
-from assetcore.loading import find_root, package_of, project_names
+from assetcore.loading import find_root, package_of
 from assetcore.look import AssetInfo, Context, Exported, StoredDocument
 from assetcore.notes import unnoticed
 from assetcore.plan import Plan, Snapshot
@@ -67,6 +65,8 @@ class Session:
     """A project, opened, and the verbs that people and programs use on it."""
 
     project: Project
+    named: bool = False
+    """Whoever opened it has named an environment, and nobody has looked yet whether there is one of this name."""
 
     @classmethod
     @asynccontextmanager
@@ -86,7 +86,7 @@ class Session:
         )
         async with opened as project:
             project.llm.start = _start_gateway
-            yield cls(project)
+            yield cls(project, named=environment is not None)
 
     @property
     def name(self) -> str:
@@ -105,6 +105,7 @@ class Session:
 
     async def choose(self, select: str | None, *, force: bool = False) -> Choice:
         """What a selection selects; plans the whole graph first when it asks for what only a plan knows."""
+        await self._check_environment()
         return await planning.choose(self.project, select, force=force)
 
     async def plan(
@@ -152,7 +153,7 @@ class Session:
     async def verify_above(self, select: str | None = None, *, on_event: Say | None = None) -> Verified:
         """Verify what is selected and all that it is made of, from the beginning: what a plan or a run is then made from."""
         self.project.check_writable()
-        choice = await self.choose(select)
+        choice = await planning.choose(self.project, select)
         above = Choice(choice.assets | self.graph.ancestors(choice.assets))
         return await verify_bytes(self.project, above, on_event or (lambda _: None), again=True)
 
@@ -178,7 +179,7 @@ class Session:
         limit = parse_limit(max_cost) if max_cost is not None else None
         if verify:
             await self.verify_above(select, on_event=say)
-        chosen = await self.choose(select, force=force)
+        chosen = await planning.choose(self.project, select, force=force)
         choice, plan, found = await planning.widened(self.project, chosen, upstream=upstream, rehash=rehash)
         if plan.lost and not verify and await look_again(project):
             choice, plan, found = await planning.widened(self.project, chosen, upstream=upstream, rehash=False)
@@ -235,6 +236,7 @@ class Session:
 
     async def why(self, ref: str) -> Why:
         """Why a unit is stale: the document, config value, model or lines of code that changed."""
+        await self._check_environment()
         about = await causes.subject(self.project, ref)
         choice = Choice(frozenset([about.asset]))
         async with self.project.engine.connect() as connection:
@@ -336,12 +338,12 @@ class Session:
         async with noting_damage(self.project):
             return await look.context(self.project, ref, at)
 
-    async def export(self, select: str | None, directory: Path, *, provenance: bool = False) -> Exported:
+    async def export(self, select: str | None, directory: str | Path, *, provenance: bool = False) -> Exported:
         """Write the current documents of the selected assets below a folder; with `provenance` also an in-toto statement of them."""
         async with noting_damage(self.project):
             choice = await self.choose(select)
             await planning.refuse_absent(self.project, choice)
-            exported = await look.export(self.project, choice, directory)
+            exported = await look.export(self.project, choice, Path(directory))
         if provenance:
             exported = replace(exported, provenance=await write_statement(self.project, exported))
         return exported
@@ -358,6 +360,7 @@ class Session:
 
     async def scan(self, name: str) -> pl.LazyFrame:
         """The current documents of an asset as a lazy frame."""
+        await self._check_environment()
         async with noting_damage(self.project):
             return await look.scan(self.project, name)
 
@@ -436,6 +439,11 @@ class Session:
     async def refuse_unknown_environment(self) -> None:
         """Raise NothingSelectedError where the project has environments, and this is none of them: all would be missing in it."""
         await environments.refuse_unknown(self.project)
+        self.named = False
+
+    async def _check_environment(self) -> None:
+        if self.named:
+            await self.refuse_unknown_environment()
 
     async def create_environment(self, name: str, source: str | None = None) -> dict[str, Any]:
         """A new environment in which everything is as in another, by default in this one. Copies nothing."""
@@ -518,52 +526,6 @@ class Session:
             known = await spans.find(connection, run)
             found = known or (await runs.find(connection, self.project.id, run)).run
             return Trace(found, await spans.of_run(connection, found))
-
-
-@asynccontextmanager
-async def open_project(
-    name: str | None = None,
-    *,
-    root: Path | None = None,
-    environment: str | None = None,
-    config: Sequence[str] = (),
-    **settings: Any,
-) -> AsyncIterator[Session]:
-    """Open a project from Python: start the embedded services where no address is given, and connect.
-
-    `name` may be left out where there is only one project; `root` is found from the current folder upwards; further arguments are
-    settings. Inside, models can be asked (`assetcore.llm`), by any alias that there is.
-
-        async with open_project("handbook") as handbook:
-            await handbook.materialize("+chunks")
-    """
-    found = Settings.load(
-        root or find_root(Path.cwd()), **({"environment": environment} if environment else {}), **settings
-    )
-    names = project_names(found.root)
-    if name is None and len(names) != 1:
-        raise UsageError(f"There are {len(names)} projects: {', '.join(names)}.", hint="Name one of them.")
-    addresses = await stack.up(found, {"postgres", "redis", "store"}, ahead={"prefect"})
-    connected = addresses.applied_to(found)
-    automatic = found.database_url is None
-    async with Session.open(
-        connected, name or names[0], environment=environment, config=config, automatic_schema=automatic
-    ) as session:
-        with calling(session.project.llm):
-            yield session
-
-
-def scan(asset: str, *, project: str | None = None, root: Path | None = None) -> pl.LazyFrame:
-    """The current documents of an asset as a lazy frame, for scripts and notebooks: name, media_type, text, content, typed fields.
-
-    Not for use on a running event loop: there, `await session.scan(asset)`.
-    """
-
-    async def read_it() -> pl.LazyFrame:
-        async with open_project(project, root=root) as session:
-            return await session.scan(asset)
-
-    return asyncio.run(read_it())
 
 
 async def _start_gateway(settings: Settings) -> Settings:

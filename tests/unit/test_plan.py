@@ -538,6 +538,16 @@ def test_a_plan_can_be_read_by_programs(story: Story) -> None:
     assert list(first["causes"]) == [cause for cause in CAUSES if cause in first["causes"]]
 
 
+def test_a_plan_is_shown_without_its_frames(story: Story) -> None:
+    """What a notebook prints of one: counts and causes, as long for a thousand units as for ten."""
+    lengths = []
+    for count in (10, 1000):
+        story.texts = {f"{number:04}": "x" for number in range(count)}
+        lengths.append(len(repr(story.plan())))
+    assert "shape:" not in repr(story.plan())
+    assert lengths[1] - lengths[0] < 50
+
+
 # -- any history ---------------------------------------------------------------------------------------------------------------
 
 
