@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from assetcore.stack import ServiceStatus
 
 UNREACHABLE = 69
+COMPOSED = ("docker-compose.yml", "Dockerfile", "litellm.yaml", "local_models.py", "gateway.lock")
+"""What of stack/ the containers of the services are made of."""
 
 
 @verb(project=False)
@@ -48,8 +50,10 @@ async def init(call: Call, compose: bool) -> None:
     if empty:  # every other verb finds the root by it, also the one that stops the services
         (root / "projects").mkdir()
         written = True
+    statuses, profile, command = [], None, None
     if compose:
-        statuses, profile = [], None
+        placed, command = place_compose(root)
+        written = written or placed
     else:
         addresses = await stack.up(settings, on_progress=call.say)
         settings = addresses.applied_to(settings)
@@ -60,7 +64,7 @@ async def init(call: Call, compose: bool) -> None:
         written = written or changed
     answer = {
         "root": str(root), "env": str(file), "changed": written, "profile": profile, "services": statuses,
-        "projects": loading.project_names(root),
+        "projects": loading.project_names(root), "compose": command,
     }  # fmt: skip
     call.answer(answer, show.initialised)
 
@@ -315,6 +319,30 @@ def write_env(file: Path, *, compose: bool) -> None:
         )
     with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as out:
         out.write(text)
+
+
+def place_compose(root: Path) -> tuple[bool, str]:
+    """See to it that stack/docker-compose.yml is there with all that the services need: whether it was not, and how they are started.
+
+    A clone has it. Elsewhere it is a copy, without the sources that the image of a worker is built of: that service is left out.
+    """
+    import yaml
+
+    from assetcore.stack.packages import bootstrap
+
+    ours, folder, command = (
+        bootstrap(),
+        root / "stack",
+        "docker compose --env-file .env -f stack/docker-compose.yml up --detach",
+    )
+    if root.resolve() == ours.resolve():
+        return False, command
+    missing = [name for name in COMPOSED if not (folder / name).exists()]
+    folder.mkdir(exist_ok=True)
+    for name in missing:
+        (folder / name).write_bytes((ours / "stack" / name).read_bytes())
+    services = yaml.safe_load((folder / "docker-compose.yml").read_text("utf-8"))["services"]
+    return bool(missing), " ".join([command, *(name for name in services if name != "worker")])
 
 
 def _origins(settings: Settings) -> list[dict[str, str]]:

@@ -99,7 +99,9 @@ async def keys(url: str, beginning: str) -> list[str]:
     try:
         return sorted([key.decode() async for key in connection.scan_iter(f"{beginning}*")])
     except (exceptions.RedisError, OSError) as error:
-        raise ServiceError(f"Redis does not answer, and knows whether a run is at work: {error}.") from error
+        raise ServiceError(
+            f"Redis does not answer, and knows whether a run is at work: {str(error).rstrip('.')}."
+        ) from error
     finally:
         await connection.aclose()
 

@@ -162,5 +162,6 @@ def test_init_makes_a_folder_ready_and_changes_nothing_the_second_time(
     assert (tmp_path / "prefect" / "profiles.toml").read_text() == profiles
     env.unlink()
     compose = aipctl("init", "--compose")
-    assert "docker compose --env-file .env" in compose.out
+    assert "Now: docker compose --env-file .env -f stack/docker-compose.yml up --detach postgres redis" in compose.out
+    assert (tmp_path / "stack" / "docker-compose.yml").is_file()
     assert "\nDATABASE_URL=postgresql://assetcore:${POSTGRES_PASSWORD}@" in env.read_text()

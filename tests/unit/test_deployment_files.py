@@ -18,6 +18,7 @@ from click import Context
 from prefect.utilities.templating import apply_values
 
 from assetcore.cli import main
+from assetcore.cli.platform import place_compose
 from assetcore.deploy import IMAGE_FOLDER
 
 REPOSITORY = Path(__file__).parents[2]
@@ -220,6 +221,32 @@ def test_a_tag_deploys_its_image_to_the_stage_of_the_database() -> None:
     given = command.make_context("deploy", shlex.split(words)[2:]).params
     assert (given["image"], given["networks"]) == ("$IMAGE", (COMPOSE["networks"]["default"]["name"],))
     assert f"--pool {given['pool']} --type docker" in " ".join(COMPOSE["services"]["worker"]["command"])
+
+
+def test_where_there_is_no_clone_the_services_have_what_they_are_made_of(tmp_path: Path) -> None:
+    """`init --compose` puts it there, keeps what was edited, and starts all but the worker, whose image is built of sources."""
+    placed, command = place_compose(tmp_path)
+    folder = tmp_path / "stack"
+    services: dict[str, Any] = yaml.safe_load((folder / "docker-compose.yml").read_text())["services"]
+    started = command.partition(" --detach ")[2].split()
+    assert placed
+    assert set(started) == set(services) - {"worker"}
+    for name in started:
+        for volume in services[name].get("volumes", ()):
+            assert not volume.startswith(".") or (folder / volume.partition(":")[0]).is_file(), volume
+        built = services[name].get("build", {"target": None})["target"]
+        stages = {f"{built}", f"{built}-packages"}
+        for stage in re.split(r"^FROM ", (folder / "Dockerfile").read_text(), flags=re.MULTILINE):
+            if stages & {stage.partition("\n")[0].partition(" AS ")[2]}:
+                files = re.findall(r"stack/\S+", "".join(re.findall(r"^COPY (?!--).*", stage, re.MULTILINE)))
+                assert files, stage
+                assert [file for file in files if not (tmp_path / file).is_file()] == []
+    (folder / "litellm.yaml").write_text("edited")
+    (folder / "Dockerfile").unlink()
+    assert place_compose(tmp_path) == (True, command)
+    assert (folder / "litellm.yaml").read_text() == "edited"
+    assert place_compose(tmp_path) == (False, command)
+    assert place_compose(REPOSITORY) == (False, command.partition(" --detach ")[0] + " --detach")
 
 
 def test_the_wheel_has_all_that_an_installation_reads(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def initialised(answer: Answer) -> RenderableType:
     if answer["profile"]:
         lines.append(Text(f"Prefect's own commands: prefect --profile {answer['profile']} ..."))
     else:
-        lines.append(Text("Now: docker compose --env-file .env -f stack/docker-compose.yml up --detach"))
+        lines.append(Text(f"Now: {answer['compose']}", no_wrap=True, overflow="ignore"))  # to be copied
     if answer["services"]:
         project = answer["projects"][0] if answer["projects"] else None
         lines += [Text(f"Now: aipctl {f'materialize -p {project}' if project else 'new project NAME'}")]
