@@ -48,6 +48,7 @@ FIRST_PAGE = 50
 """How many rows are read before it is known how large they are."""
 SECONDS_TO_CONNECT = 20
 _UNAMBIGUOUS = re.compile(r'[^\s"\\,()\[\]]+')
+_KEYWORD = re.compile(r"\s*(\w+)\s*=\s*(?:'((?:[^'\\]|\\.)*)'|((?!')(?:[^\s\\]|\\.)*))\s*", re.DOTALL)
 NUMERIC = 1700
 """The identifier of the type `numeric` in every Postgres."""
 
@@ -442,7 +443,7 @@ def _url(who: str, root: Path, address: str) -> sa.URL:
                 f"{who} reads the database of the setting database_url, which is not set: the embedded one has no address to name.",
                 hint='Set DATABASE_URL, or name a variable of your own, such as table("SHOP_URL", ...), and set that.',
             )
-    elif "://" not in address:
+    elif "://" not in address and not _KEYWORD.match(address):
         file = root / ".env"
         given = os.environ.get(address) or (dotenv_values(file).get(address) if file.is_file() else None)
         where = address
@@ -452,16 +453,43 @@ def _url(who: str, root: Path, address: str) -> sa.URL:
                 hint=f"Set it: export {address}=postgresql://user:password@host:5432/database",
             )
     try:
-        url = sa.make_url(str(postgres_url(given)))
+        url = _of_keywords(given) if _KEYWORD.match(given) else sa.make_url(str(postgres_url(given)))
         if "@" in (url.host or ""):
             raise ValueError
         int(url.port or 0)
     except (ValueError, ArgumentError):
         raise SourceError(
             f"{who} reads a database whose address in {where} is none of Postgres.",
-            hint="It is postgresql://user:password@host:5432/database; in a password, @ is written %40 and / is %2F.",
+            hint="It is postgresql://user:password@host:5432/database, where @ in a password is written %40 and / is %2F; "
+            "or host=... dbname=... user=... password=...",
         ) from None
     return url
+
+
+def _of_keywords(text: str) -> sa.URL:
+    """An address in libpq's keyword form (PostgreSQL, 32.1.1.1): values with spaces are quoted, a backslash stands before ' and \\.
+
+    Several hosts, and a socket's folder, stay beside the address, as in a URL. Raises ValueError, without the text.
+    """
+    given: dict[str, str] = {}
+    at = 0
+    while at < len(text):
+        found = _KEYWORD.match(text, at)
+        if found is None:
+            raise ValueError
+        given[found[1]] = re.sub(r"\\(.)", r"\1", found[2] or found[3] or "", flags=re.DOTALL)
+        at = found.end()
+    host = given.pop("host", "") or given.pop("hostaddr", "")
+    if "hostaddr" in given:  # the name is for TLS then, and the driver has one for both
+        raise ValueError
+    if "sslmode" in given:
+        given["ssl"] = given.pop("sslmode")
+    user, password, database = (given.pop(name, None) for name in ("user", "password", "dbname"))
+    url = sa.URL.create("postgresql+asyncpg", user, password, database=database)
+    if "," in host or host.startswith("/"):
+        return url.set(query={**given, "host": host})
+    port = given.pop("port", "")
+    return url.set(host=host or None, port=int(port) if port else None, query=given)
 
 
 @contextmanager

@@ -46,7 +46,8 @@ def table(
     """The rows of a table in Postgres; each is a document named by its key.
 
     address     the name of an environment variable with the address (also one in `.env` beside projects/), or `database_url` for that of
-                the setting, or the address itself: postgresql://user:password@host:5432/database
+                the setting, or the address itself: postgresql://user:password@host:5432/database, or in libpq's keyword form,
+                "host=... dbname=... user=... password=..."
     of          a table or view, `name` or `schema.name`; a query, "select ..."; or a selectable of SQLAlchemy
     key         the column that tells rows apart, or several; whole numbers, text, uuid, numeric, date or timestamps
     content     the column that is the content: text, bytea or json. Without it, the content is the row as JSON

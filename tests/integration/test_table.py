@@ -602,6 +602,22 @@ async def test_an_address_is_named_and_comes_from_the_environment(
     (tmp_path / ".env").write_text(f"SHOP_URL={shop}\n")
     (tmp_path / ".env").chmod(0o600)  # it holds a password
     assert (await observe(of("SHOP_URL"), tmp_path, None)).height == 5
+    url = sa.make_url(shop)
+    keywords = (
+        f"host={url.host} port = {url.port} dbname='{url.database}' user={url.username} password='{url.password}'"
+    )
+    for address in (keywords, "SHOP_URL"):
+        monkeypatch.setenv("SHOP_URL", f"{keywords} sslmode=prefer")
+        assert (await observe(of(address), tmp_path, None)).height == 5
+    monkeypatch.setenv("SHOP_URL", f"{keywords} connect_tiemout=1")
+    with pytest.raises(
+        SourceError, match=r"cannot connect to postgresql://\S+:\*\*\*@\S+: .*connect_tiemout"
+    ) as caught:
+        await observe(of("SHOP_URL"), tmp_path, None)
+    assert str(url.password) not in str(caught.value)
+    monkeypatch.setenv("SHOP_URL", f"{keywords} 'oh'")
+    with pytest.raises(SourceError, match=r"whose address in SHOP_URL is none of Postgres"):
+        await observe(of("SHOP_URL"), tmp_path, None)
     monkeypatch.setenv("SHOP_URL", "postgresql://127.0.0.1:9/x")
     with pytest.raises(SourceError, match=r"cannot connect to postgresql://127\.0\.0\.1:9/x"):
         await observe(of("SHOP_URL"), tmp_path, None)

@@ -26,6 +26,7 @@ from assetcore.documents import Document, field_digests, identity
 from assetcore.errors import DeclarationError, SourceError
 from assetcore.sources import OBSERVED, documents, folder, glance, observe
 from assetcore.sources.observed import SORTED_HERE, Listed, Unread
+from assetcore.sources.postgres import _of_keywords
 
 
 class Topic(Document):
@@ -551,6 +552,35 @@ async def test_absolute_and_home_paths(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 # --- generators ---
+
+
+@pytest.mark.parametrize(
+    ("text", "address", "beside"),
+    [
+        ("host=h port=5433 dbname=d user=u password=p", "postgresql+asyncpg://u:p@h:5433/d", {}),
+        ("  user = u  host= h", "postgresql+asyncpg://u@h", {}),
+        (r"host=h user='a b' password='it\'s \\ x://y'", "postgresql+asyncpg://a b:it%27s %5C x%3A%2F%2Fy@h", {}),
+        (r"host=h user=a\ b password=it's", "postgresql+asyncpg://a b:it%27s@h", {}),
+        ("hostaddr=10.0.0.1 dbname=d sslmode=require", "postgresql+asyncpg://10.0.0.1/d", {"ssl": "require"}),
+        ("host=/run/pg port=5433 dbname=d", "postgresql+asyncpg:///d", {"host": "/run/pg", "port": "5433"}),
+        ("host=a,b port=1,2", "postgresql+asyncpg://", {"host": "a,b", "port": "1,2"}),
+        ("host='h", None, {}),
+        ("host=h port=x", None, {}),
+        ("host=h hostaddr=10.0.0.1", None, {}),
+        ("host=h oh", None, {}),
+    ],
+)
+def test_an_address_of_keywords_is_read_as_libpq_reads_it(
+    text: str, address: str | None, beside: dict[str, str]
+) -> None:
+    """Values in quotes, backslashes, spaces around =; what is no such address is refused, and not in part."""
+    if address is None:
+        with pytest.raises(ValueError):  # noqa: PT011 - it has no text, in which a password could be
+            _of_keywords(text)
+        return
+    url = _of_keywords(text)
+    assert url.set(query={}).render_as_string(hide_password=False) == address
+    assert url.query == beside
 
 
 async def test_what_a_generator_yields_is_observed(tmp_path: Path) -> None:
