@@ -312,10 +312,10 @@ class Settings(BaseSettings):
         settings._variables.update(self._variables)
         return settings
 
-    def origins(self) -> list[tuple[str, str, str]]:
-        """(name, value with passwords masked, where it came from), one for each setting, in the order of declaration."""
+    def origins(self) -> list[tuple[str, Any, str]]:
+        """(name, value as JSON has it with passwords masked, where it came from), for each setting, in the order of declaration."""
         return [
-            (name, _shown(getattr(self, name)), self._origins.get(name, "default")) for name in type(self).model_fields
+            (name, _plain(getattr(self, name)), self._origins.get(name, "default")) for name in type(self).model_fields
         ]
 
     def configured(self, project: str) -> dict[str, Any]:
@@ -390,16 +390,24 @@ def _wrong(error: ValidationError, origins: Mapping[str, str], cls: type[Setting
 
 
 def _shown(value: object) -> str:
-    if isinstance(value, str):
-        return masked(value)
-    if isinstance(value, SecretStr):
-        return "***"
-    if isinstance(value, Path):
-        return str(value)
-    if value is None:
-        return "-"
-    return json.dumps(value, default=_plain)
+    plain = _plain(value)
+    return "-" if plain is None else plain if isinstance(plain, str) else json.dumps(plain)
 
 
-def _plain(value: object) -> object:
-    return value.model_dump(mode="json", exclude_defaults=True) if isinstance(value, BaseModel) else str(value)
+def _plain(value: object) -> Any:
+    """A value as JSON has it, with what is secret in it masked."""
+    match value:
+        case None | bool() | int() | float():
+            return value
+        case str():
+            return masked(value)
+        case SecretStr():
+            return "***"
+        case BaseModel():
+            return {name: _plain(getattr(value, name)) for name in value.model_dump(exclude_defaults=True)}
+        case Mapping():
+            return {str(name): _plain(one) for name, one in value.items()}
+        case list() | tuple():
+            return [_plain(one) for one in value]
+        case _:
+            return str(value)

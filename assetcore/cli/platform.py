@@ -345,7 +345,7 @@ def place_compose(root: Path) -> tuple[bool, str]:
     return bool(missing), " ".join([command, *(name for name in services if name != "worker")])
 
 
-def _origins(settings: Settings) -> list[dict[str, str]]:
+def _origins(settings: Settings) -> list[dict[str, Any]]:
     from assetcore import stack
 
     rows = stack.chosen(settings).origins()

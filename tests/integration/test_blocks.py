@@ -79,14 +79,14 @@ async def test_what_is_published_is_found_elsewhere(
     other = Command(elsewhere, {**bare, "PREFECT_API_URL": prefect_api, "ASSETCORE_CONCURRENCY": "3"})
     found = {row["name"]: row for row in other("config", "show", "--json").json["settings"]}
     assert (found["concurrency"]["value"], found["concurrency"]["origin"]) == (
-        "8",
+        8,
         "Prefect variable assetcore_concurrency",
     )
-    assert found["processes"]["value"] == "2"
+    assert found["processes"]["value"] == 2
     assert found["storage_secret"]["value"] == "***"
     origin = "block:assetcore-storage-secret by Prefect variable assetcore_storage_secret"
     assert found["storage_secret"]["origin"] == origin
-    assert found["models"]["value"] == '{"embedder": "small"}'
+    assert found["models"]["value"] == {"embedder": "small"}
     assert ":***@" in found["database_url"]["value"]
     assert other("check").code == 0
 

@@ -302,7 +302,7 @@ def test_the_command_makes_a_project_on_s3(tmp_path: Path) -> None:
             row["name"]: (row["value"], row["origin"]) for row in call("config", "show", "--json").json["settings"]
         }
         assert shown["storage_url"] == ("s3://assetcore", "aipctl up --s3")
-        assert shown["s3"] == ("true", "aipctl up --s3")
+        assert shown["s3"] == (True, "aipctl up --s3")
         services = {service["name"]: service for service in call("check", "--json").json["services"]}
         assert services["store"]["ok"]
         assert services["preloader"]["address"] == str(tmp_path / "home" / "preloader")

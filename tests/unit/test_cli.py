@@ -801,6 +801,11 @@ def test_services_for_people() -> None:
     given = {"name": "environment", "value": "night", "origin": "argument"}
     told = drawn(show.checked({"services": [well], "settings": [given, {**given, "name": "s3", "origin": "default"}]}))
     assert "environment  night  argument" in told
+    values = [("a", None), ("b", True), ("c", 16), ("d", ["owner"]), ("e", "-")]
+    rows = drawn(show.settings({"settings": [{"name": n, "value": v, "origin": "x"} for n, v in values]})).splitlines()
+    assert [row.split() for row in rows[2:]] == [
+        ["a", "-", "x"], ["b", "true", "x"], ["c", "16", "x"], ["d", '["owner"]', "x"], ["e", "-", "x"],
+    ]  # fmt: skip
     assert "s3" not in told
     assert "1 setting by default: aipctl config show" in told
 

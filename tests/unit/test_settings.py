@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -53,11 +54,26 @@ def test_the_stronger_layer_wins_and_each_value_knows_its_origin(
     settings = Settings.load(tmp_path, environment="pr-17", strict=None)
     found = {name: (value, origin) for name, value, origin in settings.origins()}
     assert found["environment"] == ("pr-17", "argument")
-    assert found["concurrency"] == ("4", "environment variable ASSETCORE_CONCURRENCY")
-    assert found["processes"] == ("3", f"ASSETCORE_PROCESSES in {tmp_path / '.env'}")
-    assert found["batch_seconds"] == ("2.0", str(tmp_path / "assetcore.toml"))
-    assert found["strict"] == ("true", f"[tool.assetcore] in {tmp_path / 'pyproject.toml'}")
-    assert found["redis_url"] == ("-", "default")
+    assert found["concurrency"] == (4, "environment variable ASSETCORE_CONCURRENCY")
+    assert found["processes"] == (3, f"ASSETCORE_PROCESSES in {tmp_path / '.env'}")
+    assert found["batch_seconds"] == (2.0, str(tmp_path / "assetcore.toml"))
+    assert found["strict"] == (True, f"[tool.assetcore] in {tmp_path / 'pyproject.toml'}")
+    assert found["redis_url"] == (None, "default")
+
+
+def test_a_value_is_told_as_what_it_is(tmp_path: Path) -> None:
+    """A program reads numbers, truth, lists, tables, and null where nobody gave any; what is secret is masked, also inside."""
+    settings = Settings.load(
+        tmp_path, projects=["one", "two"], retention="30d", models={"judge": "large"}, pools={"llm": {"concurrency": 2}},
+        storage_key="hush", redis_url="redis://:hush@h:1/0", buckets={"s3://in": {"region": "eu", "key": "hush", "secret": "hush"}},
+    )  # fmt: skip
+    found = {name: value for name, value, _ in settings.origins()}
+    assert (found["projects"], found["require"], found["s3"], found["strict"]) == (["one", "two"], [], None, False)
+    assert (found["models"], found["pools"]) == ({"judge": "large"}, {"llm": {"concurrency": 2}})
+    assert found["buckets"] == {"s3://in": {"region": "eu", "key": "***", "secret": "***"}}
+    assert (found["storage_key"], found["redis_url"]) == ("***", "redis://:***@h:1/0")
+    assert (found["retention"], found["root"]) == ("30 days, 0:00:00", str(tmp_path))
+    assert json.loads(json.dumps(found)) == found
 
 
 def test_tables_of_several_layers_are_joined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 from rich.console import Group, RenderableType
 from rich.table import Table
 
@@ -44,6 +47,11 @@ def initialised(answer: Answer) -> RenderableType:
         project = answer["projects"][0] if answer["projects"] else None
         lines += [Text(f"Now: aipctl {f'materialize -p {project}' if project else 'new project NAME'}")]
     return Group(*([services(answer)] if answer["services"] else []), *lines)
+
+
+def _setting(value: Any) -> str:
+    """The value of a setting; a dash where nobody gave one."""
+    return "-" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def kept(answer: Answer) -> RenderableType:
@@ -94,5 +102,5 @@ def promoted(answer: Answer) -> RenderableType:
 
 def settings(answer: Answer) -> RenderableType:
     """`config show`: every setting, its value, and who said so."""
-    columns = [words("name"), words("value"), words("origin")]
+    columns = [words("name"), Column("value", lambda row: _setting(row["value"])), words("origin")]
     return table(columns, answer["settings"])
