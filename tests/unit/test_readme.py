@@ -88,12 +88,18 @@ def test_the_table_of_exit_codes_is_that_of_the_errors() -> None:
 
 def test_the_table_of_settings_has_every_setting_with_its_variable() -> None:
     """All but `root`, which is where one is; each with the variable that sets it, and with its default where it is a number."""
-    told = set()
-    for names, variables, _ in readme.table("setting", "variable", "what it is"):
+    told, defaults = set(), dict[str, str]()
+    for names, variables, about in readme.table("setting", "variable", "what it is"):
         told.update(readme.code(names))
         name, variable = readme.code(names)[0], readme.code(variables)[0]
         assert variable in (f"{PREFIX}{name.upper()}", name.upper())
+        if number := re.search(r": ([\d.]+)$", about):
+            defaults[name] = number[1]
     assert told == set(Settings.model_fields) - {"root"}
+    fields = {name: field.default for name, field in Settings.model_fields.items()}
+    assert defaults == {
+        n: f"{d:g}" for n, d in fields.items() if isinstance(d, int | float) and not isinstance(d, bool)
+    }
 
 
 def test_the_causes_in_the_readme_are_those_that_a_plan_gives() -> None:
