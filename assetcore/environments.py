@@ -18,9 +18,10 @@ import polars as pl
 
 from assetcore.errors import PromotionError, ServiceError, StorageError, UsageError
 from assetcore.keep import record_run
+from assetcore.lineage import acceptances, damage, environments, journal, read, runs
 from assetcore.lineage import checks as checked
 from assetcore.lineage import commit as lineage
-from assetcore.lineage import damage, environments, journal, read, runs
+from assetcore.lineage.acceptances import with_accepted
 from assetcore.lineage.commit import Batch, Overtaken, Reused
 from assetcore.lineage.environments import Base, Environment, Pin
 from assetcore.lineage.journal import Entry, committed
@@ -146,7 +147,7 @@ async def refuse_unknown(project: Project) -> None:
 async def changed_since(project: Project, name: str) -> frozenset[str] | None:
     """The assets whose code, config or models are not those that an environment's documents were made with, and those made of them.
 
-    None where there is no environment of this name.
+    Code that was accepted as the same is the same. None where there is no environment of this name.
     """
     graph = project.graph
     async with project.engine.connect() as connection:
@@ -154,8 +155,16 @@ async def changed_since(project: Project, name: str) -> frozenset[str] | None:
         if found is None:
             return None
         with_what = await environments.made_with(connection, found.id)
-    definitions = project.definitions(tuple(graph.assets))
-    changed = {n for n, d in definitions.items() if with_what.get(project.asset_ids[n], set()) != {d.digest}}
+        accepted = await acceptances.of_assets(connection, project.asset_ids.values())
+        known = await read.definitions(connection, accepted.keys()) if accepted else {}
+    changed: set[str] = set()
+    for name, now in project.definitions(tuple(graph.assets)).items():
+        identifier = project.asset_ids[name]
+        before = known.get(identifier, {})
+        counts = with_accepted(before, now, accepted.get(identifier, ()))
+        as_now = {before[i].digest: counts[i].digest for i in before}
+        if {as_now.get(digest, digest) for digest in with_what.get(identifier, set())} != {now.digest}:
+            changed.add(name)
     return frozenset(changed | graph.descendants(changed))
 
 

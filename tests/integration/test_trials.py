@@ -54,6 +54,8 @@ async def test_code_that_makes_the_same_is_accepted_and_that_is_told_for_ever(wo
     assert said["fresh"] == 10
     assert (len(said["accepted"][0]["units"]), said["accepted"][0]["verified"]) == (4, True)
     assert await world.plan() == {}
+    with pytest.raises(NothingSelectedError, match="nothing has changed since 'prod'"):
+        await world.plan("changed:prod")
     assert await world.made() == {}
     async with world.open() as session:
         why = (await session.why("chunks[1.txt]")).to_json()
@@ -67,6 +69,8 @@ async def test_code_that_makes_the_same_is_accepted_and_that_is_told_for_ever(wo
         assert (await session.why("chunks[2.txt]")).accepted
     world.code(CODE.replace("{how}", FIRST))  # and back: the two count as one
     assert await world.plan() == {}
+    with pytest.raises(NothingSelectedError, match="nothing has changed since 'prod'"):
+        await world.plan("changed:prod")
 
 
 async def test_code_that_makes_something_else_is_not_accepted_without_a_reason(
