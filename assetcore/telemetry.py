@@ -26,8 +26,8 @@ from datetime import UTC, datetime
 from typing import Any, TextIO
 
 __all__ = [
-    "UNIT_SECONDS", "Heard", "Recorder", "Span", "Trace", "configure_logging", "ended", "enrich", "get_pipeline_logger", "hear", "span",
-    "tell", "unit",
+    "UNIT_SECONDS", "Heard", "Recorder", "Span", "Trace", "configure_logging", "ended", "enrich", "get_pipeline_logger", "hear", "hush",
+    "span", "tell", "unit",
 ]  # fmt: skip
 
 UNIT_SECONDS = 1.0
@@ -383,6 +383,12 @@ def configure_logging(stream: TextIO, level: int = logging.INFO) -> None:
     top.handlers[:] = [handler]
     top.setLevel(level)
     top.propagate = False
+
+
+def hush(*names: str) -> None:
+    """Have these loggers of others tell of errors only."""
+    for name in names:
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def _facts(record: logging.LogRecord) -> dict[str, Any]:

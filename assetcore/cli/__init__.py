@@ -42,6 +42,8 @@ from assetcore.preload import MEMORY
 
 __all__ = ["end_in_time", "is_own_process", "main", "return_memory"]
 
+SENDERS = ("EventsWorker", "APILogWorker")
+"""The loggers of what sends to Prefect, until the command has ended."""
 EXIT_SECONDS = 15
 STOPPED_SECONDS = 3
 GARBAGE_OBJECTS = 300_000
@@ -230,6 +232,10 @@ def end_in_time(code: int) -> None:
     if is_own_process() and (stopped or "prefect" in sys.modules):
         import signal  # loaded already, by what was running
         import threading
+
+        from assetcore.telemetry import hush
+
+        hush(*SENDERS)  # that they are at it is nothing to tell
 
         def end(*_: object) -> None:
             with suppress(OSError, ValueError):  # nobody reads it

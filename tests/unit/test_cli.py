@@ -873,6 +873,31 @@ def test_a_process_that_calls_the_command_is_not_ended_by_it(monkeypatch: pytest
     assert set(threading.enumerate()) <= before
 
 
+SENDING = """
+import asyncio, sys
+from prefect.events.clients import NullEventsClient
+from prefect.events.schemas.events import Event, Resource
+from prefect.events.worker import EventsWorker
+from assetcore.cli import end_in_time
+
+class Slow(NullEventsClient):
+    async def _emit(self, event):
+        await asyncio.sleep(0.05)
+
+sys.argv = ["aipctl"]
+for number in range(3):
+    EventsWorker.instance(Slow).send(Event(event="done", resource=Resource({"prefect.resource.id": str(number)})))
+end_in_time(0)
+"""
+
+
+def test_a_command_ends_without_a_word_of_what_prefect_is_still_sent(tmp_path: Path) -> None:
+    """Events go on to Prefect when all is done; that some are left is no news, and stderr is for what is."""
+    variables = os.environ | {"PREFECT_API_URL": "http://127.0.0.1:9/api", "PREFECT_HOME": str(tmp_path)}
+    ended = subprocess.run([sys.executable, "-c", SENDING], env=variables, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+
+
 def test_lineage_in_the_words_of_openlineage() -> None:
     """A unit that made something is a job event; the documents that it was given and made are datasets with their hashes."""
     answer = {"root": "2", "direction": "up", "nodes": [node("1", "a"), node("2", "b")], "edges": [["2", "1"]]}
