@@ -287,7 +287,7 @@ def test_an_empty_folder_is_a_root_once_it_was_made_ready(tmp_path: Path) -> Non
     assert aipctl("down", "--root", folder).exit_code == 1
     first, second = (json.loads(aipctl("init", "--compose", "--root", folder, "--json").stdout) for _ in range(2))
     assert (first["changed"], second["changed"], first["projects"]) == (True, False, [])
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".env", "projects"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".env", "projects", "stack"]
     assert json.loads(aipctl("down", "--root", folder, "--json").stdout) == {"stopped": []}
     assert aipctl("graph", "--root", folder).exit_code == 64
 
