@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, aclosing, nullcontext
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import islice
@@ -20,7 +20,8 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from assetcore import telemetry
-from assetcore.assets import Asset, Dependency
+from assetcore.arguments import Arguments
+from assetcore.assets import Asset
 from assetcore.budget import Budget
 from assetcore.calls import Call, Outcome, Slot, call_async, printable
 from assetcore.documents import UnreadableError, document_id, excerpt_of
@@ -37,14 +38,10 @@ from assetcore.llm import calling
 from assetcore.pools import Pool
 from assetcore.project import Project
 from assetcore.recall import Recall
-from assetcore.refs import format_ref
 from assetcore.results import AssetResult, Event, Say
 from assetcore.runners import Runner
 from assetcore.spending import together
 from assetcore.staleness import Definition
-from assetcore.storage import Location, Stored
-from assetcore.units import partition_key
-from assetcore.values import decode, decode_in_parts, decode_many, is_read_in_parts
 from assetcore.watch import UndeclaredInput
 from assetcore.window import Window
 
@@ -53,9 +50,6 @@ __all__ = ["LARGEST_BATCH", "Work"]
 LARGEST_BATCH = 2048
 HEAVIEST_BATCH = 32 << 20
 """About how many bytes the documents of a batch have, given and made; several batches are in memory at a time."""
-READ_AT_ONCE = 8192
-"""Documents of a whole asset that are read at a time into a list or a frame."""
-_LYING = ["object", "row", "name", "media_type", "sha256", "size"]
 NOT_BEGUN = Outcome([], 0.0)
 """Stands for a call that the run's budget had no room for."""
 TRACED_KEYS = 3
@@ -111,11 +105,12 @@ class Work:
     judged: int = 0
     alone: bool = True
     part: Part = field(init=False)
-    _shared: dict[str, Any] = field(default_factory=dict)
+    _arguments: Arguments = field(init=False)
     _recall: Recall = field(init=False)
     _committing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def __post_init__(self) -> None:
+        self._arguments = Arguments(self.project, self.keeper, self.asset)
         self._recall = Recall(
             self.project, self.keeper, self.guard, self.asset, self.definition_id, self._collected(), self._commit, self.result,
             self.unfinished, self.forced, self.new, self.since,
@@ -220,7 +215,7 @@ class Work:
         for unit, parameter, document in given["unit", "parameter", "document"].iter_rows():
             by_unit[unit].setdefault(parameter, []).append(document)
         stored = await self.keeper.stored(list(dict.fromkeys(given["document"])))
-        calls = await self._calls(units, by_unit, stored)
+        calls = await self._arguments.calls(part.views, units, by_unit, stored)
         rows = units["unit", "called", "label", "parent", "inputs", "materialization"].iter_rows()
         ready: list[Ready] = []
         for (unit, called, label, parent, inputs, was), call in zip(rows, calls, strict=True):
@@ -446,115 +441,6 @@ class Work:
             return
         self.alone = self.alone and committed.after == self.last
         self.last = committed.number
-
-    async def _calls(
-        self, units: pl.DataFrame, by_unit: Mapping[bytes, Mapping[int, Sequence[int]]], stored: Mapping[int, Stored]
-    ) -> list[Call]:
-        project, asset = self.project, self.asset
-        columns: list[tuple[str, list[Any]]] = []
-        restricted: dict[str, frozenset[str]] = {}
-        wholes = await self._wholes()
-        for index, dependency in enumerate(asset.dependencies):
-            wanted = [[stored[d] for d in by_unit[u].get(index, ())] for u in units["unit"]]
-            columns.append((dependency.parameter, await self._values(dependency, wanted, wholes)))
-            if dependency.fields is not None:
-                restricted[dependency.parameter] = dependency.fields
-        config = dict(project.config.get(asset.name, {}))
-        driver = project.graph.driver(asset.name)
-        labelling = [d for d in asset.dependencies if d.cross or d == driver]
-        named = bool(labelling) and all(d.fields is None or "name" in d.fields for d in labelling)
-        if not labelling:  # a unit of a partition alone goes by it
-            named = project.graph.is_by_partition(asset.name)
-        partitions = self._partitions(units)
-        return [
-            Call(
-                {**{parameter: values[i] for parameter, values in columns}, **config, **partition},
-                label if named else asset.name, format_ref(asset.name, called), restricted,
-            )
-            for i, (called, label, partition) in enumerate(zip(units["called"], units["label"], partitions, strict=True))
-        ]  # fmt: skip
-
-    def _partitions(self, units: pl.DataFrame) -> list[dict[str, Any]]:
-        """What each of these units is given as its partition."""
-        own, taker = self.asset.options.partitions, self.asset.partition
-        if own is None or taker is None:
-            return [{}] * units.height
-        keys = units.select(partition_key(pl.coalesce("parent", "label")).alias("key"))["key"]
-        return [{taker.parameter: taker.value(own[key])} for key in keys]
-
-    async def _values(
-        self, dependency: Dependency, wanted: Sequence[Sequence[Stored]], wholes: Mapping[str, Sequence[Stored]]
-    ) -> list[Any]:
-        """A parameter's value for each unit of a batch."""
-        reader = self.project.reader
-        if not dependency.is_whole:
-            return await self._each(replace(dependency, fields=None), wanted)  # restricted where it is called
-        if dependency.form == "iterator":
-            everything = wholes[dependency.parameter]
-            return [await decode(dependency, reader, everything) for _ in wanted]
-        name = dependency.parameter
-        if name not in self._shared:
-            if name in wholes:
-                self._shared[name] = await decode(dependency, reader, wholes[name])
-            else:
-                async with aclosing(self._lying(dependency)) as parts:
-                    self._shared[name] = await decode_in_parts(dependency, reader, parts)
-        return [self._shared[name]] * len(wanted)
-
-    async def _each(self, dependency: Dependency, wanted: Sequence[Sequence[Stored]]) -> list[Any]:
-        """A value for each unit, read together; where that is not possible in halves, and an error for what cannot be read."""
-        try:
-            return await decode_many(dependency, self.project.reader, wanted)
-        except UnreadableError as error:
-            if len(wanted) == 1:
-                return [error]
-            middle = len(wanted) // 2
-            return [one for half in (wanted[:middle], wanted[middle:]) for one in await self._each(dependency, half)]
-
-    async def _lying(self, dependency: Dependency) -> AsyncGenerator[list[Stored]]:
-        """Where the documents of a whole asset lie, some at a time; of the next ones it is looked up while these are read.
-
-        Where that was read with the documents, it is known of those that lie in packs.
-        """
-
-        async def look_up(some: pl.DataFrame) -> list[Stored]:
-            if placed and not some["row"].null_count():
-                return [
-                    Stored(Location(keys[object_], row), name, media_type, sha256, size)
-                    for object_, row, name, media_type, sha256, size in some[_LYING].iter_rows()
-                ]
-            numbers = some["document"].to_list()
-            stored = await self.keeper.stored(numbers)
-            return [stored[number] for number in numbers]
-
-        documents = self.part.views[dependency.upstream.name].documents
-        placed = "object" in documents.columns
-        packs = documents.filter(pl.col("row").is_not_null())["object"].unique().to_list() if placed else []
-        keys = await self.keeper.keys(packs) if packs else {}
-        ahead: asyncio.Task[list[Stored]] | None = None
-        try:
-            for some in documents.iter_slices(READ_AT_ONCE):
-                before, ahead = ahead, asyncio.create_task(look_up(some))
-                if before is not None:
-                    yield await before
-            if ahead is not None:
-                yield await ahead
-        finally:
-            if ahead is not None:
-                ahead.cancel()
-
-    async def _wholes(self) -> dict[str, list[Stored]]:
-        """By parameter, all the documents of the whole assets that units are given; not of those that were handed over before, or that
-        are read some at a time.
-        """
-        documents: dict[str, list[int]] = {}
-        for d in self.asset.dependencies:
-            if d.is_whole and d.parameter not in self._shared:
-                whole = self.part.views[d.upstream.name].documents
-                if whole.height <= READ_AT_ONCE or not is_read_in_parts(d):
-                    documents[d.parameter] = whole["document"].to_list()
-        stored = await self.keeper.stored({one for every in documents.values() for one in every})
-        return {parameter: [stored[one] for one in every] for parameter, every in documents.items()}
 
     def _collected(self) -> tuple[tuple[int, int, int], ...]:
         """The whole assets that every unit is given, each as of its last commit: what changed it last may have been in another
