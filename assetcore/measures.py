@@ -103,7 +103,7 @@ async def compare(
     times: list[list[float]] = []
     for side in sides:
         alias = await vectors.alias_of(project, asset, side)
-        embedded = await project.llm.embed([text for text, _ in asked], alias, None, SECONDS)
+        embedded = await project.llm.embed_in(side.dimensions, [text for text, _ in asked], alias, SECONDS)
         right, names, took = [], [], []
         async with project.engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
             for (_, document), question in zip(asked, embedded, strict=True):

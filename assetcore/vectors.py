@@ -178,10 +178,10 @@ async def ask(
 ) -> list[Found]:  # fmt: skip
     """The `k` rows that are nearest to a text, embedded by the model that the index, or this generation of it, is of.
 
-    Raises UsageError where the gateway does not have that model any more, GatewayError where it cannot be asked.
+    Raises UsageError where the gateway does not have that model any more, or not in that length, GatewayError where it cannot be asked.
     """
-    alias = await alias_of(project, asset, await _asked(project, asset, generation))
-    [found] = await project.llm.embed([text], alias, None, QUESTION_SECONDS)
+    one = await _asked(project, asset, generation)
+    [found] = await project.llm.embed_in(one.dimensions, [text], await alias_of(project, asset, one), QUESTION_SECONDS)
     return await similarity_search(project, asset, found.vector, filter_fields, k, generation=generation)
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from assetcore.digest import digest
 from assetcore.errors import AnswerError, GatewayError, UsageError
-from assetcore.llm.embedding import Embedded, Embedder, Swept, VectorCache
+from assetcore.llm.embedding import MANY, Embedded, Embedder, Swept, VectorCache
 from assetcore.llm.gateway import Gateway, Response
 from assetcore.models import Models, Price, configured, described, listed_price, price_of
 from assetcore.settings import Settings
@@ -61,6 +61,7 @@ class Client:
     _gateway: Gateway | None = None
     _embedders: dict[tuple[str, int | None, bool], Embedder] = field(default_factory=dict)
     _cache: VectorCache | None = None
+    _shortened: set[tuple[str, int]] = field(default_factory=set)
     _opening: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     # -- which model ---------------------------------------------------------------------------------------------------------------
@@ -167,6 +168,26 @@ class Client:
             embedder = Embedder(name, model, dimensions, self._embeddings, self._vector_cache() if keeps else None)
             self._embedders[alias, dimensions, keeps] = embedder
         return await embedder.embed(texts, seconds)
+
+    async def embed_in(self, length: int, texts: Sequence[str], alias: str, seconds: float) -> list[Embedded]:
+        """Vectors of `length` numbers: as the model gives them, or shortened by it. Raises UsageError where it gives no such."""
+        given = 0
+        if (alias, length) not in self._shortened:
+            found = await self.embed(texts, alias, None, seconds)
+            given = len(found[0].vector) if found else length
+            if given == length:
+                return found
+        try:
+            found = await self.embed(texts, alias, length, seconds)
+        except (AnswerError, GatewayError) as error:
+            if isinstance(error, GatewayError) and error.status not in MANY:
+                raise
+            raise UsageError(
+                f"{alias} ({self.version(alias)}) gives vectors of {given or 'other'} numbers, and none of {length}.",
+                hint="Does the gateway still hand on `dimensions`, and to the model that it had?",
+            ) from error
+        self._shortened.add((alias, length))
+        return found
 
     async def swept(self, texts: Sequence[str], alias: str, tokens: int, seconds: float) -> Swept:
         """How long vectors of these texts take in questions of so many tokens; what is kept of them is left out."""

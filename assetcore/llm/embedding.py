@@ -24,7 +24,7 @@ from assetcore.telemetry import get_pipeline_logger
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-__all__ = ["TOKENS", "Embedded", "Embedder", "Swept", "VectorCache"]
+__all__ = ["MANY", "TOKENS", "Embedded", "Embedder", "Swept", "VectorCache"]
 
 logger = get_pipeline_logger(__name__)
 

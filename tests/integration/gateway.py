@@ -36,6 +36,8 @@ class FakeGateway:
     dimensions: int = 8
     shorter: dict[str, int] = field(default_factory=dict)
     """By the name at the gateway: of which models only the first numbers are given."""
+    shortens: bool = True
+    """Whether `dimensions` is heard of."""
     pause: float = 0.0
 
     def questions(self, path: str) -> list[dict[str, Any]]:
@@ -82,10 +84,8 @@ class FakeGateway:
             return Reply(400, json.dumps({"error": {"message": f"Invalid model name passed in model={body['model']}"}}))
         paid = {"x-litellm-response-cost": "0.25", "x-litellm-model-name": self.models[body["model"]]}
         if path.endswith("embeddings"):
-            data = [
-                {"index": i, "embedding": self.vector(text)[: self.shorter.get(body["model"])]}
-                for i, text in enumerate(body["input"])
-            ]
+            length = self.shorter.get(body["model"]) or (body.get("dimensions") if self.shortens else None)
+            data = [{"index": i, "embedding": self.vector(text)[:length]} for i, text in enumerate(body["input"])]
             tokens = sum(len(text) for text in body["input"])
             return Reply(body=json.dumps({"data": data, "usage": {"total_tokens": tokens}}), headers=paid)
         usage = {"total_tokens": 10, "prompt_tokens_details": {"cached_tokens": 4}}

@@ -529,6 +529,23 @@ async def test_two_models_are_compared_by_what_their_generations_find(
     )
 
 
+async def test_shortened_vectors_are_asked_for_by_vectors_of_their_length(world: World, gateway: FakeGateway) -> None:
+    """Search and comparison ask the model for as many numbers as an index has; where it gives no such, that is told."""
+    await world.materialize()
+    world.code(BODY.replace("[topic.text])", "[topic.text], dimensions=4)"), head="")
+    await world.materialize()
+    async with world.open() as session:
+        for text in ("who?", "where?"):
+            await vectors.ask(session.project, "vectors", text)
+        assert (await vectors.ask(session.project, "vectors", "all about the bee", k=1))[0].name == "bee"
+        assert [body.get("dimensions") for body in gateway.questions("/v1/embeddings")[-3:]] == [None, 4, 4]
+        found = await measures.compare(session.project, k=1)
+        assert [(one.dimensions, one.recall) for one in found.generations] == [(8, 1.0), (4, 1.0)]
+        gateway.shortens = False
+        with pytest.raises(UsageError, match=r"embedder \(test/letters\) gives vectors of .* numbers, and none of 4"):
+            await vectors.ask(session.project, "vectors", "who is the ape?")
+
+
 async def test_sizes_of_questions_are_measured_and_journaled(world: World, gateway: FakeGateway) -> None:
     """Every text is asked for in questions of each size, whatever is kept of it; times are told, and the best size is in the journal."""
     for name in NAMES:
