@@ -21,7 +21,7 @@ from typing import Any
 
 from assetcore.documents import Document, UnreadableError
 from assetcore.embeddings import FIT, Embedding, packed, unfit
-from assetcore.errors import NothingSelectedError, UnindexedError, UsageError
+from assetcore.errors import NothingSelectedError, ServiceError, UnindexedError, UsageError
 from assetcore.filters import asked, indexed
 from assetcore.lineage import journal, read
 from assetcore.lineage import vectors as index
@@ -100,11 +100,11 @@ def embeddings(project: Project) -> list[str]:
 
 
 async def active(project: Project, asset: str) -> Generation:
-    """The generation that answers, brought up to what the asset is.
+    """The generation that answers, brought up to what the asset is; while somebody else does that, as it is.
 
     Raises NothingSelectedError where the asset is not made yet, UnindexedError where there is no index of what was made.
     """
-    found, left = await _brought_up(project, asset)
+    found, left = await _brought_up(project, asset, wait=False)
     _warn(asset, left)
     if found is not None:
         return found
@@ -217,8 +217,11 @@ async def sync(project: Project, asset: str) -> Generation | None:
     return found
 
 
-async def _brought_up(project: Project, asset: str) -> tuple[Generation | None, list[Unfit]]:
-    """The generation that answers when the index is what the asset currently is; and what was found now that none can hold."""
+async def _brought_up(project: Project, asset: str, *, wait: bool = True) -> tuple[Generation | None, list[Unfit]]:
+    """The generation that answers when the index is what the asset currently is; and what was found now that none can hold.
+
+    Who does not `wait` is answered by the generation as it is while somebody else brings it up, which may take minutes.
+    """
     _check_is_of_vectors(project, asset)
     names, identifier = (project.name, project.environment, asset), project.asset_ids[asset]
     async with project.engine.connect() as connection:
@@ -226,7 +229,12 @@ async def _brought_up(project: Project, asset: str) -> tuple[Generation | None, 
     if current is not None or not project.writable:
         return current, []
     async with project.engine.begin() as connection:
+        free = wait or await index.alone(connection, *names, wait=False)
+        if not free and (current := await _answering(project, connection, asset, behind=True)) is not None:
+            return current, []
         await index.alone(connection, *names)
+        if (current := await _answering(project, connection, asset)) is not None:  # by somebody who was waited for
+            return current, []
         last = (await read.watermark(connection, project.environment_id, identifier)).changed
         documents = (await read.current_documents(connection, project.environment_id, [identifier]))[identifier]
         wanted = dict(documents.select("address", "document").iter_rows())
@@ -246,11 +254,14 @@ async def _brought_up(project: Project, asset: str) -> tuple[Generation | None, 
         return await _settle(project, connection, asset, found, held, wanted, last), left
 
 
-async def _answering(project: Project, connection: Connection, asset: str) -> Generation | None:
-    """The generation that answers, where nothing needs to be done for that; and where nothing may be, the one that did last."""
+async def _answering(
+    project: Project, connection: Connection, asset: str, *, behind: bool = False
+) -> Generation | None:
+    """The generation that answers, where nothing needs to be done for that, or it may be `behind`; and where nothing may be done, the one
+    that did last."""
     names = (project.name, project.environment, asset)
     identifiers = (project.environment_id, project.asset_ids[asset])
-    return await index.answering(connection, *names, *identifiers, behind=not project.writable)
+    return await index.answering(connection, *names, *identifiers, behind=behind or not project.writable)
 
 
 async def rebuild(project: Project, asset: str) -> Generation | None:
@@ -280,7 +291,10 @@ async def rollback(project: Project, asset: str) -> Generation:
 
 
 async def activate(project: Project, asset: str, number: int) -> Generation:
-    """Have one of the generations answer, by its number. Raises NothingSelectedError for one that there is not, or that is not complete."""
+    """Have one of the generations answer, by its number; where its model has no alias, a warning says so.
+
+    Raises NothingSelectedError for one that there is not, or that is not complete.
+    """
     project.check_writable()
     names = (project.name, project.environment, asset)
     async with project.engine.begin() as connection:
@@ -288,6 +302,12 @@ async def activate(project: Project, asset: str, number: int) -> Generation:
         found = _complete(await index.generations(connection, *names), asset, number)
         await _answer(project, connection, found)
         after = await index.generations(connection, *names)
+    try:
+        await alias_of(project, asset, found)
+    except UsageError as error:
+        logger.warning("%s Until it has, words alone decide what a search finds.", error.message)
+    except ServiceError:
+        logger.debug("the gateway cannot be asked whether it has %s", found.model)
     return next(one for one in after if one.id == number)
 
 
@@ -460,7 +480,8 @@ async def matching(project: Project, names: Sequence[str], filters: Mapping[str,
     found: set[tuple[str, str]] = set()
     for name in names:
         wanted = asked(_kind(project, name), filters)
-        one = await sync(project, name)
+        one, left = await _brought_up(project, name, wait=False)
+        _warn(name, left)
         if one is not None:
             async with project.engine.connect() as connection:
                 found |= await index.documents(connection, one, wanted)

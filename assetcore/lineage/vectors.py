@@ -118,10 +118,13 @@ def _index_name(one: Generation) -> str:
     return f"ix_vector_{one.id}_hnsw"
 
 
-async def alone(connection: Connection, project: str, environment: str, asset: str) -> None:
-    """One at a time brings an asset's index up to date, until the end of the transaction."""
+async def alone(connection: Connection, project: str, environment: str, asset: str, *, wait: bool = True) -> bool:
+    """One at a time brings an index up to date, until the end of the transaction; False where another does, unless it is to `wait`."""
     key = sa.func.hashtextextended(f"vectors/{project}/{environment}/{asset}", 0)
+    if not wait:
+        return bool((await connection.execute(sa.select(sa.func.pg_try_advisory_xact_lock(key)))).scalar_one())
     await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(key)))
+    return True
 
 
 async def generations(

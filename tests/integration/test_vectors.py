@@ -235,7 +235,39 @@ async def test_a_lost_index_is_made_again_without_a_model(opened: Session, gatew
     assert len(gateway.asked) == asked
 
 
-async def test_another_model_is_another_generation(world: World, gateway: FakeGateway) -> None:
+async def test_nobody_waits_for_an_index_that_is_brought_up(
+    opened: Session, gateway: FakeGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A search is answered by the index as it is; those that have to wait find it brought up, and do not do it again."""
+    project, read, known = opened.project, 0, index.known
+
+    async def counted(*given: Any) -> dict[bytes, int] | None:
+        nonlocal read
+        read += 1
+        return await known(*given)
+
+    monkeypatch.setattr(index, "known", counted)
+    [one] = await vectors.generations(project)
+    async with project.engine.begin() as connection:
+        await index.note(connection, one, synced=-1)
+    async with project.engine.begin() as another, asyncio.TaskGroup() as group:
+        await index.alone(another, project.name, project.environment, "vectors")
+        async with asyncio.timeout(10):
+            found = await vectors.similarity_search(project, "vectors", gateway.vector("all about the bee"), k=1)
+            assert [hit.name for hit in await opened.search("all about the cow", filters={"letter": "c"})] == [
+                "cow.txt"
+            ]
+        assert (found[0].name, read) == ("bee", 0)
+        for _ in range(3):
+            group.create_task(vectors.sync(project, "vectors"))
+        await asyncio.sleep(0.3)
+        await another.rollback()
+    assert read == 1
+
+
+async def test_another_model_is_another_generation(
+    world: World, gateway: FakeGateway, caplog: pytest.LogCaptureFixture
+) -> None:
     """While only some documents are of the new model the old generation answers; then the new one does, until it is rolled back."""
     await world.materialize()
     gateway.models["embedder"], gateway.dimensions = "test/more-letters", 12
@@ -256,6 +288,9 @@ async def test_another_model_is_another_generation(world: World, gateway: FakeGa
         assert earlier.name == "ant"
         back = await vectors.rollback(session.project, "vectors")
         assert (back.id, back.model) == (older.id, "test/letters")
+        assert "Until it has, words alone decide what a search finds." in caplog.text
+        assert "bee.txt" in {hit.name for hit in await session.search("all about the bee")}
+        assert "vectors is not asked: The index of vectors is of test/letters" in caplog.text
         with pytest.raises(UsageError, match=r"vectors is of test/letters, which the gateway .* does not have"):
             await vectors.ask(session.project, "vectors", "ants")
         with pytest.raises(NothingSelectedError, match="no earlier generation"):
