@@ -20,6 +20,7 @@ from assetcore.errors import StorageError
 from assetcore.lineage import commit as lineage
 from assetcore.lineage import journal, read, runs
 from assetcore.lineage.commit import Batch
+from assetcore.lineage.environments import every
 from assetcore.lineage.journal import Entry
 from assetcore.lineage.manifest import NAME as MANIFEST
 from assetcore.lineage.manifest import decode_manifest, encode_manifest
@@ -71,7 +72,7 @@ async def sweep(
     keep: timedelta | None = None,
 ) -> Swept:  # fmt: skip
     """Find what nobody needs, and remove it unless `dry_run`; history older than `keep`, too. No run is at work while objects are removed
-    that lineage does not know; what is compacted stops none.
+    that lineage does not know; what is compacted stops none. With them go indexes of vectors whose environment or asset is not there.
     """
     async with alone:
         async with project.engine.connect() as connection:
@@ -80,6 +81,7 @@ async def sweep(
         if not dry_run:
             for identifier, (name, units) in orphans.items():
                 await _retire(project, identifier, name, units)
+            await _drop_indexes(project)
     packs = await compact(project, keep=keep, dry_run=dry_run, grace=grace)
     return Swept(
         dry_run, len(unknown), sum(info.size for info in unknown) + packs.bytes, tuple(name for name, _ in orphans.values()),
@@ -124,6 +126,23 @@ async def _retire(project: Project, identifier: int, name: str, units: list[tupl
         await lineage.commit(connection, batch)
         entry = Entry("retire", project.environment, name, GC, batch.number, "not declared any more", facts)
         await journal.append(connection, project.id, entry)
+
+
+async def _drop_indexes(project: Project) -> None:
+    """Indexes of vectors go with their environment, or with their asset: they are made again of the store where they are wanted."""
+    from assetcore.lineage import vectors  # numpy behind it takes 0.1 s: only for those who sweep
+    from assetcore.vectors import embeddings
+
+    here = project.environment
+    async with project.engine.connect() as connection:
+        await connection.execution_options(isolation_level="REPEATABLE READ")
+        there = [one.name for one in await every(connection, project.id)]
+        unneeded = await vectors.unneeded(connection, project.name, [*there, here], here, embeddings(project))
+    for environment, one in unneeded:
+        async with project.engine.begin() as connection:
+            await vectors.drop(connection, one)
+            facts = {"generation": one.id, "model": one.model}
+            await journal.append(connection, project.id, Entry("vectors drop", environment, one.asset, facts=facts))
 
 
 async def _unknown(project: Project, before: datetime, idle: Collection[str]) -> list[ObjectInfo]:

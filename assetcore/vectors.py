@@ -31,6 +31,7 @@ from assetcore.lineage.vectors import CANDIDATES, EXACT, WIDEST, Found, Generati
 from assetcore.project import Project
 from assetcore.storage import Stored
 from assetcore.telemetry import get_pipeline_logger
+from assetcore.verify import noting_damage
 
 __all__ = [
     "Trial", "activate", "active", "alias_of", "ask", "behind", "best", "embeddings", "generations", "matching", "rebuild", "rollback",
@@ -223,35 +224,42 @@ async def _brought_up(project: Project, asset: str, *, wait: bool = True) -> tup
     Who does not `wait` is answered by the generation as it is while somebody else brings it up, which may take minutes.
     """
     _check_is_of_vectors(project, asset)
-    names, identifier = (project.name, project.environment, asset), project.asset_ids[asset]
+    names = (project.name, project.environment, asset)
     async with project.engine.connect() as connection:
         current = await _answering(project, connection, asset)
     if current is not None or not project.writable:
         return current, []
-    async with project.engine.begin() as connection:
+    async with noting_damage(project), project.engine.begin() as connection:
         free = wait or await index.alone(connection, *names, wait=False)
         if not free and (current := await _answering(project, connection, asset, behind=True)) is not None:
             return current, []
         await index.alone(connection, *names)
         if (current := await _answering(project, connection, asset)) is not None:  # by somebody who was waited for
             return current, []
-        last = (await read.watermark(connection, project.environment_id, identifier)).changed
-        documents = (await read.current_documents(connection, project.environment_id, [identifier]))[identifier]
-        wanted = dict(documents.select("address", "document").iter_rows())
-        found = await index.generations(connection, *names)
-        held: dict[int, dict[bytes, int]] = {}
-        for one in list(found):
-            rows = await index.known(connection, one)
-            if rows is None:  # somebody dropped the table
-                await index.drop(connection, one)
-                found.remove(one)
-            else:
-                held[one.id] = rows
-        missing = {a: d for a, d in wanted.items() if not any(rows.get(a) == d for rows in held.values())}
-        left = await _take_in(project, connection, asset, found, held, missing)
-        for one in left:
-            del wanted[one.address]
-        return await _settle(project, connection, asset, found, held, wanted, last), left
+        return await _bring_up(project, connection, asset, await index.generations(connection, *names))
+
+
+async def _bring_up(
+    project: Project, connection: Connection, asset: str, found: list[Generation], replaced: Sequence[Generation] = ()
+) -> tuple[Generation | None, list[Unfit]]:
+    """Bring these generations up to what the asset currently is; of those that are `replaced`, make others of the same models."""
+    identifier = project.asset_ids[asset]
+    last = (await read.watermark(connection, project.environment_id, identifier)).changed
+    documents = (await read.current_documents(connection, project.environment_id, [identifier]))[identifier]
+    wanted = dict(documents.select("address", "document").iter_rows())
+    held: dict[int, dict[bytes, int]] = {}
+    for one in list(found):
+        rows = await index.known(connection, one)
+        if rows is None:  # somebody dropped the table
+            await index.drop(connection, one)
+            found.remove(one)
+        else:
+            held[one.id] = rows
+    missing = {a: d for a, d in wanted.items() if not any(rows.get(a) == d for rows in held.values())}
+    left = await _take_in(project, connection, asset, found, held, missing)
+    for one in left:
+        del wanted[one.address]
+    return await _settle(project, connection, asset, found, held, wanted, last, replaced), left
 
 
 async def _answering(
@@ -265,17 +273,21 @@ async def _answering(
 
 
 async def rebuild(project: Project, asset: str) -> Generation | None:
-    """Make the index again of the documents in the store; no model is asked."""
+    """Make the index again of the documents in the store, beside the one that answers, whose place it then takes; no model is asked.
+
+    Raises UnindexedError where it could not take its place, because the documents are of several models at present: all stays as it was.
+    """
     project.check_writable()
     names = (project.name, project.environment, asset)
-    async with project.engine.begin() as connection:
+    async with noting_damage(project), project.engine.begin() as connection:
         await index.alone(connection, *names)
-        dropped = await index.generations(connection, *names)
-        for one in dropped:
-            await index.drop(connection, one)
-        facts = {"dropped": [one.id for one in dropped]}
+        before = await index.generations(connection, *names)
+        current, left = await _bring_up(project, connection, asset, [], before)
+        there = {one.id for one in await index.generations(connection, *names)}
+        facts = {"dropped": [one.id for one in before if one.id not in there]}
         await journal.append(connection, project.id, Entry("vectors rebuild", project.environment, asset, facts=facts))
-    return await sync(project, asset)
+    _warn(asset, left)
+    return current
 
 
 async def rollback(project: Project, asset: str) -> Generation:
@@ -390,11 +402,11 @@ async def _read(project: Project, stored: Sequence[Stored], kind: type[Document]
 
 async def _settle(
     project: Project, connection: Connection, asset: str, found: list[Generation], held: Mapping[int, Mapping[bytes, int]],
-    wanted: Mapping[bytes, int], last: int,
+    wanted: Mapping[bytes, int], last: int, replaced: Sequence[Generation] = (),
 ) -> Generation | None:  # fmt: skip
     """Take out what is gone, index what is large and no other, and let a generation answer when it has come to hold all documents.
 
-    One that held all of them the last time, too, and does not answer, is one that somebody went back from.
+    One that held all of them the last time, too, and does not answer, is one that somebody went back from. Those that were `replaced` go.
     """
     before = _active(found)
     complete: Generation | None = None
@@ -422,6 +434,14 @@ async def _settle(
         await _answer(project, connection, complete)
     elif before is not None:
         await index.note(connection, before, synced=last)
+    elif wanted and _active(replaced) is not None:
+        raise UnindexedError(
+            f"The index of {asset} is not made again, because no other would have all documents: they are of several models at present.",
+            hint=f"What there is goes on answering. Make what is stale first: aipctl materialize '+{asset}'",
+        )
+    for one in replaced:
+        if not wanted or any((one.model, one.dimensions) == (other.model, other.dimensions) for other in found):
+            await index.drop(connection, one)
     after = await index.generations(connection, project.name, project.environment, asset)
     current = _active(after)
     finished = [one for one in after if one.completed is not None and one != current]

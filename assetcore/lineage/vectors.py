@@ -33,8 +33,8 @@ w = watermark.c
 
 __all__ = [
     "CANDIDATES", "EXACT", "WIDEST", "Found", "Generation", "Row", "activate", "alone", "answering", "apart", "build_index", "count",
-    "create", "documents", "drop", "forget", "forget_index", "generations", "is_gone", "journal", "known", "nearest", "note",
-    "remove", "sample", "size", "trials", "upsert",
+    "create", "documents", "drop", "drop_all", "forget", "forget_index", "generations", "is_gone", "journal", "known", "nearest", "note",
+    "remove", "sample", "size", "trials", "unneeded", "upsert",
 ]  # fmt: skip
 
 EXACT = 5_000
@@ -171,6 +171,24 @@ async def drop(connection: Connection, one: Generation) -> None:
     """Remove a generation with its rows."""
     await connection.run_sync(lambda sync: _table(one).drop(sync, checkfirst=True))
     await connection.execute(sa.delete(g).where(g.c.id == one.id))
+
+
+async def drop_all(connection: Connection, project: str, environment: str) -> None:
+    """Remove all generations of an environment."""
+    for one in await generations(connection, project, environment):
+        await drop(connection, one)
+
+
+async def unneeded(
+    connection: Connection, project: str, environments: Collection[str], environment: str, assets: Collection[str]
+) -> list[tuple[str, Generation]]:
+    """The generations, with their environments, of other environments than these, and in one of them of other assets than these."""
+    shown = [g.c[name] for name in Generation.__slots__]
+    gone = g.c.environment.not_in(environments) | ((g.c.environment == environment) & g.c.asset.not_in(assets))
+    rows = await connection.execute(
+        sa.select(g.c.environment, *shown).where(g.c.project == project, gone).order_by(g.c.id)
+    )
+    return [(where, Generation(*row)) for where, *row in rows]
 
 
 async def known(connection: Connection, one: Generation) -> dict[bytes, int] | None:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -18,12 +19,13 @@ import sqlalchemy as sa
 from assetcore import measures, vectors
 from assetcore.embeddings import LARGEST, LONGEST, Embedding, Vector, unfit
 from assetcore.errors import AssetcoreError, NothingSelectedError, UnindexedError, UsageError
-from assetcore.lineage import schema
+from assetcore.lineage import schema, tables
 from assetcore.lineage import vectors as index
 from assetcore.lineage.tables import answer as answers
 from assetcore.lineage.vectors import Row
 from assetcore.session import Session
 from assetcore.settings import Settings
+from assetcore.storage import MissingObjectError
 from tests.integration.gateway import KEY, FakeGateway, Reply, fake_gateway
 from tests.integration.world import HEAD, World
 
@@ -233,6 +235,68 @@ async def test_a_lost_index_is_made_again_without_a_model(opened: Session, gatew
         found = await vectors.similarity_search(opened.project, "vectors", gateway.vector("all about the ant"), k=1)
         assert found[0].name == "ant"
     assert len(gateway.asked) == asked
+
+
+async def test_an_index_answers_until_another_has_taken_its_place(world: World, gateway: FakeGateway) -> None:
+    """`rebuild` drops nothing where an object is lost, which is noted, or where documents are of several models; nor the index before."""
+    await world.materialize()
+    for pack in Path(str(world.settings.storage_url).removeprefix("file://")).rglob("vectors/pack*"):
+        pack.unlink()
+    asked = gateway.vector("all about the bee")
+    async with world.open() as session:
+        with pytest.raises(MissingObjectError):
+            await vectors.rebuild(session.project, "vectors")
+        assert (await vectors.similarity_search(session.project, "vectors", asked, k=1))[0].name == "bee"
+    assert (await world.plan())["vectors"]["causes"] == {"object-missing": 4}
+    await world.materialize()
+    gateway.models["embedder"] = "test/other"
+    await world.materialize("vectors[ant.txt]")
+    async with world.open() as session:
+        before = await vectors.generations(session.project)
+        with pytest.raises(UnindexedError, match="is not made again, because no other would have all documents"):
+            await vectors.rebuild(session.project, "vectors")
+        assert await vectors.generations(session.project) == before
+    await world.materialize()
+    async with world.open() as session:
+        earlier, made = before[-1].id, await vectors.rebuild(session.project, "vectors")
+        assert made is not None
+        assert [(one.id, one.active) for one in await vectors.generations(session.project)] == [
+            (made.id, True), (earlier, False),
+        ]  # fmt: skip
+        assert (await vectors.rollback(session.project, "vectors")).id == earlier
+
+
+async def test_an_index_goes_with_its_environment_and_with_its_asset(world: World, gateway: FakeGateway) -> None:
+    """`env drop` takes it along, `gc` what is left of others: tables as well; what is there keeps its own."""
+    await world.materialize()
+    elsewhere = World(world.settings.using("test", environment="pr"))
+
+    async def there() -> tuple[list[tuple[str, str]], int]:
+        async with world.open() as session, session.project.engine.connect() as connection:
+            g = tables.vector_generation.c
+            rows = (await connection.execute(sa.select(g.environment, g.asset).order_by(g.id))).all()
+            named = await connection.run_sync(lambda sync: sa.inspect(sync).get_table_names())
+        return [(row[0], row[1]) for row in rows], sum(name.startswith("vector_") for name in named) - 2
+
+    async with world.open() as session:
+        await session.create_environment("pr", "prod")
+    async with elsewhere.open() as session:
+        await vectors.sync(session.project, "vectors")
+        assert (await there()) == ([("prod", "vectors"), ("pr", "vectors")], 2)
+    async with world.open() as session:
+        await session.drop_environment("pr")
+        assert (await there()) == ([("prod", "vectors")], 1)
+        for environment in ("gone", "prod"):
+            async with session.project.engine.begin() as connection:
+                await index.create(
+                    connection, "demo", environment, "former" if environment == "prod" else "vectors", "m", 2, {}
+                )
+        await session.gc()
+        assert len((await there())[0]) == 3
+        await session.gc(dry_run=False)
+        assert (await there()) == ([("prod", "vectors")], 1)
+        hits = await session.search("all about the cow", filters={"letter": "c"})
+        assert [hit.name for hit in hits] == ["cow.txt"]
 
 
 async def test_nobody_waits_for_an_index_that_is_brought_up(
@@ -502,8 +566,8 @@ async def test_parameters_are_tried_beside_an_exact_search(world: World) -> None
         first = changed[0][1]
         assert changed == [
             ("vectors activate", first, None),
-            ("vectors rebuild", None, [first]),
             ("vectors activate", again.id, None),
+            ("vectors rebuild", None, [first]),
         ]
 
         async with session.project.engine.begin() as connection:  # of an earlier version: measured with another number
