@@ -9,7 +9,7 @@ Models are asked of one place only, a LiteLLM gateway (OPENAI_BASE_URL, or the e
 recorded in the store and found again there, a vector in Redis, and of those who ask at the same time one asks for all.
 
 Nothing is asked again after an error, except where an asset says so: `@asset(retries=3)`. Then, and in the next run, an answer that
-failed its unit, or that a check refused in it, is not found: the model is asked again.
+failed its unit, or that a check refused in it, is not found: the model is asked again. So it is with a vector.
 
     llm/gateway.py      one question over HTTP, and what can go wrong with it
     llm/answers.py      what was answered before
@@ -148,13 +148,16 @@ async def embed(
     Texts are asked for together with those of other units that are made at the same time, some thousands of tokens at once. Raises
     GatewayError and AnswerError as `generate`.
     """
-    client = _client(model)
+    caller = _called(model)
+    client = caller.client
     with span("embed", "llm", texts=len(texts)) as traced:
-        found = await client.embed([_text(one) for one in texts], model, dimensions, seconds)
+        found = await client.embed([_text(one) for one in texts], model, dimensions, seconds, caller.code)
         paid = sum(one.tokens for one in found)
         traced.set(model=client.version(model), tokens=paid)
     if found:
         spend(tokens=paid, usd=sum(one.usd for one in found), model=client.version(model))
+    if (attempt := current()) is not None:
+        attempt.vectors.extend(one.key for one in found)
     return [Vector(one.vector, client.version(model)) for one in found]
 
 

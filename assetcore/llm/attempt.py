@@ -20,9 +20,10 @@ __all__ = ["Attempt", "current"]
 
 @dataclass(slots=True)
 class Attempt:
-    """The answers that one call got, in all the threads and tasks that it starts."""
+    """The answers that one call got, in all the threads and tasks that it starts; of vectors the keys."""
 
     answers: list[Answer] = field(default_factory=list)
+    vectors: list[str] = field(default_factory=list)
     _token: Token[Attempt | None] | None = None
 
     def __enter__(self) -> Attempt:
@@ -35,8 +36,8 @@ class Attempt:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """Under which these answers are recorded."""
-        return tuple(dict.fromkeys(one.key for one in self.answers if one.key))
+        """Under which these answers are recorded, and these vectors kept."""
+        return tuple(dict.fromkeys([*(one.key for one in self.answers if one.key), *self.vectors]))
 
     def suspects(self, error: BaseException) -> tuple[str, ...]:
         """The keys of those that may be why the call raised this error."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from assetcore.digest import digest
 from assetcore.errors import AnswerError, GatewayError, UsageError
-from assetcore.llm.embedding import MANY, Embedded, Embedder, Swept, VectorCache
+from assetcore.llm.embedding import AT_ONCE, MANY, VECTOR, Embedded, Embedder, Swept, VectorCache
 from assetcore.llm.gateway import Gateway, Response
 from assetcore.models import Models, Price, configured, described, listed_price, price_of
 from assetcore.settings import Settings
@@ -59,7 +59,8 @@ class Client:
     _keeps: bool = True
     _models: Models | None = None
     _gateway: Gateway | None = None
-    _embedders: dict[tuple[str, int | None, bool], Embedder] = field(default_factory=dict)
+    _embedders: dict[tuple[str, int | None, bool, str], Embedder] = field(default_factory=dict)
+    _slots: dict[str, asyncio.Semaphore] = field(default_factory=dict)
     _cache: VectorCache | None = None
     _shortened: set[tuple[str, int]] = field(default_factory=set)
     _opening: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -151,32 +152,40 @@ class Client:
             return replace(answer, key=await self.answers.keep(key, alias, record))
 
     async def refuse(self, keys: Sequence[str], code: str | None = None) -> None:
-        """Have recorded answers not be found again by this code, or by anyone: whoever asks the same, asks the model."""
-        if self.answers is not None and keys:
-            await self.answers.refuse(keys, code)
+        """Have recorded answers, and vectors, not be found again by this code, or by anyone: whoever asks the same, asks the model."""
+        kept = [key for key in keys if key.startswith(VECTOR)]
+        recorded = [key for key in keys if not key.startswith(VECTOR)]
+        if self.answers is not None and recorded:
+            await self.answers.refuse(recorded, code)
+        if kept and code and (cache := self._vector_cache()) is not None:
+            await cache.refuse(kept, code)
 
-    async def embed(self, texts: Sequence[str], alias: str, dimensions: int | None, seconds: float) -> list[Embedded]:
-        """A vector for each text, and what each cost."""
+    async def embed(
+        self, texts: Sequence[str], alias: str, dimensions: int | None, seconds: float, code: str = ""
+    ) -> list[Embedded]:
+        """A vector for each text, and what each cost; from Redis, where it is there, and this code has not refused it."""
         name, model = self._known(alias)
         if empty := [i for i, text in enumerate(texts) if not text.strip()]:
             raise UsageError(
                 f"Text {empty[0] + 1} of {len(texts)} has no words, so that it has no vector.", hint="Leave it out."
             )
-        keeps = self._keeps
-        embedder = self._embedders.get((alias, dimensions, keeps))
-        if embedder is None:
-            embedder = Embedder(name, model, dimensions, self._embeddings, self._vector_cache() if keeps else None)
-            self._embedders[alias, dimensions, keeps] = embedder
+        embedder = self._embedders.get((alias, dimensions, self._keeps, code))
+        cache = self._vector_cache() if self._keeps else None
+        if embedder is None or (cache is not None and embedder.since != self._since):
+            cache = None if cache is None else replace(cache, code=code, since=self._since)
+            slots = self._slots.setdefault(alias, asyncio.Semaphore(AT_ONCE))
+            embedder = Embedder(name, model, dimensions, self._embeddings, cache, slots=slots, since=self._since)
+            self._embedders[alias, dimensions, self._keeps, code] = embedder
         return await embedder.embed(texts, seconds)
 
     async def embed_in(self, length: int, texts: Sequence[str], alias: str, seconds: float) -> list[Embedded]:
         """Vectors of `length` numbers: as the model gives them, or shortened by it. Raises UsageError where it gives no such."""
         given = 0
         if (alias, length) not in self._shortened:
-            found = await self.embed(texts, alias, None, seconds)
-            given = len(found[0].vector) if found else length
+            first = await self.embed(texts[:1], alias, None, seconds)
+            given = len(first[0].vector) if first else length
             if given == length:
-                return found
+                return [*first, *await self.embed(texts[1:], alias, None, seconds)]
         try:
             found = await self.embed(texts, alias, length, seconds)
         except (AnswerError, GatewayError) as error:

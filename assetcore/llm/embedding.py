@@ -14,6 +14,7 @@ from array import array
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 from assetcore.digest import digest
@@ -24,7 +25,7 @@ from assetcore.telemetry import get_pipeline_logger
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-__all__ = ["MANY", "TOKENS", "Embedded", "Embedder", "Swept", "VectorCache"]
+__all__ = ["AT_ONCE", "MANY", "TOKENS", "VECTOR", "Embedded", "Embedder", "Swept", "VectorCache"]
 
 logger = get_pipeline_logger(__name__)
 
@@ -49,6 +50,10 @@ OURS = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call({0}) end
 POLL = 0.1
 MANY = (400, 413, 422)
 """Refusals that may be about one text of many."""
+FEW = 8
+"""So many texts are halved at once down to the one that is refused; of more it is first seen whether any is answered."""
+VECTOR = "assetcore:embedding:"
+"""Begins the keys of vectors in Redis."""
 
 Ask = Callable[[Mapping[str, Any], float], Awaitable[Response]]
 
@@ -60,6 +65,8 @@ class Embedded:
     vector: list[float]
     tokens: int = 0
     usd: float = 0.0
+    key: str = ""
+    """Under which it is kept in Redis."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +100,11 @@ class Embedder:
     ask: Ask
     cache: Cache | None
     tokens: int = TOKENS
+    slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
+    since: datetime | None = None
+    """What was asked for before is asked for again: of it there is nothing in `cache`."""
     _waiting: list[tuple[bytes, str]] = field(default_factory=list)
     _under_way: dict[bytes, asyncio.Future[Embedded]] = field(default_factory=dict)
-    _slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _length: int = 0
 
@@ -114,7 +123,8 @@ class Embedder:
         paid: set[bytes] = set()
         answers: list[Embedded] = []
         for key, one in zip(keys, found, strict=True):
-            answers.append(one if key in mine and key not in paid else Embedded(one.vector))
+            tokens, usd = (one.tokens, one.usd) if key in mine and key not in paid else (0, 0.0)
+            answers.append(Embedded(one.vector, tokens, usd, _vector(key)))
             paid.add(key)
         return answers
 
@@ -133,7 +143,7 @@ class Embedder:
         """Give those who wait for these texts what they wait for, or the error."""
         futures = {key: self._under_way[key] for key, _ in part}
         try:
-            async with self._slots:
+            async with self.slots:
                 found = await self._known_or_asked(part, seconds)
             for key, one in found.items():
                 if isinstance(one, Embedded):
@@ -178,8 +188,13 @@ class Embedder:
                 await asyncio.sleep(POLL)
         return found
 
-    async def _asked(self, part: Sequence[tuple[bytes, str]], seconds: float) -> dict[bytes, Embedded | Exception]:
-        """Ask the gateway. A refusal of many texts may be about one of them: then the halves are asked for."""
+    async def _asked(
+        self, part: Sequence[tuple[bytes, str]], seconds: float, *, halved: bool = False
+    ) -> dict[bytes, Embedded | Exception]:
+        """Ask the gateway. A refusal of many texts may be about one of them: then the halves are asked for, unless it is about none.
+
+        That is seen by three of them, before anything is `halved`: where each is refused alone with the same words, all are.
+        """
         texts = [text for _, text in part]
         body: dict[str, Any] = {"model": self.name, "input": texts, "encoding_format": "float"}
         if self.dimensions is not None:
@@ -189,8 +204,19 @@ class Embedder:
         except GatewayError as error:
             if error.status not in MANY or len(part) == 1:
                 return dict.fromkeys((key for key, _ in part), error)
-            half = len(part) // 2
-            return await self._asked(part[:half], seconds) | await self._asked(part[half:], seconds)
+            found: dict[bytes, Embedded | Exception] = {}
+            if len(part) > FEW and not halved:
+                by_length = sorted(part, key=lambda one: len(one[1]))
+                for one in (by_length[len(part) // 2], by_length[0], by_length[-1]):
+                    found |= await self._asked([one], seconds)
+                    if str(found[one[0]]) != str(error):
+                        break
+                else:
+                    return dict.fromkeys((key for key, _ in part), error)
+            left = [one for one in part if one[0] not in found]
+            for half in (left[: len(left) // 2], left[len(left) // 2 :]):
+                found |= await self._asked(half, seconds, halved=True)
+            return found
         vectors = self._vectors(response.content, len(part))
         shares = _shares(response.tokens, [len(text) + 1 for text in texts])
         total = sum(shares) or 1
@@ -243,16 +269,51 @@ async def _held(cache: Cache, keys: Sequence[bytes]) -> AsyncIterator[None]:
 
 @dataclass(slots=True)
 class VectorCache:
-    """Vectors in Redis, for some days. Where Redis cannot be used there are none, and everybody asks for himself."""
+    """Vectors in Redis, for some days. Where Redis cannot be used there are none, and everybody asks for himself.
+
+    Those are not found that this code has refused, or that were asked for before `since`.
+    """
 
     client: Redis
+    code: str = ""
+    since: datetime | None = None
     _told: bool = False
     _ours: str = field(default_factory=lambda: secrets.token_hex(8))
     """What our claims say."""
 
     async def found(self, keys: Sequence[bytes]) -> list[list[float] | None]:
-        stored = await self._try(self.client.mget([_vector(key) for key in keys]))
-        return [_numbers(one) for one in stored] if stored else [None] * len(keys)
+        names = [_vector(key) for key in keys]
+        pipe = self.client.pipeline(transaction=False)
+        pipe.mget(names)
+        if self.code:
+            pipe.mget([_refused(name, self.code) for name in names])
+        if self.since is not None:
+            for name in names:
+                pipe.pttl(name)
+        answers = await self._try(pipe.execute())
+        if not answers:
+            return [None] * len(keys)
+        stored: list[bytes | None] = answers.pop(0)
+        if self.code:
+            marks = answers.pop(0)
+            stored = [
+                one if mark is None or mark != _mark(one) else None for one, mark in zip(stored, marks, strict=True)
+            ]
+        if self.since is not None:
+            youngest = 1000 * (KEPT - (datetime.now(UTC) - self.since).total_seconds())
+            stored = [one if left >= youngest else None for one, left in zip(stored, answers, strict=True)]
+        return [_numbers(one) for one in stored]
+
+    async def refuse(self, names: Sequence[str], code: str) -> None:
+        """Have vectors, by the keys they are kept under, not be found again by a code; what comes in their place is."""
+        for begin in range(0, len(names), TEXTS):
+            some = names[begin : begin + TEXTS]
+            stored = await self._try(self.client.mget(some)) or [None] * len(some)
+            pipe = self.client.pipeline(transaction=False)
+            for name, one in zip(some, stored, strict=True):
+                if one is not None:
+                    pipe.set(_refused(name, code), _mark(one), ex=KEPT)
+            await self._try(pipe.execute())
 
     async def claimed(self, keys: Sequence[bytes]) -> list[bool]:
         pipe = self.client.pipeline(transaction=False)
@@ -265,6 +326,8 @@ class VectorCache:
         pipe = self.client.pipeline(transaction=False)
         for key, vector in vectors.items():
             pipe.set(_vector(key), array("f", vector).tobytes(), ex=KEPT)
+            if self.code:  # a model that gives the same vector again may be right
+                pipe.delete(_refused(_vector(key), self.code))
         if vectors:
             await self._try(pipe.execute())
 
@@ -294,11 +357,20 @@ class VectorCache:
 
 
 def _vector(key: bytes) -> str:
-    return f"assetcore:embedding:{key.hex()}"
+    return f"{VECTOR}{key.hex()}"
+
+
+def _refused(name: str, code: str) -> str:
+    return f"{name}:refused:{code}"
+
+
+def _mark(stored: bytes | None) -> bytes:
+    """Which of the vectors it was that a text had."""
+    return digest("vector", stored)
 
 
 def _claim(key: bytes) -> str:
-    return f"assetcore:embedding:{key.hex()}:claim"
+    return f"{_vector(key)}:claim"
 
 
 def _numbers(stored: bytes | None) -> list[float] | None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -207,6 +209,31 @@ async def test_one_text_that_is_refused_leaves_the_others(client: Client, gatewa
     one, other = await asyncio.gather(llm.embed(["one"]), llm.embed(["other"]), return_exceptions=True)
     assert isinstance(one, GatewayError)
     assert isinstance(other, list)
+
+
+async def test_a_refusal_of_every_text_is_learned_by_few_questions(
+    client: Client, gateway: FakeGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model that embeds nothing is asked four times, not for each text; where one text is the reason, the others are asked for once."""
+    answered, reply, bad = Counter[str](), gateway.reply, ""
+
+    async def refusing(method: str, path: str, headers: Mapping[str, str], body: Any) -> Reply:
+        if any(bad in text for text in body["input"]):
+            gateway.asked.append((path, body))
+            return Reply(400, '{"error": {"message": "no"}}')
+        answered.update(body["input"])
+        return await reply(method, path, headers, body)
+
+    monkeypatch.setattr(gateway, "reply", refusing)
+    texts = [f"text {i} " + "x" * i for i in range(100)]
+    found = await asyncio.gather(*(llm.embed([text]) for text in texts), return_exceptions=True)
+    assert (sum(isinstance(one, GatewayError) for one in found), len(gateway.asked)) == (100, 4)
+    bad = "text 40 "
+    found = await asyncio.gather(*(llm.embed([text]) for text in texts), return_exceptions=True)
+    assert sum(isinstance(one, GatewayError) for one in found) == 1
+    assert len(gateway.asked) < 4 + 20
+    assert set(answered.values()) == {1}
+    assert len(answered) == 99
 
 
 @pytest.mark.parametrize(
@@ -431,6 +458,48 @@ async def good(summary: Report) -> bool:
     for failed in (1, 1, 0):
         assert len((await world.materialize()).failures) == failed
     assert len(gateway.asked) == 3 + 1 + 1
+
+
+async def test_a_bad_vector_is_not_what_the_next_attempt_gets(
+    world: World, connected: Settings, gateway: FakeGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of answers: a retry, the next run, who was refused by a check and --force ask the model; neighbours, and other code, do not."""
+    monkeypatch.setattr(calls, "BACKOFF_SECONDS", 0.005)
+    code = HEAD + """
+from assetcore import check, llm
+from assetcore.embeddings import Embedding
+
+@asset(models=["embedder"], retries=1)
+async def vectors(topic: Topic = each(topics)) -> Embedding:
+    [vector] = await llm.embed([topic.text])
+    if not any(vector):
+        raise ValueError("a vector of nothing")
+    return Embedding.of(topic.stem, vector)
+
+@check(vectors, blocking=True)
+async def right(vector: Embedding) -> bool:
+    return vector.vector[0] >= 0
+"""  # fmt: skip
+    world.code(code, head="")
+    bad, vector = iter([[0.0] * 8, [0.0] * 8, [-1.0] * 8]), gateway.vector
+    monkeypatch.setattr(gateway, "vector", lambda text: (next(bad, None) if "of b" in text else None) or vector(text))
+    for failed, questions in ((1, 2), (1, 3), (0, 4)):
+        assert len((await world.materialize()).failures) == failed
+        assert len(gateway.asked) == questions
+    assert (await world.made(force=True))["vectors"]["unchanged"] == 3
+    assert len(gateway.asked) == 5
+    assert [len(question["input"]) for question in gateway.questions("/v1/embeddings")] == [3, 1, 1, 1, 3]
+    world.code(code.replace("topic.stem, vector", "topic.stem + 's', vector"), head="")
+    assert (await world.made())["vectors"] == {"made": 3}
+    assert len(gateway.asked) == 5
+    redis = get_async_client(str(connected.redis_url))
+    mine, other = VectorCache(redis, "code"), VectorCache(redis, "other")
+    await mine.keep({b"text": [1.0]})
+    await mine.refuse([f"{embedding.VECTOR}{b'text'.hex()}"], "code")
+    assert [await one.found([b"text"]) for one in (mine, other)] == [[None], [[1.0]]]
+    await mine.keep({b"text": [1.0]})
+    assert await mine.found([b"text"]) == [[1.0]], "the model gave the same again, and nobody refused that"
+    await redis.aclose()
 
 
 async def test_made_anew_is_asked_anew_each_time(world: World, gateway: FakeGateway) -> None:
