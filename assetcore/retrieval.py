@@ -8,7 +8,7 @@ from typing import Any
 
 from assetcore.documents import Document
 from assetcore.embeddings import Embedding
-from assetcore.errors import AssetcoreError, NothingSelectedError, ServiceError, UnindexedError, UsageError
+from assetcore.errors import AnswerError, AssetcoreError, NothingSelectedError, ServiceError, UnindexedError, UsageError
 from assetcore.filters import asked
 from assetcore.lineage import named, read
 from assetcore.project import Project
@@ -21,6 +21,8 @@ logger = get_pipeline_logger(__name__)
 
 DEPTH = 50
 """Hits of each way of searching that are fused."""
+MORE = 4
+"""So many times more rows are asked for where those that are nearest stand for too few documents."""
 
 
 async def search_project(
@@ -68,10 +70,11 @@ async def search_project(
         except NothingSelectedError:
             continue
         except (
+            AnswerError,
             ServiceError,
             UnindexedError,
             UsageError,
-        ) as error:  # the question's own were told by now: the model is gone
+        ) as error:  # the filters' own were told by now: the model is gone
             silent[name] = error
         notes += await _behind(project, name)
     if not indexes and not near:
@@ -110,9 +113,9 @@ async def index_vectors(project: Project, names: Iterable[str]) -> list[str]:
 
 
 async def _behind(project: Project, name: str) -> list[str]:
-    from assetcore import vectors  # numpy behind it takes 0.1 s: only for projects with vectors
+    from assetcore import gaps  # numpy behind it takes 0.1 s: only for projects with vectors
 
-    return await vectors.behind(project, name, soon=True)
+    return await gaps.behind(project, name, soon=True)
 
 
 def _is_of(project: Project, name: str, kind: type[Document]) -> bool:
@@ -123,8 +126,14 @@ def _is_of(project: Project, name: str, kind: type[Document]) -> bool:
 async def _near(
     project: Project, name: str, text: str, limit: int, filters: Mapping[str, Any]
 ) -> list[tuple[str, str]]:
-    """What an index of vectors finds, by asset and document."""
+    """What an index of vectors finds, by asset and document: as many as there are, up to the limit, however many rows stand for each."""
     from assetcore import vectors  # numpy behind it takes 0.1 s: only for projects with vectors
 
-    found = await vectors.ask(project, name, text, filters, max(DEPTH, limit))
-    return [(one.fields.get("asset") or name, one.fields.get("document") or one.name) for one in found]
+    question = await vectors.question(project, name, text)
+    rows = max(DEPTH, limit)
+    while True:
+        found = await vectors.similarity_search(project, name, question, filters, rows)
+        documents = [(one.fields.get("asset") or name, one.fields.get("document") or one.name) for one in found]
+        if len(found) < rows or len(set(documents)) >= limit:
+            return documents
+        rows *= MORE

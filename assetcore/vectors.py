@@ -14,14 +14,16 @@ before goes on answering; when the new one holds them all, it takes its place in
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
+from assetcore import gaps
 from assetcore.documents import Document, UnreadableError
 from assetcore.embeddings import FIT, Embedding, packed, unfit
-from assetcore.errors import NothingSelectedError, ServiceError, UnindexedError, UsageError
+from assetcore.errors import NothingSelectedError, ServiceError, StorageError, UnindexedError, UsageError
 from assetcore.filters import asked, indexed
 from assetcore.lineage import journal, read
 from assetcore.lineage import vectors as index
@@ -34,11 +36,13 @@ from assetcore.telemetry import get_pipeline_logger
 from assetcore.verify import noting_damage
 
 __all__ = [
-    "Trial", "activate", "active", "alias_of", "ask", "behind", "best", "embeddings", "generations", "matching", "rebuild", "rollback",
+    "Trial", "activate", "active", "alias_of", "ask", "best", "embeddings", "generations", "matching", "question", "rebuild", "rollback",
     "similarity_search", "sync", "sync_all", "trials",
 ]  # fmt: skip
 
 logger = get_pipeline_logger(__name__)
+
+T = TypeVar("T")
 
 DEFAULTS = {"m": 16, "ef_construction": 80, "ef_search": 100}
 CHANGES = 5
@@ -47,21 +51,10 @@ KEPT = 2
 """Generations of an asset that stay: the one that answers, and the one before, to go back to."""
 PART = 2000
 """Documents that are read at once."""
-NAMED = 3
-"""So many documents are named where it is told what an index does not have."""
 K = 10
 QUESTION_SECONDS = 60
 ENOUGH = 0.99
 """A recall@10 that is good enough: of the parameters that reach it the fastest are the best."""
-
-
-@dataclass(frozen=True, slots=True)
-class Unfit:
-    """A current document that no index can hold, and why."""
-
-    address: bytes
-    name: str
-    problem: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,17 +94,18 @@ def embeddings(project: Project) -> list[str]:
 
 
 async def active(project: Project, asset: str) -> Generation:
-    """The generation that answers, brought up to what the asset is; while somebody else does that, as it is.
+    """The generation that answers, brought up to what the asset is; while somebody else does that, or where it cannot be done, as it is.
 
     Raises NothingSelectedError where the asset is not made yet, UnindexedError where there is no index of what was made.
     """
-    found, left = await _brought_up(project, asset, wait=False)
-    _warn(asset, left)
+    found, left = await _at_hand(project, asset)
     if found is not None:
         return found
     if left:
-        raise UnindexedError(f"{asset} has no document that an index can hold: {_named(left)}.", hint=_mend(asset))
-    if several := await _several(project, asset):
+        raise UnindexedError(
+            f"{asset} has no document that an index can hold: {gaps.named(left)}.", hint=gaps.mend(asset)
+        )
+    if several := await gaps.several(project, asset):
         raise several
     raise NothingSelectedError(f"{asset} is not made yet.", hint=f"Make it: aipctl materialize '+{asset}'")
 
@@ -124,16 +118,22 @@ async def similarity_search(
 
     `filter_fields` gives for each field the value, or a list of values of which one, that a row must have; of a list, what must be in it.
     With `generation`, that one is asked, whichever answers: two models are so compared. Raises UsageError for a field that the asset's
-    documents do not have, or a value that it cannot have, a vector of another length than theirs, or a generation that there is not.
+    documents do not have, or a value that it cannot have, and a vector of another length than theirs, NothingSelectedError for a
+    generation that there is not.
     """
     filters = dict(filter_fields or {})
+    return await _whichever(lambda: _nearest(project, asset, query_vector, filters, max(k, 1), exact, generation))
+
+
+async def _whichever(ask: Callable[[], Awaitable[T]]) -> T:
+    """What the index that answers is asked; again where that was exchanged for another in between."""
     for _ in range(CHANGES):
         try:
-            return await _nearest(project, asset, query_vector, filters, max(k, 1), exact, generation)
+            return await ask()
         except Exception as error:
             if not index.is_gone(error):
                 raise
-    return await _nearest(project, asset, query_vector, filters, max(k, 1), exact, generation)
+    return await ask()
 
 
 async def _nearest(
@@ -177,13 +177,19 @@ async def ask(
     project: Project, asset: str, text: str, filter_fields: Mapping[str, Any] | None = None, k: int = K,
     *, generation: int | None = None,
 ) -> list[Found]:  # fmt: skip
-    """The `k` rows that are nearest to a text, embedded by the model that the index, or this generation of it, is of.
+    """The `k` rows that are nearest to a text. Raises as `question` and `similarity_search`."""
+    asked = await question(project, asset, text, generation=generation)
+    return await similarity_search(project, asset, asked, filter_fields, k, generation=generation)
+
+
+async def question(project: Project, asset: str, text: str, *, generation: int | None = None) -> list[float]:
+    """A text's vector, by the model, and in the length, that the index, or this generation of it, is of.
 
     Raises UsageError where the gateway does not have that model any more, or not in that length, GatewayError where it cannot be asked.
     """
     one = await _asked(project, asset, generation)
     [found] = await project.llm.embed_in(one.dimensions, [text], await alias_of(project, asset, one), QUESTION_SECONDS)
-    return await similarity_search(project, asset, found.vector, filter_fields, k, generation=generation)
+    return found.vector
 
 
 async def alias_of(project: Project, asset: str, one: Generation) -> str:
@@ -218,7 +224,7 @@ async def sync(project: Project, asset: str) -> Generation | None:
     return found
 
 
-async def _brought_up(project: Project, asset: str, *, wait: bool = True) -> tuple[Generation | None, list[Unfit]]:
+async def _brought_up(project: Project, asset: str, *, wait: bool = True) -> tuple[Generation | None, list[gaps.Unfit]]:
     """The generation that answers when the index is what the asset currently is; and what was found now that none can hold.
 
     Who does not `wait` is answered by the generation as it is while somebody else brings it up, which may take minutes.
@@ -239,9 +245,23 @@ async def _brought_up(project: Project, asset: str, *, wait: bool = True) -> tup
         return await _bring_up(project, connection, asset, await index.generations(connection, *names))
 
 
+async def _at_hand(project: Project, asset: str) -> tuple[Generation | None, list[gaps.Unfit]]:
+    """As `_brought_up`, for who searches: while somebody else brings it up, or where what is new cannot be read, the index as it is."""
+    try:
+        found, left = await _brought_up(project, asset, wait=False)
+    except StorageError as error:
+        async with project.engine.connect() as connection:
+            found, left = await _answering(project, connection, asset, behind=True), []
+        if found is None:
+            raise
+        logger.warning("The index of %s answers as it is, because it cannot be brought up to date: %s", asset, error)
+    _warn(asset, left)
+    return found, left
+
+
 async def _bring_up(
     project: Project, connection: Connection, asset: str, found: list[Generation], replaced: Sequence[Generation] = ()
-) -> tuple[Generation | None, list[Unfit]]:
+) -> tuple[Generation | None, list[gaps.Unfit]]:
     """Bring these generations up to what the asset currently is; of those that are `replaced`, make others of the same models."""
     identifier = project.asset_ids[asset]
     last = (await read.watermark(connection, project.environment_id, identifier)).changed
@@ -352,12 +372,12 @@ async def best(project: Project, asset: str) -> Trial | None:
 async def _take_in(
     project: Project, connection: Connection, asset: str, found: list[Generation], held: dict[int, dict[bytes, int]],
     missing: Mapping[bytes, int],
-) -> list[Unfit]:  # fmt: skip
+) -> list[gaps.Unfit]:  # fmt: skip
     """Read documents that no generation has, and write each to that of its model, which is made where there is none. Returns those that
     none can hold."""
     names = (project.name, project.environment, asset)
     kind, shown = _kind(project, asset), _fields(project, asset)
-    left: list[Unfit] = []
+    left: list[gaps.Unfit] = []
     addresses = list(missing)
     for begin in range(0, len(addresses), PART):
         part = addresses[begin : begin + PART]
@@ -366,11 +386,11 @@ async def _take_in(
         by_model: dict[tuple[str, int], list[Row]] = {}
         for address, one in zip(part, documents, strict=True):
             if isinstance(one, str):
-                left.append(Unfit(address, stored[missing[address]].name, one))
+                left.append(gaps.Unfit(address, stored[missing[address]].name, one))
                 continue
             assert isinstance(one, Embedding)
             if (problem := unfit(one.content)) is not None:
-                left.append(Unfit(address, one.name, problem))
+                left.append(gaps.Unfit(address, one.name, problem))
                 continue
             vector, fields = one.vector, indexed(one, shown)
             by_model.setdefault((one.model, len(vector)), []).append(
@@ -429,12 +449,8 @@ async def _settle(
             and (one.completed is None or before is None or one.synced < before.synced)
         ):
             complete = one
-    if complete is not None:
-        await index.note(connection, complete, completed=datetime.now(UTC))
-        await _answer(project, connection, complete)
-    elif before is not None:
-        await index.note(connection, before, synced=last)
-    elif wanted and _active(replaced) is not None:
+    current = complete or before
+    if current is None and wanted and _active(replaced) is not None:
         raise UnindexedError(
             f"The index of {asset} is not made again, because no other would have all documents: they are of several models at present.",
             hint=f"What there is goes on answering. Make what is stale first: aipctl materialize '+{asset}'",
@@ -442,12 +458,16 @@ async def _settle(
     for one in replaced:
         if not wanted or any((one.model, one.dimensions) == (other.model, other.dimensions) for other in found):
             await index.drop(connection, one)
-    after = await index.generations(connection, project.name, project.environment, asset)
-    current = _active(after)
-    finished = [one for one in after if one.completed is not None and one != current]
+    there = await index.generations(connection, project.name, project.environment, asset)
+    finished = [one for one in there if one.completed is not None and (current is None or one.id != current.id)]
     for one in finished[KEPT - 1 :]:
         await index.drop(connection, one)
-    return current
+    if complete is not None:
+        await index.note(connection, complete, completed=datetime.now(UTC))
+        await _answer(project, connection, complete)
+    elif before is not None:
+        await index.note(connection, before, synced=last)
+    return _active(await index.generations(connection, project.name, project.environment, asset))
 
 
 async def _answer(project: Project, connection: Connection, one: Generation) -> None:
@@ -499,13 +519,16 @@ async def matching(project: Project, names: Sequence[str], filters: Mapping[str,
     """What stands behind the rows that match, in all these indexes: asset and document. Their documents have these fields."""
     found: set[tuple[str, str]] = set()
     for name in names:
-        wanted = asked(_kind(project, name), filters)
-        one, left = await _brought_up(project, name, wait=False)
-        _warn(name, left)
-        if one is not None:
-            async with project.engine.connect() as connection:
-                found |= await index.documents(connection, one, wanted)
+        found |= await _whichever(partial(_matching, project, name, asked(_kind(project, name), filters)))
     return found
+
+
+async def _matching(project: Project, name: str, wanted: Mapping[str, list[Any]]) -> set[tuple[str, str]]:
+    one, _ = await _at_hand(project, name)
+    if one is None:
+        return set()
+    async with project.engine.connect() as connection:
+        return await index.documents(connection, one, wanted)
 
 
 async def sync_all(project: Project, names: Sequence[str]) -> list[str]:
@@ -521,79 +544,10 @@ async def sync_all(project: Project, names: Sequence[str]) -> list[str]:
                 f" the next search tries again, or: aipctl vectors rebuild {name}"
             )
         else:
-            notes += [*_left_out(name, left), *await behind(project, name)]
+            notes += [*gaps.left_out(name, left), *await gaps.behind(project, name)]
     return notes
 
 
-async def behind(project: Project, asset: str, *, soon: bool = False) -> list[str]:
-    """What is to be known of an index that answers while another generation has documents that it does not have: a sentence, or none.
-
-    `soon` looks at those alone that are coming in, or were gone back from, which is nearly always none: a search waits for it.
-    """
-    async with project.engine.connect() as connection:
-        found = await index.generations(connection, project.name, project.environment, asset)
-        current = _active(found)
-        if current is None:
-            several = await _several(project, asset)
-            return [] if several is None else [f"{several.message} {several.hint}"]
-        for one in found:
-            if one == current or (soon and one.completed is not None and one.synced != current.synced):
-                continue
-            new, _ = await index.apart(connection, one, current)
-            if not new and one.completed is not None:
-                continue
-            lacking, names = await index.apart(connection, current, one, NAMED)
-            said = f"{asset} is answered by its index of {current.model}"
-            missed = f"{new:,} of its documents are in that of {one.model} alone, and are not found by meaning."
-            if lacking:
-                said = f"{said}, which is behind: {missed}" if new else f"{said}."
-                more = f" and {lacking - len(names):,} more" if lacking > len(names) else ""
-                return [
-                    f"{said} That of {one.model} answers when it has all; it lacks {', '.join(names)}{more}."
-                    f" Look at: aipctl plan {asset} --units"
-                ]
-            if new:
-                return [
-                    f"{said}, which somebody went back to, and which is behind: {missed}"
-                    f" To have that answer: aipctl vectors rollback {asset} --to {one.id}"
-                ]
-    return []
-
-
-async def _several(project: Project, asset: str) -> UnindexedError | None:
-    """Why no generation answers: the asset's documents are of several models; None where they are not."""
-    async with project.engine.connect() as connection:
-        found = await index.generations(connection, project.name, project.environment, asset)
-        if _active(found) is not None:
-            return None
-        counts = [(one, count) for one in found if (count := await index.count(connection, one))]
-    if len(counts) < 2:
-        return None
-    shown = ", ".join(f"{n:,} of {one.model or 'no model'} with {one.dimensions:,} numbers" for one, n in counts)
-    return UnindexedError(
-        f"{asset} has no index that answers, because its documents are of several models: {shown}.",
-        hint=f"Give each model an asset of its own, or make all with one: aipctl materialize {asset} --force",
-    )
-
-
-def _warn(asset: str, left: Sequence[Unfit]) -> None:
-    for note in _left_out(asset, left):
+def _warn(asset: str, left: Sequence[gaps.Unfit]) -> None:
+    for note in gaps.left_out(asset, left):
         logger.warning(note)
-
-
-def _left_out(asset: str, left: Sequence[Unfit]) -> list[str]:
-    """What is to be known of documents that no index can hold."""
-    if not left:
-        return []
-    return [
-        f"{len(left)} of the documents of {asset} cannot be in its index, and are not found by meaning: {_named(left)}. {_mend(asset)}"
-    ]
-
-
-def _named(left: Sequence[Unfit]) -> str:
-    more = f", and {len(left) - NAMED:,} more" if len(left) > NAMED else ""
-    return ", ".join(f"{one.name} ({one.problem})" for one in left[:NAMED]) + more
-
-
-def _mend(asset: str) -> str:
-    return f"Mend what makes them, and make them again: aipctl materialize {asset} --force"

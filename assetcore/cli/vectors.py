@@ -31,12 +31,13 @@ def _numbers(context: click.Context, parameter: click.Parameter, text: str) -> l
 @verb(group=vectors, name="ls", config=False)
 async def ls(call: Call) -> None:
     """List the generations of each index: model, dimensions, which one answers."""
+    from assetcore import gaps
     from assetcore import vectors as room
 
     async with call.opened() as session:
         found = await room.generations(session.project)
         for name in room.embeddings(session.project):
-            for note in await room.behind(session.project, name):
+            for note in await gaps.behind(session.project, name):
                 call.say(note)
     rows = [
         {"asset": g.asset, "generation": g.id, "model": g.model, "active": g.active, "complete": g.completed is not None,

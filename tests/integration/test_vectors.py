@@ -16,7 +16,7 @@ from uuid import UUID
 import pytest
 import sqlalchemy as sa
 
-from assetcore import measures, vectors
+from assetcore import gaps, measures, vectors
 from assetcore.embeddings import LARGEST, LONGEST, Embedding, Vector, unfit
 from assetcore.errors import AssetcoreError, NothingSelectedError, UnindexedError, UsageError
 from assetcore.lineage import schema, tables
@@ -237,7 +237,9 @@ async def test_a_lost_index_is_made_again_without_a_model(opened: Session, gatew
     assert len(gateway.asked) == asked
 
 
-async def test_an_index_answers_until_another_has_taken_its_place(world: World, gateway: FakeGateway) -> None:
+async def test_an_index_answers_until_another_has_taken_its_place(
+    world: World, gateway: FakeGateway, caplog: pytest.LogCaptureFixture
+) -> None:
     """`rebuild` drops nothing where an object is lost, which is noted, or where documents are of several models; nor the index before."""
     await world.materialize()
     for pack in Path(str(world.settings.storage_url).removeprefix("file://")).rglob("vectors/pack*"):
@@ -247,6 +249,13 @@ async def test_an_index_answers_until_another_has_taken_its_place(world: World, 
         with pytest.raises(MissingObjectError):
             await vectors.rebuild(session.project, "vectors")
         assert (await vectors.similarity_search(session.project, "vectors", asked, k=1))[0].name == "bee"
+        [one] = await vectors.generations(session.project)
+        async with session.project.engine.begin() as connection:  # as after a run whose documents cannot be read
+            known = await index.known(connection, one)
+            await index.remove(connection, one, list(known or ())[:1])
+            await index.note(connection, one, synced=-1)
+        assert len(await vectors.similarity_search(session.project, "vectors", asked)) == 3
+        assert "The index of vectors answers as it is, because it cannot be brought up to date" in caplog.text
     assert (await world.plan())["vectors"]["causes"] == {"object-missing": 4}
     await world.materialize()
     gateway.models["embedder"] = "test/other"
@@ -387,10 +396,10 @@ async def test_an_index_that_is_behind_says_so(
     async with world.open() as session:
         await session.search("all about the dog")
         assert said in caplog.text
-        assert said in (await vectors.behind(session.project, "vectors"))[0]
+        assert said in (await gaps.behind(session.project, "vectors"))[0]
         gateway.reply = reply  # type: ignore[method-assign]
         await world.materialize()
-        assert await vectors.behind(session.project, "vectors") == []
+        assert await gaps.behind(session.project, "vectors") == []
         newer, older = await vectors.generations(session.project)
         assert (newer.model, newer.active) == ("test/other", True)
         gateway.models["embedder"] = "test/letters"
@@ -400,7 +409,7 @@ async def test_an_index_that_is_behind_says_so(
         world.document("eel.txt", "all about the eel")
         await world.materialize()
         assert (await vectors.active(session.project, "vectors")).id == newer.id, "somebody chose it"
-        [told] = await vectors.behind(session.project, "vectors", soon=True)
+        [told] = await gaps.behind(session.project, "vectors", soon=True)
         assert missed.format("test/letters") in told
         assert f"To have that answer: aipctl vectors rollback vectors --to {older.id}" in told
 
@@ -481,6 +490,25 @@ async def test_search_asks_for_words_and_for_meaning(opened: Session, gateway: F
     assert {hit.name for hit in await opened.search("about the cow", filters={"letter": "a"})} == {"ant.txt", "ape.txt"}
     gateway.replies = [Reply(503, "{}")]
     assert (await opened.search("cow"))[0].name == "cow.txt"
+
+
+async def test_a_long_document_does_not_hide_the_others(world: World, gateway: FakeGateway) -> None:
+    """`limit` is of documents: where one has more pieces near the question than are asked for, more are."""
+    world.code(HEAD + """
+from assetcore import llm
+from assetcore.embeddings import Embedding
+
+@asset(models=["embedder"])
+async def vectors(topic: Topic = each(topics)) -> list[Embedding]:
+    [vector] = await llm.embed([topic.text])
+    pieces = 80 if topic.stem == "bee" else 1
+    return [Embedding.of(f"{topic.stem}-{i}", vector, asset="topics", document=topic.name) for i in range(pieces)]
+""", head="")  # fmt: skip
+    await world.materialize()
+    async with world.open() as session:
+        hits = await session.search("all about the bee", limit=4)
+        assert hits[0].name == "bee.txt"
+        assert {hit.name for hit in hits} == {f"{name}.txt" for name in NAMES}
 
 
 async def test_every_filter_gives_as_many_rows_as_there_are(database: str) -> None:
