@@ -157,6 +157,9 @@ async def forget(project: Project, text: str, *, dry_run: bool) -> Forgotten:
         "report": hashlib.sha256(json.dumps(report, sort_keys=True).encode()).hexdigest(),
     }  # fmt: skip
     async with project.engine.begin() as connection:
+        for environment in await environments.every(connection, project.id):
+            for asset, _, _ in assets:  # what somebody is putting into an index now is seen there
+                await vectors.alone(connection, project.name, environment.name, asset)
         await forgetting.erase(
             connection, project.id, found, moved, rows, manifests | records_, failing, identifier, name
         )

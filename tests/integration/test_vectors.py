@@ -308,6 +308,26 @@ async def test_an_index_goes_with_its_environment_and_with_its_asset(world: Worl
         assert [hit.name for hit in hits] == ["cow.txt"]
 
 
+async def test_what_is_forgotten_is_in_no_index_that_was_being_made(world: World) -> None:
+    """Who forgets a document waits for an index that it is being put into."""
+    await world.materialize()
+    async with world.open() as session:
+        [one] = await vectors.generations(session.project)
+        async with session.project.engine.begin() as another, asyncio.TaskGroup() as group:
+            await index.alone(another, "demo", "prod", "vectors")
+            made = await index.create(another, "demo", "prod", "vectors", one.model, one.dimensions, {})
+            known = await index.known(another, one) or {}
+            await index.upsert(
+                another, made, [Row(address, known[address], "x", {}, [1.0] * one.dimensions) for address in known]
+            )
+            forgetting = group.create_task(session.forget("topics[bee.txt]", dry_run=False))
+            await asyncio.wait([forgetting], timeout=2)
+            assert not forgetting.done()
+            await another.commit()
+        async with session.project.engine.connect() as connection:
+            assert [len(await index.known(connection, each) or ()) for each in (one, made)] == [3, 3]
+
+
 async def test_nobody_waits_for_an_index_that_is_brought_up(
     opened: Session, gateway: FakeGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
