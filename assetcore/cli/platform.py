@@ -147,8 +147,7 @@ async def deploy(
     project = call.project(settings.root)
     graph = loading.load(settings.root, project, settings.require)  # what cannot be loaded is not deployed
     if settings.database_url is not None:  # nor is what would find another schema, or would be refused for its stage
-        stage = await schema.current(settings.database_url)
-        schema.refuse_stage(settings.stage, stage, settings.database_url)
+        await schema.check_writable(settings.database_url, settings.stage)
     addresses = await stack.up(settings, ("prefect",), call.say)
     from assetcore.cli import show
     from assetcore.deploy import IMAGE_FOLDER, Container, register, triggers_of  # Prefect takes a second to import

@@ -26,7 +26,7 @@ from assetcore.lineage.tables import LARGEST
 from assetcore.settings import LOCAL
 
 __all__ = [
-    "HEAD", "TAKER", "Connection", "Engine", "Standing", "connect", "ensure", "from_json", "is_service_error", "migrations_folder",
+    "HEAD", "TAKER", "Connection", "Engine", "Standing", "check_writable", "connect", "current", "ensure", "from_json", "is_service_error", "migrations_folder",
     "reading", "refuse_size", "refuse_stage", "service_error", "standing", "to_json", "upgrade",
 ]  # fmt: skip
 
@@ -235,6 +235,11 @@ async def current(database_url: str, *, automatic: bool = False) -> str | None:
         return stage
     finally:
         await engine.dispose()
+
+
+async def check_writable(database_url: str, stage: str) -> None:
+    """Raise SchemaError or ServiceError as `current` does, UsageError where a database is not one of this stage."""
+    refuse_stage(stage, await current(database_url), database_url)
 
 
 async def upgrade(

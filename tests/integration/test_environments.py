@@ -576,7 +576,7 @@ async def test_a_laptop_that_points_at_production_writes_nothing_there(world: Wo
             session.create_environment("pr"), session.drop_environment("pr"), session.promote("pr", "prod"),
             session.accept("report", unverified=True, why="none"), measures.trial(session.project, "report"),
             rebuild_catalog(world.settings, replace=True, automatic_schema=False, say=print),
-            schema.current(url, world.settings.stage),  # a deployment whose runs would be refused
+            schema.check_writable(url, world.settings.stage),  # a deployment whose runs would be refused
         ):  # fmt: skip
             with pytest.raises(UsageError, match="belongs to prod"):
                 await writes
