@@ -105,6 +105,13 @@ def running_version() -> str:
 
 
 def make(home: Path, venv: Path) -> None:
+    for folder in (ROOT, venv):
+        # PATH cannot name a folder with a colon, nor a .pth file one with a line break, and both are UTF-8.
+        if odd := re.search(r"[:\n\r\ud800-\udfff]", str(folder)):
+            raise Failure(
+                f"No environment can be made for {str(folder)!r}: its name has {odd[0]!r} in it.",
+                "Rename that folder, or clone into another one.",
+            )
     say(f"making the environment {venv} with Python {running_version()} (once; later calls take no time)")
     uv, environment = find_uv(home, venv), uv_environment(home)
     prepare(uv, environment, venv)
@@ -120,7 +127,7 @@ def make(home: Path, venv: Path) -> None:
         "--reinstall-package",
         "assetcore",
         "--editable",
-        ROOT,
+        ".",  # where `run` is; a path is read as more than a path
     ]
     run(package, environment, "install assetcore")
     (venv / "assetcore.stamp").write_text(f"{wanted()} {running_version()}\n")

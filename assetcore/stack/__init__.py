@@ -22,6 +22,7 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Protocol, TypeVar
 from urllib.parse import urlsplit
@@ -30,7 +31,7 @@ from assetcore.errors import ServiceError
 from assetcore.settings import EMBEDDED, NAME, Settings, masked
 from assetcore.stack import gateway, postgres, prefect, preloader, redis, s3, store
 from assetcore.stack.home import Home, Service, unusable
-from assetcore.stack.process import alive, did_not_start, listens, lost_its_port, wait_for_end
+from assetcore.stack.process import alive, did_not_start, heard_at, listens, lost_its_port, wait_for_end
 from assetcore.stack.trouble import Trouble, connection_trouble
 
 OUR_NAMES = (
@@ -351,7 +352,7 @@ async def _ready(home: Home, name: str, say: Progress) -> None:
         return
     begun = time.monotonic()
     say(f"{name} is starting")
-    mended, moves = False, MOVES
+    mended, moves, look = False, MOVES, 0.25
     while True:
         trouble = None
         if listens(service.port):
@@ -373,13 +374,36 @@ async def _ready(home: Home, name: str, say: Progress) -> None:
             async with home.lock():
                 service = await _unbroken(asyncio.to_thread(_reset_password, home, name))
         if time.monotonic() - begun > server.START_SECONDS:
+            if heard_at(service) and (
+                trouble is None or trouble.kind != "starting"
+            ):  # it will never be what was asked for
+                await _end(home, name, service)
             why = f": {trouble.problem}" if trouble else ""
             raise did_not_start(name, home, f"does not answer after {server.START_SECONDS:.0f} s{why}")
+        if time.monotonic() - begun > look:
+            look *= 2
+            await _end_if_open(home, name, service)
         await asyncio.sleep(0.02)
+    await _end_if_open(home, name, service)
     async with home.lock():
         if home.services().get(name) == service:
             home.remember(name, replace(service, ready=True))
     say(f"{name} is ready: {version} on port {service.port} ({time.monotonic() - begun:.1f} s)")
+
+
+async def _end_if_open(home: Home, name: str, service: Service) -> None:
+    """No service of ours is for others than this machine's: one that listens to them has not read how it was to start."""
+    if others := [place for place in heard_at(service) if not ip_address(place[0]).is_loopback]:
+        await _end(home, name, service)
+        raise did_not_start(
+            name, home, f"listened on {others[0][0]} port {others[0][1]}, open to other machines, and was ended"
+        )
+
+
+async def _end(home: Home, name: str, service: Service) -> None:
+    async with home.lock():
+        if home.services().get(name) == service:
+            await _unbroken(asyncio.to_thread(_stop, home, name, service))
 
 
 def _reset_password(home: Home, name: str) -> Service:

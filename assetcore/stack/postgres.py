@@ -17,6 +17,9 @@ import pwd
 import shutil
 import signal
 import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +35,8 @@ START_SECONDS = 60.0
 NAME = "assetcore"
 MAJORS = {"18": "pginstall18", "16": "pginstall"}
 OUTSIDE = (Path("/var/lib/assetcore"), Path("/var/tmp/assetcore"))  # noqa: S108  made with care in _outside
+SHELLS = frozenset('$`"\\')
+"""What the shell reads between double quotes, where initdb writes the path of the server that it asks."""
 ENVIRONMENT = {"LC_ALL": "C", "TZ": "UTC", "PATH": "/usr/bin:/bin"}
 TUNING = {
     "listen_addresses": "127.0.0.1",
@@ -264,6 +269,17 @@ def _copied(binaries: Path, folder: Path) -> Path:
     return target / package.name / install / "bin"
 
 
+@contextmanager
+def _plainly_called(binaries: Path) -> Iterator[Path]:
+    """The programs where a shell finds them, too: for as long as that takes, copied to a folder with a plain name."""
+    if not SHELLS & set(str(binaries)):
+        yield binaries
+        return
+    with tempfile.TemporaryDirectory(prefix="assetcore-") as folder:
+        Path(folder).chmod(0o711)  # others may pass through
+        yield _copied(binaries, Path(folder))
+
+
 def _make_data(home: Home, place: Place) -> None:
     """Make role, extension and database beside the final place: a crash leaves no half-made data under the final name."""
     new = place.folder / f"data.{os.getpid()}.new"
@@ -275,7 +291,8 @@ def _make_data(home: Home, place: Place) -> None:
             os.chown(new, place.account["user"], place.account["group"])
     options = ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C"]
     options += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
-    _run(home, place, [place.binaries / "initdb", "-D", new, *options], "could not make its data")
+    with _plainly_called(place.binaries) as binaries:
+        _run(home, place, [binaries / "initdb", "-D", new, *options], "could not make its data")
     _single_user(
         home,
         place,

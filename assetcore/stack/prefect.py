@@ -35,6 +35,8 @@ SERVER = {
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE": "100",
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
 }
+DATABASE = "sqlite+aiosqlite:///prefect.db"
+"""In the folder where the server starts: in an address, what is % or ? in the name of a folder means something else."""
 CLIENT_ENVIRONMENT = {
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # its log goes to its server; the terminal is for our progress
     "PREFECT_LOGGING_INTERNAL_LEVEL": "CRITICAL",
@@ -76,6 +78,7 @@ def start(home: Home, remembered: Service) -> Service:
     environment = {key: value for key, value in os.environ.items() if not key.startswith(NOT_OURS)}
     environment |= SERVER | {
         "PREFECT_HOME": str(folder),
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL": DATABASE,
         "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
         "PREFECT_UI_STATIC_DIRECTORY": str(folder / "ui"),
     }

@@ -22,7 +22,7 @@ PORTS = range(20_000, 30_000)
 """Of which ours are: above those of well-known programs, below those of a cluster's nodes."""
 PORTS_TRIED = 100
 # The shell forks the command and ends: the service becomes a child of init, belongs to no terminal, and leaves no zombie here.
-DETACHED = '"$@" </dev/null 1>&2 & echo $!'
+DETACHED = '"$@" <"$0" 1>&2 & echo $!'
 
 
 def launch(
@@ -34,10 +34,11 @@ def launch(
     env: Mapping[str, str],
     account: Mapping[str, Any] | None = None,
     held: int | None = None,
+    reads: str | Path = os.devnull,
 ) -> tuple[int, str]:
     """Start a command that outlives us, its output in the log of the home; returns number and birth of the process.
 
-    `held` is an open file that it inherits (see `Home.holding`).
+    `held` is an open file that it inherits (see `Home.holding`), `reads` what it finds on stdin.
     """
     with home.writing():
         log = home.log(name)
@@ -45,7 +46,7 @@ def launch(
             log.replace(log.with_suffix(".old.log"))
         with log.open("ab") as output:
             shell = subprocess.run(
-                ["/bin/sh", "-c", DETACHED, "sh", *map(str, command)],
+                ["/bin/sh", "-c", DETACHED, *map(str, [reads, *command])],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=output,
@@ -174,6 +175,15 @@ def listens(port: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def heard_at(service: Service) -> list[tuple[str, int]]:
+    """The addresses and ports where its process accepts connections; none where that cannot be known."""
+    try:
+        connections = psutil.Process(service.pid).net_connections("inet")
+    except psutil.Error:
+        return []
+    return [(one.laddr.ip, one.laddr.port) for one in connections if one.status == psutil.CONN_LISTEN]
 
 
 def lost_its_port(service: Service, home: Home, name: str) -> bool:

@@ -37,8 +37,10 @@ def start(home: Home, remembered: Service) -> Service:
         with home.writing():
             pid_file.unlink(missing_ok=True)
             port = free_port(remembered.port)
-            _write_private(configuration, _configuration(port, home.secret("redis"), folder, pid_file))
-        pid, birth = launch("redis", [_binary(), configuration], home, cwd=folder, env={"LC_ALL": "C"}, held=held)
+            _write_private(configuration, _configuration(port, home.secret("redis"), pid_file))
+        # A path it would take for a pattern of paths, and with none that matches start open to all; the folder is there to be known by.
+        command = [_binary(), "-", "--dir", folder]
+        pid, birth = launch("redis", command, home, cwd=folder, env={"LC_ALL": "C"}, held=held, reads=configuration)
     return Service(port=port, pid=pid, born=birth)
 
 
@@ -50,7 +52,7 @@ def found(home: Home) -> Service | None:
         port = re.search(r"^port (\d+)$", (folder / "redis.conf").read_text("utf-8"), re.MULTILINE)
     except (OSError, ValueError):
         return None
-    if not runs_with(pid, str(folder / "redis.conf")):
+    if not runs_with(pid, str(folder)):
         return None
     return Service(port=int(port[1]) if port else 0, pid=pid, born=born(pid))
 
@@ -122,23 +124,18 @@ def _binary() -> Path:
     )
 
 
-def _configuration(port: int, password: str, folder: Path, pid_file: Path) -> str:
+def _configuration(port: int, password: str, pid_file: Path) -> str:
     return f"""# Written at every start.
 bind 127.0.0.1
 port {port}
 requirepass {password}
-dir {_quoted(folder)}
-pidfile {_quoted(pid_file)}
+pidfile {pid_file.name}
 daemonize no
 set-proc-title no
 appendonly yes
 appendfsync everysec
 save ""
 """
-
-
-def _quoted(path: Path) -> str:
-    return '"' + str(path).replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def _write_private(file: Path, text: str) -> None:

@@ -27,14 +27,15 @@ from assetcore.cache import async_lock, get_async_client
 from assetcore.errors import ServiceError
 from assetcore.settings import Settings
 from assetcore.stack.home import Home, Service
-from assetcore.stack.process import free_port
+from assetcore.stack.process import born, free_port
 from tests.integration.command import Command
 
 pytestmark = pytest.mark.integration
 
 DATA = frozenset({"postgres", "redis"})
 ROOT = os.geteuid() == 0
-
+ODD = "a [b] 100%20 c?d"
+"""A name for a folder with what is a pattern of paths, an escape, or the end of an address elsewhere."""
 
 # The first thread ends, without a word to anybody; another one holds the port for a moment longer.
 OUTLIVED = """
@@ -51,7 +52,7 @@ async def own() -> AsyncIterator[Settings]:
     with tempfile.TemporaryDirectory(prefix="assetcore-stack-") as folder, pytest.MonkeyPatch.context() as patch:
         patch.delenv("PREFECT_API_URL", raising=False)  # that of the session, where other tests have asked for it
         Path(folder).chmod(0o711)
-        settings = Settings.load(Path(folder), home=Path(folder) / "home")
+        settings = Settings.load(Path(folder), home=Path(folder) / ODD)
         yield settings
         await stack.clean(settings)
         assert servers(settings) == []
@@ -422,7 +423,7 @@ async def test_pgvector_is_there_and_the_role_is_no_superuser(own: Settings) -> 
 
 async def test_a_long_path_with_spaces_and_quotes_works(own: Settings) -> None:
     """The home may have any name: longer than a socket's path may be, with spaces, quotes and letters of any script."""
-    home = own.root / 'a folder\'s "name"' / "größe 📚" / ("long" * 30) / "home"
+    home = own.root / 'a folder\'s "name"' / "größe 📚" / ODD / ("long" * 30) / "home"
     home.parent.mkdir(parents=True)
     for folder in home.relative_to(own.root).parents:
         (own.root / folder).chmod(0o711)
@@ -431,8 +432,22 @@ async def test_a_long_path_with_spaces_and_quotes_works(own: Settings) -> None:
         await stack.up(settings, DATA)
         assert await ok(settings, "postgres")
         assert await ok(settings, "redis")
+        assert (home / "redis" / "appendonlydir").is_dir()
     finally:
         await stack.clean(settings)
+    assert [path for path in own.root.rglob("*") if not path.is_dir()] == []
+
+
+async def test_postgres_may_lie_in_a_folder_that_a_shell_would_read(
+    own: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """initdb hands the path of its server to a shell, between double quotes; a clone may lie in any folder."""
+    odd = own.root / 'a "b" $(echo c) `d` \\'
+    odd.mkdir(mode=0o711)
+    programs = stack.postgres._copied(stack.postgres._binaries(Path()), odd)
+    monkeypatch.setattr(stack.postgres, "_binaries", lambda _data: programs)
+    await stack.up(own, {"postgres"})
+    assert await ok(own, "postgres")
 
 
 async def test_a_home_below_a_private_folder_works(own: Settings) -> None:
@@ -611,6 +626,25 @@ async def test_a_service_that_does_not_start_says_its_last_words(own: Settings) 
     assert str(own.home / "logs" / "postgres.log") in str(caught.value)
 
 
+@pytest.mark.parametrize(("bind", "told"), [("0.0.0.0", "open to other machines"), ("127.0.0.1", "does not answer")])
+async def test_a_service_that_does_not_listen_where_it_was_told_is_ended(
+    own: Settings, monkeypatch: pytest.MonkeyPatch, bind: str, told: str
+) -> None:
+    """One that others reach at once, any other when it was waited for; a later `up`, which would wait in vain, starts another."""
+    deaf, real = own.root / "valkey-server", stack.redis._binary()
+    elsewhere = f'exec {shell_quoted(str(real))} --bind {bind} --port {free_port()} --dir "$PWD"'
+    deaf.write_text(f'#!/bin/sh\necho $$ >"$0.pid"\n{elsewhere}\n')
+    deaf.chmod(0o755)
+    with monkeypatch.context() as patch:
+        patch.setattr(stack.redis, "_binary", lambda: deaf)
+        patch.setattr(stack.redis, "START_SECONDS", 10.0 if bind == "0.0.0.0" else 0.5)
+        with pytest.raises(ServiceError, match=told):
+            await stack.up(own, {"redis"})
+    assert not born(int((own.root / "valkey-server.pid").read_text()))
+    await stack.up(own, {"redis"})
+    assert await ok(own, "redis")
+
+
 async def test_a_command_interrupted_while_it_starts_services_leaves_a_good_state(own: Settings) -> None:
     """Ctrl-C during the first `up` loses no process: the next one finds or starts each service once."""
     command = start_up_command(own)
@@ -634,6 +668,8 @@ async def test_prefect_started_ahead_is_ready_later(own: Settings) -> None:
     environment = psutil.Process(pid).environ()
     assert environment["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false"
     assert environment["PREFECT_HOME"] == str(own.home / "prefect")
+    assert (own.home / "prefect" / "prefect.db").is_file()
+    assert [path.name for path in own.root.iterdir()] == [ODD]
     (own.home / "services.json").unlink()
     await stack.up(own, {"redis"}, ahead={"prefect"})
     assert [server.pid for server in servers(own) if "prefect" in server.cmdline()] == [pids(own)["prefect"]]

@@ -109,6 +109,27 @@ def test_a_clone_that_cannot_be_written_to_names_the_way_out(clone: Path) -> Non
     assert (home / ".gitignore").read_text().startswith("# Made by assetcore")
 
 
+@pytest.mark.parametrize(("name", "told"), [("a:b", "':'"), ("a\nb", r"'\n'"), (b"a\xffb", r"'\udcff'")])
+def test_a_folder_that_no_environment_can_be_in_is_told(clone: Path, name: str | bytes, told: str) -> None:
+    """What PATH or Python cannot name is found before anything is fetched; the answer says which folder, what in it, and what to do."""
+    moved = clone.rename(clone.parent / os.fsdecode(name))
+    answer = call(moved, "make", "setup")
+    assert answer.returncode != 0
+    assert f"{str(moved)!r}: its name has {told} in it" in answer.stderr
+    assert "Rename that folder" in answer.stderr
+
+
+def test_an_environment_is_made_whatever_else_the_folder_is_called(clone: Path, tmp_path: Path) -> None:
+    """The folder is not spelled where uv takes what follows for more than a path: the package is what is in it."""
+    moved = clone.rename(tmp_path / 'a [b] 100%20 c?d #e $HOME *\\ "q" é')
+    (tmp_path / "bin").mkdir()
+    said = tmp_path / "said"
+    program(moved, tmp_path / "bin" / "uv", f'echo "$PWD|$*" >>{said}\n[ $1 != venv ] || mkdir -p "$PWD/.venv"')
+    assert call(moved, "make", "setup", PATH=f"{tmp_path / 'bin'}:{os.environ['PATH']}").returncode == 0
+    assert said.read_text().splitlines()[-1].startswith(f"{moved}|pip install")
+    assert said.read_text().splitlines()[-1].endswith("--editable .")
+
+
 def test_packages_are_fetched_from_whom_the_machine_trusts(clone: Path, tmp_path: Path) -> None:
     """uv asks the machine's certificates, where there are some and the user says nothing else: behind a proxy there are no others."""
     (certificates := tmp_path / "certificates.pem").touch()
