@@ -23,6 +23,7 @@ from assetcore.assets import Asset, Collect, Each, Layout, Options, Place, Sensi
 from assetcore.documents import Document
 from assetcore.errors import DeclarationError
 from assetcore.partitions import Partitions, duration_of
+from assetcore.refs import WORDS, called
 from assetcore.signatures import resolve
 
 __all__ = ["asset", "collect", "each", "source"]
@@ -164,8 +165,8 @@ def source(name: str, type: type[Document], where: Any, *, tags: Sequence[str] =
         "sensitivity": sensitivity, "renamed_from": renamed_from, "freshness": freshness,
     }  # fmt: skip
     options = _options(place, f"source {name!r}", given)
-    _check_name(name, place)
-    return Source(name, type, where, options, place)
+    _check_name(called(name), place)
+    return Source(called(name), type, where, options, place)
 
 
 type_ = type
@@ -275,6 +276,8 @@ def _options(place: Place, who: str, given: Mapping[str, Any]) -> Options:
             hint = f"Write {name}=[{value!r}]." if isinstance(value, str) and what == "a list of texts" else None
             raise DeclarationError(f"{place}: {who} has {name}={value!r}, which is not {what}.", hint=hint)
     fitting: dict[str, Any] = {n: tuple(v) if n in ("tags", "kinds", "models", "on") else v for n, v in given.items()}
+    if fitting.get("name"):
+        fitting["name"] = called(fitting["name"])
     if "after" in fitting:
         fitting["after"] = tuple(one.name for one in fitting["after"])
     for name in ("retries", "concurrency"):
@@ -350,6 +353,11 @@ def _check_name(name: str, place: Place) -> None:
         raise DeclarationError(
             f"{place}: {name!r} cannot be the name of an asset.",
             hint="Names are Python identifiers of at most 100 characters.",
+        )
+    if name.lower() in WORDS:
+        raise DeclarationError(
+            f"{place}: {name!r} cannot be the name of an asset: selections have that word for something else.",
+            hint=f'Name it otherwise. What was made under that name is kept with renamed_from="{name}".',
         )
 
 

@@ -28,7 +28,7 @@ from typing import Literal, TypeAlias, assert_never, cast, get_args
 from lark import Lark, Token, Transformer, UnexpectedCharacters, UnexpectedInput, UnexpectedToken, v_args
 
 from assetcore.errors import SelectionError
-from assetcore.refs import BARE_UNIT, QUOTED, UNIT_HINT, quoted, suggestion, unquoted, written
+from assetcore.refs import BARE_UNIT, QUOTED, UNIT_HINT, called, quoted, suggestion, unquoted, written
 
 __all__ = [
     "FIELDS",
@@ -56,6 +56,8 @@ DEPTH_LIMIT = 100
 """Parentheses and `not` inside each other; far beyond what a person writes."""
 MOST_DIGITS = 9
 """More steps than these tell are all that there are."""
+_MARKS = r"\u00b7\u0300-\u1fff\u3099\u309a\ua66f-\uabed"
+"""What identifiers may have beside \\w: accents and vowels that are characters of their own."""
 
 
 # --- what a selection is --------------------------------------------------------------------------------------------
@@ -77,9 +79,12 @@ class Pattern:
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """Assets by name."""
+    """Assets by name, as `called` writes it."""
 
     pattern: Pattern
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "pattern", Pattern(called(self.pattern.text), self.pattern.glob))
 
     def __str__(self) -> str:
         return _write(self.pattern, _BARE_NAME)
@@ -267,14 +272,14 @@ UNIT.3: "unit:"
 FIELD.2: /[^\W\d]\w*:/
 UP.2: /[0-9]*\+/
 DOWN.1: /\+[0-9]*/
-NAME.1: /(?!(?i:{_KEYWORDS}))(?:[^\W\d]|[*?])[\w*?]*/
+NAME.1: /(?!(?i:{_KEYWORDS}))(?:[^\W\d]|[*?])[\w*?{_MARKS}]*/
 QUOTED: /{QUOTED}/
 VALUE: /[^\s()\[\]",+]+/
 LABELS: /{_LABELS}/
 UNITS: /\[(?:{QUOTED}|[^\]"\n])*\]/
 %ignore /\s+/
 """
-_BARE_NAME = re.compile(rf"(?!(?i:{_KEYWORDS}))(?:[^\W\d]|[*?])[\w*?]*")
+_BARE_NAME = re.compile(rf"(?!(?i:{_KEYWORDS}))(?:[^\W\d]|[*?])[\w*?{_MARKS}]*")
 _BARE_VALUE = re.compile(r'[^\s()\[\]",+]+')
 _BARE_LABEL = re.compile(r'(?:(?!\.\.)[^\s()\[\]",+])+(?<!\.)')
 

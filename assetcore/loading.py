@@ -31,6 +31,7 @@ from assetcore.fingerprint.origins import is_editable
 from assetcore.graph import Graph
 from assetcore.notation import parse_yaml
 from assetcore.pipelines import PipelineFlow
+from assetcore.refs import called
 
 __all__ = [
     "configuration",
@@ -140,9 +141,9 @@ def configuration(
                 hint=f"Those that do: {', '.join(takers) or 'none'}.",
             )
     _refuse_misnamed(path.with_suffix(""), graph, takers)
+    files = {called(file.stem): file for file in path.with_suffix("").glob("*.yaml") if file.is_file()}
     for name in takers:
-        own = path.with_suffix("") / f"{name}.yaml"
-        given = _read_config(own, {name}) if own.is_file() else {}
+        given = _read_config(files[name], {name}) if name in files else {}
         for more in (given, (published or {}).get(name.lower(), {})):
             if not isinstance(more, Mapping):
                 raise DeclarationError(
@@ -235,16 +236,16 @@ def user_packages(graph: Graph) -> frozenset[str]:
 
 def fingerprint_of(graph: Graph, name: str) -> Fingerprint:
     """The fingerprint of the code of an asset, or of a check (`asset.check`), with that of the classes of what it is given."""
-    called = graph.functions[name]
+    made_by = graph.functions[name]
     packages, version = user_packages(graph), None
-    if isinstance(called, Check):
-        given: list[type] = [called.asset.output.type]
-        packages |= {called.function.__module__.partition(".")[0]}
+    if isinstance(made_by, Check):
+        given: list[type] = [made_by.asset.output.type]
+        packages |= {made_by.function.__module__.partition(".")[0]}
     else:
-        given = [d.upstream.output.type for d in called.dependencies] + [c.model for c in called.configs]
-        version = called.options.version
+        given = [d.upstream.output.type for d in made_by.dependencies] + [c.model for c in made_by.configs]
+        version = made_by.options.version
     return fingerprint(
-        called.function,
+        made_by.function,
         user_packages=packages,
         version=version,
         types=given,
@@ -388,7 +389,7 @@ def _read_config(path: Path, of: Collection[str] = ()) -> dict[str, Any]:
         raise DeclarationError(
             f"{path} is not a table of assets with a table of values each.", hint="chunks:\n    size: 800"
         )
-    return values
+    return values if of else {called(n) if isinstance(n, str) else n: given for n, given in values.items()}
 
 
 def _refuse_misnamed(folder: Path, graph: Graph, takers: Sequence[str]) -> None:
@@ -398,10 +399,11 @@ def _refuse_misnamed(folder: Path, graph: Graph, takers: Sequence[str]) -> None:
     """
     meant = {name.lower(): name for name in takers}
     for file in sorted(folder.glob("*.y*ml")):
-        if file.suffix == ".yaml" and file.stem in takers:
+        stem = called(file.stem)
+        if file.suffix == ".yaml" and stem in takers:
             continue
-        near = difflib.get_close_matches(file.stem.lower(), meant, n=1, cutoff=0.8)
-        if near or file.stem in graph.assets:
+        near = difflib.get_close_matches(stem.lower(), meant, n=1, cutoff=0.8)
+        if near or stem in graph.assets:
             hint = f"Did you mean {meant[near[0]]}.yaml?" if near else f"Those that do: {', '.join(takers) or 'none'}."
             raise DeclarationError(f"{file} is not the config of an asset that takes some.", hint=hint)
 
@@ -409,6 +411,7 @@ def _refuse_misnamed(folder: Path, graph: Graph, takers: Sequence[str]) -> None:
 def _override(values: dict[str, dict[str, Any]], text: str, graph: Graph) -> None:
     path, separator, value = text.partition("=")
     parts = path.strip().split(".")
+    parts[0] = called(parts[0])
     if not separator or len(parts) < 2 or not all(parts):
         raise UsageError(f"{text!r} is not a config value.", hint="Write --set asset.field=value.")
     if parts[0] not in graph.assets:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -18,7 +19,9 @@ __all__ = [
     "BARE_UNIT",
     "QUOTED",
     "UNIT_HINT",
+    "WORDS",
     "Ref",
+    "called",
     "format_ref",
     "parse_ref",
     "quoted",
@@ -27,6 +30,8 @@ __all__ = [
     "written",
 ]
 
+WORDS = frozenset({"and", "or", "not"})
+"""What combines the terms of a selection, in letters of any case: no asset is called so."""
 QUOTED = r'"(?:\\[\s\S]|[^"\\])*"'
 BARE_UNIT = re.compile(r'(?!\s)(?:(?!\.\.)[^\]"\n])+(?<![\s.])')
 _UNITS = re.compile(rf"\[(?P<body>(?:{QUOTED}|[^\]\"\n])*)\]")
@@ -57,16 +62,17 @@ def parse_ref(text: str) -> Ref:
     """
     word, time = split_time(text.strip())
     asset, bracket, _ = word.partition("[")
+    name = called(asset)
     if not bracket:
         prefix = word.lower() if _ID_PREFIX.fullmatch(word.lower()) else None
         if not word.isidentifier() and prefix is None:
             raise SelectionError(f"{text!r} is not a REF.", hint=_REF_HINT)
-        return Ref(word if word.isidentifier() else None, prefix=prefix, time=time)
+        return Ref(name if word.isidentifier() else None, prefix=prefix, time=time)
     found = _UNITS.match(word, len(asset))
     rest = word[found.end() :] if found else ""
     if not asset.isidentifier() or found is None or (rest and not rest.startswith("/")) or rest == "/":
         raise SelectionError(f"{text!r} is not a REF.", hint=f"{_REF_HINT} {UNIT_HINT}")
-    return Ref(asset, _part(text, found["body"].strip()), _part(text, rest[1:]) if rest else None, time=time)
+    return Ref(name, _part(text, found["body"].strip()), _part(text, rest[1:]) if rest else None, time=time)
 
 
 def format_ref(asset: str, unit: str | None = None, document: str | None = None) -> str:
@@ -79,6 +85,11 @@ def format_ref(asset: str, unit: str | None = None, document: str | None = None)
     plain = not document.startswith('"') and document == document.strip() and document != ""
     plain = plain and split_time(f"/{document}")[1] is None
     return f"{one}/{document if plain else quoted(document)}"
+
+
+def called(name: str) -> str:
+    """The name of an asset in the one way of writing it: é may be one character or two, as in names of files of a Mac."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _part(text: str, part: str) -> str:

@@ -500,7 +500,7 @@ class Session:
 
     async def _rename(self) -> None:
         """Assets that the code renames go by their new names from the first time that it makes something."""
-        if not any(asset.options.renamed_from for asset in self.graph.assets.values()):
+        if not any(asset.options.renamed_from or not name.isascii() for name, asset in self.graph.assets.items()):
             return
         async with self.project.engine.begin() as connection:
             renamed = await registry.rename(connection, self.project.asset_ids, self.graph)

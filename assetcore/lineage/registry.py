@@ -2,7 +2,8 @@
 
 An asset keeps its identifier under every name that it had. Opening a project renames nothing: what is declared under a new name
 (`renamed_from`) is found under the old one, and the row takes the new name when that code makes something. From then on code that still
-has the old name, on another branch or in another environment, finds the asset by that.
+has the old name, on another branch or in another environment, finds the asset by that. A name that was written down with its accents as
+characters of their own, as names were once kept, is that of the asset, and is renamed likewise.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from assetcore.graph import Graph
 from assetcore.lineage import tables as t
+from assetcore.refs import called
 
 __all__ = ["environment_names", "look_up", "register", "rename"]
 
@@ -76,6 +78,7 @@ async def _named(connection: AsyncConnection, project: int, graph: Graph) -> dic
     for identifier, name, names in rows:
         known[name] = identifier
         former |= dict.fromkeys(names, (identifier, name))
+    known = {called(name): identifier for name, identifier in known.items()} | known
     found: dict[str, int] = {}
     for name, asset in graph.assets.items():
         before = asset.options.renamed_from
@@ -92,7 +95,7 @@ async def _named(connection: AsyncConnection, project: int, graph: Graph) -> dic
 async def rename(connection: AsyncConnection, asset_ids: Mapping[str, int], graph: Graph) -> list[tuple[str, int, str]]:
     """Have the assets that this code renames go by their new names from now on; returns new name, identifier and old name of each."""
     a = t.asset
-    meant = {asset_ids[n]: n for n, asset in graph.assets.items() if asset.options.renamed_from is not None}
+    meant = {asset_ids[n]: n for n, asset in graph.assets.items() if asset.options.renamed_from or not n.isascii()}
     if not meant:
         return []
     rows = await connection.execute(
@@ -101,7 +104,7 @@ async def rename(connection: AsyncConnection, asset_ids: Mapping[str, int], grap
     done: list[tuple[str, int, str]] = []
     for identifier, project, before, former in rows.all():
         name = meant[identifier]
-        if before == name or graph.assets[name].options.renamed_from != before:
+        if before == name or called(before) not in (name, called(graph.assets[name].options.renamed_from or "")):
             continue
         # A row of that name is of a look at the project before `renamed_from` was written: nothing was ever made of it.
         spare: Any = sa.func.concat(a.c.name, "~", a.c.id)

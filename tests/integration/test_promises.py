@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import unicodedata
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from assetcore import environments
 from assetcore.errors import NothingSelectedError, StaleInputError, StorageError
 from assetcore.explain import Lineage
 from assetcore.lineage import read
+from assetcore.lineage import tables as t
 from assetcore.running import alone
 from assetcore.session import Session
 from assetcore.settings import Settings
@@ -281,6 +283,22 @@ async def test_a_rename_that_was_looked_at_before_it_was_declared(world: World) 
     assert (await world.plan())["pieces"]["causes"] == {"missing": 3}
     world.code(renamed.replace("@asset\nasync def pieces", '@asset(renamed_from="chunks")\nasync def pieces'))
     assert await world.plan() == {}
+
+
+async def test_a_name_that_was_kept_with_its_accents_apart_is_the_same(world: World) -> None:
+    """What was made under it stays, for it is one name, and from the next run on the asset goes by it as everybody writes it."""
+    body, apart = BODY.replace("chunks", "pièces"), unicodedata.normalize("NFD", "pièces")
+    world.code(body)
+    await world.materialize()
+    async with world.open() as session, session.project.engine.begin() as connection:
+        await connection.execute(sa.update(t.asset).where(t.asset.c.name == "pièces").values(name=apart))
+    assert await world.plan() == {}
+    assert (await world.materialize()).status == "nothing to do"
+    async with world.open() as session:
+        assert await session.journal("pièces")
+        assert [(one.row.asset, one.row.why) for one in await session.journal() if one.row.what == "rename"] == [
+            ("pièces", f"from {apart}")
+        ]
 
 
 OTHER = """

@@ -231,6 +231,8 @@ AT_ONCE: list[tuple[str, str]] = [
     ("@asset(name='a-b')\nasync def x() -> Page: ...", "'a-b' cannot be the name of an asset."),
     ("@asset(name='a b')\nasync def x() -> Page: ...", "'a b' cannot be the name of an asset."),
     ("@asset(name='" + "a" * 101 + "')\nasync def x() -> Page: ...", "cannot be the name of an asset."),
+    ("@asset\nasync def Not() -> Page: ...", "'Not' cannot be the name of an asset: selections have that word"),
+    ("source('and', Page, folder('data'))", "'and' cannot be the name of an asset: selections have that word"),
     ("@asset(timeout=3)\ndef x() -> Page: ...", "x has a timeout, but is not async"),
     ("@asset(models=['judge'])\ndef x() -> Page: ...", "x declares models (judge), but is not async"),
     ("@asset(renamed_from='x')\nasync def x() -> Page: ...", "x was renamed from its own name."),
@@ -250,6 +252,14 @@ def test_what_cannot_be_an_asset_at_all_is_found_at_once(body: str, problem: str
         declared(body)
     assert re.match(rf"/projects/demo.py:({FIRST}|{FIRST + 1}): ", found.value.message), found.value.message
     assert problem in found.value.message
+
+
+def test_a_name_is_one_however_its_accents_are_written() -> None:
+    """An accent that is a character of its own, as an editor or a file may have it, makes no other asset."""
+    scope = declared(
+        "@asset(name='e\\u0301tude')\nasync def x() -> Page: ...\nmore = source('re\\u0301gion', Page, folder('data'))"
+    )
+    assert (scope["x"].name, scope["more"].name) == ("étude", "région")
 
 
 def test_a_source_reads_by_a_generator_without_parameters() -> None:

@@ -8,6 +8,7 @@ import py_compile
 import subprocess
 import sys
 import textwrap
+import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -182,6 +183,18 @@ def test_config_comes_from_files_then_variables_then_the_call(write: Write) -> N
     assert found["x"]["limits"].model_dump() == {"a": 1, "b": 2, "c": 3, "d": 4}
     with pytest.raises(DeclarationError, match="variable demo_x is 'three', and no table"):
         configuration(graph, root, (), {"x": "three"})
+
+
+def test_config_is_found_however_accents_are_written(write: Write) -> None:
+    """A file's name has its accents as characters of their own where a Mac wrote it, as has what was typed there."""
+    fields = "    a: int = 1\n    b: int = 1\n    c: int = 1\n"
+    body = f"\nclass Limits(BaseModel):\n{fields}\n@asset\nasync def été(limits: Limits) -> Page: ...\n"
+    apart = unicodedata.normalize("NFD", "été")
+    root = write({
+        "demo/assets.py": HEAD + body, "demo/config.yaml": f"{apart}: {{a: 2}}", f"demo/config/{apart}.yaml": "{b: 3}",
+    })  # fmt: skip
+    found = configuration(load(root, "demo"), root, (f"{apart}.c=4",))
+    assert found["été"]["limits"].model_dump() == {"a": 2, "b": 3, "c": 4}
 
 
 @pytest.mark.parametrize(

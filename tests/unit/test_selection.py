@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -186,6 +187,21 @@ def test_documents_that_cannot_be_read(docs: str, problem: str) -> None:
     """What cannot be read of `--docs` is told as of a selection."""
     with pytest.raises(SelectionError, match=problem):
         narrowed("chunks", docs)
+
+
+@pytest.mark.parametrize("name", ["étude", "が", "हिन्दी", "col·lecció"])
+def test_a_name_is_read_however_its_accents_are_written(name: str) -> None:
+    """Any identifier is a name, with accents as characters of their own or not; the label of a unit is what it is."""
+    taken_apart = unicodedata.normalize("NFD", name)
+    assert name.isidentifier()
+    for text in (name, taken_apart, f'"{taken_apart}"'):
+        assert parse(text) == Name(Pattern(name))
+        assert parse(f"+{text}[{taken_apart}]") == Around(
+            Units(Name(Pattern(name)), Label(Pattern(taken_apart))), None, 0
+        )
+    assert str(Name(Pattern(taken_apart))) == name
+    assert parse_ref(taken_apart) == Ref(name)
+    assert parse_ref(f"{taken_apart}[{taken_apart}]") == Ref(name, taken_apart)
 
 
 def test_whole_assets_have_no_rule() -> None:
