@@ -47,20 +47,33 @@ AT_ONCE = 100
 """Deployments that Prefect is asked for at a time; it gives 200 at most."""
 SLUG = "asset-"
 MATERIALIZED = "assetcore.asset.materialized"
+PARTITIONS = "event.payload.partitions"
+SAME_PARTITIONS = "{{% if " + PARTITIONS + " %}}{asset}{{{{ " + PARTITIONS + " | join(' or {asset}') }}}}{{% endif %}}"
+"""A selection of those of an asset that an event names."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
-    """When a deployment makes an asset: `what` is a schedule, the asset after which, or the event on which."""
+    """When a deployment makes an asset: `what` is a schedule, the asset after which, or the event on which.
+
+    `alike` where both assets have the same partitions.
+    """
 
     asset: str
     kind: Literal["schedule", "after", "on"]
     what: str
+    alike: bool = False
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """What the run it starts is given: on a schedule also what the asset is made of."""
-        return {"select": self.asset, "upstream": self.kind == "schedule"}
+        """What the run it starts is given: on a schedule also what the asset is made of.
+
+        After an asset of the same partitions, those of which something was made, where others of that asset are stale.
+        """
+        given: dict[str, Any] = {"select": self.asset, "upstream": self.kind == "schedule"}
+        if self.alike:
+            given["otherwise"] = {"__prefect_kind": "jinja", "template": SAME_PARTITIONS.format(asset=self.asset)}
+        return given
 
     def __str__(self) -> str:
         return f"{self.asset} {'at' if self.kind == 'schedule' else self.kind} {self.what}"
@@ -72,7 +85,10 @@ def triggers_of(graph: Graph) -> list[Trigger]:
     for name, asset in graph.assets.items():
         if asset.options.schedule is not None:
             found.append(Trigger(name, "schedule", asset.options.schedule))
-        found += [Trigger(name, "after", upstream) for upstream in asset.options.after]
+        for upstream in asset.options.after:
+            above = graph.assets.get(upstream)
+            alike = asset.partitions is not None and above is not None and asset.partitions == above.partitions
+            found.append(Trigger(name, "after", upstream, alike))
         found += [Trigger(name, "on", event) for event in asset.options.on]
     return found
 

@@ -19,7 +19,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from uuid import UUID
 
 import prefect.settings as prefect_settings
@@ -42,14 +42,18 @@ from prefect.settings import temporary_settings
 from prefect.states import Completed, Crashed, Failed
 
 from assetcore.checks import CheckReport
-from assetcore.errors import ServiceError
+from assetcore.errors import ServiceError, StaleInputError
 from assetcore.execution import Run, walk
+from assetcore.grammar import Label, Pattern
 from assetcore.lineage import runs
 from assetcore.preload import is_fork
 from assetcore.project import Project
-from assetcore.results import AssetResult, Event
+from assetcore.results import AssetResult, Event, RunResult
 
-__all__ = ["Steps", "execute", "prefect_settings_for", "run_plan", "run_project", "settle"]
+if TYPE_CHECKING:
+    from assetcore.session import Session
+
+__all__ = ["Steps", "execute", "materialized", "prefect_settings_for", "run_plan", "run_project", "settle"]
 
 T = TypeVar("T")
 PROGRESS_SECONDS = 2.0
@@ -60,6 +64,8 @@ LIMITS_AT_ONCE = 200
 """So many limits does Prefect name in one answer."""
 SETTLED_AT_ONCE = 20
 """So many flow runs that ended untold does a run see to before it begins; more are left to the next."""
+MOST_PARTITIONS = 1000
+"""So many does an event name."""
 LOST = "Prefect's API does not answer any more: the run goes on, and is not shown there."
 
 
@@ -152,6 +158,7 @@ async def run_plan(run_id: str) -> State[Any]:
 async def run_project(
     project: str, select: str | None = None, environment: str | None = None, force: bool = False, upstream: bool = False,
     config: list[str] | None = None, runner: Literal["processes", "threads", "dask", "ray"] | None = None,
+    otherwise: str | None = None,
 ) -> State[Any]:  # fmt: skip
     """Make what is stale in a project, and only that, with the settings found where the flow runs.
 
@@ -163,6 +170,7 @@ async def run_project(
         upstream: also make what the selected assets are made of, where it is stale
         config: config values for this run, each ASSET.FIELD=VALUE
         runner: where sync functions are called; by default as in the settings
+        otherwise: which assets instead, where what is selected is made of something stale that is not
     """
     from assetcore.opening import open_project  # a worker: it opens the project itself (a cycle otherwise)
 
@@ -174,11 +182,22 @@ async def run_project(
             logger.log(level, "%s", event.text if event.asset in ("", event.text) else f"{event.asset}: {event.text}")
 
     async with open_project(project, environment=environment, config=config or (), runner=runner) as session:
-        result = await session.materialize(select, force=force, upstream=upstream, on_event=tell)
+        options: dict[str, Any] = {"force": force, "upstream": upstream, "on_event": tell}
+        result = await materialized(session, select, otherwise, **options)
     told = "; ".join(f"{asset.asset}: {asset.summary}" for asset in result.assets if asset.touched)
     if result.failures:
         return Failed(message=told or f"{len(result.failures)} failed")
     return Completed(message=told or "Everything is up to date: nothing was run.")
+
+
+async def materialized(session: Session, select: str | None, otherwise: str | None, **options: Any) -> RunResult:
+    """Make what is selected; or the other, where all of that cannot be made, as it is made of something stale that is not selected."""
+    try:
+        return await session.materialize(select, **options)
+    except StaleInputError:
+        if not otherwise:
+            raise
+        return await session.materialize(otherwise, **options)
 
 
 def prefect_settings_for(api: str | None) -> dict[Any, Any]:
@@ -419,8 +438,15 @@ def _emit(run: Run, result: AssetResult) -> None:
             "prefect.resource.id": f"assetcore.{run.project.name}.{run.project.environment}.{result.asset}",
             "prefect.resource.name": result.asset,
         },
-        payload={"run": run.id, **result.to_json()},
+        payload={"run": run.id, **result.to_json(), **_where(result)},
     )
+
+
+def _where(result: AssetResult) -> dict[str, list[str]]:
+    """In which partitions something was made, as what follows selects its own; nothing of so many that an event does not hold them."""
+    if not 0 < len(result.partitions) <= MOST_PARTITIONS:
+        return {}
+    return {"partitions": [f"[{Label(Pattern(key))}]" for key in result.partitions]}
 
 
 def _event(result: AssetResult) -> str | None:

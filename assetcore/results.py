@@ -48,7 +48,7 @@ class AssetResult:
     """What a run did to one asset, in units, and what its checks say of it then.
 
     `taken_in` counts the documents of a source, which is observed and not made. `tokens` and `usd` are what the units that were called
-    said that they cost, also those that failed.
+    said that they cost, also those that failed. `partitions` are those of which something was made, where an asset is divided.
     """
 
     asset: str
@@ -66,6 +66,7 @@ class AssetResult:
     seconds: float = 0.0
     keys: list[str] = field(default_factory=list)
     checks: tuple[CheckReport, ...] = ()
+    partitions: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         spent = {"tokens": self.tokens, "usd": round(self.usd, 6)} if self.tokens or self.usd else {}

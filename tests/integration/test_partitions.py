@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from assetcore.errors import NothingSelectedError, SelectionError, SourceError, StaleInputError
+from assetcore.flow import materialized
 from assetcore.planning import plan_for
 from assetcore.settings import Settings
 from tests.integration.world import HEAD, World
@@ -112,6 +113,23 @@ async def test_a_range_is_made_through_the_graph_in_one_run(world: World) -> Non
     assert await world.made() == {
         "orders": {"made": 1}, "checked": {"made": 2}, "totals": {"made": 1}, "weeks": {"made": 3}, "report": {"made": 1},
     }  # fmt: skip
+
+
+async def test_what_follows_an_asset_is_made_where_it_can_be(world: World) -> None:
+    """A run tells of which partitions something was made; what is after them is made of those while others above are stale."""
+    one_day = await world.materialize("orders[2026-11-02] or checked[2026-11-02]")
+    assert {a.asset: a.partitions for a in one_day.assets if a.made} == dict.fromkeys(
+        ("orders", "checked"), ("2026-11-02",)
+    )
+    async with world.open() as session:
+        with pytest.raises(StaleInputError, match="orders, checked are stale"):
+            await materialized(session, "totals", "", local=True)
+        found = await materialized(session, "totals", "totals[2026-11-02]", local=True)
+    assert [(a.asset, a.made, a.partitions) for a in found.assets if a.touched] == [("totals", 1, ("2026-11-02",))]
+    await world.materialize("orders or checked")
+    async with world.open() as session:  # what was left is not forgotten
+        found = await materialized(session, "totals", "totals[2026-11-02]", local=True)
+    assert [(a.made, a.partitions) for a in found.assets if a.touched] == [(2, ("2026-11-01", "2026-11-03"))]
 
 
 async def test_upstream_includes_the_partitions_that_are_needed(world: World) -> None:

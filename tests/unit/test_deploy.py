@@ -12,10 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.events.schemas.automations import AutomationCore
+from prefect.utilities.schema_tools.hydration import HydrationContext, hydrate
 from pydantic import ValidationError
 
+from assetcore import Daily, Document, Partition, Static, asset
 from assetcore.declarations import is_cron
-from assetcore.deploy import Trigger, _automate, _schedule
+from assetcore.deploy import Trigger, _automate, _schedule, triggers_of
+from assetcore.flow import _where
+from assetcore.grammar import Label, Name, Or, Pattern, Units, parse
+from assetcore.graph import Graph
+from assetcore.results import AssetResult
 
 VALUES = [
     "0", "00", "1", "5", "07", "7", "8", "12", "13", "23", "24", "31", "32", "59", "60", "100", "jan", "DEC", "Mon",
@@ -28,6 +34,10 @@ TERMS = st.one_of(
     st.builds("{}/{}".format, st.sampled_from(VALUES), st.sampled_from(["0", "2", "99", "x", ""])),
 )
 FIELDS = st.lists(TERMS, min_size=1, max_size=2).map(",".join)
+
+
+class Page(Document):
+    """A page."""
 
 
 class Schedules:
@@ -153,3 +163,34 @@ async def test_an_automation_that_was_paused_stays_so_and_one_that_is_there_twic
         assert [(found.name, found.enabled) for found in client.known.values()] == [
             ("materialize/shop: prices after stock", False)
         ]
+
+
+def test_only_what_has_the_same_partitions_follows_in_those() -> None:
+    """What is divided otherwise, or not at all, is asked for as a whole after whatever was made."""
+
+    def one(day: Partition) -> Page: ...
+
+    def none() -> Page: ...
+
+    days = asset(partitions=Daily(start="2026-11-01"), name="days")(one)
+    divided = {"same": Daily(start="2026-11-01"), "later": Daily(start="2026-11-02"), "other": Static(["a"])}
+    after = [asset(partitions=parts, name=name, after=[days])(one) for name, parts in divided.items()]
+    triggers = triggers_of(Graph("demo", [days, *after, asset(name="whole", after=[days])(none)]))
+    assert {one.asset: one.alike for one in triggers} == {"same": True, "later": False, "other": False, "whole": False}
+    assert [one.asset for one in triggers if "otherwise" in one.parameters] == ["same"]
+
+
+def test_an_event_says_in_which_partitions_something_was_made() -> None:
+    """As a selection of what follows; of none, and of more than an event holds, nothing is said and nothing selected."""
+    (wanted, partitions) = (Trigger("pages", "after", "days", alike=True).parameters, ("2026-11-01", "a b*"))
+
+    def selected(*keys: str) -> str:
+        payload = {"run": "r", **_where(AssetResult("days", partitions=keys))}
+        context = HydrationContext(render_jinja=True, jinja_context={"event": SimpleNamespace(payload=payload)})
+        return hydrate(wanted, context)["otherwise"]
+
+    assert selected("2026-11-01") == "pages[2026-11-01]"
+    assert parse(selected(*partitions)) == Or(
+        tuple(Units(Name(Pattern("pages")), Label(Pattern(k))) for k in partitions)
+    )
+    assert (selected(), selected(*map(str, range(2000)))) == ("", "")
