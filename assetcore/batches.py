@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -42,6 +42,7 @@ from assetcore.results import AssetResult, Event, Say
 from assetcore.runners import Runner
 from assetcore.spending import together
 from assetcore.staleness import Definition
+from assetcore.units import own_partition
 from assetcore.watch import UndeclaredInput
 from assetcore.window import Window
 
@@ -105,6 +106,7 @@ class Work:
     judged: int = 0
     alone: bool = True
     part: Part = field(init=False)
+    _divided: list[pl.DataFrame] = field(default_factory=list)
     _arguments: Arguments = field(init=False)
     _recall: Recall = field(init=False)
     _committing: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -134,6 +136,8 @@ class Work:
             part = await anext(parts, None)
             if part is not None:
                 self.part = part
+                if self.asset.partitions is not None:
+                    self._divided.append(part.units.select("unit", own_partition().alias("key")))
                 units, taken = await begin(part), 0
                 begun += units.height
             return part is not None
@@ -425,6 +429,13 @@ class Work:
              lost[one.unit].traceback)
             for one, _ in tried if one.unit in lost
         ])  # fmt: skip
+
+    def partitions(self, without: Collection[bytes]) -> tuple[str, ...]:
+        """In which partitions the units are that were taken up; `without` those."""
+        if not self._divided:
+            return ()
+        left = pl.Series("unit", list(without), pl.Binary)
+        return tuple(pl.concat(self._divided).filter(~pl.col("unit").is_in(left))["key"].unique().sort())
 
     async def publish(self) -> None:
         """Make current what was held until the whole asset is looked at, unless that is refused."""

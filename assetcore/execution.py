@@ -40,7 +40,7 @@ from assetcore.snapshot import Read, is_settled, settled_with
 from assetcore.staleness import Definition
 from assetcore.storage import DamagedObjectError, run_timestamp
 from assetcore.telemetry import Recorder, Span
-from assetcore.units import open_partitions, own_partition
+from assetcore.units import open_partitions
 from assetcore.verify import note_damage
 
 __all__ = ["Run", "walk"]
@@ -308,9 +308,7 @@ class Run:
         """Hand down what is unfinished; note the asset as settled when nothing is."""
         project = self.project
         unfinished = work.unfinished | work.guard.withheld
-        if asset.partitions is not None:
-            made = work.part.units.filter(~pl.col("unit").is_in(list(unfinished)))
-            work.result.partitions = tuple(sorted(set(made.select(own_partition().alias("key"))["key"])))
+        work.result.partitions = work.partitions(unfinished)
         above = any(up in self.unfinished for up in project.graph.upstream(asset.name))
         if work.alone and not (unfinished or work.result.failed or above):
             one = Ended(asset, definition, work)

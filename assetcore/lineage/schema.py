@@ -26,7 +26,8 @@ from assetcore.lineage.tables import LARGEST
 from assetcore.settings import LOCAL
 
 __all__ = [
-    "HEAD", "TAKER", "Connection", "Engine", "Standing", "check_writable", "connect", "current", "ensure", "from_json", "is_service_error", "migrations_folder",
+    "HEAD", "TAKER", "Connection", "Engine", "Standing", "check_writable", "connect", "current", "ensure", "from_json", "is_service_error",
+    "migrations_folder",
     "reading", "refuse_size", "refuse_stage", "service_error", "standing", "to_json", "upgrade",
 ]  # fmt: skip
 
