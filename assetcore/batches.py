@@ -434,8 +434,8 @@ class Work:
         """In which partitions the units are that were taken up; `without` those."""
         if not self._divided:
             return ()
-        left = pl.Series("unit", list(without), pl.Binary)
-        return tuple(pl.concat(self._divided).filter(~pl.col("unit").is_in(left))["key"].unique().sort())
+        left = pl.Series("unit", list(without), pl.Binary).to_frame()
+        return tuple(joined(pl.concat(self._divided), left, "unit", "anti")["key"].unique().sort())
 
     async def publish(self) -> None:
         """Make current what was held until the whole asset is looked at, unless that is refused."""

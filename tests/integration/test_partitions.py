@@ -132,6 +132,15 @@ async def test_what_follows_an_asset_is_made_where_it_can_be(world: World) -> No
     assert [(a.made, a.partitions) for a in found.assets if a.touched] == [(2, ("2026-11-01", "2026-11-03"))]
 
 
+async def test_partitions_that_are_made_alike_are_told_each(world: World) -> None:
+    """What one partition was made as is taken for the others, later in the same run: all of them have come to be."""
+    world.code(DAYS.replace('text=f"{day} {n}", amount=day.day * n', 'text=f"{n}", amount=n'), head="")
+    found = await world.materialize("orders or checked")
+    told = {a.asset: (a.made, a.reused, a.partitions) for a in found.assets if a.touched}
+    days = ("2026-11-01", "2026-11-02", "2026-11-03")
+    assert told == {"orders": (3, 0, days), "checked": (2, 4, days)}
+
+
 async def test_upstream_includes_the_partitions_that_are_needed(world: World) -> None:
     """What is stale above is made with what was selected: only those of its partitions that it is made of; `+` means the same."""
     world.code(DAYS.replace('"7d"', '"2d"'), head="")
