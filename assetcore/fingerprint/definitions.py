@@ -4,8 +4,7 @@
 far as it goes) is a placeholder, and the list of those names in the order of their places. What the names stand for is decided
 at run time: so `from helpers import clean` and `helpers.clean`, or an alias, come out alike.
 
-Names are free by Python's scopes: parameters, stores, comprehensions, `except` and `match` targets, `global`, `nonlocal` and
-imports inside functions are known; a class body is invisible to its methods, and executed in order.
+Names are free by Python's scopes (`scopes`); a class body is invisible to its methods, and executed in order.
 """
 
 from __future__ import annotations
@@ -16,19 +15,16 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from assetcore.fingerprint.encoding import constant, encode, frame, node, plain, sequence, text
-from assetcore.fingerprint.normal import Normal, Variant, below, deep, normalise, written
+from assetcore.fingerprint.normal import Normal, Variant, deep, normalise, written
 from assetcore.fingerprint.quotes import MAKERS, unquoted
+from assetcore.fingerprint.scopes import Imported, Scope, collect, function_scope, imported_names
 
 __all__ = [
     "Definition",
-    "Imported",
     "Key",
     "Mention",
     "ScopeParts",
     "Section",
-    "bound_names",
-    "imported_names",
-    "local_names",
     "read",
     "read_quoted",
 ]
@@ -40,14 +36,6 @@ DATA_NAMES = {"__doc__": "docstrings", "__annotations__": "annotations"}
 READS = frozenset({"read_text", "read_bytes"})
 TELLING = frozenset({*DATA_NAMES, *READS, "__subclasses__"})
 """Words that tell something of the definition wherever they stand in it."""
-
-
-class Imported(NamedTuple):
-    """What an import statement binds: a module, or an attribute of one. `level` counts the dots in front."""
-
-    module: str
-    attribute: str | None
-    level: int = 0
 
 
 class Mention(NamedTuple):
@@ -152,36 +140,13 @@ def read_quoted(statement: ast.stmt, *, is_type: bool) -> Section | None:
         return reader.section(lambda: reader.annotation(named))
 
 
-def imported_names(statement: ast.Import | ast.ImportFrom) -> Iterable[tuple[str, Imported]]:
-    """The names that an import statement binds, and to what."""
-    for alias in statement.names:
-        if isinstance(statement, ast.ImportFrom):
-            yield alias.asname or alias.name, Imported(statement.module or "", alias.name, statement.level)
-        elif alias.asname:
-            yield alias.asname, Imported(alias.name, None)
-        else:
-            yield alias.name.split(".")[0], Imported(alias.name.split(".")[0], None)
-
-
-def bound_names(body: Iterable[ast.AST]) -> frozenset[str]:
-    """The names that statements bind, in their own scope."""
-    scope = _Scope("class")
-    _collect(body, scope)
-    return frozenset(scope.bound | set(scope.imports))
-
-
-def local_names(function: ast.FunctionDef | ast.AsyncFunctionDef) -> frozenset[str]:
-    """The names that a function binds, but those that it imports."""
-    return frozenset(_function_scope(function).bound)
-
-
 @dataclass(slots=True)
 class Later:
     """A section that is read when it is asked for: most annotations and defaults do not count."""
 
     normal: Normal
     body: Callable[[_Reader], bytes]
-    stack: list[_Scope]
+    stack: list[Scope]
     section: Section | None = None
 
     def read(self) -> Section:
@@ -192,16 +157,6 @@ class Later:
                 reader.stack = self.stack
                 self.section = reader.section(lambda: self.body(reader))
         return self.section
-
-
-@dataclass(slots=True)
-class _Scope:
-    kind: str
-    bound: set[str] = field(default_factory=set)
-    imports: dict[str, list[Imported]] = field(default_factory=dict)
-    outward: set[str] = field(default_factory=set)
-    """Names declared `global`."""
-    nonlocal_: set[str] = field(default_factory=set)
 
 
 @dataclass(slots=True)
@@ -221,7 +176,7 @@ class _Open:
 class _Reader:
     def __init__(self, normal: Normal) -> None:
         self.normal = normal
-        self.stack: list[_Scope] = []
+        self.stack: list[Scope] = []
         self.open = _Open()
         self.in_annotation = False
         self.parts = [
@@ -398,10 +353,10 @@ class _Reader:
         parts = self.parts[number]
         self.decorators(tree, parts)
         fields = [("args", self.arguments(tree.args, parts, own=number == 0))]
-        self.stack.append(_Scope("function", {p.name for p in getattr(tree, "type_params", ())}))
+        self.stack.append(Scope("function", {p.name for p in getattr(tree, "type_params", ())}))
         annotated = _annotated(tree)
         parts.annotations = self.later(lambda reader: reader.annotations(annotated), annotated.values())
-        self.stack.append(_function_scope(tree))
+        self.stack.append(function_scope(tree))
         fields.append(("body", sequence([self.encode(statement) for statement in tree.body])))
         if number:
             fields.append(("name", text(tree.name)))
@@ -413,7 +368,7 @@ class _Reader:
     def lambda_(self, tree: ast.Lambda) -> bytes:
         number = self.normal.numbers[tree]
         fields = [("args", self.arguments(tree.args, self.parts[number], own=number == 0))]
-        self.stack.append(_function_scope(tree))
+        self.stack.append(function_scope(tree))
         fields.append(("body", self.encode(tree.body)))
         self.stack.pop()
         return node("Lambda", fields)
@@ -425,13 +380,13 @@ class _Reader:
         bases = sequence([self.encode(base) for base in tree.bases])
         parts.bases = [self.open.places[base] for base in tree.bases if base in self.open.places]
         keywords = sequence([self.encode(keyword) for keyword in tree.keywords])
-        scope = _Scope("class")
-        _collect([s for s in tree.body if isinstance(s, ast.Global | ast.Nonlocal)], scope)
+        scope = Scope("class")
+        collect([s for s in tree.body if isinstance(s, ast.Global | ast.Nonlocal)], scope)
         self.stack.append(scope)
         body = []
         for statement in tree.body:
             body.append(self.encode(statement))
-            _collect([statement], scope)
+            collect([statement], scope)
         fields = [("bases", bases), ("body", sequence(body)), ("keywords", keywords), ("name", text(tree.name))]
         fields += self.type_parameters(tree)
         self.stack.pop()
@@ -498,9 +453,9 @@ class _Reader:
     def comprehension(self, tree: Any) -> bytes:
         """The first iterable is evaluated outside, everything else inside."""
         first = self.encode(tree.generators[0].iter)
-        scope = _Scope("comprehension")
+        scope = Scope("comprehension")
         for generator in tree.generators:
-            _collect([generator.target], scope)
+            collect([generator.target], scope)
         self.stack.append(scope)
         generators = []
         for i, generator in enumerate(tree.generators):
@@ -569,49 +524,3 @@ def _flat(nodes: list[ast.expr]) -> Iterable[ast.expr]:
             yield from _flat(item.values)
         else:
             yield item
-
-
-def _function_scope(tree: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) -> _Scope:
-    scope = _Scope("function")
-    arguments = tree.args
-    starred = [a for a in (arguments.vararg, arguments.kwarg) if a is not None]
-    every = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, *starred]
-    scope.bound.update(a.arg for a in every)
-    _collect(tree.body if isinstance(tree.body, list) else [tree.body], scope)
-    scope.bound -= scope.outward | scope.nonlocal_
-    return scope
-
-
-def _collect(nodes: Iterable[ast.AST], scope: _Scope, *, walrus_only: bool = False) -> None:
-    """Add to `scope` the names that `nodes` bind in it; not those bound in functions, classes and comprehensions inside."""
-    for tree in nodes:
-        match tree:
-            case ast.Constant():
-                continue
-            case ast.Name(id=name, ctx=context):
-                if not walrus_only and not isinstance(context, ast.Load):
-                    scope.bound.add(name)
-                continue
-            case ast.NamedExpr(target=ast.Name(id=name)):
-                scope.bound.add(name)
-            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
-                scope.bound.add(tree.name)
-                continue
-            case ast.Lambda():
-                continue
-            case ast.Import() | ast.ImportFrom():
-                for name, what in imported_names(tree):
-                    scope.imports.setdefault(name, []).append(what)
-                continue
-            case ast.ExceptHandler(name=str(name)) | ast.MatchAs(name=str(name)) | ast.MatchStar(name=str(name)):
-                scope.bound.add(name)
-            case ast.MatchMapping(rest=str(name)):
-                scope.bound.add(name)
-            case ast.Global():
-                scope.outward.update(tree.names)
-            case ast.Nonlocal():
-                scope.nonlocal_.update(tree.names)
-            case _:
-                pass
-        comprehends = isinstance(tree, ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp)
-        _collect(below(tree), scope, walrus_only=walrus_only or comprehends)

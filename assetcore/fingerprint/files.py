@@ -18,18 +18,10 @@ from functools import cached_property
 from importlib.machinery import SourceFileLoader
 from typing import Any, Literal, NamedTuple
 
-from assetcore.fingerprint.definitions import (
-    Definition,
-    Imported,
-    Section,
-    bound_names,
-    imported_names,
-    local_names,
-    read,
-    read_quoted,
-)
+from assetcore.fingerprint.definitions import Definition, Section, read, read_quoted
 from assetcore.fingerprint.normal import FUNCTIONS, deep, first_line
 from assetcore.fingerprint.orders import may_depend_on_order, writes_set
+from assetcore.fingerprint.scopes import Imported, bound_names, imported_names, local_names
 
 __all__ = ["Importer", "Site", "SourceFile", "Stated", "literal", "size", "source_file"]
 

@@ -21,12 +21,13 @@ from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import PurePath
 from typing import Any, NamedTuple
 
-from assetcore.fingerprint.definitions import Definition, Imported, Key, Mention, Section
+from assetcore.fingerprint.definitions import Definition, Key, Mention, Section
 from assetcore.fingerprint.files import Site, SourceFile, source_file
 from assetcore.fingerprint.hazards import hazard_of, is_folder, is_place_of_code, is_volatile, is_volatile_within
 from assetcore.fingerprint.objects import MISSING, Itself, function_of, home, unwrapped, wrapped
 from assetcore.fingerprint.orders import Called, depends_on_order, lists_folder, unordered
 from assetcore.fingerprint.origins import Origins
+from assetcore.fingerprint.scopes import Imported
 from assetcore.fingerprint.values import TYPING, is_plain
 
 __all__ = ["BY_NAME", "Binding", "Located", "Names", "Place", "module_name"]

@@ -12,8 +12,8 @@ import functools
 from collections.abc import Callable, Iterable, Iterator, Set
 from typing import Any, NamedTuple
 
-from assetcore.fingerprint.definitions import local_names
 from assetcore.fingerprint.normal import FUNCTIONS
+from assetcore.fingerprint.scopes import local_names
 
 __all__ = ["Called", "depends_on_order", "lists_folder", "may_depend_on_order", "unordered", "writes_set"]
 
