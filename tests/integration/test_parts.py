@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from assetcore import batches, keep, sight
+from assetcore import arguments, batches, keep, sight
 from assetcore.errors import StorageError
 from assetcore.keep import Keeper
 from assetcore.settings import Settings
@@ -94,7 +94,7 @@ async def test_where_documents_lie_is_told_with_them_or_of_some_at_a_time(
         asked.extend([len(documents)] if documents else [])
         return await stored(keeper, documents)
 
-    monkeypatch.setattr(batches, "READ_AT_ONCE", 5)
+    monkeypatch.setattr(arguments, "READ_AT_ONCE", 5)
     monkeypatch.setattr(keep, "OWN_OBJECT_BYTES", largest)
     for name in ("06.txt", "21.txt"):  # in the second part and in the last
         world.document(name, " ".join(map(str, range(MANY))))
