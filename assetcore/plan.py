@@ -441,9 +441,12 @@ class _Left:
     def reach(self, asset: Asset[..., Any], chosen: pl.Series, there: There) -> bool:
         """Whether some of these units of an asset would be given any of that."""
         views = {**self.views, **self.after}
+        missed: dict[str, list[bytes]] = {}
         for one in {one for up in asset.upstreams for one in self.missed.get(up.name, ())}:
-            units = pl.concat([views[one.asset].open_units, pl.Series("unit", [one.unit], pl.Binary)])
-            views[one.asset] = replace(views[one.asset], open_units=units)
+            missed.setdefault(one.asset, []).append(one.unit)
+        for name, found in missed.items():
+            units = pl.concat([views[name].open_units, pl.Series("unit", found, pl.Binary)])
+            views[name] = replace(views[name], open_units=units)
         units = wanted_units(asset, self.graph, views, there).units
         return bool(among(chosen, rows_where(units, units["pending"])["unit"]).any())
 

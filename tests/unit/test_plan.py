@@ -417,6 +417,18 @@ def test_p15_holds_for_documents_that_are_yet_to_appear(story: Story) -> None:
     assert Story().plan("cut").stale_inputs == ("clean",)
 
 
+def test_p15_takes_as_many_steps_for_many_documents_as_for_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is left unmade is looked at together: one of thousands of new documents is planned as quickly as one of some."""
+    concat, steps = pl.concat, []
+    monkeypatch.setattr(pl, "concat", lambda *given, **options: (steps.append(1), concat(*given, **options))[1])
+    counts = []
+    for documents in (5, 50):
+        steps.clear()
+        assert Story(texts={f"p{i}": "x" for i in range(documents)}).plan("unit:p1").stale_inputs == ()
+        counts.append(len(steps))
+    assert counts[0] == counts[1]
+
+
 def test_p21_a_reverted_edit_is_planned_like_any_other(story: Story) -> None:
     """A plan says what differs from what is; that an earlier recipe will be taken back is found by the run."""
     story.code["clean"] = "upper"
