@@ -276,8 +276,7 @@ def _options(place: Place, who: str, given: Mapping[str, Any]) -> Options:
             hint = f"Write {name}=[{value!r}]." if isinstance(value, str) and what == "a list of texts" else None
             raise DeclarationError(f"{place}: {who} has {name}={value!r}, which is not {what}.", hint=hint)
     fitting: dict[str, Any] = {n: tuple(v) if n in ("tags", "kinds", "models", "on") else v for n, v in given.items()}
-    if fitting.get("name"):
-        fitting["name"] = called(fitting["name"])
+    fitting |= {n: called(fitting[n]) for n in ("name", "renamed_from") if fitting.get(n)}
     if "after" in fitting:
         fitting["after"] = tuple(one.name for one in fitting["after"])
     for name in ("retries", "concurrency"):

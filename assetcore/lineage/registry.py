@@ -77,7 +77,7 @@ async def _named(connection: AsyncConnection, project: int, graph: Graph) -> dic
     rows = await connection.execute(sa.select(a.id, a.name, a.former).where(a.project_id == project).order_by(a.id))
     for identifier, name, names in rows:
         known[name] = identifier
-        former |= dict.fromkeys(names, (identifier, name))
+        former |= dict.fromkeys(map(called, names), (identifier, name))
     known = {called(name): identifier for name, identifier in known.items()} | known
     found: dict[str, int] = {}
     for name, asset in graph.assets.items():
@@ -104,7 +104,7 @@ async def rename(connection: AsyncConnection, asset_ids: Mapping[str, int], grap
     done: list[tuple[str, int, str]] = []
     for identifier, project, before, former in rows.all():
         name = meant[identifier]
-        if before == name or called(before) not in (name, called(graph.assets[name].options.renamed_from or "")):
+        if before == name or called(before) not in (name, graph.assets[name].options.renamed_from):
             continue
         # A row of that name is of a look at the project before `renamed_from` was written: nothing was ever made of it.
         spare: Any = sa.func.concat(a.c.name, "~", a.c.id)

@@ -299,6 +299,10 @@ async def test_a_name_that_was_kept_with_its_accents_apart_is_the_same(world: Wo
         assert [(one.row.asset, one.row.why) for one in await session.journal() if one.row.what == "rename"] == [
             ("pièces", f"from {apart}")
         ]
+    other = BODY.replace("chunks", "pieces")
+    for former in (apart, "pièces"):  # by both it is known where it gets another name
+        world.code(other.replace("@asset\nasync def pieces", f'@asset(renamed_from="{former}")\nasync def pieces'))
+        assert "pieces" not in await world.plan()
 
 
 OTHER = """
