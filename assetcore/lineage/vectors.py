@@ -374,8 +374,9 @@ def _text(vector: Sequence[float]) -> str:
 
 
 async def forget(connection: Connection, project: str, documents: Collection[int]) -> None:
-    """Take these documents out of every generation of a project's indexes."""
+    """Take these documents out of every generation of a project's indexes that has its table."""
     shown = [g.c[name] for name in Generation.__slots__]
-    for row in await connection.execute(sa.select(*shown).where(g.c.project == project)):
+    there = sa.func.to_regclass(sa.func.concat(sa.literal(NAMED, sa.Text), g.c.id)).is_not(None)
+    for row in await connection.execute(sa.select(*shown).where(g.c.project == project, there)):
         table = _table(Generation(*row))
         await connection.execute(sa.delete(table).where(among(table.c.document, documents, sa.BigInteger)))

@@ -15,6 +15,7 @@ from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.schema import DropTable
 
 from assetcore import gaps, measures, vectors
 from assetcore.embeddings import LARGEST, LONGEST, Embedding, Vector, unfit
@@ -326,6 +327,11 @@ async def test_what_is_forgotten_is_in_no_index_that_was_being_made(world: World
             await another.commit()
         async with session.project.engine.connect() as connection:
             assert [len(await index.known(connection, each) or ()) for each in (one, made)] == [3, 3]
+            await connection.execute(DropTable(sa.Table(f"vector_{one.id}", sa.MetaData())))
+            await connection.commit()
+        assert (await session.forget("topics[cow.txt]", dry_run=False)).documents  # where somebody dropped a table, too
+        async with session.project.engine.connect() as connection:
+            assert len(await index.known(connection, made) or ()) == 2
 
 
 async def test_nobody_waits_for_an_index_that_is_brought_up(
