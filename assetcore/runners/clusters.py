@@ -161,6 +161,8 @@ class Dask(_Cluster):
     _client: Any = None
     _settings: AbstractContextManager[Any] = nullcontext()
     _watching: asyncio.Task[None] | None = None
+    _asked = 0
+    """How many answers are waited for."""
     _at = ""
 
     async def _start(self) -> None:
@@ -188,12 +190,12 @@ class Dask(_Cluster):
         self._watching = asyncio.create_task(self._watch())
 
     async def _watch(self) -> None:
-        """Until there were no workers for so long that none will come: Dask itself waits for ever."""
+        """Until something was waited for without workers for so long that none will come: Dask itself waits for ever."""
         since, told = time.monotonic(), False
         while time.monotonic() - since < LOST_SECONDS:
             await asyncio.sleep(LOOK_SECONDS)
             try:
-                there = bool(await self._client.nthreads())
+                there = not self._asked or bool(await self._client.nthreads())
             except Exception:  # who waits for an answer is told by its end that the scheduler was lost
                 there = True
             if there:
@@ -206,6 +208,7 @@ class Dask(_Cluster):
         assert self._watching is not None
         future = self._client.submit(worker.answer, *arguments, pure=False)
         answer = asyncio.ensure_future(future)
+        self._asked += 1
         try:
             await asyncio.wait({answer, self._watching}, return_when=asyncio.FIRST_COMPLETED)
             if not answer.done():
@@ -222,6 +225,7 @@ class Dask(_Cluster):
         except self._library.KilledWorker as error:
             raise _WorkerEnded from error
         finally:
+            self._asked -= 1
             if not answer.done():
                 answer.cancel()
                 with suppress(Exception):

@@ -20,9 +20,11 @@ import dask.config
 import psutil
 import pytest
 
+from assetcore.calls import Call
 from assetcore.errors import ServiceError, UsageError
 from assetcore.results import RunResult
 from assetcore.runners import runner_for
+from assetcore.runners.clusters import Dask
 from assetcore.runners.processes import let_go
 from assetcore.session import Session
 from assetcore.settings import Settings
@@ -296,6 +298,26 @@ async def test_a_dask_cluster_that_has_lost_its_workers_is_told(
         with pytest.raises(ServiceError, match="has lost its workers during the run"):
             await asyncio.wait_for(running, 60)
     assert "has no workers: waiting for some" in caplog.text
+
+
+async def test_a_dask_cluster_may_be_without_workers_while_nothing_is_asked_of_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that grows as it is needed has none while a run does other things for long; there are some again when it is asked."""
+    from distributed import LocalCluster
+
+    for name, seconds in {"LOOK": 0.05, "LOST": 0.3}.items():
+        monkeypatch.setattr(f"assetcore.runners.clusters.{name}_SECONDS", seconds)
+    async with LocalCluster(n_workers=1, host="127.0.0.1", dashboard_address=None, asynchronous=True) as cluster:
+        runner = Dask(world.root, "demo", 1, cluster.scheduler_address)
+        await runner.ready()
+        cluster.scale(0)
+        await asyncio.sleep(1)
+        cluster.scale(1)
+        monkeypatch.setattr("assetcore.runners.clusters.LOST_SECONDS", 60)
+        [outcome] = await runner.call("chunks", [Call({}, "chunks", "chunks")], b"another")
+        assert "other code" in str(outcome.error)
+        await runner.close()
 
 
 @pytest.mark.parametrize("runner", ["processes", "dask"])
