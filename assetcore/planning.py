@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -185,9 +185,8 @@ async def check_units(project: Project, plan: Plan, found: Read) -> None:
         raise NothingSelectedError(f"No selected asset has a {absent[0]}.", hint="See: aipctl plan --force --units")
     new = {source.source for source in plan.sources if source.new}  # the one that is meant may be among them
     rules = {n: r for n, r in plan.choice.units.items() if n in project.graph.sources and n not in new}
-    for name in sorted(
-        await _absent(project, plan.choice, filter(lambda n: selection.asks_this_asset(rules[n]), rules))
-    ):
+    asked = [name for name, rule in rules.items() if selection.asks_this_asset(rule)]
+    for name in sorted(await _absent(project, plan.choice, asked)):
         raise await _no_unit(project, name, rules[name], f"See: aipctl show {name}")
 
 
@@ -199,9 +198,11 @@ async def refuse_absent(project: Project, choice: Choice) -> None:
         await check_units(project, plan, found)
 
 
-async def _absent(project: Project, choice: Choice, names: Iterable[str]) -> set[str]:
+async def _absent(project: Project, choice: Choice, names: Collection[str]) -> set[str]:
     """Those of these assets of which no unit that is current was chosen."""
     absent: set[str] = set()
+    if not names:
+        return absent
     async with project.engine.connect() as connection:
         for name in names:
             units = await read.labels(connection, project.environment_id, project.asset_ids[name])

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import polars as pl
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field, HttpUrl
 
+from assetcore import planning
 from assetcore.assets import Asset
 from assetcore.declarations import asset, collect, each
 from assetcore.definition import define
@@ -427,6 +429,15 @@ def test_p15_takes_as_many_steps_for_many_documents_as_for_few(monkeypatch: pyte
         assert Story(texts={f"p{i}": "x" for i in range(documents)}).plan("unit:p1").stale_inputs == ()
         counts.append(len(steps))
     assert counts[0] == counts[1]
+
+
+async def test_no_database_is_asked_for_units_where_none_are_named() -> None:
+    """Whether units are there that are named is looked up for them alone: every plan and every run goes through this."""
+    story = Story()
+    project: Any = SimpleNamespace(graph=story.graph, engine=None)
+    plan = story.plan()
+    await planning.check_units(project, plan, cast(Any, None))
+    await planning.refuse_absent(project, plan.choice)
 
 
 def test_p21_a_reverted_edit_is_planned_like_any_other(story: Story) -> None:
