@@ -53,13 +53,13 @@ def asked(kind: type[Document], filters: Mapping[str, Any]) -> dict[str, list[An
 
 
 def _readings(kind: type[Document], name: str, value: Any) -> list[Any]:
-    """What a value may mean: the whole of the field, or something in it. Mostly one of them is possible."""
-    whole, members = _adapters(kind, name)
+    """What a value may mean: the whole of the field, some of it, or something in it. Mostly one of them is possible."""
+    whole, members = _forms(kind, name)
     if isinstance(value, Mapping):  # some of what a dict or a model holds
         found = [_plain(plain_value(value))]
     else:
-        found = [_plain(plain_value(read)) for read in _read(whole, value)]
-        found += [[_plain(plain_value(read))] for member in members for read in _read(member, value)]
+        found = whole.read(value)
+        found += [[read] for member in members for read in member.read(value)]
     if not found or not _is_text(found):
         raise UsageError(
             f"The field {name!r} of {kind.__name__} cannot be {value!r:.80}: it is {_shown(kind.model_fields[name].annotation)}.",
@@ -77,15 +77,44 @@ def _is_text(found: Any) -> bool:
     return True
 
 
+class _Form:
+    """What an annotation says that a value can be."""
+
+    def __init__(self, annotation: Any) -> None:
+        self.adapter: TypeAdapter[Any] = TypeAdapter(annotation)
+        variants = [one for one in _variants(annotation) if isinstance(one, type)]
+        self.models = [one for one in variants if issubclass(one, BaseModel)]
+
+    def read(self, value: Any) -> list[Any]:
+        """The value as an index holds it, or nothing. A text that is none may be JSON: `3`, `["a", "b"]`, of a model some of it."""
+        if self.models and isinstance(value, str) and (some := self._some(value)) is not None:
+            return [some]
+        return [_plain(_given(read)) for read in _read(self.adapter, value)]
+
+    def _some(self, text: str) -> dict[str, Any] | None:
+        """What a text gives of the fields of a model, which need not be all that it must have."""
+        try:
+            given = json.loads(text)
+        except ValueError:
+            return None
+        for model in self.models if isinstance(given, dict) else ():
+            if given.keys() <= model.model_fields.keys():
+                fields = {name: _Form(model.model_fields[name].rebuild_annotation()) for name in given}
+                found = {name: fields[name].read(value) for name, value in given.items()}
+                if all(found.values()):
+                    return {name: one for name, [one] in found.items()}
+        return None
+
+
 @lru_cache(maxsize=1024)
-def _adapters(kind: type[Document], name: str) -> tuple[TypeAdapter[Any], tuple[TypeAdapter[Any], ...]]:
-    """What reads a value of the field, and what reads one in it."""
+def _forms(kind: type[Document], name: str) -> tuple[_Form, tuple[_Form, ...]]:
+    """What the field can be, and what there can be in it."""
     annotation = kind.model_fields[name].rebuild_annotation()
-    return TypeAdapter(annotation), tuple(map(TypeAdapter, _members(annotation)))
+    return _Form(annotation), tuple(map(_Form, _members(annotation)))
 
 
 def _read(adapter: TypeAdapter[Any], value: Any) -> list[Any]:
-    """The value as an annotation has it, or nothing. A text that is none may be JSON: `3`, `null`, `["a", "b"]`."""
+    """The value as an annotation has it, or nothing; also of a text that is JSON."""
     try:
         return [adapter.validate_python(value)]
     except ValidationError:
@@ -97,23 +126,43 @@ def _read(adapter: TypeAdapter[Any], value: Any) -> list[Any]:
         return []
 
 
-def _members(annotation: Any) -> list[Any]:
-    """What a list, a tuple or a set of this annotation has in it; nothing for others."""
+def _given(value: Any) -> Any:
+    """A value of which models are what was given of them, without what they have by default."""
+    if isinstance(value, BaseModel):
+        return value.model_dump(exclude_unset=True)
+    if isinstance(value, list | tuple):
+        return [_given(item) for item in value]
+    return plain_value(value)
+
+
+def _variants(annotation: Any) -> list[Any]:
+    """What an annotation is, without its names; of a union each."""
     if hasattr(annotation, "__value__"):  # `type Name = ...` of Python 3.12
-        return _members(annotation.__value__)
+        return _variants(annotation.__value__)
     if isinstance(annotation, typing.NewType):
-        return _members(annotation.__supertype__)
+        return _variants(annotation.__supertype__)
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
-        return _members(arguments[0])
+        return _variants(arguments[0])
     if origin in (typing.Union, types.UnionType):
-        return [member for one in arguments for member in _members(one)]
-    holder = origin or annotation
-    if not isinstance(holder, type) or not issubclass(holder, Collection) or issubclass(holder, Mapping | str | bytes):
-        return []
-    if issubclass(holder, Enum | BaseModel):
-        return []
-    return [one for one in arguments if one is not ...] or [Any]
+        return [variant for one in arguments for variant in _variants(one)]
+    return [annotation]
+
+
+def _members(annotation: Any) -> list[Any]:
+    """What a list, a tuple or a set of this annotation has in it; nothing for others."""
+    found: list[Any] = []
+    for variant in _variants(annotation):
+        holder = typing.get_origin(variant) or variant
+        if (
+            not isinstance(holder, type)
+            or not issubclass(holder, Collection)
+            or issubclass(holder, Mapping | str | bytes)
+        ):
+            continue
+        if not issubclass(holder, Enum | BaseModel):
+            found += [one for one in typing.get_args(variant) if one is not ...] or [Any]
+    return found
 
 
 def _shown(annotation: Any) -> str:

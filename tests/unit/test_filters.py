@@ -87,8 +87,20 @@ KINDS: list[tuple[Any, Any, list[Any], list[Any]]] = [
     (
         Author,
         Author(name="a", born=date(1999, 1, 1)),
-        [{"name": "a"}, Author(name="a", born=date(1999, 1, 1))],
-        [{"name": "b"}],
+        [
+            {"name": "a"},
+            Author(name="a", born=date(1999, 1, 1)),
+            Author(name="a"),
+            '{"name": "a"}',
+            '{"born": "1999-01-01"}',
+        ],
+        [{"name": "b"}, '{"name": "b"}', '{"name": "a", "born": null}'],
+    ),
+    (
+        list[Author] | None,
+        [Author(name="a", born=date(1999, 1, 1))],
+        [Author(name="a"), '{"name": "a"}', '{"born": "1999-01-01"}', '[{"name": "a"}]'],
+        ['{"name": "b"}', '[{"name": "b"}]'],
     ),
 ]
 
@@ -115,7 +127,18 @@ def test_plain_json_stands_in_an_index_as_it_is(value: Any) -> None:
 
 @pytest.mark.parametrize(
     ("annotation", "value"),
-    [(int, "three"), (date, "soon"), (Weight, 3), (list[int], "a"), (str, 3), (int, None), (str, "\ud800")],
+    [
+        (int, "three"),
+        (date, "soon"),
+        (Weight, 3),
+        (list[int], "a"),
+        (str, 3),
+        (int, None),
+        (str, "\ud800"),
+        (Author, '{"age": 3}'),
+        (Author, '{"born": "soon"}'),
+        (Author, "a"),
+    ],
 )
 def test_a_value_that_a_field_cannot_have_is_refused(annotation: Any, value: Any) -> None:
     """It would find nothing, in silence."""
