@@ -198,7 +198,7 @@ def _configured(
 
 def _set_by(overrides: Sequence[str], *where: str) -> str | None:
     """Which `asset.field=value` gave the value here, or something of it, or what it is part of."""
-    paths = {text: text.partition("=")[0].strip().split(".") for text in overrides}
+    paths = {text: called(text.partition("=")[0].strip()).split(".") for text in overrides}
     return next((text for text, path in paths.items() if all(a == b for a, b in zip(path, where, strict=False))), None)
 
 

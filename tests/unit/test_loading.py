@@ -195,6 +195,8 @@ def test_config_is_found_however_accents_are_written(write: Write) -> None:
     })  # fmt: skip
     found = configuration(load(root, "demo"), root, (f"{apart}.c=4",))
     assert found["été"]["limits"].model_dump() == {"a": 2, "b": 3, "c": 4}
+    with pytest.raises(UsageError, match="--set"):
+        configuration(load(root, "demo"), root, (f"{apart}.c=x",))
 
 
 @pytest.mark.parametrize(
