@@ -293,7 +293,7 @@ async def runs(call: Call, run: str | None, limit: int) -> None:
         here = call.environment is not None
         found = [info.to_json() for info in await session.runs(run, limit=limit, here=here)]
     if run is None:
-        call.answer({"runs": found}, show.runs)
+        call.answer({"project": session.name, "runs": found}, show.runs)
         return
     if here and found[0]["environment"] != call.environment:
         raise NothingSelectedError(

@@ -44,7 +44,8 @@ async def ls(call: Call) -> None:
          "created": g.created.isoformat(), "dimensions": g.dimensions, "indexed": g.indexed, **g.parameters}
         for g in found
     ]  # fmt: skip
-    call.answer({"generations": rows}, lambda answer: _table(answer["generations"], "There is no index yet.", kept=6))
+    answer = {"project": session.name, "generations": rows}
+    call.answer(answer, lambda answer: _table(answer["generations"], "There is no index yet.", kept=6))
 
 
 @verb(group=vectors, config=False)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from prefect.client.orchestration import PrefectClient
 
+from tests import readme
 from tests.integration.command import Command
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
@@ -67,6 +68,7 @@ async def test_what_is_published_is_found_elsewhere(
     assert json.loads(Path(pointer["document"].removeprefix("file://")).read_bytes()) == ["word"] * 1000
 
     again = aipctl("blocks", "init", "--json")
+    readme.hold("aipctl blocks init", again.json)
     assert {one["change"] for one in again.json["kept"]} == {"unchanged"}, again.out
     (aipctl.root / ".env").write_text(ENV.replace("CONCURRENCY=7", "CONCURRENCY=8"))
     changed = aipctl("blocks", "init", "--json").json["kept"]
@@ -77,7 +79,9 @@ async def test_what_is_published_is_found_elsewhere(
     (elsewhere / "assetcore.toml").write_text("concurrency = 2\nprocesses = 2\n")
     bare = {name: value for name, value in aipctl.variables.items() if not name.endswith("_URL")}
     other = Command(elsewhere, {**bare, "PREFECT_API_URL": prefect_api, "ASSETCORE_CONCURRENCY": "3"})
-    found = {row["name"]: row for row in other("config", "show", "--json").json["settings"]}
+    settled = other("config", "show", "--json").json
+    readme.hold("aipctl config show", settled)
+    found = {row["name"]: row for row in settled["settings"]}
     assert (found["concurrency"]["value"], found["concurrency"]["origin"]) == (
         8,
         "Prefect variable assetcore_concurrency",
@@ -158,6 +162,7 @@ def test_init_makes_a_folder_ready_and_changes_nothing_the_second_time(
     assert f'[profiles.{first.json["profile"]}]\nPREFECT_API_URL = "{prefect_api}"' in profiles
     text = env.read_text()
     second = aipctl("init", "--json")
+    readme.hold("aipctl init", second.json)
     assert (second.json["changed"], env.read_text()) == (False, text)
     assert (tmp_path / "prefect" / "profiles.toml").read_text() == profiles
     env.unlink()

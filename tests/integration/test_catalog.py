@@ -18,6 +18,7 @@ from assetcore.lineage import tables as t
 from assetcore.lineage.replay import TABLES
 from assetcore.settings import Settings
 from assetcore.storage import run_timestamp
+from tests import readme
 from tests.integration.world import World
 
 pytestmark = pytest.mark.integration
@@ -110,10 +111,13 @@ async def test_an_empty_database_and_the_bucket_give_the_same_lineage(world: Wor
     assert (await verify_catalog(world.settings, say=quiet)).same
     await emptied(world.settings)
     result = await rebuild_catalog(world.settings, replace=False, automatic_schema=False, say=quiet)
+    readme.hold("aipctl catalog rebuild", result.to_json())
     assert result.whole
     assert set(result.rows) == set(TABLES)
     assert await everything(world.settings) == before
-    assert (await verify_catalog(world.settings, say=quiet)).same
+    compared = await verify_catalog(world.settings, say=quiet)
+    readme.hold("aipctl catalog verify", compared.to_json())
+    assert compared.same
     assert await world.plan() == plan
     async with world.open() as session:
         assert (await session.lineage("report")).to_json() == lineage

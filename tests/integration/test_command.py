@@ -13,6 +13,7 @@ import pytest
 
 from assetcore.documents import document_id
 from assetcore.settings import Settings
+from tests import readme
 from tests.integration.command import Command
 from tests.integration.world import World
 
@@ -118,37 +119,33 @@ async def test_the_verbs_that_look_answer_in_the_promised_shape(world: World, ai
     """`ls graph lineage show export diff runs search gc` answer with one JSON object each, of a shape that holds."""
     run = (await world.materialize()).run
 
-    listed = rows(aipctl("ls", "--json").json["assets"])
-    assert {
+    def answer(*words: str) -> Any:
+        """What the verb answers, which has the keys that the README names."""
+        found = aipctl(*words, "--json").json
+        readme.hold(f"aipctl {words[0]}", found)
+        return found
+
+    answered = answer("ls")
+    assert readme.keys("aipctl ls")["assets"].always >= {
         "asset",
         "kind",
         "group",
         "tags",
         "owner",
-        "description",
         "units",
         "documents",
         "stale",
-        "failed",
-        "made_at",
-        "checks",
-        "partitions",
-        "fresh_until",
-        "repeats",
-        "kinds",
-        "sensitivity",
-        "freshness",
-    } == set(listed["clean"])
+    }
+    listed = rows(answered["assets"])
+    assert set(listed["clean"]) >= {"partitions", "fresh_until", "repeats"}
     assert (listed["clean"]["units"], listed["clean"]["documents"], listed["chunks"]["documents"]) == (2, 2, 9)
     assert (listed["topics"]["kind"], listed["clean"]["owner"], listed["clean"]["tags"]) == ("source", "ann", ["tidy"])
 
-    graph = aipctl("graph", "+report", "--json").json
+    graph = answer("graph", "+report")
     assert [node["asset"] for node in graph["nodes"]] == ["topics", "clean", "chunks", "report"]
     assert graph["edges"] == [["topics", "clean"], ["clean", "chunks"], ["chunks", "report"]]
 
-    up = aipctl("lineage", "chunks[a.txt]/a-1", "--json").json
-    assert {"root", "direction", "nodes", "edges"} <= set(up)
-    assert all(set(node) == {"id", "asset", "unit", "document", "sha256"} for node in up["nodes"])
+    up = answer("lineage", "chunks[a.txt]/a-1")
     assert {(node["asset"], node["document"]) for node in up["nodes"]} == {
         ("chunks", "a-1"),
         ("clean", "a.txt"),
@@ -159,7 +156,7 @@ async def test_the_verbs_that_look_answer_in_the_promised_shape(world: World, ai
     down = aipctl("lineage", "topics[a.txt]", "--down", "--depth", "1", "--json").json
     assert {node["asset"] for node in down["nodes"]} == {"topics", "clean"}
 
-    shown = aipctl("show", "clean[b.txt]", "--json").json["documents"]
+    shown = answer("show", "clean[b.txt]")["documents"]
     assert [(d["document"], d["text"], d["media_type"]) for d in shown] == [
         ("b.txt", "context managers and the with statement", "text/plain")
     ]
@@ -168,24 +165,24 @@ async def test_the_verbs_that_look_answer_in_the_promised_shape(world: World, ai
     assert aipctl("show", "clean[b.txt]").out == "context managers and the with statement"
     assert aipctl("show", shown[0]["id"]).out == "context managers and the with statement"
 
-    exported = aipctl("export", "clean or report", str(tmp_path / "out"), "--json").json
+    exported = answer("export", "clean or report", str(tmp_path / "out"))
     assert sorted(exported["files"]) == ["clean/a.txt", "clean/b.txt", "report/report.txt"]
     assert (tmp_path / "out" / "clean" / "a.txt").read_text() == "the with statement"
     one = aipctl("export", "clean or report", str(tmp_path / "one"), "--docs", "b* or c*", "--json").json
     assert one["files"] == ["clean/b.txt"]
 
-    diff = aipctl("diff", "clean[a.txt]", "clean[b.txt]", "--json").json
+    diff = answer("diff", "clean[a.txt]", "clean[b.txt]")
     assert diff["same"] is False
     assert "-the with statement" in diff["diff"]
 
-    found = aipctl("search", "context manager", "--json").json
+    found = answer("search", "context manager")
     assert (found["hits"][0]["name"], found["hits"][0]["asset"]) == ("b.txt", "clean")
 
-    ran = aipctl("runs", "--json").json["runs"]
+    ran = answer("runs")["runs"]
     assert [(r["run"], r["status"]) for r in ran] == [(run, "done")]
     assert aipctl("runs", str(run)[:4], "--json").json["run"] == run
 
-    swept = aipctl("gc", "--json").json
+    swept = answer("gc")
     assert (swept["dry_run"], swept["objects"], swept["orphans"]) == (True, 0, [])
 
 

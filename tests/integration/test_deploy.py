@@ -25,6 +25,7 @@ from redis import asyncio as redis
 from assetcore.deploy import register
 from assetcore.errors import ServiceError, UsageError
 from assetcore.settings import Settings
+from tests import readme
 from tests.integration.command import Command, end, lease_runs_out, until
 from tests.integration.world import World
 
@@ -112,6 +113,7 @@ async def ended(client: PrefectClient, flow_run: Any, seconds: float = 90) -> An
 async def test_a_project_is_deployed_once_whatever_how_often(aipctl: Command, prefect_api: str, pool: str) -> None:
     """`aipctl deploy` makes pool and deployment, with parameters to fill in; again, it brings them up to date and leaves schedules."""
     first = aipctl("deploy", "--pool", pool, "--name", pool, "--json")
+    readme.hold("aipctl deploy", first.json)
     assert (first.code, first.json["created"], first.json["deployment"]) == (0, True, f"materialize/{pool}"), first.err
     async with PrefectClient(prefect_api) as client:
         (one,) = [await client.read_deployment_by_name(f"materialize/{pool}")]

@@ -21,6 +21,7 @@ from assetcore.lineage import tables as t
 from assetcore.session import Session
 from assetcore.settings import Settings
 from assetcore.storage import DamagedObjectError
+from tests import readme
 from tests.integration.command import Command
 from tests.integration.test_lineage import scripts
 from tests.integration.world import World
@@ -490,16 +491,22 @@ async def test_the_verbs_tell_it(world: World, variables: dict[str, str]) -> Non
     assert "### `demo` against `prod`" in comment
     assert "| `chunks` | 3 | 3 | 0 | code-changed 3 |" in comment
     assert "+    return [Chunk(" in comment
-    assert [e["environment"] for e in aipctl("env", "ls", "--json").json["environments"]] == ["pr", "prod"]
+    listed = aipctl("env", "ls", "--json").json
+    readme.hold("aipctl env ls", listed)
+    assert [e["environment"] for e in listed["environments"]] == ["pr", "prod"]
     assert completable(world) == ["pr", "prod"]
     told = aipctl("env", "diff", "pr", "prod", "--exit-code")
     assert told.code == 2
     assert "~ chunks[a.txt]/a-0" in told.out
     assert "pr against prod: 7 changed." in told.out
     assert "prod is now what pr is: 4 units moved" in aipctl("env", "promote", "pr", "--to", "prod").out
-    assert "promote pr" in aipctl("runs", "--json").out
+    ran = aipctl("runs", "--json")
+    assert "promote pr" in ran.out
+    readme.hold("aipctl runs", ran.json)
     assert aipctl("runs").code == 0
-    assert json.loads(aipctl("env", "drop", "pr", "--json").out) == {"environment": "pr"}
+    dropped = json.loads(aipctl("env", "drop", "pr", "--json").out)
+    readme.hold("aipctl env drop", dropped)
+    assert dropped == {"environment": "pr"}
     assert completable(world) == ["prod"]
     assert aipctl("env", "diff", "pr", "prod").code == 4
 

@@ -12,6 +12,7 @@ import pytest
 from prefect.client.orchestration import PrefectClient
 
 from assetcore.settings import Settings
+from tests import readme
 from tests.integration.command import Command, end, until
 from tests.integration.test_flow import Relay, task_runs
 from tests.integration.test_trace import Collector
@@ -70,6 +71,7 @@ async def test_a_flow_runs_here_and_on_a_worker_with_the_same_result(
     command = ("run", "publish", "--input", "documents=clean", "--param", "limits={longest: 3}", "--json")
     here = aipctl(*command)
     assert here.code == 0, here.err
+    readme.hold("aipctl run", here.json)
     documents = here.json["documents"]
     assert [one["name"] for one in documents] == ["a.txt", "b.txt"]
     assert Path(documents[0]["key"].removeprefix("file://")).read_bytes() == b"ALP"

@@ -24,6 +24,7 @@ from assetcore.stack.home import Home
 from assetcore.stack.process import alive
 from assetcore.storage import Bucket, Key, ObjectExistsError
 from assetcore.sweep import sweep
+from tests import readme
 from tests.integration.command import Command
 from tests.integration.world import World
 from tests.unit.test_buckets import (  # noqa: F401 - what is true of every bucket, here of the fixture `bucket` below
@@ -303,7 +304,9 @@ def test_the_command_makes_a_project_on_s3(tmp_path: Path) -> None:
         }
         assert shown["storage_url"] == ("s3://assetcore", "aipctl up --s3")
         assert shown["s3"] == (True, "aipctl up --s3")
-        services = {service["name"]: service for service in call("check", "--json").json["services"]}
+        checked = call("check", "--json").json
+        readme.hold("aipctl check", checked)
+        services = {service["name"]: service for service in checked["services"]}
         assert services["store"]["ok"]
         assert services["preloader"]["address"] == str(tmp_path / "home" / "preloader")
         assert services["store"]["address"].startswith("s3://assetcore at http://127.0.0.1:")

@@ -13,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from assetcore.settings import Settings
+from tests import readme
 from tests.integration.command import Command
 from tests.integration.world import World
 
@@ -116,6 +117,7 @@ async def test_a_run_leaves_a_tree_with_times_and_costs(world: World, variables:
     assert "tokens 12  usd 0.25" in shown.out
     assert max(map(len, shown.out.splitlines())) <= 80
     assert aipctl("trace", str(result.run), "--json").json == trace
+    readme.hold("aipctl trace", trace)
     assert aipctl("trace", "nothing").code == 4
 
 

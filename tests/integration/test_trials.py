@@ -8,6 +8,7 @@ import pytest
 
 from assetcore.errors import NothingSelectedError, UsageError
 from assetcore.settings import Settings
+from tests import readme
 from tests.integration.command import Command
 from tests.integration.world import World
 
@@ -51,6 +52,7 @@ async def test_code_that_makes_the_same_is_accepted_and_that_is_told_for_ever(wo
         assert (trial.asset, len(trial.units), trial.same, trial.rest, trial.usd) == ("chunks", 4, 4, 6, 3.0)
         assert (await session.plan()).stale == 10
         said = (await session.accept("chunks", 4)).to_json()
+    readme.hold("aipctl accept", said)
     assert said["fresh"] == 10
     assert (len(said["accepted"][0]["units"]), said["accepted"][0]["verified"]) == (4, True)
     assert await world.plan() == {}

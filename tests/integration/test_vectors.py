@@ -27,6 +27,7 @@ from assetcore.lineage.vectors import Row
 from assetcore.session import Session
 from assetcore.settings import Settings
 from assetcore.storage import MissingObjectError
+from tests import readme
 from tests.integration.gateway import KEY, FakeGateway, Reply, fake_gateway
 from tests.integration.world import HEAD, World
 
@@ -589,6 +590,7 @@ async def test_parameters_are_tried_beside_an_exact_search(world: World) -> None
             session.project, "vectors", m=[4, 8], ef_construction=[16], ef_search=[10, 100], questions=10
         )
         assert [(one.m, one.ef_search) for one in tried] == [(4, 10), (4, 100), (8, 10), (8, 100)]
+        assert set(tried[0].to_json()) == readme.keys("aipctl vectors trial")["trials"].always
         assert all(0.5 < one.recall <= 1 and one.p50_ms <= one.p95_ms and one.bytes > 0 for one in tried)
         chosen = await vectors.best(session.project, "vectors")
         assert chosen is not None
@@ -652,6 +654,7 @@ async def test_two_models_are_compared_by_what_their_generations_find(
 
     async with world.open() as session:
         found = await measures.compare(session.project, k=3)
+        readme.hold("aipctl vectors compare", found.to_json())
         with pytest.raises(NothingSelectedError, match=r"no complete generation 999; there are: \d+, \d+\."):
             await measures.compare(session.project, (999, found.generations[0].generation))
         with pytest.raises(UsageError, match="two generations of the same index"):
@@ -707,6 +710,7 @@ async def test_sizes_of_questions_are_measured_and_journaled(world: World, gatew
     before = len(gateway.asked)
     async with world.open() as session:
         found = await measures.sweep(session.project, "vectors", [100, 400])
+        readme.hold("aipctl vectors sweep", found.to_json())
         last = (await session.journal())[-1].row
     assert found.texts == 12, "of each document three different parts"
     assert [one.tokens for one in found.batches] == [100, 400]

@@ -65,6 +65,20 @@ def test_the_table_of_verbs_has_every_verb_with_options_of_its_own() -> None:
     assert told == {verb for section in VERBS.values() for verb in section}
 
 
+def test_the_table_of_answers_has_every_verb_that_answers_with_json() -> None:
+    """Each verb with --json has a row with the keys of its answer, and only what is a verb has one."""
+    told = [call for row in readme.table(*readme.ANSWERS) for call in readme.code(row[0]) if call.startswith("aipctl")]
+    assert len(told) == len(set(told))
+    verbs = [verb for section in VERBS.values() for name in section for verb in _verbs(name)]
+    answering = {verb for verb in verbs if any("--json" in parameter.opts for parameter in verb.params)}
+    assert {_verb(shlex.split(call)[1:]) for call in told} == answering
+    for call in told:
+        keys = readme.keys(call)
+        at_the_top = keys.pop("")
+        assert at_the_top.always, f"{call}: the README names no key"
+        assert set(keys) <= at_the_top.always | at_the_top.sometimes, f"{call}: the rows of nothing are told"
+
+
 def test_options_that_the_readme_names_alone_are_options_of_some_verb() -> None:
     """`--force` in a sentence is an option of at least one verb."""
     verbs = [verb for section in VERBS.values() for name in section for verb in _verbs(name)]
