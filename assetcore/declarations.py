@@ -263,6 +263,13 @@ WANTED: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     ),
 }
 """What each option of a declaration takes, in words and as a question."""
+INSTEAD: Mapping[str, str] = {
+    "checks": "A check says itself which asset it is of: write @check(asset) above its function.",
+    "each": "Write it as the default value of a parameter: page: Page = each(pages).",
+    "collect": "Write it as the default value of a parameter: words: list[Word] = collect(words).",
+    "bucket": "All of a project is in one bucket, which is the setting storage_url.",
+}
+"""What to write in the place of options that one may look for."""
 
 
 def _options(place: Place, who: str, given: Mapping[str, Any]) -> Options:
@@ -270,7 +277,8 @@ def _options(place: Place, who: str, given: Mapping[str, Any]) -> Options:
     optional = {name for name, default in Options.__dataclass_fields__.items() if default.default is None}
     for name, value in given.items():
         if name not in WANTED:
-            raise DeclarationError(f"{place}: {who} has no option {name!r}.", hint=f"It has: {', '.join(WANTED)}.")
+            hint = INSTEAD.get(name, f"It has: {', '.join(WANTED)}.")
+            raise DeclarationError(f"{place}: {who} has no option {name!r}.", hint=hint)
         what, fits = WANTED[name]
         if not (fits(value) or (value is None and name in optional)):
             hint = f"Write {name}=[{value!r}]." if isinstance(value, str) and what == "a list of texts" else None

@@ -221,6 +221,22 @@ def test_a_wrong_option_says_what_there_is() -> None:
         declared("@asset(tags='daily')\nasync def x() -> Page: ...")
 
 
+@pytest.mark.parametrize(
+    ("option", "instead"),
+    [
+        ("checks=[]", "write @check(asset) above its function"),
+        ("each=pages", "the default value of a parameter: page: Page = each(pages)"),
+        ("collect=pages", "the default value of a parameter: words: list[Word] = collect(words)"),
+        ("bucket='primary'", "which is the setting storage_url"),
+    ],
+)
+def test_what_is_said_otherwise_is_told_how(option: str, instead: str) -> None:
+    """Who gives as an option what is declared in another way is told that way."""
+    with pytest.raises(DeclarationError, match=f"has no option '{option.partition('=')[0]}'") as found:
+        declared(f"@asset({option})\nasync def x(page: Page = each(pages)) -> Page: ...")
+    assert instead in (found.value.hint or "")
+
+
 AT_ONCE: list[tuple[str, str]] = [
     ("asset(lambda page=each(pages): page)", "a lambda cannot be an asset"),
     ("asset('x')", "@asset goes on a function, found 'x'."),

@@ -16,8 +16,10 @@ import pytest
 from assetcore import __version__, errors
 from assetcore.assets import Options
 from assetcore.cli import VERBS, main
+from assetcore.declarations import INSTEAD
 from assetcore.grammar import FIELDS, parse
 from assetcore.layers import PREFIX
+from assetcore.lineage.vectors import CANDIDATES, WIDEST
 from assetcore.settings import Settings
 from assetcore.staleness import CAUSES
 from tests import readme
@@ -148,6 +150,35 @@ def test_the_rooms_in_the_readme_are_those_of_the_house_with_the_questions_of_th
     )
     assert drawn is not None
     assert "\n".join(line[2:].rstrip() for line in drawn[1].splitlines()) in readme.TEXT
+
+
+def test_the_reasons_for_a_service_of_its_own_are_told() -> None:
+    """The five for which a part is taken out of the one process stand among the decisions."""
+    [decision] = re.findall(r"^\* \*\*One process with workers.*?(?=^\* )", readme.TEXT, re.MULTILINE | re.DOTALL)
+    listed = re.search(r"one of five reasons: (.*?)\.", " ".join(decision.split()))
+    assert listed is not None
+    reasons = [re.sub(r"^(or |an? )+", "", reason) for reason in listed[1].split(", ")]
+    assert reasons == [
+        "language boundary", "scaling hotspot", "SLA divergence", "team ownership", "regulatory isolation",
+    ]  # fmt: skip
+
+
+def test_what_stands_in_the_place_of_options_is_told() -> None:
+    """The options that a declaration refuses with what to write instead are named as not there; those that it has are not."""
+    missing = " ".join(cells[0] for cells in readme.table("not there", "what stands in its place"))
+    named = set(re.findall(r"@asset\((\w+)=", missing))
+    assert named <= INSTEAD.keys() - Options.__dataclass_fields__.keys()
+    assert not INSTEAD.keys() & Options.__dataclass_fields__.keys()
+
+
+def test_the_known_ceilings_are_those_of_the_code() -> None:
+    """What vectors take follows from their numbers; what HNSW can hold and be asked for is as in the code."""
+    [text] = re.findall(r"^\*\*Known ceilings\.\*\*.*?^Not there:", readme.TEXT, re.MULTILINE | re.DOTALL)
+    numbers = 5_000_000 * 768
+    assert f"{numbers * 4 / 1e9:.1f} GB as 32-bit floats" in text
+    assert f"{numbers * 2 / 1e9:.1f} GB in its" in text
+    assert f"over up to {WIDEST:,} numbers" in text
+    assert f"for up to {CANDIDATES:,} candidates" in text
 
 
 def test_links_and_files_in_the_readme_are_there() -> None:
