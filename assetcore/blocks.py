@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +24,14 @@ from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import VariableCreate, VariableUpdate
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.filesystems import LocalFileSystem, RemoteFileSystem
-from prefect.settings import PREFECT_API_URL, Profile, load_profiles, save_profiles, temporary_settings
+from prefect.settings import (
+    PREFECT_API_URL,
+    Profile,
+    get_current_settings,
+    load_profiles,
+    save_profiles,
+    temporary_settings,
+)
 from pydantic import BaseModel, SecretStr
 
 from assetcore.errors import DeclarationError, ServiceError, UsageError
@@ -36,6 +44,9 @@ __all__ = ["LONGEST_VARIABLE", "Kept", "configurations", "keep", "profile"]
 LONGEST_VARIABLE = 5000
 """Characters of JSON that Prefect takes as a variable's value."""
 STORE = "assetcore-store"
+PROFILE = "assetcore"
+OWNERS = "assetcore-profiles.json"
+"""Which folder each profile is of: a file beside those of Prefect."""
 UNPUBLISHED = frozenset({"root", "home", "projects", "prefect_api_url", "s3", "stage"})
 """Settings that say where a machine has its things and what it is, or where Prefect is: nothing for other machines."""
 
@@ -54,18 +65,42 @@ class Kept:
         return {"kind": self.kind, "name": self.name, "change": self.change, "where": self.where}
 
 
-def profile(api: str, name: str = "assetcore") -> tuple[str, bool]:
-    """See that Prefect's own commands have a profile that points here; returns its name, and whether something was changed."""
+def profile(api: str, root: Path) -> tuple[str, bool]:
+    """See that Prefect's own commands have a profile that points here; returns its name, and whether something was changed.
+
+    It is `assetcore`, or where that points to the server of another folder, `assetcore-FOLDER`. Whose each is stands beside the profiles.
+    """
+    path = get_current_settings().profiles_path
+    assert path is not None, "Prefect has a path for profiles."
+    note = path.with_name(OWNERS)
+    owners = _read(note)
     profiles = load_profiles(include_defaults=False)
-    wanted = Profile(name=name, settings={PREFECT_API_URL: api})
-    known = profiles.profiles_by_name.get(name)
-    if known is not None and known.settings.get(PREFECT_API_URL) == api:
-        return name, False
-    if known is not None:
-        profiles.remove_profile(name)
-    profiles.add_profile(wanted)
-    save_profiles(profiles)
-    return name, True
+    folder = f"{PROFILE}-{re.sub(r'[^A-Za-z0-9_-]+', '-', root.name)}"
+    mine = (name for name, owner in owners.items() if owner == str(root) and name in profiles.names)
+
+    def points_here(name: str) -> bool:
+        return name in profiles.names and profiles[name].settings.get(PREFECT_API_URL) == api
+
+    names = chain(mine, [PROFILE, folder], (f"{folder}-{number}" for number in count(2)))
+    name = next(n for n in names if n not in profiles.names or points_here(n) or owners.get(n) == str(root))
+    if changed := not points_here(name):
+        if name in profiles.names:
+            profiles.remove_profile(name)
+        profiles.add_profile(Profile(name=name, settings={PREFECT_API_URL: api}))
+        save_profiles(profiles)
+    if changed or name not in owners:
+        with suppress(OSError):  # where nothing can be written, nobody takes it either
+            note.write_text(json.dumps(owners | {name: str(root)}), "utf-8")
+    return name, changed
+
+
+def _read(note: Path) -> dict[str, str]:
+    """The folder of each profile that was written here; nothing where that was lost."""
+    try:
+        found = json.loads(note.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def configurations(root: Path) -> dict[str, Any]:

@@ -60,7 +60,7 @@ async def init(call: Call, compose: bool) -> None:
         statuses = [asdict(status) for status in await stack.check(settings)]
         from assetcore import blocks  # Prefect takes a second to import
 
-        profile, changed = blocks.profile(addresses.prefect_api_url)
+        profile, changed = blocks.profile(addresses.prefect_api_url, root.resolve())
         written = written or changed
     answer = {
         "root": str(root), "env": str(file), "changed": written, "profile": profile, "services": statuses,

@@ -40,7 +40,8 @@ def initialised(answer: Answer) -> RenderableType:
         )
     ]
     if answer["profile"]:
-        lines.append(Text(f"Prefect's own commands: prefect --profile {answer['profile']} ..."))
+        other = "" if answer["profile"] == "assetcore" else " (assetcore is another folder's)"
+        lines.append(Text(f"Prefect's own commands: prefect --profile {answer['profile']} ...{other}"))
     else:
         lines.append(Text(f"Now: {answer['compose']}", no_wrap=True, overflow="ignore"))  # to be copied
     if answer["services"]:
