@@ -2,13 +2,16 @@
 
 Its documents are those of assets, its result goes into the store under the flow's own keys, and Prefect is shown names and counts,
 never the documents. Each task that it calls is a task run; a failure is told by the flow's hook, the one place that does.
-`run_pipeline` is what a deployment runs: it opens the project where it is and conducts the same flow.
+What has ended is listed among the runs of the project, and the journal has it. `run_pipeline` is what a deployment runs: it opens the
+project where it is and conducts the same flow.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -20,13 +23,15 @@ from prefect.context import FlowRunContext
 from prefect.settings import temporary_settings
 from prefect.states import Completed
 
-from assetcore import notify
+from assetcore import journal, notify
 from assetcore.assets import Dependency
 from assetcore.collectors import collector_for
 from assetcore.documents import Document
-from assetcore.errors import AssetcoreError, MakeError, NothingSelectedError, StorageError, UsageError
+from assetcore.errors import AssetcoreError, MakeError, NothingSelectedError, ServiceError, StorageError, UsageError
 from assetcore.flow import prefect_settings_for, settle
+from assetcore.keep import record_run
 from assetcore.lineage import read, runs, spans
+from assetcore.lineage.journal import Entry, append
 from assetcore.lineage.runs import new_run_id
 from assetcore.loading import flows
 from assetcore.opening import open_project
@@ -112,34 +117,70 @@ async def conduct(
             raise
         return Completed(message=_counted(made[0]))
 
+    async def called() -> None:
+        flow_run: Any = shown(session.name, dict(inputs), {name: str(value) for name, value in parameters.items()})
+        try:
+            await flow_run
+        except Exception as error:
+            problem = raised[0] if raised else None if made else error
+            if error is not problem:  # the flow has ended, and Prefect could not be told
+                logger.warning("Prefect's API does not answer: %s is shown there by the next run.", declared.name)
+                async with session.project.engine.begin() as connection:
+                    ended = "done" if problem is None else "failed"
+                    await runs.note_unshown(connection, session.project.id, seen[0], ended)
+            if problem is not None:
+                raise problem from None
+
     status = "failed"
-    try:
-        with temporary_settings(prefect_settings_for(session.project.settings.prefect_api_url)):
-            await settle(session.project, unshown)
-            called: Any = shown(session.name, dict(inputs), {name: str(value) for name, value in parameters.items()})
-            try:
-                await called
-            except Exception as error:
-                problem = raised[0] if raised else None if made else error
-                if error is not problem:  # the flow has ended, and Prefect could not be told
-                    logger.warning("Prefect's API does not answer: %s is shown there by the next run.", declared.name)
-                    async with session.project.engine.begin() as connection:
-                        ended = "done" if problem is None else "failed"
-                        await runs.note_unshown(connection, session.project.id, seen[0], ended)
-                if problem is not None:
-                    raise problem from None
-        status = "done"
-    except AssetcoreError:
-        raise
-    except Exception as error:
-        raise MakeError(
-            f"{declared.name} failed: {type(error).__name__}: {error}"[:2000], hint=f"See: aipctl trace {run}"
-        ) from error
-    finally:
-        await recorder.close(status)
-    documents = await _stored(session, declared, run_timestamp(started), made[0])
+    async with _listed(session, declared.name, run, started, seen):
+        try:
+            with temporary_settings(prefect_settings_for(session.project.settings.prefect_api_url)):
+                await settle(session.project, unshown)
+                await called()
+            status = "done"
+        except AssetcoreError:
+            raise
+        except Exception as error:
+            raise MakeError(
+                f"{declared.name} failed: {type(error).__name__}: {error}"[:2000], hint=f"See: aipctl trace {run}"
+            ) from error
+        finally:
+            await recorder.close(status)
+        documents = await _stored(session, declared, run_timestamp(started), made[0])
     seconds = (datetime.now(UTC) - started).total_seconds()
     return Conducted(declared.name, run, seen[0] if seen else None, seconds, documents)
+
+
+@asynccontextmanager
+async def _listed(session: Session, name: str, run: str, started: datetime, seen: Sequence[str]) -> AsyncIterator[None]:
+    """What runs here is listed, with its end, as a run of the project, and the journal has it."""
+    status = "failed"
+    try:
+        yield
+        status = "done"
+    except BaseException as error:
+        status = "failed" if isinstance(error, Exception) else "cancelled"
+        raise
+    finally:
+        await asyncio.shield(_list(session, name, run, started, status, seen))
+
+
+async def _list(session: Session, name: str, run: str, started: datetime, status: str, seen: Sequence[str]) -> None:
+    """Write the run, which has ended: it holds no lock, so that one that is at work would be taken for dead."""
+    project = session.project
+    entry = Entry("flow", project.environment, run=run, facts={"flow": name, "status": status})
+    try:
+        async with project.engine.begin() as connection:
+            about = (run, project.id, project.environment_id, f"run {name}", {runs.FLOW: name}, started)
+            await runs.begin(connection, *about)
+            for flow_run in seen:
+                await runs.note_flow_run(connection, run, flow_run)
+            await runs.finish(connection, run, status, ())
+            await append(connection, project.id, entry)
+        await record_run(project, project.environment, run, run_timestamp(started))
+        await journal.flush(project)
+    except (ServiceError, StorageError) as error:
+        logger.warning("that %s was run (%s) cannot be written down: %s", name, run, error)
 
 
 @flow(name="pipeline", flow_run_name="{project}-{name}", persist_result=False, validate_parameters=False)

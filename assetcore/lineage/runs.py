@@ -19,10 +19,12 @@ from assetcore.lineage import schema
 from assetcore.lineage import tables as t
 
 __all__ = [
-    "RunInfo", "StoredRun", "actor", "at_work", "begin", "beginning", "close_abandoned", "find", "finish", "give_up", "has_begun",
+    "FLOW", "RunInfo", "StoredRun", "actor", "at_work", "begin", "beginning", "close_abandoned", "find", "finish", "give_up", "has_begun",
     "known", "latest", "left_open", "look_up", "new_run_id", "note_flow_run", "note_shown", "note_unshown", "resume", "unshown",
 ]  # fmt: skip
 
+FLOW = "flow"
+"""Of a plain flow the plan of its run is its name, under this key."""
 _RUNS = sa.select(t.run, t.environment.c.name.label("environment")).join_from(
     t.run, t.environment, t.environment.c.id == t.run.c.environment_id
 )
@@ -188,10 +190,10 @@ async def at_work(connection: AsyncConnection, project: int) -> list[tuple[str, 
 
 
 async def has_begun(connection: AsyncConnection, environment: int) -> bool:
-    """Whether there ever was a run in an environment."""
-    return bool(
-        (await connection.execute(sa.select(sa.exists().where(t.run.c.environment_id == environment)))).scalar()
-    )
+    """Whether there ever was a run in an environment that could commit: a plain flow cannot."""
+    c = t.run.c
+    begun = sa.exists().where(c.environment_id == environment, ~c.plan.has_key(FLOW))
+    return bool((await connection.execute(sa.select(begun))).scalar())
 
 
 async def unshown(connection: AsyncConnection, project: int) -> dict[str, str]:

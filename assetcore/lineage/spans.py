@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from assetcore.lineage import tables as t
+from assetcore.lineage.runs import FLOW
 from assetcore.telemetry import Span
 
 __all__ = ["find", "forget", "forget_all", "forget_before", "forget_flows_before", "keep", "of_run"]
@@ -75,7 +76,7 @@ async def forget_before(connection: AsyncConnection, project: int, days: float) 
 
 
 async def forget_flows_before(connection: AsyncConnection, days: float) -> None:
-    """Remove the traces of plain flows that began longer ago: they are no runs of a project."""
-    of_a_run = sa.select(t.run.c.id).where(t.run.c.id == t.span.c.run_id).exists()
+    """Remove the traces of plain flows that began longer ago, also of those that are not listed as runs."""
+    of_a_run = sa.select(t.run.c.id).where(t.run.c.id == t.span.c.run_id, ~t.run.c.plan.has_key(FLOW)).exists()
     old = t.span.c.started_at < datetime.now(UTC) - timedelta(days=days)
     await connection.execute(sa.delete(t.span).where(old, ~of_a_run))

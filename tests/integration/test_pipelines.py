@@ -104,8 +104,21 @@ async def test_a_flow_runs_here_and_on_a_worker_with_the_same_result(
     assert later(*command).code == 0
     collector.server.shutdown()
     assert any(b"publish" in content for _, _, content in collector.received)
-    assert aipctl("trace", here.json["run"]).code == 4  # it was older than the days in the settings
-    assert aipctl("trace", aipctl("runs", "--json").json["runs"][0]["run"]).code == 0  # a run's goes with the next run
+    assert aipctl("trace", here.json["run"], "--json").json["spans"] == []  # it was older than the days in the settings
+    *flows, made = aipctl("runs", "--json").json["runs"]
+    assert aipctl("trace", made["run"], "--json").json["spans"]  # a run's goes with the next run
+    assert [run["selection"] for run in flows] == ["run publish"] * 3, "what ran here and what a worker ran"
+    assert {run["status"] for run in flows} == {"done"}
+    assert [run["run"] for run in flows][1:] == [there.json["run"], here.json["run"]]
+    assert "run publish" in aipctl("runs").out
+    assert f"Flow run: {here.json['flow_run']}" in aipctl("runs", here.json["run"][:6]).out
+    rows = [row for row in aipctl("journal", "--json").json["journal"] if row["what"] == "flow"]
+    assert [(row["run"], row["facts"]) for row in rows[:1]] == [
+        (here.json["run"], {"flow": "publish", "status": "done"})
+    ]
+    assert len(rows) == 3
+    assert aipctl("journal", "verify").code == 0
+    assert aipctl("catalog", "verify").code == 0, "the bucket knows it too"
 
 
 def test_what_is_asked_wrongly_is_told(aipctl: Command) -> None:
@@ -128,6 +141,9 @@ def test_what_is_asked_wrongly_is_told(aipctl: Command) -> None:
         told = aipctl(*words)
         assert (told.code, told.out) == (code, ""), told.err
         assert sentence in told.err
+    failed, *before = aipctl("runs", "--json").json["runs"]
+    assert (failed["selection"], failed["status"], failed["assets"]) == ("run publish", "failed", [])
+    assert [run["selection"] for run in before] == ["", ""], "what did not begin is not listed"
 
 
 WAITING = """

@@ -177,7 +177,7 @@ def _done(row: Answer) -> str:
     named = row["names"][:ROW_NAMES]
     more = len(row["names"]) - len(named)
     parts += [*named, *([f"and {more:,} more"] if more else [])]
-    if row["what"] == "run":
+    if row["what"] in ("run", "flow"):
         parts.append(row["run"])
     if row["forgotten"]:
         parts.append(f"{row['forgotten']:,} forgotten")
