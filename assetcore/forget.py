@@ -28,6 +28,7 @@ from typing import Any
 from assetcore import stack, vault
 from assetcore.assets import Source
 from assetcore.documents import Document
+from assetcore.embeddings import Embedding
 from assetcore.errors import SelectionError, ServiceError
 from assetcore.lineage import (
     answers,
@@ -156,9 +157,10 @@ async def forget(project: Project, text: str, *, dry_run: bool) -> Forgotten:
         "replaced": [*old, *old_records], "gone": forgetting.tombstones(found), "file": file.name,
         "report": hashlib.sha256(json.dumps(report, sort_keys=True).encode()).hexdigest(),
     }  # fmt: skip
+    indexed = [asset for asset, _, _ in assets if _may_be_indexed(project, asset)]
     async with project.engine.begin() as connection:
-        for environment in await environments.every(connection, project.id):
-            for asset, _, _ in assets:  # what somebody is putting into an index now is seen there
+        for environment in await environments.every(connection, project.id) if indexed else ():
+            for asset in indexed:  # what somebody is putting into an index now is seen there
                 await vectors.alone(connection, project.name, environment.name, asset)
         await forgetting.erase(
             connection, project.id, found, moved, rows, manifests | records_, failing, identifier, name
@@ -510,3 +512,9 @@ def _write_private(file: Any, data: bytes) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as opened:
         opened.write(data)
+
+
+def _may_be_indexed(project: Project, name: str) -> bool:
+    """Whether an asset has vectors; of one that is not declared here nobody knows."""
+    asset = project.graph.assets.get(name)
+    return asset is None or issubclass(asset.output.document_type, Embedding)

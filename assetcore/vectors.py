@@ -537,14 +537,13 @@ async def sync_all(project: Project, names: Sequence[str]) -> list[str]:
     for name in sorted(names):
         try:
             _, left = await _brought_up(project, name)
+            notes += [*gaps.left_out(name, left), *await gaps.behind(project, name)]
         except Exception as error:
             reason = getattr(error, "message", None) or str(error).partition("\n")[0] or type(error).__name__
             notes.append(
                 f"The index of {name} could not be brought up to date: {reason.rstrip('.')}. Its documents are made and kept;"
                 f" the next search tries again, or: aipctl vectors rebuild {name}"
             )
-        else:
-            notes += [*gaps.left_out(name, left), *await gaps.behind(project, name)]
     return notes
 
 
