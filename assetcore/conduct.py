@@ -283,7 +283,7 @@ def _checked(declared: PipelineFlow[Any], parameters: Mapping[str, Any]) -> dict
                 hint=f"It has: {', '.join(known) or 'none but documents'}.",
             )
         try:
-            checked[name] = TypeAdapter(known[name].annotation).validate_python(value)
+            checked[name] = TypeAdapter(known[name].annotation).validate_python(value, extra="forbid")
         except ValidationError as error:
             problem = error.errors()[0]
             where = ".".join([name, *map(str, problem["loc"])])

@@ -141,7 +141,8 @@ def source(name: str, type: type[Document], where: Any, *, tags: Sequence[str] =
     generator = inspect.isasyncgenfunction(where)
     if not generator and not hasattr(where, "observe"):
         raise DeclarationError(
-            f"{place}: source {name!r} cannot be observed: {where!r} is neither a folder(...) nor an async generator function.",
+            f"{place}: source {name!r} cannot be observed: {where!r} is neither a folder(...) nor an async generator function, nor a"
+            " bucket(...), urls(...) or table(...).",
             hint='Write source("topics", Topic, folder("data/topics", pattern="*.txt")).',
         )
     missing = [n for n in type.field_names() if type.model_fields[n].is_required()]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,7 +15,7 @@ from assetcore.lineage import read
 from assetcore.lineage.named import Found
 from assetcore.look import SHOWN
 from assetcore.project import Project
-from assetcore.reasons import fields_differing
+from assetcore.reasons import fields_differing, unified
 from assetcore.refs import format_ref, parse_ref
 from assetcore.storage import Stored
 from assetcore.units import shown_unit
@@ -74,10 +73,7 @@ async def _compare_documents(project: Project, one: str, other: str, before: Fou
         places = await read.stored(connection, [before.id, after.id])
     a, b = [await _typed(project, found, places[found.id]) for found in (before, after)]
     try:
-        lines = difflib.unified_diff(
-            a.content.decode().splitlines(), b.content.decode().splitlines(), one, other, lineterm=""
-        )
-        text = "\n".join(lines)
+        text = unified(a.content.decode(), b.content.decode(), one, other)
     except UnicodeDecodeError:
         text = None
     fields = fields_differing(a, b)

@@ -150,9 +150,11 @@ async def _find(
             )
         if found:
             return found
-    raise NothingSelectedError(
-        f"There is no asset or document {text}.", hint=suggestion(ref.asset or text, project.graph.assets)
-    )
+    hint = suggestion(ref.asset or text, project.graph.assets)
+    if ref.prefix is not None and ref.time is None:
+        earlier = f"If it was made earlier and is not current, say as of when, by a run or a time: '{text}@RUN'."
+        hint = f"{hint} {earlier}" if hint else earlier
+    raise NothingSelectedError(f"There is no asset or document {text}.", hint=hint)
 
 
 async def units_labelled(

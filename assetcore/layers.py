@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import stat
 import tomllib
 from collections.abc import Mapping
@@ -213,7 +214,7 @@ def check_mode(file: Path, holds: str) -> None:
     if mode & 0o077:
         raise SettingsError(
             f"{file} holds a secret ({holds}), and others may read it: its mode is {mode:04o}.",
-            hint=f"chmod 600 {file}",
+            hint=f"chmod 600 {shlex.quote(str(file))}",
         )
 
 

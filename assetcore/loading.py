@@ -85,6 +85,12 @@ def load(root: Path, name: str, require: Collection[str] = ()) -> Graph:
             f"There is no project {name!r} in {root}.",
             hint=f"There is: {', '.join(known) or 'none; start one with: aipctl new project'}.",
         )
+    called = name.rpartition(".")[2]
+    if len(twins := [other for other in known if other.rpartition(".")[2] == called]) > 1:
+        raise ProjectError(
+            f"{' and '.join(twins)} are both the project {called}: lineage knows a project by its last part.",
+            hint="Rename one of the packages.",
+        )
     package = name if name in _named_in_pyproject(root) else f"projects.{name}"
     _forget(package)
     if sys.path[:1] != [str(root)]:  # of two roots in one process, the one that is asked comes first

@@ -187,12 +187,15 @@ class Plan:
         """Raise StaleInputError when a selected asset has a stale input that is not selected (P15)."""
         if self.stale_inputs:
             selected = [a.asset for a in self.assets]
-            one = len(self.stale_inputs) == 1
-            suggestion = " or ".join(f"+{name}" for name in selected) if len(selected) < 4 else "--upstream"
+            stale = [f"units of {name}" if name in selected else name for name in self.stale_inputs]
+            one = len(stale) == 1 and self.stale_inputs[0] not in selected
+            suggestion = (
+                f"Select {' or '.join(f'+{name}' for name in selected)}, or add" if len(selected) < 4 else "Add"
+            )
             raise StaleInputError(
-                f"{', '.join(self.stale_inputs)} {'is' if one else 'are'} stale and not selected, but the selected assets "
+                f"{', '.join(stale)} {'is' if one else 'are'} stale and not selected, but the selected assets "
                 f"({', '.join(selected[:3])}{', ...' if len(selected) > 3 else ''}) are made of {'it' if one else 'them'}.",
-                hint=f"Select {suggestion}, or add --upstream.",
+                hint=f"{suggestion} --upstream.",
             )
 
     def to_json(self, *, units: bool = False) -> dict[str, Any]:

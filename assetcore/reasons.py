@@ -156,10 +156,22 @@ def _flat(value: Any, path: str) -> Iterator[tuple[str, Any]]:
 
 def diff_of(before: str, after: str, name: str, then: str = "made with", now: str = "now") -> str:
     """A unified diff of two texts."""
-    lines = difflib.unified_diff(
-        before.splitlines(), after.splitlines(), f"{name} ({then})", f"{name} ({now})", lineterm="", n=2
-    )
-    return "\n".join(lines)
+    return unified(before, after, f"{name} ({then})", f"{name} ({now})", context=2)
+
+
+def unified(before: str, after: str, was: str, now: str, *, context: int = 3) -> str:
+    """A unified diff of two texts, empty where they are the same; where they differ in the ends of lines alone, these are shown."""
+    old, new = before.splitlines(), after.splitlines()
+    if old == new and before != after:
+        old, new = _with_ends(before), _with_ends(after)
+    return "\n".join(difflib.unified_diff(old, new, was, now, lineterm="", n=context))
+
+
+def _with_ends(text: str) -> list[str]:
+    return [
+        line + ascii(whole[len(line) :])[1:-1]
+        for line, whole in zip(text.splitlines(), text.splitlines(keepends=True), strict=True)
+    ]
 
 
 def fields_differing(before: Document, after: Document) -> dict[str, dict[str, Any]]:

@@ -7,7 +7,6 @@ is counted for each asset, here and wherever a unit is made again without a caus
 
 from __future__ import annotations
 
-import difflib
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +25,7 @@ from assetcore.lineage import damage, read
 from assetcore.plan import Plan
 from assetcore.pools import Pools
 from assetcore.project import Project
+from assetcore.reasons import unified
 from assetcore.results import AssetResult, Event, Say
 from assetcore.runners import runner_for
 from assetcore.snapshot import Read
@@ -164,7 +164,6 @@ def _texts(name: str, was: bytes, now: bytes) -> str:
     try:
         if len(was) + len(now) > DIFF_BYTES:
             raise ValueError
-        old, new = was.decode().splitlines(), now.decode().splitlines()
+        return unified(was.decode(), now.decode(), f"{name} (is)", f"{name} (once more)")
     except ValueError:
         return f"{name}: {len(was):,} bytes before, {len(now):,} now"
-    return "\n".join(difflib.unified_diff(old, new, f"{name} (is)", f"{name} (once more)", lineterm=""))

@@ -102,6 +102,8 @@ def _is_of_environment(frame: FrameType) -> bool:
 def _hear(event: str, given: tuple[Any, ...]) -> None:
     if event != "open" and event not in _LISTED:
         return
+    if event == "open" and given[2] == 0 and given[1] is not None:  # the parser, in search of the line of a SyntaxError
+        return
     watched = _watched.get()
     if watched is None:
         return

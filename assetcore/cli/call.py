@@ -114,10 +114,11 @@ class Call:
 
     def project(self, root: Path) -> str:
         """The name of the project: --project, PROJECT, or the only one there is. Raises UsageError, NothingSelectedError."""
-        from assetcore.loading import project_names
+        from assetcore.loading import package_of, project_names
 
         names = project_names(root)
         if given := self.project_given:
+            given = given if given in names else package_of(root, given)
             if given not in names and not (root / "projects" / given).is_dir():  # loading says what such a folder lacks
                 raise NothingSelectedError(
                     f"There is no project {given!r} in {root}.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import keyword
+import sys
 from pathlib import Path
 
 import click
@@ -84,6 +85,11 @@ def project(call: Call, name: str) -> None:
         raise UsageError(
             f"{name!r} cannot be the name of a project.",
             hint="It is a Python package: lowercase letters, digits and _, as in my_notes.",
+        )
+    if name in sys.stdlib_module_names:
+        raise UsageError(
+            f"{name!r} cannot be the name of a project: Python has a module of that name, and its tests would find that one.",
+            hint=f"Choose another name, such as my_{name}.",
         )
     try:
         root = call.root()

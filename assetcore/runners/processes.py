@@ -69,7 +69,7 @@ class Processes:
             try:
                 return await _submitted(pool, worker.call_all, *self._project, name, calls, code)
             except BrokenProcessPool:
-                let_go(pool)
+                let_go(pool, broken=True)
                 if self._pool is pool:
                     self._pool = self._starting = None
             except worker.UNPICKLED as error:
@@ -84,7 +84,7 @@ class Processes:
             try:
                 return (await _submitted(cell, worker.call_all, *self._project, name, [call], code))[0]
             except BrokenProcessPool:
-                let_go(cell)
+                let_go(cell, broken=True)
                 self._cell = None
         return Outcome([], 0.0, ENDED)
 
@@ -112,14 +112,19 @@ class Processes:
 _one_start = threading.Lock()
 
 
-def let_go(pool: ProcessPoolExecutor) -> None:
+def let_go(pool: ProcessPoolExecutor, *, broken: bool = False) -> None:
     """Keep a pool that is not needed any more for as long as the thread that manages it runs.
 
     Where the garbage collector takes the pool while that thread clears up after a process that ended, and in that thread, the thread
     waits for a lock that it holds, and Python for the thread when it exits (seen on 3.13.0: `_ExecutorManagerThread.terminate_broken`).
+    One that is `broken` has nobody who reads what it still writes to its processes: until Python 3.11.5 it waited for that, and the
+    command for it (CPython issue 94777).
     """
     if isinstance(manager := pool._executor_manager_thread, threading.Thread):
         vars(manager)["pool"] = pool
+        if broken:
+            with suppress(KeyError, AttributeError, OSError):
+                vars(manager)["call_queue"]._reader.close()
 
 
 async def _submitted(pool: ProcessPoolExecutor, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:

@@ -263,7 +263,7 @@ class BucketFiles(Files):
         try:
             files = Filesystem(self.path, self.options)
         except SettingsError as error:
-            raise SourceError(f"{source.name} cannot be observed: {error}", hint=error.hint) from None
+            raise SourceError(f"{source.name} cannot be observed: {error.message}", hint=error.hint) from None
         try:
             yield files
         finally:

@@ -78,6 +78,10 @@ def start(home: Home, remembered: Service) -> Service:
     place = _place(home, remembered)
     if not place.data.exists():
         _make_data(home, place)
+    elif place.account and place.data.stat().st_uid == 0:  # root has copied the home without its owners
+        with home.writing():
+            for path in (place.data, *place.data.rglob("*")):
+                os.chown(path, place.account["user"], place.account["group"], follow_symlinks=False)
     if (running := _running(place.folder)) is not None:
         return running
     with home.holding("postgres") as held:

@@ -136,6 +136,11 @@ def test_what_is_asked_wrongly_is_told(aipctl: Command) -> None:
             64,
             "limits.longest: Input should be",
         ),
+        (
+            ("run", "publish", "--input", "documents=clean", "--param", "limits={longst: 2}"),
+            64,
+            "limits.longst: Extra inputs",
+        ),
         (("run", "publish", "--input", "documents=topics"), 1, "publish failed: Refused: answer 400"),
     ]:
         told = aipctl(*words)

@@ -253,6 +253,7 @@ def test_version() -> None:
         (["graph", "--env", "pr-9"], 64, "No such option '--env'"),
         (["trace", "21c8", "--env", "pr-9"], 64, "No such option '--env'"),
         (["new", "project", "no-package"], 64, "cannot be the name of a project"),
+        (["new", "project", "json"], 64, "Python has a module of that name"),
     ],
 )
 def test_wrong_usage(arguments: list[str], code: int, sentence: str) -> None:

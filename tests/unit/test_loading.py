@@ -107,6 +107,15 @@ def test_an_unknown_project_is_told_what_there_is(write: Write) -> None:
         load(root, "notes")
 
 
+def test_two_packages_are_not_one_project(write: Write) -> None:
+    """Lineage knows a project by its last part: where two have the same, neither takes what the other has made."""
+    root = write({"kb/assets.py": CLEAN})
+    write({"pyproject.toml": "[tool.assetcore]\nprojects = ['books.kb']\n"})
+    for name in ("kb", "books.kb"):
+        with pytest.raises(ProjectError, match=r"kb and books\.kb are both the project kb.*\n  Rename one"):
+            load(root, name)
+
+
 @pytest.mark.parametrize("projects", ["'books'", "[1]", "['']", "{a = 1}"])
 def test_projects_in_pyproject_are_a_list_of_packages(write: Write, projects: str) -> None:
     """A text or a table where a list of packages belongs is an error that shows it, not a list of letters."""

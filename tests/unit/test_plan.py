@@ -358,6 +358,11 @@ def test_p15_a_stale_input_that_is_not_selected_is_told(story: Story) -> None:
         StaleInputError, match=r"clean, cut, kinds, joined are stale and not selected.*\(report\)[\s\S]*\+report"
     ):
         plan.check()
+    with pytest.raises(
+        StaleInputError, match=r"\(clean, kinds, joined, \.\.\.\) are made of them\.\n  Add --upstream\."
+    ) as told:
+        story.plan("clean[a] or kinds or joined or report").check()
+    assert str(told.value).startswith("units of clean, cut are stale and not selected")
     assert story.plan("+report").stale_inputs == ()
     assert story.plan("clean").stale_inputs == ()
     story.plan("+report").check()

@@ -78,6 +78,18 @@ def test_what_python_and_packages_read_is_not_told(root: Path) -> None:
     assert watched.inputs == ()
 
 
+def test_code_that_cannot_be_read_is_no_file(root: Path) -> None:
+    """For the message of a SyntaxError, Python looks for the file that was named; what else opens it is seen."""
+    with watch(root) as watched:
+        for named in ("<unknown>", str(root / "seen.txt")):
+            with pytest.raises(SyntaxError):
+                compile("def broken(:", named, "exec")
+    assert watched.inputs == ()
+    with watch(root) as watched:
+        (root / "seen.txt").read_text()
+    assert [one.what for one in watched.inputs] != []
+
+
 def test_what_is_in_no_file_asks_for_who_called_it(root: Path) -> None:
     """Code that a library has written, such as a dataclass's `__init__`, is not the user's: here this package asks, there the test does."""
     own = compile("made()", assetcore.__file__, "eval")
