@@ -20,7 +20,7 @@ import polars as pl
 
 from assetcore import stack
 from assetcore.errors import StorageError, UsageError
-from assetcore.lineage import answers, commit, rebuild, records, schema
+from assetcore.lineage import answers, commit, read, rebuild, records, schema
 from assetcore.lineage.manifest import NAME as MANIFEST
 from assetcore.lineage.manifest import read_manifest
 from assetcore.lineage.rebuild import Difference
@@ -113,7 +113,7 @@ async def rebuild_catalog(settings: Settings, *, replace: bool, automatic_schema
         stage = await schema.ensure(engine, automatic=automatic_schema)
         schema.refuse_stage(settings.stage, stage, settings.database_url or "", embedded=automatic_schema)
         async with engine.connect() as connection:
-            if not replace and not await rebuild.is_empty(connection):
+            if not replace and not await read.is_empty(connection):
                 raise UsageError(
                     "The database is not empty: what it holds would be replaced by what the bucket tells.",
                     hint="Compare the two: aipctl catalog verify. To replace it: aipctl catalog rebuild --replace",
@@ -127,7 +127,7 @@ async def rebuild_catalog(settings: Settings, *, replace: bool, automatic_schema
             catalog = _without_deleted(await asyncio.to_thread(told.replayed), told.keys)
             say(f"Writing {sum(frame.height for frame in catalog.tables.values()):,} rows")
             async with engine.begin() as connection:
-                if not replace and not await rebuild.is_empty(connection):
+                if not replace and not await read.is_empty(connection):
                     raise UsageError(
                         "Another run has committed to the database meanwhile.",
                         hint="Compare the two: aipctl catalog verify",

@@ -22,6 +22,7 @@ from assetcore.judgement import Choice
 from assetcore.lineage import checks as checked
 from assetcore.lineage import commit as lineage
 from assetcore.lineage import read
+from assetcore.lineage.manifest import NAME as MANIFEST
 from assetcore.notes import EXPIRED, VARIES, overdue, unnoticed, unread, varying
 from assetcore.plan import AssetPlan, Plan, Snapshot, make_plan, with_above
 from assetcore.project import Project
@@ -30,6 +31,7 @@ from assetcore.results import Event, Say
 from assetcore.snapshot import Read, now, settled_with, take
 from assetcore.staleness import CAUSES
 from assetcore.suppose import parse_suppositions
+from assetcore.telemetry import get_pipeline_logger
 
 __all__ = [
     "changed_files",
@@ -45,6 +47,8 @@ __all__ = [
     "refuse_absent",
     "widened",
 ]
+
+logger = get_pipeline_logger(__name__)
 
 
 STATUSES = ("fresh", "stale", "pending", "removed")
@@ -102,6 +106,9 @@ async def plan_for(
     plan = await judged(project, found.snapshot, choice, details=details)
     async with project.engine.connect() as connection:
         seen = await unnoticed(project, connection, [a.asset for a in plan.assets])
+        knows = bool(found.marks) or not await read.is_empty(connection)
+    if not knows:
+        await _tell_of_lost_lineage(project)
     notes = (
         *seen,
         *await varying(project, plan),
@@ -114,6 +121,17 @@ async def plan_for(
     orphans = await _orphans(project, found.marks)
     checks = await _checks(project, plan)
     return replace(plan, notes=notes, checks=checks, orphans=orphans, estimates=_priced(project, plan)), found
+
+
+async def _tell_of_lost_lineage(project: Project) -> None:
+    """A database that knows of nothing, beside a store with manifests: what they tell of was made, and perhaps paid for."""
+    async for info in project.bucket.list(f"{project.name}/"):
+        if info.key.rpartition("/")[2].startswith(MANIFEST):
+            logger.warning(
+                "The database knows of nothing that was made, and %s holds what was made in %s: lineage is brought back, and"
+                " nothing is made twice, by: aipctl catalog rebuild", project.bucket.url, project.name,
+            )  # fmt: skip
+            return
 
 
 def _priced(project: Project, plan: Plan) -> tuple[Estimate, ...]:

@@ -28,7 +28,7 @@ from assetcore.units import DOCUMENTS, PLACED, sort_documents
 
 __all__ = [
     "Watermark", "asset_counts", "counts", "current", "current_documents", "current_identities", "dated",
-    "definitions", "documents_of", "expired", "former_members", "intact", "keys", "known_keys",
+    "definitions", "documents_of", "expired", "former_members", "intact", "is_empty", "keys", "known_keys",
     "labels", "made_at", "made_units", "oldest", "orphans", "seconds_per_unit",
     "sources_of_parts", "stored", "undeclared", "units", "watermark", "watermarks", "with_documents", "with_types",
 ]  # fmt: skip
@@ -81,6 +81,11 @@ def intact(assets: Collection[int]) -> sa.ColumnElement[bool]:
     kept = sa.func.unnest(t.documents_of(t.materialization.c)).table_valued("id", name="kept").render_derived()
     lost = sa.select(kept.c.id).join(t.damage, x.document_id == kept.c.id).correlate(t.materialization).exists()
     return sa.or_(~sa.exists().where(one_of(x.asset_id, assets)), ~lost)
+
+
+async def is_empty(connection: AsyncConnection) -> bool:
+    """Whether nothing was ever committed to this database."""
+    return (await connection.execute(sa.select(t.commit.c.id).limit(1))).first() is None
 
 
 async def watermarks(

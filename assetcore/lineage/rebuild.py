@@ -27,7 +27,7 @@ from assetcore.lineage.journal import Entry, Row
 from assetcore.lineage.replay import SOURCE, Catalog, as_stated
 from assetcore.storage import Key
 
-__all__ = ["Difference", "commits", "compare", "is_empty", "known_runs", "places", "rebuild", "rows_told"]
+__all__ = ["Difference", "commits", "compare", "known_runs", "places", "rebuild", "rows_told"]
 
 REBUILT = (
     t.journal, t.journal_batch, t.subject_key, t.borrowed, t.acceptance,
@@ -54,11 +54,6 @@ class Difference:
     @property
     def same(self) -> bool:
         return not (self.only_bucket or self.only_postgres)
-
-
-async def is_empty(connection: AsyncConnection) -> bool:
-    """Whether nothing was ever committed to this database."""
-    return (await connection.execute(sa.select(t.commit.c.id).limit(1))).first() is None
 
 
 async def commits(connection: AsyncConnection) -> set[int]:

@@ -102,15 +102,24 @@ async def everything(settings: Settings) -> dict[str, Any]:
     return found
 
 
-async def test_an_empty_database_and_the_bucket_give_the_same_lineage(world: World) -> None:
-    """Every fact comes back with its identifier: heads, history, causes, runs, failures, sources of code; and nothing is stale."""
+async def test_an_empty_database_and_the_bucket_give_the_same_lineage(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Every fact comes back with its identifier: heads, history, causes, runs, failures, sources of code; and nothing is stale.
+
+    Until then a plan, in which all is missing, says how.
+    """
     before, plan = await everything(world.settings), await world.plan()
     async with world.open() as session:
         lineage = (await session.lineage("report")).to_json()
         why = (await session.why("chunks[d.txt]")).to_json()
     assert (await verify_catalog(world.settings, say=quiet)).same
+    assert "catalog rebuild" not in caplog.text
     await emptied(world.settings)
+    await world.plan()
+    assert "holds what was made in demo: lineage is brought back" in caplog.text
     result = await rebuild_catalog(world.settings, replace=False, automatic_schema=False, say=quiet)
+    caplog.clear()
     readme.hold("aipctl catalog rebuild", result.to_json())
     assert result.whole
     assert set(result.rows) == set(TABLES)
@@ -119,6 +128,7 @@ async def test_an_empty_database_and_the_bucket_give_the_same_lineage(world: Wor
     readme.hold("aipctl catalog verify", compared.to_json())
     assert compared.same
     assert await world.plan() == plan
+    assert "catalog rebuild" not in caplog.text
     async with world.open() as session:
         assert (await session.lineage("report")).to_json() == lineage
         assert (await session.why("chunks[d.txt]")).to_json() == why
