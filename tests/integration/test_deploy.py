@@ -127,7 +127,7 @@ async def test_a_project_is_deployed_once_whatever_how_often(aipctl: Command, pr
     assert (two.id, len(two.schedules)) == (one.id, 1)
     assert (one.parameters["environment"], two.parameters["environment"]) == ("prod", "night")
     assert two.parameters["project"] == "demo"
-    assert list(asked) == ["project", "select", "environment", "force", "upstream", "config", "runner"]
+    assert list(asked) == ["project", "select", "environment", "force", "upstream", "config", "runner", "otherwise"]
     assert "which assets" in asked["select"].get("description", "")
 
 
