@@ -25,11 +25,11 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from assetcore import stack, vault
+from assetcore import sources, stack, vault
 from assetcore.assets import Source
 from assetcore.documents import Document
 from assetcore.embeddings import Embedding
-from assetcore.errors import SelectionError, ServiceError
+from assetcore.errors import SelectionError, ServiceError, SourceError
 from assetcore.lineage import (
     answers,
     damage,
@@ -51,7 +51,7 @@ from assetcore.lineage.journal import Entry
 from assetcore.lineage.manifest import NAME as MANIFEST
 from assetcore.lineage.manifest import encode_manifest, rewritten
 from assetcore.lineage.runs import actor
-from assetcore.observation import source_unit
+from assetcore.observation import observe_one, source_unit
 from assetcore.project import Project
 from assetcore.refs import format_ref, parse_ref
 from assetcore.storage import (
@@ -82,7 +82,8 @@ class Forgotten:
     """What is (or was) erased: units and documents by asset, objects, manifests; and the signed report when it was done.
 
     `lost` are documents that lay beside it in a pack and cannot be read any more, by asset. `tombstone` says when and by whom it had been
-    forgotten before: then there is nothing but what that had left behind.
+    forgotten before: then there is nothing but what that had left behind. `in_source` says whether the source still has it, so that the
+    next run takes it in again; None where that cannot be asked about one document.
     """
 
     ref: str
@@ -95,13 +96,14 @@ class Forgotten:
     report: Mapping[str, Any] | None = None
     file: str | None = None
     tombstone: Tombstone | None = None
+    in_source: bool | None = None
 
     def to_json(self) -> dict[str, Any]:
         assets = [{"asset": name, "units": units, "examples": list(labels)} for name, units, labels in self.assets]
         return {
             "ref": self.ref, "dry_run": self.dry_run, "assets": assets, "documents": self.documents, "objects": self.objects,
             "bytes": self.bytes, "lost": self.lost, "report": self.report, "file": self.file,
-            "tombstone": self.tombstone and self.tombstone.to_json(),
+            "tombstone": self.tombstone and self.tombstone.to_json(), "in_source": self.in_source,
         }  # fmt: skip
 
 
@@ -125,14 +127,15 @@ async def forget(project: Project, text: str, *, dry_run: bool) -> Forgotten:
     if not roots:
         if not dry_run:
             await _forget_shown(project, {name})
-        return Forgotten(ref, dry_run, tombstone=before)
+        return Forgotten(ref, dry_run, tombstone=before, in_source=await _is_in_source(project, source, name))
     order = {n: i for i, n in enumerate(project.graph.assets)}
     assets = sorted(
         ((names[a], len(u), tuple(found.labels[a][:3])) for a, u in found.units.items()),
         key=lambda x: order.get(x[0], 0),
     )
     size = sum(one.size for one in objects)
-    told = Forgotten(ref, dry_run, tuple(assets), len(found.documents), len(objects), size)
+    there = await _is_in_source(project, source, name)
+    told = Forgotten(ref, dry_run, tuple(assets), len(found.documents), len(objects), size, in_source=there)
     if dry_run:
         return told
     needles, unread = await _needles(project, found, name)
@@ -174,6 +177,18 @@ async def forget(project: Project, text: str, *, dry_run: bool) -> Forgotten:
     return replace(told, lost=lost, report=report, file=str(file))
 
 
+async def _is_in_source(project: Project, name: str, document: str) -> bool | None:
+    """Whether a source has a document now; None where it is not asked about one, or does not answer."""
+    source = project.graph.assets[name]
+    if not isinstance(source, Source) or not sources.looks_at_one(source):
+        return None
+    try:
+        async with project.engine.connect() as connection:
+            return not (await observe_one(project, connection, name, document)).is_empty()
+    except SourceError:
+        return None
+
+
 async def delete_retired(project: Project) -> None:
     """Delete what was replaced, here and by compactions, which may still hold it."""
     async with project.engine.connect() as connection:
@@ -212,10 +227,10 @@ def _subject(project: Project, text: str) -> tuple[str, str]:
     ref = parse_ref(text)
     asset = project.graph.assets.get(ref.asset or "")
     if not isinstance(asset, Source) or (ref.unit or ref.document) is None:
-        sources = ", ".join(project.graph.sources)
+        known = ", ".join(project.graph.sources)
         raise SelectionError(
             f"{text!r} does not name a document of a source: only what was taken in can be forgotten, with all that came of it.",
-            hint=f"Write SOURCE[DOCUMENT]; the sources are: {sources}",
+            hint=f"Write SOURCE[DOCUMENT]; the sources are: {known}",
         )
     return asset.name, str(ref.document or ref.unit)
 

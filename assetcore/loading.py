@@ -147,7 +147,12 @@ def configuration(
                 hint=f"Those that do: {', '.join(takers) or 'none'}.",
             )
     _refuse_misnamed(path.with_suffix(""), graph, takers)
-    files = {called(file.stem): file for file in path.with_suffix("").glob("*.yaml") if file.is_file()}
+    files: dict[str, Path] = {}
+    for file in sorted(one for one in path.with_suffix("").glob("*.yaml") if one.is_file()):
+        if files.setdefault(called(file.stem), file) is not file:
+            raise DeclarationError(
+                f"{path.with_suffix('')} has two files {called(file.stem)}.yaml, spelled in other bytes."
+            )
     for name in takers:
         given = _read_config(files[name], {name}) if name in files else {}
         for more in (given, (published or {}).get(name.lower(), {})):
@@ -395,7 +400,12 @@ def _read_config(path: Path, of: Collection[str] = ()) -> dict[str, Any]:
         raise DeclarationError(
             f"{path} is not a table of assets with a table of values each.", hint="chunks:\n    size: 800"
         )
-    return values if of else {called(n) if isinstance(n, str) else n: given for n, given in values.items()}
+    if of:
+        return values
+    found = {called(n) if isinstance(n, str) else n: given for n, given in values.items()}
+    if len(found) < len(values):
+        raise DeclarationError(f"{path} has an asset twice, spelled in other bytes: {', '.join(map(str, values))}.")
+    return found
 
 
 def _refuse_misnamed(folder: Path, graph: Graph, takers: Sequence[str]) -> None:

@@ -6,6 +6,7 @@ repeat is counted before anything is made of it. Whatever is wrong with a text i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -56,6 +57,17 @@ def _size(node: yaml.Node, sizes: dict[int, int]) -> int:
     if known is None:
         sizes[id(node)] = 0  # until it is known
         members = node.value if isinstance(node.value, list) else []
+        _check_keys([member[0] for member in members if isinstance(member, tuple)])
         inside = [one for member in members for one in (member if isinstance(member, tuple) else (member,))]
         known = sizes[id(node)] = 1 + sum(_size(one, sizes) for one in inside)
     return known
+
+
+def _check_keys(keys: Sequence[yaml.Node]) -> None:
+    """YAML forbids what its parser takes in silence: of two values for one key the first would be lost."""
+    seen: set[tuple[str, str]] = set()
+    for key in keys:
+        if isinstance(key.value, str):
+            if (key.tag, key.value) in seen:
+                raise ValueError(f"line {key.start_mark.line + 1} has the key {key.value} once more")
+            seen.add((key.tag, key.value))

@@ -100,6 +100,8 @@ async def test_nothing_is_left_of_what_was_forgotten(world: World) -> None:
             )
         shown = await session.forget("topics[alice.txt]")
         assert shown.dry_run
+        assert shown.in_source is False
+        assert (await session.forget("topics[bob.txt]")).in_source is True
         assert {name: units for name, units, _ in shown.assets} == {"topics": 1, "chunks": 1, "upper": 4, "report": 1}
         assert "secretwordone" in stored(world.settings)
         crashed = Path(world.settings.storage_url.removeprefix("file://")) / "demo/main/20261121T080000.000000Z/chunks"

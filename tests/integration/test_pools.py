@@ -290,7 +290,7 @@ async def test_what_units_cost_is_kept_and_summed(world: World, variables: dict[
     assert {a["asset"]: a["tokens"] for a in run.assets if "tokens" in a} == {"asked": 1300, "counted": 33}
     shown = Command(world.root, variables)("runs", str(result.run)).out
     assert "1,300" in shown
-    assert "$0.0130" in shown
+    assert "0.013 USD" in shown
     world.document("0.txt", "right")
     again = await world.materialize()
     assert {a.asset: a.tokens for a in again.assets} == {"asked": 100, "counted": 3, "free": 0}

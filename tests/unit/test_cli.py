@@ -566,8 +566,16 @@ def test_hints_are_commands_that_can_be_copied() -> None:
     answer = planned(asset_plan("frequencies", 1), stale_inputs=["words"])
     assert "aipctl materialize 'tag:a or b' --upstream" in drawn(show.plan(answer, "tag:a or b"), 200)
     erased = {"ref": "pages[a b.txt]", "dry_run": True, "assets": [], "documents": 1, "objects": 1, "bytes": 1}
-    told = drawn(show.forgotten({**erased, "lost": {}, "file": None, "tombstone": None}), 200)
-    assert "aipctl forget 'pages[a b.txt]' --yes" in told
+    for there, said in (
+        (True, "\nThe source still has it: remove it there"),
+        (None, "\nIf the source still has it: remove"),
+        (False, ""),
+    ):
+        rest = {"lost": {}, "file": None, "tombstone": None, "in_source": there}
+        told = drawn(show.forgotten({**erased, **rest}), 200)
+        assert "aipctl forget 'pages[a b.txt]' --yes" in told
+        assert said in told
+        assert ("takes it in again" in told) == bool(said)
 
 
 def test_plan_with_units() -> None:

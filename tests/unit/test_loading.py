@@ -206,6 +206,13 @@ def test_config_is_found_however_accents_are_written(write: Write) -> None:
     assert found["été"]["limits"].model_dump() == {"a": 2, "b": 3, "c": 4}
     with pytest.raises(UsageError, match="--set"):
         configuration(load(root, "demo"), root, (f"{apart}.c=x",))
+    write({"demo/config/été.yaml": "{b: 5}"})
+    with pytest.raises(DeclarationError, match=r"config has two files été\.yaml, spelled in other bytes"):
+        configuration(load(root, "demo"), root)
+    (root / "projects/demo/config/été.yaml").unlink()
+    write({"demo/config.yaml": f"{apart}: {{a: 2}}\nété: {{a: 3}}"})
+    with pytest.raises(DeclarationError, match=r"config\.yaml has an asset twice"):
+        configuration(load(root, "demo"), root)
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,8 @@ MERGED = "\n".join(
         ("!!python/object/apply:os.system [reboot]", "could not determine a constructor"),
         ("a: 1\n---\nb: 2", "expected a single document"),
         ("? [a, b]\n: 1", "found unhashable key"),
+        ("a:\n  size: 1\n  x: 2\n  size: 3", "line 4 has the key size once more"),
+        ("a: 1\n'a': 2", "line 2 has the key a once more"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_meant_is_refused_soon(text: str, sentence: str) -> None:
@@ -49,6 +51,7 @@ def test_what_cannot_be_meant_is_refused_soon(text: str, sentence: str) -> None:
         ("a: 1", {"a": 1}),
         ("base: &b {size: 8, x: 1}\nown: {<<: *b, size: 9}", {"base": {"size": 8, "x": 1}, "own": {"size": 9, "x": 1}}),
         ("- &word alpha\n- *word\n- [*word, *word]", ["alpha", "alpha", ["alpha", "alpha"]]),
+        ("[{a: 1}, {a: 2}, {1: x, '1': y}]", [{"a": 1}, {"a": 2}, {1: "x", "1": "y"}]),
         ("2026-01-01", date(2026, 1, 1)),
     ],
 )  # fmt: skip

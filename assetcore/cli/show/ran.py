@@ -18,6 +18,7 @@ from assetcore.cli.show.parts import (
     as_written,
     count,
     counted,
+    dollars,
     duration,
     indented,
     moment,
@@ -90,7 +91,7 @@ def _results(rows: Sequence[Answer]) -> list[RenderableType]:
         *map(count, ("made", "unchanged", "reused", "fresh", "removed", "failed", "skipped", "left")),
         Column("time", took, numeric=True),
         count("tokens"),
-        Column("cost", lambda row: f"${row['usd']:,.4f}" if row.get("usd") else "", numeric=True),
+        Column("cost", lambda row: dollars(row["usd"]) if row.get("usd") else "", numeric=True),
     ]
     return [table(columns, busy, keep=("made",))] if busy else []
 

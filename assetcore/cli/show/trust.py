@@ -197,7 +197,8 @@ def forgotten(answer: Answer) -> RenderableType:
     """`forget`: how much of each asset goes, or went, and where the report is."""
     if told := answer["tombstone"]:
         at, who, file = moment(told["at"]), told["actor"], told["file"]
-        return Text(f"{answer['ref']} was forgotten on {at} by {who}: see the report {file}.")
+        again = " The source has it again, and the next run takes it in." if answer["in_source"] else ""
+        return Text(f"{answer['ref']} was forgotten on {at} by {who}: see the report {file}.{again}")
     columns = [words("asset"), count("units"), Column("such as", lambda row: ", ".join(row["examples"]))]
     if not answer["dry_run"]:
         columns = columns[:2]
@@ -210,6 +211,9 @@ def forgotten(answer: Answer) -> RenderableType:
         else f"Erased {what}."
     )
     lines: list[RenderableType] = [table(columns, answer["assets"]), Text(end)]
+    if answer["in_source"] is not False:
+        has = "The source still has it" if answer["in_source"] else "If the source still has it"
+        lines.append(Text(f"{has}: remove it there, or the next run takes it in again."))
     if lost := answer["lost"]:
         those = ", ".join(f"{name} {number:,}" for name, number in lost.items())
         lines.append(Text(f"Beside it lay what cannot be read any more: {those}. To make it again: aipctl materialize"))
