@@ -14,11 +14,12 @@ import math
 import types
 import typing
 from collections.abc import Collection, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Context, Decimal
 from enum import Enum
 from functools import lru_cache
 from typing import Any
+from uuid import UUID
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
@@ -28,6 +29,7 @@ from assetcore.storage import sorted_json
 
 __all__ = ["asked", "indexed"]
 
+SCALARS = (str, bytes, int, float, Decimal, date, time, timedelta, Enum, UUID, types.NoneType)
 NUL = "\x00"
 """What a text may hold, and JSON in Postgres may not."""
 INSTEAD = "\ufffd"
@@ -56,7 +58,7 @@ def _readings(kind: type[Document], name: str, value: Any) -> list[Any]:
     """What a value may mean: the whole of the field, some of it, or something in it. Mostly one of them is possible."""
     whole, members = _forms(kind, name)
     if isinstance(value, Mapping):  # some of what a dict or a model holds
-        found = [_plain(plain_value(value))]
+        found = [] if _has_no_parts(kind.model_fields[name].rebuild_annotation()) else [_plain(plain_value(value))]
     else:
         found = whole.read(value)
         found += [[read] for member in members for read in member.read(value)]
@@ -147,6 +149,14 @@ def _variants(annotation: Any) -> list[Any]:
     if origin in (typing.Union, types.UnionType):
         return [variant for one in arguments for variant in _variants(one)]
     return [annotation]
+
+
+def _has_no_parts(annotation: Any) -> bool:
+    """Whether what it is has no names in it: text, a number, a day and the like."""
+    return all(
+        typing.get_origin(one) is typing.Literal or (isinstance(one, type) and issubclass(one, SCALARS))
+        for one in _variants(annotation)
+    )
 
 
 def _members(annotation: Any) -> list[Any]:

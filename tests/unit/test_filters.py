@@ -138,6 +138,10 @@ def test_plain_json_stands_in_an_index_as_it_is(value: Any) -> None:
         (Author, '{"age": 3}'),
         (Author, '{"born": "soon"}'),
         (Author, "a"),
+        (str, {"a": 1}),
+        (date | None, {"year": 2026}),
+        (Literal["a", "b"], {}),
+        (Weight, {"a": 1}),
     ],
 )
 def test_a_value_that_a_field_cannot_have_is_refused(annotation: Any, value: Any) -> None:
