@@ -11,7 +11,6 @@ import builtins
 import functools
 import importlib
 import importlib.util
-import inspect
 import os
 import sys
 import types
@@ -24,7 +23,7 @@ from typing import Any, NamedTuple
 from assetcore.fingerprint.definitions import Definition, Key, Mention, Section
 from assetcore.fingerprint.files import Site, SourceFile, source_file
 from assetcore.fingerprint.hazards import hazard_of, is_folder, is_place_of_code, is_volatile, is_volatile_within
-from assetcore.fingerprint.objects import MISSING, Itself, function_of, home, unwrapped, wrapped
+from assetcore.fingerprint.objects import MISSING, Itself, function_of, home, static_attribute, unwrapped, wrapped
 from assetcore.fingerprint.orders import Called, depends_on_order, lists_folder, unordered
 from assetcore.fingerprint.origins import Origins
 from assetcore.fingerprint.scopes import Imported
@@ -374,7 +373,7 @@ class Names:
             for located in self.locate(Mention(names, 0), where):
                 value, rest = located.value, located.rest
                 if isinstance(value, type) and rest:
-                    value, rest = inspect.getattr_static(value, rest[0], None), rest[1:]
+                    value, rest = static_attribute(value, rest[0], None), rest[1:]
                 function = unwrapped(function_of(value))[0]
                 if isinstance(function, types.FunctionType) and self._origins.of(home(function)) == "user":
                     its = self.place("", function)
@@ -450,11 +449,11 @@ class Names:
         """The definitions that run when something of the user is called."""
         called = located.value
         if isinstance(called, type) and located.rest:
-            called = inspect.getattr_static(called, located.rest[0], None)
+            called = static_attribute(called, located.rest[0], None)
         while isinstance(called, functools.partial):
             called = called.func
         if not isinstance(called, type | types.FunctionType | types.MethodType):
-            called = inspect.getattr_static(type(called), "__call__", called) if wrapped(called) is None else called
+            called = static_attribute(type(called), "__call__", called) if wrapped(called) is None else called
         called = unwrapped(function_of(called))[0]
         if (
             isinstance(called, types.FunctionType)

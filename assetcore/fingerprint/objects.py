@@ -6,7 +6,6 @@ Objects of users answer to any name, or raise; so nothing here calls them, and a
 from __future__ import annotations
 
 import ast
-import inspect
 import types
 from collections.abc import Mapping
 from typing import Any
@@ -40,6 +39,7 @@ __all__ = [
     "runtime_path",
     "shown",
     "starts_empty",
+    "static_attribute",
     "unwrapped",
     "wrapped",
     "written_order",
@@ -48,6 +48,8 @@ __all__ = [
 KEY = "__assetcore_key__"
 DEPENDENCY = "__assetcore_dependency__"
 MISSING: Any = object()
+_MRO_OF, _MEMBERS_OF = (type.__dict__[name].__get__ for name in ("__mro__", "__dict__"))
+"""What no metaclass can answer otherwise."""
 GENERATED = ("<string>", "<attrs")
 """File names of methods that dataclasses, attrs and enum generate."""
 BUILT_IN = (
@@ -118,7 +120,32 @@ def function_of(value: Any) -> Any:
 def wrapped(value: Any) -> Any:
     if isinstance(value, types.FunctionType):
         return value.__dict__.get("__wrapped__")
-    return inspect.getattr_static(value, "__wrapped__", None)
+    return static_attribute(value, "__wrapped__")
+
+
+def static_attribute(value: Any, name: str, default: Any = None) -> Any:
+    """As `inspect.getattr_static`, whatever a metaclass says of its classes: in Python 3.13 that one compares and hashes them."""
+    kind = type(value)
+    if issubclass(kind, type):
+        found = _of_class(value, name)
+        found = _of_class(kind, name) if found is MISSING else found
+    else:
+        found, own = _of_class(kind, name), held(value)
+        found = own[name] if name in own and not _is_first(found) else found
+    return default if found is MISSING else found
+
+
+def _of_class(cls: type, name: str) -> Any:
+    for base in _MRO_OF(cls):
+        if name in (members := _MEMBERS_OF(base)):
+            return members[name]
+    return MISSING
+
+
+def _is_first(found: Any) -> bool:
+    """Whether what a class has goes before what its objects hold: a property, a slot."""
+    has = {name for name in ("__get__", "__set__", "__delete__") if _of_class(type(found), name) is not MISSING}
+    return "__get__" in has and len(has) > 1
 
 
 def unwrapped(value: Any) -> tuple[Any, int]:

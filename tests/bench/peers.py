@@ -29,11 +29,11 @@ SCRIPTS = Path(__file__).parent / "workload" / "peers"
 STAGES = """
 stages:
   summaries:
-    cmd: {python} -P {script} summaries data
+    cmd: {command} summaries data
     deps: [data]
     outs: [made]
   report:
-    cmd: {python} -P {script} report
+    cmd: {command} report
     deps: [made, projects/workload/steps.py]
     outs: [report.json]
 """
@@ -128,8 +128,8 @@ def _with_cocoindex(place: Place, programs: Path) -> Peer:
 def _with_dvc(place: Place, programs: Path) -> Peer:
     folder = _folder(place, "dvc")
     (folder / "data").symlink_to(place.root / "data")
-    stages = STAGES.format(python=programs / "python", script=SCRIPTS / "with_dvc.py")
-    (folder / "dvc.yaml").write_text(stages)
+    (folder / "run.sh").write_text(f'exec "{programs / "python"}" -P "{SCRIPTS / "with_dvc.py"}" "$@"\n')
+    (folder / "dvc.yaml").write_text(STAGES.format(command="sh run.sh"))
     settings = {
         "DVC_NO_ANALYTICS": "1",
         "DVC_SITE_CACHE_DIR": str(folder / "cache"),

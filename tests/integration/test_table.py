@@ -9,6 +9,7 @@ import itertools
 import json
 import re
 import resource
+import sys
 import tracemalloc
 import uuid
 from collections.abc import AsyncIterator
@@ -34,6 +35,8 @@ from tests.integration.world import World
 pytestmark = pytest.mark.integration
 
 ROOT = Path()
+TOO_DEEP = 700 if sys.version_info < (3, 13) else 3000
+"""So many brackets can be read, and are no value of a document."""
 
 
 class Article(Document):
@@ -542,8 +545,8 @@ async def test_what_cannot_be_connected_to_is_told_without_the_password(shop: st
         ("SELECT 1 AS id, to_jsonb(10::numeric ^ 5000) AS big", {"type_": Note},
          r"has a value in the column big that cannot be read: .*4300.*\n  Leave the column out"),
         ("SELECT 1 AS id, (repeat('[', 3000) || repeat(']', 3000))::json AS deep", {"type_": Note},
-         r"has a value in the column deep that cannot be read: .*recursion"),
-        ("SELECT 1 AS id, (repeat('[', 700) || repeat(']', 700))::json AS deep", {"type_": Note},
+         r"has a value in the column deep that cannot be read: .*recursion|the row '1', whose JSON is nested too deep"),
+        (f"SELECT 1 AS id, (repeat('[', {TOO_DEEP}) || repeat(']', {TOO_DEEP}))::json AS deep", {"type_": Note},
          r"has the row '1', whose JSON is nested too deep"),
     ],
 )  # fmt: skip

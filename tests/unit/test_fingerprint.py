@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import dis
+import functools
 import importlib
+import inspect
 import itertools
 import linecache
 import os
@@ -30,6 +32,7 @@ from assetcore.fingerprint import Fingerprint, fingerprint
 from assetcore.fingerprint.definitions import read
 from assetcore.fingerprint.encoding import encode
 from assetcore.fingerprint.files import source_file
+from assetcore.fingerprint.objects import static_attribute
 from assetcore.fingerprint.origins import by_package, distributions
 from assetcore.fingerprint.values import Reference, Value, ValueWriter
 from tests.unit import fingerprint_golden
@@ -1774,6 +1777,54 @@ FUNCTIONS = {f.__name__: f for f in {first_function, second_function, third_func
 HELPED = [group(*prefixes()), first(SET), Kinds.joined(words=Kinds.all)]
 FURTHER = {'kept': KEPT}
 """
+
+
+class Meta(type):
+    of_meta = 1
+
+    @property
+    def shadowed(cls) -> int:
+        return 2
+
+
+class Held(metaclass=Meta):
+    plain, shadowed = 3, 4
+
+    def __init__(self) -> None:
+        self.__dict__ |= {"plain": 5, "settled": 6, "own": 7}
+
+    @property
+    def settled(self) -> int:
+        return 8
+
+    def __getattr__(self, name: str) -> str:
+        return name
+
+
+class Slotted(Held):
+    __slots__ = ("slot",)
+
+
+@pytest.mark.parametrize(
+    "value", [Held, Held(), Slotted, Slotted(), Meta, len, inspect, 3, functools.partial(len), Held.settled]
+)
+def test_attributes_are_looked_up_where_they_are_stored(value: object) -> None:
+    """As `inspect.getattr_static` does it where classes are as classes are."""
+    for name in (
+        "plain",
+        "shadowed",
+        "settled",
+        "own",
+        "of_meta",
+        "slot",
+        "none",
+        "__init__",
+        "__wrapped__",
+        "__name__",
+        "func",
+        "real",
+    ):
+        assert static_attribute(value, name, "none") is inspect.getattr_static(value, name, "none"), name
 
 
 STRANGE_CLASSES = {
