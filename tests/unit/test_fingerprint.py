@@ -1791,7 +1791,7 @@ class Held(metaclass=Meta):
     plain, shadowed = 3, 4
 
     def __init__(self) -> None:
-        self.__dict__ |= {"plain": 5, "settled": 6, "own": 7}
+        vars(self).update(plain=5, settled=6, own=7)
 
     @property
     def settled(self) -> int:
