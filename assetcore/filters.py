@@ -29,7 +29,8 @@ from assetcore.storage import sorted_json
 
 __all__ = ["asked", "indexed"]
 
-SCALARS = (str, bytes, int, float, Decimal, date, time, timedelta, Enum, UUID, types.NoneType)
+SCALARS = (str, bytes, int, float, Decimal, date, time, timedelta, UUID, types.NoneType)
+"""What has nothing in it that a dict could name; an enum may have."""
 NUL = "\x00"
 """What a text may hold, and JSON in Postgres may not."""
 INSTEAD = "\ufffd"

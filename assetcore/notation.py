@@ -16,6 +16,7 @@ __all__ = ["parse_yaml"]
 
 REPEATED = 100_000
 """So many values may a text say beyond those that are written out in it."""
+MERGE = "tag:yaml.org,2002:merge"
 TOO_DEEP = "it is nested too deeply"
 DEEPEST = 200
 """So many brackets may be open at once. The scanner looks ahead at all that are, once more for each."""
@@ -30,6 +31,11 @@ def parse_yaml(text: str) -> Any:
             if self.flow_level == DEEPEST:
                 raise ValueError(TOO_DEEP)
             super().fetch_flow_collection_start(TokenClass)
+
+        def compose_mapping_node(self, anchor: Any) -> Any:
+            node = super().compose_mapping_node(anchor)
+            _check_keys([key for key, _ in node.value])
+            return node
 
     try:
         loader = Loader(text)
@@ -57,7 +63,6 @@ def _size(node: yaml.Node, sizes: dict[int, int]) -> int:
     if known is None:
         sizes[id(node)] = 0  # until it is known
         members = node.value if isinstance(node.value, list) else []
-        _check_keys([member[0] for member in members if isinstance(member, tuple)])
         inside = [one for member in members for one in (member if isinstance(member, tuple) else (member,))]
         known = sizes[id(node)] = 1 + sum(_size(one, sizes) for one in inside)
     return known
@@ -67,7 +72,7 @@ def _check_keys(keys: Sequence[yaml.Node]) -> None:
     """YAML forbids what its parser takes in silence: of two values for one key the first would be lost."""
     seen: set[tuple[str, str]] = set()
     for key in keys:
-        if isinstance(key.value, str):
+        if isinstance(key.value, str) and key.tag != MERGE:  # all that is merged is kept
             if (key.tag, key.value) in seen:
                 raise ValueError(f"line {key.start_mark.line + 1} has the key {key.value} once more")
             seen.add((key.tag, key.value))

@@ -373,7 +373,7 @@ class Names:
             for located in self.locate(Mention(names, 0), where):
                 value, rest = located.value, located.rest
                 if isinstance(value, type) and rest:
-                    value, rest = static_attribute(value, rest[0], None), rest[1:]
+                    value, rest = static_attribute(value, rest[0]), rest[1:]
                 function = unwrapped(function_of(value))[0]
                 if isinstance(function, types.FunctionType) and self._origins.of(home(function)) == "user":
                     its = self.place("", function)
@@ -449,7 +449,7 @@ class Names:
         """The definitions that run when something of the user is called."""
         called = located.value
         if isinstance(called, type) and located.rest:
-            called = static_attribute(called, located.rest[0], None)
+            called = static_attribute(called, located.rest[0])
         while isinstance(called, functools.partial):
             called = called.func
         if not isinstance(called, type | types.FunctionType | types.MethodType):

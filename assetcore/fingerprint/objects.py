@@ -105,7 +105,9 @@ def asset_key(value: Any) -> str | None:
 
 
 def held(value: Any) -> Mapping[str, Any]:
-    """What an object holds itself, without asking its `__getattr__`."""
+    """What an object holds itself, without asking its `__getattr__`, or a `__dict__` of its own making."""
+    if type(_of_class(type(value), "__dict__")) not in (types.GetSetDescriptorType, types.MemberDescriptorType):
+        return {}
     try:
         return object.__getattribute__(value, "__dict__")
     except (AttributeError, TypeError):

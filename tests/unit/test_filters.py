@@ -26,6 +26,10 @@ class Place(enum.Enum):
     HERE, THERE = (0, 1), date(2026, 1, 1)
 
 
+class Limits(enum.Enum):
+    SMALL, LARGE = {"bytes": 1, "rows": 2}, {"bytes": 3}
+
+
 class Author(BaseModel):
     name: str
     born: date | None = None
@@ -76,6 +80,7 @@ KINDS: list[tuple[Any, Any, list[Any], list[Any]]] = [
     (bytes, b"a", ["a"], ["b"]),
     (Weight, Weight.HEAVY, [Weight.HEAVY, 2, "2"], [1]),
     (Place, Place.HERE, [Place.HERE], [Place.THERE]),
+    (Limits, Limits.SMALL, [Limits.SMALL, {"bytes": 1}], [Limits.LARGE, {"bytes": 3}]),
     (Literal[1, 2], 1, [1, "1"], [2]),
     (list[str], ["a", "b"], ["a", "b", ["a", "b"], '["b"]'], ["c", ["a", "c"]]),
     (set[date], {date(2026, 1, 1)}, ["2026-01-01"], ["2026-01-02"]),

@@ -50,6 +50,7 @@ def test_what_cannot_be_meant_is_refused_soon(text: str, sentence: str) -> None:
         ("", None),
         ("a: 1", {"a": 1}),
         ("base: &b {size: 8, x: 1}\nown: {<<: *b, size: 9}", {"base": {"size": 8, "x": 1}, "own": {"size": 9, "x": 1}}),
+        ("a: &a {x: 1}\nb: &b {y: 2}\nc:\n  <<: *a\n  <<: *b", {"a": {"x": 1}, "b": {"y": 2}, "c": {"x": 1, "y": 2}}),
         ("- &word alpha\n- *word\n- [*word, *word]", ["alpha", "alpha", ["alpha", "alpha"]]),
         ("[{a: 1}, {a: 2}, {1: x, '1': y}]", [{"a": 1}, {"a": 2}, {1: "x", "1": "y"}]),
         ("2026-01-01", date(2026, 1, 1)),
