@@ -1805,9 +1805,33 @@ class Slotted(Held):
     __slots__ = ("slot",)
 
 
-@pytest.mark.parametrize(
-    "value", [Held, Held(), Slotted, Slotted(), Meta, len, inspect, 3, functools.partial(len), Held.settled]
-)
+class Proxy:
+    """As proxies of web frameworks are, outside of a request."""
+
+    plain = 9
+
+    @property
+    def __dict__(self) -> dict[str, object]:  # type: ignore[override]
+        raise RuntimeError
+
+
+OBJECTS = [
+    Held,
+    Held(),
+    Slotted,
+    Slotted(),
+    Meta,
+    len,
+    inspect,
+    3,
+    functools.partial(len),
+    Held.settled,
+    Proxy,
+    Proxy(),
+]
+
+
+@pytest.mark.parametrize("value", OBJECTS)
 def test_attributes_are_looked_up_where_they_are_stored(value: object) -> None:
     """As `inspect.getattr_static` does it where classes are as classes are."""
     for name in (
